@@ -1,0 +1,143 @@
+"""An artifact is a directory with files and a manifest. Building one is staging and publishing."""
+
+import contextlib
+import errno
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.atomic import fsync_directory, fsync_file
+from pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
+from pipeline.fingerprint import file_sha256
+from pipeline.manifest import MANIFEST_NAME, Manifest
+
+_STAGING_PREFIX = ".staging-"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact: where it lies and what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The directory's own name."""
+        return self.path.name
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the artifact means."""
+        return self.manifest.fingerprint
+
+    def verify(self) -> None:
+        """Digest every file and compare; raises CorruptArtifactError naming the first that differs."""
+        for name, expected in self.manifest.file_sha256.items():
+            path = self.path / name
+            if not path.is_file():
+                raise CorruptArtifactError(f"{path} is missing from {self.path}")
+            found = file_sha256(path)
+            if found != expected:
+                raise CorruptArtifactError(
+                    f"{path} is damaged: SHA-256 {found[:12]}, expected {expected[:12]}"
+                )
+
+
+def open_artifact(path: Path) -> Artifact | None:
+    """The artifact at `path`, or None if nothing complete is there."""
+    try:
+        return Artifact(path, Manifest.read(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def find_artifacts(parent: Path) -> list[Artifact]:
+    """Every complete artifact directly under `parent`, by name."""
+    if not parent.is_dir():
+        return []
+    names = sorted(p for p in parent.iterdir() if not p.name.startswith("."))
+    return [artifact for path in names if (artifact := open_artifact(path)) is not None]
+
+
+@contextlib.contextmanager
+def staging(destination: Path) -> Iterator[Path]:
+    """A private directory beside `destination` to build in; gone again unless published.
+
+    Directories that a killed job of this host left behind are cleared on entry.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    _clear_abandoned(destination)
+    token = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    directory = destination.with_name(f"{_STAGING_PREFIX}{destination.name}@{token}")
+    directory.mkdir()
+    try:
+        yield directory
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+            raise StorageError(
+                f"cannot write under {destination.parent}: {error.strerror}; nothing was published; "
+                "free some space or choose another --workspace"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
+    """Turn a staged directory into the artifact `destination` in one rename.
+
+    Digests every file into the manifest, makes bytes and names durable, and refuses to replace
+    anything: raises AlreadyPublishedError if `destination` is already there.
+    """
+    files = sorted(p for p in directory.rglob("*") if p.is_file())
+    digests = {str(p.relative_to(directory)): file_sha256(p) for p in files}
+    for path in files:
+        fsync_file(path)
+    digests.update(manifest.file_sha256)
+    complete = Manifest(**{**manifest.__dict__, "file_sha256": digests})
+    complete.write(directory)
+    try:
+        os.rename(directory, destination)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise AlreadyPublishedError(f"{destination} is already there") from error
+        raise
+    fsync_directory(destination.parent)
+    return Artifact(destination, complete)
+
+
+def publish_or_adopt(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
+    """Publish; if another job was faster with the same content, take its artifact instead."""
+    try:
+        return publish(directory, destination, manifest)
+    except AlreadyPublishedError:
+        other = open_artifact(destination)
+        if other is None or other.fingerprint != manifest.fingerprint:
+            raise
+        return other
+
+
+def _clear_abandoned(destination: Path) -> None:
+    """Remove staging directories of `destination` whose process no longer lives on this host."""
+    ours = f"{_STAGING_PREFIX}{destination.name}@{platform.node()}-"
+    for path in destination.parent.iterdir():
+        if path.name.startswith(ours):
+            pid = path.name.removeprefix(ours).split("-")[0]
+            if not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+__all__ = [
+    "MANIFEST_NAME",
+    "Artifact",
+    "find_artifacts",
+    "open_artifact",
+    "publish",
+    "publish_or_adopt",
+    "staging",
+]

@@ -1,0 +1,28 @@
+"""The one root of everything that `pipeline` raises on purpose.
+
+Exit statuses follow sysexits.h: 65 bad data, 74 input/output, 75 try again, 77 not permitted.
+"""
+
+
+class PipelineError(Exception):
+    """A failure that has a message for a person and an exit status for a script."""
+
+    exit_status = 70
+
+
+class CorruptArtifactError(PipelineError):
+    """What lies on disk is not what its manifest says."""
+
+    exit_status = 65
+
+
+class StorageError(PipelineError):
+    """Reading or writing failed: a full disk, a missing permission, a dead network share."""
+
+    exit_status = 74
+
+
+class AlreadyPublishedError(PipelineError):
+    """Something complete is already at the destination; it is never overwritten."""
+
+    exit_status = 75

@@ -1,0 +1,44 @@
+"""SHA-256 names for content: what a result means, never where, when or how fast it was made."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+_CHUNK_BYTES = 1 << 20
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON text of `value`: sorted keys, no spaces, UTF-8, no NaN or Infinity.
+
+    Two values with equal content have equal bytes on every machine and Python version.
+    Raises TypeError for what JSON cannot hold and ValueError for NaN and Infinity.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+    return text.encode("ascii")
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (64 hex digits) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file's bytes, read in constant memory."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def ordered_digest(digests: Iterable[str]) -> str:
+    """One SHA-256 for a sequence of hex digests; another order gives another name."""
+    whole = hashlib.sha256()
+    for digest in digests:
+        whole.update(digest.encode("ascii"))
+        whole.update(b"\n")
+    return whole.hexdigest()

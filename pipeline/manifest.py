@@ -1,0 +1,94 @@
+"""The record that makes a directory an artifact. It is written last; without it nothing is complete."""
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import write_atomic
+from pipeline.errors import CorruptArtifactError
+from pipeline.fingerprint import fingerprint
+
+MANIFEST_NAME = "manifest.json"
+_VERSIONED_PACKAGES = ("rela", "torch", "torchvision", "lightly", "ffcv", "numpy", "h5py", "numba")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that can change a result, without importing any of them."""
+    versions = {"python": platform.python_version()}
+    for package in _VERSIONED_PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def provenance(seconds: float | None = None) -> dict[str, Any]:
+    """Where, when and with what: recorded for people, never part of a fingerprint."""
+    return {
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "finished_unix_seconds": round(time.time(), 3),
+        "seconds": None if seconds is None else round(seconds, 4),
+        "versions": installed_versions(),
+    }
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is, what it was made from, and how to check it.
+
+    - `kind`: "dataset", "representations", "targets" or "run";
+    - `fingerprint`: SHA-256 of what the content means (see `pipeline.fingerprint`);
+    - `inputs`: fingerprints of the artifacts it was made from, by role;
+    - `parameters`: every resolved setting;
+    - `content`: kind-specific facts (class names, counts, shapes);
+    - `file_sha256`: digest of every file, by name relative to the artifact's directory;
+    - `provenance`: host, times, versions.
+    """
+
+    kind: str
+    fingerprint: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
+    file_sha256: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, directory: Path) -> None:
+        """Publish the manifest in `directory`, together with a digest of itself."""
+        body = asdict(self)
+        document = {**body, "manifest_sha256": fingerprint(body)}
+        text = json.dumps(document, indent=1, sort_keys=True)
+        write_atomic(directory / MANIFEST_NAME, text.encode())
+
+    @classmethod
+    def read(cls, directory: Path) -> "Manifest":
+        """Read and check the manifest of `directory`.
+
+        Raises FileNotFoundError if there is none and CorruptArtifactError if it is damaged.
+        """
+        path = directory / MANIFEST_NAME
+        try:
+            document = json.loads(path.read_bytes())
+            expected = document.pop("manifest_sha256")
+            found = fingerprint(document)
+            manifest = cls(**document)
+        except FileNotFoundError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CorruptArtifactError(
+                f"{path} is not a readable manifest ({type(error).__name__}); "
+                f"remove {directory} and run the stage that made it again"
+            ) from error
+        if found != expected:
+            raise CorruptArtifactError(
+                f"{path} was changed after it was written: digest {found[:12]}, expected "
+                f"{str(expected)[:12]}; remove {directory} and run the stage that made it again"
+            )
+        return manifest

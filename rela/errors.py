@@ -1,0 +1,28 @@
+"""The one root of everything that `rela` raises on purpose.
+
+Exit statuses follow sysexits.h: 2 usage, 65 bad data, 74 input/output, 77 refused as unsafe.
+"""
+
+
+class RelaError(Exception):
+    """A failure that has a message for a person and an exit status for a script."""
+
+    exit_status = 70
+
+
+class ChoiceError(RelaError):
+    """Something was asked for that is not there; the message lists what is."""
+
+    exit_status = 2
+
+
+class DataError(RelaError):
+    """Images, weights or features that cannot be used."""
+
+    exit_status = 65
+
+
+class UnavailableError(RelaError):
+    """A file could not be read or fetched."""
+
+    exit_status = 74

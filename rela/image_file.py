@@ -1,0 +1,82 @@
+"""One image file → RGB pixels, or the reason why not."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MAX_SIDE = 65_535  # what a beton's 16-bit size fields can hold
+_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class BadImageError(Exception):
+    """The file cannot be used; the message is the reason, for a list of such files."""
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """A decoded file: `pixels` uint8 [height, width, 3] RGB, and its bytes if it is a plain JPEG."""
+
+    pixels: NDArray[np.uint8]
+    jpeg_bytes: bytes | None
+
+
+def read_image(path: Path, alpha_on_white: bool = False) -> SourceImage:
+    """Decode `path` completely and convert to RGB as torchvision's image loader does.
+
+    One difference, on purpose: 16-bit gray images are scaled to 8 bits (value / 257), where a plain
+    conversion would clip nearly every pixel to white. Alpha is dropped, or composited on white if
+    asked. Animated files give their first frame; EXIF orientation is not applied.
+
+    Raises BadImageError with the reason for files that are empty, truncated, not an image,
+    too large, or decompression bombs.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadImageError(f"cannot be read: {error.strerror}") from error
+    if not content:
+        raise BadImageError("empty file (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as image:
+                if max(image.size) > MAX_SIDE:
+                    raise BadImageError(
+                        f"too large: {image.width}×{image.height} pixels, at most {MAX_SIDE} a side"
+                    )
+                plain_jpeg = image.format == "JPEG" and image.mode in ("RGB", "L")
+                image.load()
+                pixels = np.asarray(_to_rgb(image, alpha_on_white))
+    except BadImageError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BadImageError("decompression bomb: more pixels than Pillow's safety limit") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadImageError("not an image that Pillow can read") from error
+    except MemoryError as error:
+        raise BadImageError("too large: not enough memory to decode it") from error
+    except Exception as error:  # Pillow's plugins raise whatever their parsers raise
+        raise BadImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
+    return SourceImage(pixels, content if plain_jpeg else None)
+
+
+def _to_rgb(image: Image.Image, alpha_on_white: bool) -> Image.Image:
+    if image.mode in _SIXTEEN_BIT_MODES or image.mode == "I":
+        values = np.asarray(image)
+        if image.mode == "I" and (values.min() < 0 or values.max() > 65_535):
+            raise BadImageError("32-bit gray values beyond 16 bits; convert it to 8 or 16 bits")
+        scaled = (values.astype(np.uint32) + 128) // 257
+        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadImageError("floating-point pixels; convert it to 8 or 16 bits")
+    has_alpha = "A" in image.getbands() or "transparency" in image.info
+    if alpha_on_white and has_alpha:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,191 @@
+"""Folders of images → an ordered list of (path, class), without opening a file.
+
+Accepted layouts, `.` being the folder given:
+
+- `./CLASS/**/image` — one class folder per class, one split;
+- `./train/CLASS/**`, `./val/CLASS/**` (or `test`, or `valid`) — two splits, one class list;
+- `./image` — one flat folder without labels (also as `./train/image`).
+"""
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rela.errors import DataError
+
+_VAL_NAMES = ("val", "valid", "validation", "test")
+_IMAGE_SUFFIXES = frozenset(
+    ".apng .avif .bmp .dib .gif .jfif .jpe .jpeg .jpg .jp2 .j2k .pbm .pcx .pgm .png .pnm .ppm .sgi "
+    ".tga .tif .tiff .webp .xbm .xpm".split()
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image file: path relative to the source folder, and class number (-1: unlabelled)."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """What a source folder holds: splits in a fixed order, one class list for all of them."""
+
+    root: Path
+    class_names: list[str]
+    splits: dict[str, list[Sample]]
+    stray_files: list[str] = field(default_factory=list)
+    empty_classes: list[str] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> bool:
+        """False for flat folders."""
+        return bool(self.class_names)
+
+
+def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageFolder:
+    """List the images below `root`.
+
+    The order is by class name, then by path, so it depends on names alone. `val_fraction` cuts a
+    validation split out of each class where the folder brings none; which images go is decided by a
+    hash of (seed, path). Raises DataError where no image, or an unknown class in val, is found.
+    """
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        raise DataError(f"{root}: found {found}, expected a folder of class folders")
+    split_roots = _split_roots(root)
+    listings = {split: _list_split(root, path) for split, path in split_roots.items()}
+    labelled = {split: listing for split, listing in listings.items() if listing.classes}
+    if labelled and len(labelled) != len(listings):
+        flat = next(iter(set(listings) - set(labelled)))
+        raise DataError(
+            f"{split_roots[flat]} holds no class folders while the other split does; "
+            "give both splits the same layout"
+        )
+    class_names = sorted(listings["train"].classes)
+    for split, listing in listings.items():
+        unknown = sorted(set(listing.classes) - set(class_names))
+        if unknown:
+            raise DataError(
+                f"{split_roots[split]} has {_quoted(unknown)}, which "
+                f"{split_roots['train']} lacks; train has {_quoted(class_names)}. "
+                "Rename or move the folder so that both splits have the same classes"
+            )
+    number = {name: i for i, name in enumerate(class_names)}
+    splits = {
+        split: [Sample(path, number[name]) for name in class_names for path in listing.classes.get(name, [])]
+        if class_names
+        else [Sample(path, -1) for path in listing.flat]
+        for split, listing in listings.items()
+    }
+    if not splits["train"]:
+        raise DataError(
+            f"{split_roots['train']} holds no images; expected files such as CLASS/image.jpg "
+            f"with one of the suffixes {' '.join(sorted(_IMAGE_SUFFIXES))}"
+        )
+    if val_fraction:
+        if "val" in splits:
+            raise DataError(
+                f"{root} brings its own validation split ({split_roots['val'].name}/); "
+                "leave --val-fraction out"
+            )
+        splits = _cut_val(splits["train"], val_fraction, seed)
+    return ImageFolder(
+        root=root,
+        class_names=class_names,
+        splits={split: samples for split, samples in splits.items() if samples},
+        stray_files=sorted(path for listing in listings.values() for path in listing.stray),
+        empty_classes=sorted(path for listing in listings.values() for path in listing.empty),
+    )
+
+
+@dataclass(frozen=True)
+class _Listing:
+    classes: dict[str, list[str]]
+    flat: list[str]
+    stray: list[str]
+    empty: list[str]
+
+
+def _split_roots(root: Path) -> dict[str, Path]:
+    train = root / "train"
+    if not train.is_dir():
+        return {"train": root}
+    for name in _VAL_NAMES:
+        if (root / name).is_dir():
+            return {"train": train, "val": root / name}
+    others = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    return {"train": train} if others == [train] else {"train": root}
+
+
+def _list_split(source: Path, split_root: Path) -> _Listing:
+    """Images of one split. Files beside class folders are stray; files of a flat folder are not."""
+    flat: list[str] = []
+    stray: list[str] = []
+    classes: dict[str, list[str]] = {}
+    empty: list[str] = []
+    for entry in sorted(os.scandir(split_root), key=lambda e: e.name):
+        if entry.name.startswith("."):
+            continue
+        relative = os.path.relpath(entry.path, source)
+        if entry.is_dir():
+            images = _walk(source, Path(entry.path), stray)
+            if images:
+                classes[entry.name] = images
+            else:
+                empty.append(relative)
+        elif _is_image_name(entry.name):
+            flat.append(relative)
+        else:
+            stray.append(relative)
+    if classes:
+        return _Listing(classes, [], stray + flat, empty)
+    return _Listing({}, flat, stray, empty)
+
+
+def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
+    """Image paths below `folder`, sorted. Linked folders are followed once, loops are not."""
+    images = []
+    seen = set()
+    for parent, directories, files in os.walk(folder, followlinks=True):
+        identity = os.stat(parent)
+        if (identity.st_dev, identity.st_ino) in seen:
+            directories.clear()
+            continue
+        seen.add((identity.st_dev, identity.st_ino))
+        directories[:] = sorted(d for d in directories if not d.startswith("."))
+        for name in files:
+            if name.startswith("."):
+                continue
+            relative = os.path.relpath(os.path.join(parent, name), source)  # noqa: PTH118
+            (images if _is_image_name(name) else stray).append(relative)
+    return sorted(images)
+
+
+def _is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES  # noqa: PTH122
+
+
+def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, list[Sample]]:
+    """Move ⌊fraction·n + ½⌋ images of each class to val, but leave every class one in train."""
+
+    def rank(sample: Sample) -> bytes:
+        return hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
+
+    chosen: set[Sample] = set()
+    for label, count in Counter(sample.label for sample in samples).items():
+        members = sorted((s for s in samples if s.label == label), key=rank)
+        chosen.update(members[: min(int(fraction * count + 0.5), count - 1)])
+    return {
+        "train": [sample for sample in samples if sample not in chosen],
+        "val": [sample for sample in samples if sample in chosen],
+    }
+
+
+def _quoted(names: list[str], limit: int = 8) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"class{'es' if len(names) > 1 else ''} {shown}{more}"

@@ -1,0 +1,30 @@
+"""Compiled kernels: stored image → pixels. They release the interpreter lock; plain threads scale.
+
+Numba's disk cache notices changes only in the file that defines a kernel, not in the helpers it
+calls, so the cache directory carries a digest of all of them.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numba
+
+
+def _cache_directory() -> Path:
+    sources = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sources.update(path.read_bytes())
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("NUMBA_CACHE_DIR") or Path(user_cache) / "rela"
+    return Path(base) / f"kernels-{sources.hexdigest()[:16]}"
+
+
+_previous = numba.config.CACHE_DIR
+numba.config.CACHE_DIR = str(_cache_directory())
+try:  # Numba reads the setting when a kernel is defined
+    from rela.kernels import colour, decode, draws, resample, samples
+finally:
+    numba.config.CACHE_DIR = _previous
+
+__all__ = ["colour", "decode", "draws", "resample", "samples"]
