@@ -10,63 +10,35 @@ import hashlib
 import multiprocessing
 import os
 import signal
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rela import ffcv_bridge
+from rela.encoding import MODE_JPEG, MODE_RAW, PAGE_BYTES, Encoding, StoredImage, encode_image
 from rela.errors import DataError
-from rela.image_file import BadImageError, read_image
+from rela.image_file import BadImageError
 from rela.image_folder import Sample
-
-WriteMode = Literal["auto", "raw", "jpg", "proportion"]
-MODE_JPEG, MODE_RAW = 0, 1
-AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
-PAGE_BYTES = 1 << 23
 
 _CHUNK_IMAGES = 32
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How images are stored.
+class _Outcome:
+    """What became of one file: its digest, and the stored image or the reason against it."""
 
-    - `write_mode`: raw pixels, JPEG, a fixed share of JPEG (`proportion`), or by size (`auto`);
-    - `jpeg_quality`: for images that have to be encoded; plain JPEG files that need no resize are
-      stored as they are;
-    - `max_side`: larger images are shrunk to this longer side, in pixels;
-    - `jpeg_share`: the share of `proportion`.
-    """
-
-    write_mode: WriteMode = "auto"
-    jpeg_quality: int = 90
-    max_side: int | None = None
-    jpeg_share: float = 0.5
-    alpha_on_white: bool = False
-
-
-@dataclass(frozen=True)
-class StoredImage:
-    """One encoded image, ready for a page."""
-
-    data: bytes
-    mode: int
-    height: int
-    width: int
-
-    @property
-    def sha256(self) -> str:
-        """Digest of what a reader gets: mode, size and bytes."""
-        head = f"{self.mode},{self.height},{self.width};".encode()
-        return hashlib.sha256(head + self.data).hexdigest()
+    source_sha256: str
+    stored: StoredImage | None
+    reason: str = ""
 
 
 @dataclass
@@ -74,40 +46,12 @@ class WriteResult:
     """What went into a beton, by index, and what did not, by path."""
 
     samples: list[Sample] = field(default_factory=list)
+    source_sha256: list[str] = field(default_factory=list)
     image_sha256: list[str] = field(default_factory=list)
     bad_images: list[tuple[str, str]] = field(default_factory=list)
     num_jpeg: int = 0
     num_raw: int = 0
-    sizes: set[tuple[int, int]] = field(default_factory=set)
-
-
-def encode_image(path: Path, encoding: Encoding, draw: float) -> StoredImage:
-    """Read, check, shrink and encode one file; `draw` in [0, 1) decides `proportion`.
-
-    Raises BadImageError with the reason.
-    """
-    from ffcv.fields.rgb_image import encode_jpeg, resizer
-
-    source = read_image(path, encoding.alpha_on_white)
-    pixels = resizer(source.pixels, encoding.max_side)
-    height, width = pixels.shape[:2]
-    mode = encoding.write_mode
-    if mode == "auto":
-        mode = "raw" if height * width <= AUTO_RAW_PIXELS else "jpg"
-    elif mode == "proportion":
-        mode = "jpg" if draw < encoding.jpeg_share else "raw"
-    if mode == "raw":
-        data = np.ascontiguousarray(pixels).tobytes()
-    elif source.jpeg_bytes is not None and pixels is source.pixels and _decodes(source.jpeg_bytes, height, width):
-        data = source.jpeg_bytes
-    else:
-        data = encode_jpeg(pixels, encoding.jpeg_quality).tobytes()
-    if len(data) > PAGE_BYTES:
-        raise BadImageError(
-            f"too large: {width}×{height} pixels take {len(data):,} bytes stored as {mode}, a page "
-            f"of the beton holds {PAGE_BYTES:,}; use --write-mode jpg or --max-side"
-        )
-    return StoredImage(data, MODE_RAW if mode == "raw" else MODE_JPEG, height, width)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # by (height, width)
 
 
 def write_beton(
@@ -126,16 +70,18 @@ def write_beton(
     """
     result = WriteResult()
     with _BetonFile(destination, len(samples)) as beton:
-        for sample, stored in _encoded(root, samples, encoding, num_workers, seed):
-            if isinstance(stored, str):
-                result.bad_images.append((sample.path, stored))
+        for sample, outcome in _encoded(root, samples, encoding, num_workers, seed):
+            stored = outcome.stored
+            if stored is None:
+                result.bad_images.append((sample.path, outcome.reason))
             else:
                 beton.append(stored, sample.label)
                 result.samples.append(sample)
+                result.source_sha256.append(outcome.source_sha256)
                 result.image_sha256.append(stored.sha256)
                 result.num_jpeg += stored.mode == MODE_JPEG
                 result.num_raw += stored.mode == MODE_RAW
-                result.sizes.add((stored.height, stored.width))
+                result.sizes[stored.height, stored.width] += 1
             on_progress(1)
         if result.samples:
             beton.finish()
@@ -146,25 +92,25 @@ class _BetonFile:
     """The layout of a beton (format version 2): header, fields, metadata, pages, allocation table."""
 
     def __init__(self, path: Path, capacity: int) -> None:
-        from ffcv.fields import IntField, RGBImageField
-        from ffcv.memory_allocator import MemoryAllocator
-        from ffcv.types import FieldDescType, HeaderType, get_metadata_type
+        ffcv = ffcv_bridge.load()
 
-        class CheckedAllocator(MemoryAllocator):  # type: ignore[misc]
+        class CheckedAllocator(ffcv.allocator):  # type: ignore[misc]
             """Buffered, so that a short write on a full disk is an error and not a hole."""
 
             def __enter__(self) -> None:
-                self.fp = open(self.fname, "r+b")  # noqa: SIM115
+                self.fp = open(self.fname, "r+b")
 
         self._path = path
         self._fields: dict[str, Any] = {
-            "image": RGBImageField(), "label": IntField(), "index": IntField()
-        }  # fmt: skip
-        metadata_type = get_metadata_type(list(self._fields.values()))
+            "image": ffcv.image_field(),
+            "label": ffcv.int_field(),
+            "index": ffcv.int_field(),
+        }
+        metadata_type = ffcv.metadata_type(list(self._fields.values()))
         self._metadata: NDArray[Any] = np.zeros(capacity, metadata_type)
-        self._metadata_start = HeaderType.itemsize + len(self._fields) * FieldDescType.itemsize
         self._num_samples = 0
-        data_start = self._metadata_start + capacity * metadata_type.itemsize
+        head_bytes = ffcv.header_type.itemsize + len(self._fields) * ffcv.field_type.itemsize
+        data_start = head_bytes + capacity * metadata_type.itemsize
         path.touch(exist_ok=False)
         self._allocator = CheckedAllocator(str(path), data_start, PAGE_BYTES)
 
@@ -181,7 +127,9 @@ class _BetonFile:
         self._allocator.set_current_sample(row)
         pointer, page = self._allocator.malloc(len(stored.data))
         page[:] = np.frombuffer(stored.data, np.uint8)
-        image, label_field, index_field = (self._metadata[name] for name in self._metadata.dtype.names)
+        image, label_field, index_field = (
+            self._metadata[name] for name in self._metadata.dtype.names
+        )
         image["mode"][row], image["data_ptr"][row] = stored.mode, pointer
         image["height"][row], image["width"][row] = stored.height, stored.width
         label_field[row] = label
@@ -190,20 +138,17 @@ class _BetonFile:
 
     def finish(self) -> None:
         """Flush the last page, then write metadata, table and, last of all, the header."""
-        from ffcv.types import (
-            ALLOC_TABLE_TYPE, CURRENT_VERSION, TYPE_ID_HANDLER, FieldDescType, HeaderType,
-        )  # fmt: skip
-
+        ffcv = ffcv_bridge.load()
         self._allocator.flush_page()
         file = self._allocator.fp
         file.seek(0, os.SEEK_END)
-        header = np.zeros((), HeaderType)
-        header["version"], header["num_fields"] = CURRENT_VERSION, len(self._fields)
+        header = np.zeros((), ffcv.header_type)
+        header["version"], header["num_fields"] = ffcv.version, len(self._fields)
         header["page_size"], header["num_samples"] = PAGE_BYTES, self._num_samples
         header["alloc_table_ptr"] = file.tell()
-        file.write(np.array(self._allocator.allocations, ALLOC_TABLE_TYPE).tobytes())
-        type_ids = {handler: type_id for type_id, handler in TYPE_ID_HANDLER.items()}
-        descriptors = np.zeros(len(self._fields), FieldDescType)
+        file.write(np.array(self._allocator.allocations, ffcv.allocation_type).tobytes())
+        type_ids = {handler: type_id for type_id, handler in ffcv.type_id_handler.items()}
+        descriptors = np.zeros(len(self._fields), ffcv.field_type)
         for descriptor, (name, handler) in zip(descriptors, self._fields.items(), strict=True):
             descriptor["type_id"] = type_ids[type(handler)]
             descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
@@ -215,16 +160,14 @@ class _BetonFile:
 
 def _encoded(
     root: Path, samples: Sequence[Sample], encoding: Encoding, num_workers: int, seed: int
-) -> Iterator[tuple[Sample, StoredImage | str]]:
-    """Every sample with its encoded image or the reason against it, in order."""
-    chunks = iter(
-        [samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)]
-    )
+) -> Iterator[tuple[Sample, _Outcome]]:
+    """Every sample with what became of it, in order."""
+    chunks = iter([samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)])
     context = multiprocessing.get_context("spawn")
     parent = os.getpid()
     with ProcessPoolExecutor(num_workers, context, _die_with, (parent,)) as pool:
 
-        def submit(chunk: Sequence[Sample]) -> tuple[Sequence[Sample], "Future[list[StoredImage | str]]"]:
+        def submit(chunk: Sequence[Sample]) -> tuple[Sequence[Sample], "Future[list[_Outcome]]"]:
             return chunk, pool.submit(_encode_chunk, root, chunk, encoding, seed)
 
         waiting = deque(submit(chunk) for chunk in islice(chunks, 4 * num_workers))
@@ -245,25 +188,26 @@ def _encoded(
 
 def _encode_chunk(
     root: Path, chunk: Sequence[Sample], encoding: Encoding, seed: int
-) -> list[StoredImage | str]:
-    results: list[StoredImage | str] = []
-    for sample in chunk:
-        digest = hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
-        draw = int.from_bytes(digest[:6], "big") / (1 << 48)
-        try:
-            results.append(encode_image(root / sample.path, encoding, draw))
-        except BadImageError as error:
-            results.append(str(error))
-    return results
+) -> list[_Outcome]:
+    return [_encode_file(root / s.path, encoding, _draw(seed, s.path)) for s in chunk]
 
 
-def _decodes(jpeg: bytes, height: int, width: int) -> bool:
-    """Whether FFCV's decoder, which will read the file later, accepts these bytes as they are."""
-    from rela.kernels import decode
+def _encode_file(path: Path, encoding: Encoding, draw: float) -> _Outcome:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return _Outcome("", None, f"cannot be read: {error.strerror}")
+    digest = hashlib.sha256(content).hexdigest()
+    try:
+        return _Outcome(digest, encode_image(content, encoding, draw))
+    except BadImageError as error:
+        return _Outcome(digest, None, str(error))
 
-    out = np.empty(height * width * 3, np.uint8)
-    data = np.frombuffer(jpeg, np.uint8)
-    return bool(decode.decode(data, decode.MODE_JPEG, height, width, out) == decode.OK)
+
+def _draw(seed: int, path: str) -> float:
+    """Uniform in [0, 1), a function of seed and path alone."""
+    digest = hashlib.sha256(f"{seed}\0{path}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / (1 << 48)
 
 
 def _die_with(parent: int) -> None:

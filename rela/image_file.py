@@ -3,7 +3,6 @@
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +24,8 @@ class SourceImage:
     jpeg_bytes: bytes | None
 
 
-def read_image(path: Path, alpha_on_white: bool = False) -> SourceImage:
-    """Decode `path` completely and convert to RGB as torchvision's image loader does.
+def decode_image(content: bytes, alpha_on_white: bool = False) -> SourceImage:
+    """Decode a file's bytes completely and convert to RGB as torchvision's image loader does.
 
     One difference, on purpose: 16-bit gray images are scaled to 8 bits (value / 257), where a plain
     conversion would clip nearly every pixel to white. Alpha is dropped, or composited on white if
@@ -35,10 +34,6 @@ def read_image(path: Path, alpha_on_white: bool = False) -> SourceImage:
     Raises BadImageError with the reason for files that are empty, truncated, not an image,
     too large, or decompression bombs.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadImageError(f"cannot be read: {error.strerror}") from error
     if not content:
         raise BadImageError("empty file (0 bytes)")
     try:

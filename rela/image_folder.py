@@ -17,8 +17,7 @@ from rela.errors import DataError
 
 _VAL_NAMES = ("val", "valid", "validation", "test")
 _IMAGE_SUFFIXES = frozenset(
-    ".apng .avif .bmp .dib .gif .jfif .jpe .jpeg .jpg .jp2 .j2k .pbm .pcx .pgm .png .pnm .ppm .sgi "
-    ".tga .tif .tiff .webp .xbm .xpm".split()
+    [".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jp2", ".j2k", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm"]
 )
 
 
@@ -76,7 +75,11 @@ def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageFolder:
             )
     number = {name: i for i, name in enumerate(class_names)}
     splits = {
-        split: [Sample(path, number[name]) for name in class_names for path in listing.classes.get(name, [])]
+        split: [
+            Sample(path, number[name])
+            for name in class_names
+            for path in listing.classes.get(name, [])
+        ]
         if class_names
         else [Sample(path, -1) for path in listing.flat]
         for split, listing in listings.items()

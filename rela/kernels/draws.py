@@ -11,7 +11,14 @@ from rela.kernels.compiled import compiled
 # Columns of a view specification, one row per view (see rela.views.View).
 SPEC_SIZE, SPEC_SCALE_MIN, SPEC_SCALE_MAX, SPEC_RATIO_MIN, SPEC_RATIO_MAX = 0, 1, 2, 3, 4
 SPEC_FLIP, SPEC_JITTER, SPEC_BRIGHTNESS, SPEC_CONTRAST, SPEC_SATURATION = 5, 6, 7, 8, 9
-SPEC_HUE, SPEC_GRAY, SPEC_BLUR, SPEC_SIGMA_MIN, SPEC_SIGMA_MAX, SPEC_SOLARIZE = 10, 11, 12, 13, 14, 15
+SPEC_HUE, SPEC_GRAY, SPEC_BLUR, SPEC_SIGMA_MIN, SPEC_SIGMA_MAX, SPEC_SOLARIZE = (
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+)
 SPEC_COLUMNS = 16
 
 # Columns of the drawn parameters of one view of one sample.
@@ -70,8 +77,7 @@ def draw_parameters(key, spec, height, width, out):
     for attempt in range(10):
         c = 4 * attempt
         target = area * (
-            spec[SPEC_SCALE_MIN]
-            + uniform(key, c) * (spec[SPEC_SCALE_MAX] - spec[SPEC_SCALE_MIN])
+            spec[SPEC_SCALE_MIN] + uniform(key, c) * (spec[SPEC_SCALE_MAX] - spec[SPEC_SCALE_MIN])
         )
         aspect = np.exp(log_min + uniform(key, c + 1) * (log_max - log_min))
         w = int(round(np.sqrt(target * aspect)))

@@ -6,7 +6,9 @@ from rela.kernels.compiled import compiled
 
 BILINEAR, BICUBIC = 0, 1
 
-_PRECISION_BITS = 22  # Pillow's fixed point for 8-bit images: 32 bits - 8 of pixel - 2 for overshoot
+_PRECISION_BITS = (
+    22  # Pillow's fixed point for 8-bit images: 32 bits - 8 of pixel - 2 for overshoot
+)
 
 
 @compiled

@@ -14,8 +14,23 @@ from rela.kernels.colour import (
 from rela.kernels.compiled import compiled
 from rela.kernels.decode import OK, decode, stored_bytes
 from rela.kernels.draws import (
-    BRIGHTNESS, CONTRAST, FLIP, GRAY, HEIGHT, HUE, LEFT, ORDER, PARAMETER_COLUMNS, SATURATION, SIGMA,
-    SOLARIZE, SPEC_SIZE, TOP, WIDTH, draw_key, draw_parameters,
+    BRIGHTNESS,
+    CONTRAST,
+    FLIP,
+    GRAY,
+    HEIGHT,
+    HUE,
+    LEFT,
+    ORDER,
+    PARAMETER_COLUMNS,
+    SATURATION,
+    SIGMA,
+    SOLARIZE,
+    SPEC_SIZE,
+    TOP,
+    WIDTH,
+    draw_key,
+    draw_parameters,
 )  # fmt: skip
 from rela.kernels.resample import BILINEAR, resample
 
@@ -95,7 +110,18 @@ def load_views(
 
 @compiled
 def load_center_crops(
-    address, pointers, sizes, modes, heights, widths, rows, resize, interpolation, out, first, status
+    address,
+    pointers,
+    sizes,
+    modes,
+    heights,
+    widths,
+    rows,
+    resize,
+    interpolation,
+    out,
+    first,
+    status,
 ):
     """Decode each row, resize its shorter side to `resize` and cut the centre into out[first + k].
 

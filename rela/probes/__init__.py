@@ -1,0 +1,1 @@
+"""Measuring frozen features: k-nearest neighbours and linear probes."""

@@ -1,0 +1,128 @@
+"""Reading a beton: FFCV's structures, checked before anything is trusted.
+
+FFCV's own reader accepts files without an allocation table, reads past truncated ones and hands out
+another sample's pixels when an image does not decode. Here every pointer is checked when the file is
+opened, and every image when it is decoded.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela import ffcv_bridge
+from rela.errors import DataError
+
+_FIELDS = ("image", "label", "index")
+
+
+@dataclass(frozen=True)
+class Beton:
+    """An open beton of N samples, memory-mapped.
+
+    - `data`: uint8, the whole file; image i is `data[pointers[i] : pointers[i] + sizes[i]]`;
+    - `modes` uint8 [N]: 0 JPEG, 1 raw; `heights`, `widths` uint16 [N], pixels;
+    - `labels` int64 [N], -1 without a class.
+    """
+
+    path: Path
+    data: NDArray[np.uint8]
+    pointers: NDArray[np.uint64]
+    sizes: NDArray[np.uint64]
+    modes: NDArray[np.uint8]
+    heights: NDArray[np.uint16]
+    widths: NDArray[np.uint16]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def address(self) -> int:
+        """Where the mapping begins in memory, for compiled kernels."""
+        return int(self.data.ctypes.data)
+
+    def storage(self) -> tuple[Any, ...]:
+        """What the kernels of `rela.kernels.samples` take first."""
+        return (
+            np.uint64(self.address), self.pointers, self.sizes, self.modes, self.heights, self.widths,
+        )  # fmt: skip
+
+
+def open_beton(path: Path) -> Beton:
+    """Open and check a beton with the fields image, label and index.
+
+    Raises DataError naming what is wrong: not a beton, unfinished, truncated, or pointers that leave
+    the file.
+    """
+    ffcv = ffcv_bridge.load()
+    try:
+        data = np.memmap(path, np.uint8, "r")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; run `rela convert` first") from error
+    except ValueError as error:  # a file of zero bytes
+        raise DataError(f"{path} is empty, expected a beton; convert the images again") from error
+
+    def damaged(reason: str) -> DataError:
+        return DataError(f"{path} is not a complete beton: {reason}; convert the images again")
+
+    def read(offset: int, dtype: Any, count: int) -> NDArray[Any]:
+        if offset + count * dtype.itemsize > data.size:
+            raise damaged(f"it ends after {data.size:,} bytes")
+        return np.frombuffer(data, dtype, count, offset)
+
+    header = read(0, ffcv.header_type, 1)[0]
+    if header["version"] != ffcv.version:
+        raise damaged(f"format version {header['version']}, expected {ffcv.version}")
+    table_start = int(header["alloc_table_ptr"])
+    if header["num_fields"] != len(_FIELDS) or not 0 < table_start <= data.size:
+        raise damaged("the header has no allocation table or other fields")
+    descriptors = read(ffcv.header_type.itemsize, ffcv.field_type, len(_FIELDS))
+    names = tuple(bytes(d["name"]).rstrip(b"\0").decode("ascii", "replace") for d in descriptors)
+    if names != _FIELDS:
+        raise damaged(f"fields {names}, expected {_FIELDS}")
+    num_samples = int(header["num_samples"])
+    metadata_type = ffcv.metadata_type([ffcv.image_field(), ffcv.int_field(), ffcv.int_field()])
+    metadata_start = ffcv.header_type.itemsize + descriptors.nbytes
+    metadata = read(metadata_start, metadata_type, num_samples)
+    table_bytes = data.size - table_start
+    if num_samples == 0 or table_bytes != num_samples * ffcv.allocation_type.itemsize:
+        raise damaged(f"{table_bytes:,} bytes of allocation table for {num_samples:,} samples")
+    table = read(table_start, ffcv.allocation_type, num_samples)
+    image, label, index = (metadata[name] for name in metadata_type.names)
+    pointers, sizes = table["ptr"].copy(), table["size"].copy()
+    if not np.array_equal(table["sample_id"], np.arange(num_samples)):
+        raise damaged("its allocation table is not in the order of its samples")
+    if not (
+        np.array_equal(image["data_ptr"], pointers)
+        and np.array_equal(index, np.arange(num_samples))
+    ):
+        raise damaged("its metadata and its allocation table disagree")
+    if (sizes > table_start).any() or (pointers > table_start - sizes).any():
+        raise damaged("an image lies outside the file")
+    return Beton(
+        path=path,
+        data=data,
+        pointers=pointers,
+        sizes=sizes,
+        modes=image["mode"].copy(),
+        heights=image["height"].copy(),
+        widths=image["width"].copy(),
+        labels=label.copy(),
+    )
+
+
+def raise_undecodable(beton: Beton, rows: NDArray[np.int64], status: NDArray[np.uint8]) -> None:
+    """Raise DataError naming the first of `rows` whose decoding status is not OK."""
+    from rela.kernels.decode import OK, WRONG_SIZE
+
+    bad = np.flatnonzero(status != OK)
+    if bad.size:
+        row, reason = int(rows[bad[0]]), int(status[bad[0]])
+        what = "has another size than its entry says" if reason == WRONG_SIZE else "does not decode"
+        raise DataError(
+            f"{beton.path}: the stored image {row} {what} ({bad.size} of {rows.size} in this batch); "
+            "the file is damaged, convert the images again"
+        )

@@ -1,0 +1,106 @@
+"""How one image is stored in a beton: raw pixels, a JPEG of our making, or the file's own JPEG."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.image_file import BadImageError, decode_image
+
+WriteMode = Literal["auto", "raw", "jpg", "proportion"]
+MODE_JPEG, MODE_RAW = 0, 1
+AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
+PAGE_BYTES = 1 << 23
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How images are stored.
+
+    - `write_mode`: raw pixels, JPEG, a fixed share of JPEG (`proportion`), or by size (`auto`);
+    - `jpeg_quality`: for images that have to be encoded; plain JPEG files that need no resize are
+      stored as they are;
+    - `max_side`: larger images are shrunk to this longer side, in pixels;
+    - `jpeg_share`: the share of `proportion`.
+    """
+
+    write_mode: WriteMode = "auto"
+    jpeg_quality: int = 90
+    max_side: int | None = None
+    jpeg_share: float = 0.5
+    alpha_on_white: bool = False
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One encoded image, ready for a page."""
+
+    data: bytes
+    mode: int
+    height: int
+    width: int
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what a reader gets: mode, size and bytes."""
+        head = f"{self.mode},{self.height},{self.width};".encode()
+        return hashlib.sha256(head + self.data).hexdigest()
+
+
+def encode_image(content: bytes, encoding: Encoding, draw: float) -> StoredImage:
+    """Check, shrink and encode the bytes of one file; `draw` in [0, 1) decides `proportion`.
+
+    Raises BadImageError with the reason.
+    """
+    source = decode_image(content, encoding.alpha_on_white)
+    pixels = _shrink(source.pixels, encoding.max_side)
+    height, width = pixels.shape[:2]
+    mode = encoding.write_mode
+    if mode == "auto":
+        mode = "raw" if height * width <= AUTO_RAW_PIXELS else "jpg"
+    elif mode == "proportion":
+        mode = "jpg" if draw < encoding.jpeg_share else "raw"
+    if mode == "raw":
+        data = np.ascontiguousarray(pixels).tobytes()
+    elif (
+        source.jpeg_bytes is not None
+        and pixels is source.pixels
+        and _decodes(source.jpeg_bytes, height, width)
+    ):
+        data = source.jpeg_bytes
+    else:
+        data = _encode_jpeg(pixels, encoding.jpeg_quality)
+    if len(data) > PAGE_BYTES:
+        raise BadImageError(
+            f"too large: {width}×{height} pixels take {len(data):,} bytes stored as {mode}, a page "
+            f"of the beton holds {PAGE_BYTES:,}; use --write-mode jpg or --max-side"
+        )
+    return StoredImage(data, MODE_RAW if mode == "raw" else MODE_JPEG, height, width)
+
+
+def _shrink(pixels: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
+    """Area-averaged to `max_side` on the longer side, as FFCV's `max_resolution` does it."""
+    longer = max(pixels.shape[:2])
+    if max_side is None or longer <= max_side:
+        return pixels
+    height, width = (max(1, int(side * max_side / longer)) for side in pixels.shape[:2])
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    success, encoded = cv2.imencode(".jpg", bgr, [int(cv2.IMWRITE_JPEG_QUALITY), quality])
+    if not success:
+        raise BadImageError("OpenCV cannot encode it as JPEG")
+    return encoded.tobytes()
+
+
+def _decodes(jpeg: bytes, height: int, width: int) -> bool:
+    """Whether FFCV's decoder, which will read the file later, accepts these bytes as they are."""
+    from rela.kernels import decode
+
+    out = np.empty(height * width * 3, np.uint8)
+    data = np.frombuffer(jpeg, np.uint8)
+    return bool(decode.decode(data, decode.MODE_JPEG, height, width, out) == decode.OK)

@@ -1,0 +1,112 @@
+"""What a run tells while it trains: a line per epoch, `metrics.jsonl`, and the cost by phase."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from rela.loader import ViewLoader
+from rela.two_stage import TwoStage
+
+
+class EpochLog(pl.Callback):  # type: ignore[misc]
+    """Sums losses, accuracy and seconds over an epoch and writes one record at its end.
+
+    `seconds` is the run's ledger by phase; stage1, stage2 and data_wait are counted here.
+    """
+
+    def __init__(
+        self, path: Path, loader: ViewLoader, seconds: dict[str, float], say: Callable[[str], None]
+    ) -> None:
+        self.path, self.loader, self.seconds, self.say = path, loader, seconds, say
+        self._objectives: list[Tensor] = []
+        self._accuracies: list[Tensor] = []
+        self._mark = self._epoch_start = 0.0
+        self._stage_before = 0
+        self._waited_before = self._waited_at_start = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: TwoStage) -> None:
+        """Start the clocks of the epoch."""
+        self._mark = self._epoch_start = time.perf_counter()
+        self._waited_before = self._waited_at_start = self.loader.wait_seconds
+        self._objectives.clear()
+        self._accuracies.clear()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: TwoStage, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember which stage pays for this step."""
+        self._stage_before = pl_module.stage
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: TwoStage, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collect without waiting for the device; say when stage 2 begins."""
+        self._objectives.append(outputs["objective"])
+        if "accuracy" in outputs:
+            self._accuracies.append(outputs["accuracy"])
+        now = time.perf_counter()
+        waited = self.loader.wait_seconds - self._waited_before
+        self._waited_before = self.loader.wait_seconds
+        self._add(f"stage{self._stage_before}", now - self._mark - waited)
+        self._add("data_wait", waited)
+        self._mark = now
+        if pl_module.stage != self._stage_before:
+            self.say(f"hand-over to stage 2 after step {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TwoStage) -> None:
+        """Write the epoch's record and say it in one line."""
+        elapsed = time.perf_counter() - self._epoch_start
+        num_images = len(self._objectives) * self.loader.batch_size
+        waited = self.loader.wait_seconds - self._waited_at_start
+        record: dict[str, Any] = {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "stage": pl_module.stage,
+            "loss": float(torch.stack(self._objectives).mean()),
+            "rho": None if pl_module.handover is None else pl_module.handover.rho,
+            "handover_step": pl_module.handover_step,
+            "images_per_second": num_images / elapsed,
+            "epoch_seconds": elapsed,
+            "data_wait_share": waited / elapsed,
+        }
+        if self._accuracies:
+            record["online_accuracy"] = float(torch.stack(self._accuracies).mean())
+        if trainer.is_global_zero:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+            self.say(_line(record, trainer.max_epochs or 0))
+        for name in ("loss", "rho", "images_per_second", "data_wait_share", "online_accuracy"):
+            if record.get(name) is not None:
+                pl_module.log(name, record[name], rank_zero_only=True)
+
+    def _add(self, phase: str, seconds: float) -> None:
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+
+def keep_epochs(path: Path, epochs_done: int) -> None:
+    """Drop the records of epochs that a resumed run will do again."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["epoch"] < epochs_done]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _line(record: dict[str, Any], max_epochs: int) -> str:
+    words = [
+        f"epoch {record['epoch'] + 1}/{max_epochs}",
+        f"stage {record['stage']}",
+        f"loss {record['loss']:.4f}",
+    ]
+    if record["rho"] is not None and record["stage"] == 1:
+        words.append(f"rho {record['rho']:.4f}")
+    if "online_accuracy" in record:
+        words.append(f"online accuracy {100 * record['online_accuracy']:.1f} %")
+    words.append(f"{record['images_per_second']:.0f} img/s")
+    words.append(f"data wait {100 * record['data_wait_share']:.1f} %")
+    return "  ".join(words)

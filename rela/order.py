@@ -1,0 +1,18 @@
+"""Which samples an epoch visits, and in which order."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.kernels import draws
+
+
+def epoch_order(
+    num_samples: int, seed: int, epoch: int, data_ratio: float = 1.0
+) -> NDArray[np.int64]:
+    """The first ⌊data_ratio·N⌋ of a fresh permutation of N samples, int64.
+
+    A pure function of its arguments: sorting one hash per sample gives the permutation, so no
+    random state has to be kept, and every rank computes the same.
+    """
+    order = np.argsort(draws.hash_indices(seed, epoch, num_samples), kind="stable")
+    return order[: int(data_ratio * num_samples)]

@@ -1,0 +1,23 @@
+"""`random:ARCH`: an untrained model as a prior, the method's own control."""
+
+from rela.backbones import build_backbone, feature_dim
+from rela.preprocessing import preprocessing_for
+from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+from rela.weights import state_sha256
+
+PREFIX = "random:"
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """The architecture at initialisation; the seed decides the weights and so the identity."""
+    arch = request.name.removeprefix(PREFIX)
+    backbone = build_backbone(arch, request.image_size, seed=request.seed).eval()
+    identity = PriorIdentity(
+        name=f"{request.name}-seed{request.seed}",
+        arch=arch,
+        image_size=request.image_size,
+        weights_sha256=state_sha256(backbone.state_dict()),
+        preprocessing=preprocessing_for(request.image_size),
+        feature_dim=feature_dim(backbone, request.image_size),
+    )
+    return Prior(identity, lambda: backbone)

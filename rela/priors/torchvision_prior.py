@@ -1,0 +1,118 @@
+"""Priors from torchvision: default pretrained weights, or a local file for the same architecture."""
+
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision.models as tv
+from torch import nn
+
+from rela.backbones import (
+    AUXILIARY_MODELS,
+    build_backbone,
+    feature_dim,
+    parse_model_name,
+    remove_classifier,
+)
+from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.preprocessing import Preprocessing, preprocessing_for
+from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+from rela.weights import load_strict, read_state_dict, state_sha256
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """A torchvision model by name, with its own weights and preprocessing.
+
+    Raises ChoiceError for unknown names, UnavailableError naming the file to fetch when there is no
+    network, DataError when the weights do not fit.
+    """
+    parsed = parse_model_name(request.name)
+    defaults = _default_weights(parsed.torchvision_name)
+    if defaults is None or parsed.small:
+        preprocessing = preprocessing_for(request.image_size)
+    else:
+        preprocessing = _preprocessing(defaults)
+    if request.weights is not None:
+        path = request.weights
+        backbone = _from_file(request.name, preprocessing.crop, path)
+    elif defaults is None or parsed.small:
+        raise ChoiceError(
+            f"{request.name} has no published weights; give --weights FILE, or use "
+            f"--prior random:{request.name}"
+        )
+    else:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(defaults.url).name
+        backbone = _published(parsed.torchvision_name, defaults, path)
+    identity = PriorIdentity(
+        name=request.name if request.weights is None else f"{request.name}@{request.weights.stem}",
+        arch=request.name,
+        image_size=preprocessing.crop,
+        weights_sha256=state_sha256(backbone.state_dict()),
+        preprocessing=preprocessing,
+        feature_dim=feature_dim(backbone, preprocessing.crop),
+    )
+    return Prior(identity, lambda: backbone, path)
+
+
+def _published(name: str, weights: Any, path: Path) -> nn.Module:
+    """torchvision's own loading: download if needed, hash, rename old keys."""
+    try:
+        model: nn.Module = tv.get_model(name, weights=weights)
+    except (URLError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(
+            f"cannot download the weights of {name} ({getattr(error, 'reason', error)}); fetch "
+            f"{weights.url} on a machine with a network and put it at {path}, or pass --weights FILE"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+        raise DataError(
+            f"{path} is not the published weights file ({str(error).splitlines()[0]}); remove it "
+            f"and fetch {weights.url} again"
+        ) from error
+    remove_classifier(model)
+    return model.eval()
+
+
+def _from_file(name: str, image_size: int, path: Path) -> nn.Module:
+    """The same architecture with the weights of a local file, every key accounted for."""
+    backbone = build_backbone(name, image_size, seed=0)
+    removed = _classifier_keys(parse_model_name(name).torchvision_name)
+    if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
+        backbone.transform_input = True
+    state = {_modern_key(key): value for key, value in read_state_dict(path).items()}
+    load_strict(backbone, state, removed, str(path))
+    return backbone.eval()
+
+
+def _classifier_keys(name: str) -> list[str]:
+    """Names in a full state dict that a backbone does not have: the classifier, auxiliary heads."""
+    options = {"aux_logits": True, "init_weights": False} if name in AUXILIARY_MODELS else {}
+    model: nn.Module = tv.get_model(name, weights=None, **options)
+    auxiliary = [key for key in model.state_dict() if key.lower().startswith("aux")]
+    return remove_classifier(model) + auxiliary
+
+
+def _modern_key(key: str) -> str:
+    """DenseNet files from before 2018 say `norm.1` where the modules now say `norm1`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)", r"\1", key)
+
+
+def _default_weights(name: str) -> Any | None:
+    try:
+        return tv.get_model_weights(name)["DEFAULT"]
+    except (KeyError, ValueError):
+        return None
+
+
+def _preprocessing(weights: Any) -> Preprocessing:
+    """The preset that torchvision ships with the weights."""
+    preset = weights.transforms()
+    return Preprocessing(
+        resize=int(preset.resize_size[0]),
+        crop=int(preset.crop_size[0]),
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )

@@ -1,0 +1,85 @@
+"""Raw representations → targets: PCA and standardisation, in float64, one pass over the rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.errors import DataError
+
+# Components below this share of the largest variance are noise of the stored precision: scaled to
+# unit variance they would drown the signal.
+EIGENVALUE_FLOOR = 1e-6
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Centre, rotate onto the leading principal components, scale each to unit variance.
+
+    - `mean` float64 [D]; `components` float64 [d, D], orthonormal rows; `scale` float64 [d], the
+      standard deviation along each; `eigenvalues` float64 [D], descending;
+    - `num_dropped`: components that were asked for and fell below the floor.
+    """
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    num_dropped: int
+
+    @property
+    def width(self) -> int:
+        """d, the number of kept components."""
+        return len(self.scale)
+
+    @property
+    def explained_variance(self) -> float:
+        """The share of the total variance that the kept components carry."""
+        return float(self.eigenvalues[: self.width].sum() / self.eigenvalues.sum())
+
+    def apply(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
+        """[n, D] → [n, d], zero mean and unit variance over the rows that were fitted."""
+        return ((rows.astype(np.float64) - self.mean) @ self.components.T) / self.scale
+
+
+def fit_projection(
+    rows: NDArray[np.floating], width: int, floor: float = EIGENVALUE_FLOOR
+) -> Projection:
+    """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
+
+    Covariance Y'Y / (N − 1) accumulated in float64 around the mean of the first block; the sign of
+    each component makes its largest entry positive, so the result is the same on every machine. The
+    rows may be a memory map; memory does not depend on N. Raises DataError for NaN or Inf and if
+    nothing varies.
+    """
+    num_rows, num_columns = rows.shape
+    if num_rows < 2:
+        raise DataError(f"{num_rows} row of representations; targets need at least 2 images")
+    shift = rows[:_BLOCK_ROWS].astype(np.float64).mean(axis=0)
+    total = np.zeros(num_columns)
+    products = np.zeros((num_columns, num_columns))
+    for start in range(0, num_rows, _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS].astype(np.float64) - shift
+        total += block.sum(axis=0)
+        products += block.T @ block
+    if not (np.isfinite(total).all() and np.isfinite(products).all()):
+        raise DataError("the representations hold NaN or Inf; embed the data set again")
+    offset = total / num_rows
+    covariance = (products - num_rows * np.outer(offset, offset)) / (num_rows - 1)
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    eigenvalues, vectors = eigenvalues[::-1].clip(min=0), vectors[:, ::-1]
+    if eigenvalues[0] <= 0:
+        raise DataError("every image has the same representation; this prior cannot give targets")
+    wanted = min(width, num_columns)
+    kept = min(wanted, int((eigenvalues > floor * eigenvalues[0]).sum()))
+    components = vectors[:, :kept].T
+    largest = np.abs(components).argmax(axis=1)
+    signs = np.sign(components[np.arange(kept), largest])
+    return Projection(
+        mean=shift + offset,
+        components=np.ascontiguousarray(components * signs[:, None]),
+        scale=np.sqrt(eigenvalues[:kept]),
+        eigenvalues=eigenvalues,
+        num_dropped=wanted - kept,
+    )

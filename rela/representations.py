@@ -1,0 +1,95 @@
+"""Matrices on disk, one row per image, as HDF5 files that are checked before they are used.
+
+The file is for strangers too: a contiguous data set `representations` [N, D], `part_sha256`
+[ceil(N / rows_per_part)] with one digest per part of rows, and attributes that say what it is.
+Contiguous, so that readers memory-map it: random rows come hundreds of times faster than from chunks.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rela.errors import DataError
+
+ROWS_PER_PART = 1024
+MATRIX = "representations"
+_DIGESTS = "part_sha256"
+
+
+def part_rows(part: int, num_rows: int) -> NDArray[np.int64]:
+    """Row numbers of one part of an [N, D] matrix, int64."""
+    return np.arange(part * ROWS_PER_PART, min((part + 1) * ROWS_PER_PART, num_rows))
+
+
+def write_matrix(
+    path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
+    attributes: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write parts of ROWS_PER_PART rows as one HDF5 file.
+
+    The bytes are a function of the arguments alone: no times, no names of machines.
+    """
+    digests = []
+    with h5py.File(path, "w", libver="v110", track_order=False) as file:
+        matrix = file.create_dataset(MATRIX, shape, dtype, track_times=False)
+        start = 0
+        for part in parts:
+            values = np.ascontiguousarray(part, dtype)
+            matrix[start : start + len(values)] = values
+            digests.append(hashlib.sha256(values.tobytes()).hexdigest().encode())
+            start += len(values)
+        assert start == shape[0], f"{start} rows written, expected {shape[0]}"
+        file.create_dataset(_DIGESTS, data=np.array(digests, "S64"), track_times=False)
+        for name, value in sorted(attributes.items()):
+            file.attrs[name] = value
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """An [N, D] matrix in an HDF5 file, memory-mapped and checked."""
+
+    path: Path
+    values: NDArray[Any]
+    attributes: dict[str, Any]
+
+
+def open_matrix(path: Path, verify: bool = True) -> Matrix:
+    """Open a file of `write_matrix`; with `verify` every part is compared with its digest first.
+
+    Raises DataError if it is damaged or another kind of HDF5 file.
+    """
+
+    def damaged(reason: str) -> DataError:
+        return DataError(f"{path} cannot be used: {reason}; remove its folder and embed again")
+
+    try:
+        with h5py.File(path, "r") as file:
+            matrix, digests = file[MATRIX], file[_DIGESTS][()]
+            offset, shape, dtype = matrix.id.get_offset(), matrix.shape, matrix.dtype
+            attributes = dict(file.attrs)
+    except FileNotFoundError as error:
+        raise damaged("the file is missing") from error
+    except (OSError, KeyError, RuntimeError, AttributeError) as error:
+        raise damaged(f"not a complete representations file ({error})") from error
+    num_bytes = int(np.prod(shape)) * dtype.itemsize
+    if offset is None or len(shape) != 2 or dtype.kind != "f":
+        raise damaged(f"data set {MATRIX!r} is not a contiguous matrix of floats")
+    if offset + num_bytes > path.stat().st_size:
+        raise damaged("it is truncated")
+    values = np.memmap(path, dtype, "r", offset, shape)
+    parts = range(0, shape[0], ROWS_PER_PART)
+    if len(digests) != len(parts):
+        raise damaged(f"{len(digests)} digests for {len(parts)} parts")
+    if verify:
+        for start, expected in zip(parts, digests, strict=True):
+            found = hashlib.sha256(values[start : start + ROWS_PER_PART].tobytes()).hexdigest()
+            if found.encode() != expected:
+                end = min(start + ROWS_PER_PART, shape[0])
+                raise damaged(f"rows {start} to {end - 1} were changed after they were written")
+    return Matrix(path, values, attributes)

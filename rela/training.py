@@ -1,0 +1,228 @@
+"""Putting model, method, loader and Trainer together, and running them to the last epoch."""
+
+import logging
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from rela.backbones import build_backbone, feature_dim
+from rela.beton import Beton
+from rela.checkpoints import EpochCheckpoint, newest_checkpoint
+from rela.epoch_log import EpochLog, keep_epochs
+from rela.errors import ChoiceError
+from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
+from rela.loader import ViewLoader
+from rela.methods import build_method
+from rela.preprocessing import preprocessing_for
+from rela.priors.prior import PriorIdentity
+from rela.priors.run_prior import BACKBONE_FILE, write_identity
+from rela.two_stage import TwoStage
+from rela.views import stage1_views
+from rela.weights import save_weights, state_sha256
+
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to train and how; every field resolved.
+
+    - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
+    - `batch_size`: images per optimizer step over all devices, in `accumulate` micro-batches;
+    - `learn_head`: whether stage 1's linear layer W is trained;
+    - `precision`, `devices`: as Lightning's Trainer takes them, or "auto".
+    """
+
+    method: str
+    model: str
+    image_size: int
+    handover: float | None
+    learn_head: bool
+    data_ratio: float
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    accumulate: int
+    seed: int
+    precision: str
+    devices: str
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What came of it; `seconds` by phase, interrupted attempts included."""
+
+    seconds: dict[str, float]
+    num_steps: int
+    handover_step: int | None
+    final_loss: float
+    online_accuracy: float | None
+    num_devices: int
+    is_global_zero: bool
+
+
+def run_training(
+    plan: TrainingPlan,
+    directory: Path,
+    beton: Beton,
+    targets: Tensor | None,
+    num_classes: int,
+    name: str,
+    say: Callable[[str], None],
+) -> TrainingOutcome:
+    """Train on `beton`, going on from the newest checkpoint in `directory` if there is one.
+
+    `targets` [N, d] belong to the rows of the beton; None trains the algorithm alone. Leaves
+    metrics, TensorBoard events, two checkpoints and the exported backbone in `directory`. Raises
+    KeyboardInterrupt on Ctrl-C, with the run left to be resumed.
+    """
+    start = time.perf_counter()
+    _quieten()
+    checkpoint_dir = directory / "checkpoints"
+    newest = newest_checkpoint(checkpoint_dir)
+    seconds: dict[str, float] = dict(newest[1]["seconds"]) if newest else {}
+    before = sum(seconds.values())
+    keep_epochs(directory / METRICS_FILE, newest[1]["epochs_done"] if newest else 0)
+    if newest:
+        say(f"resuming after epoch {newest[1]['epochs_done']} of {plan.epochs}")
+    module, loader = _build(plan, beton, targets, num_classes)
+    trainer = pl.Trainer(
+        max_epochs=plan.epochs,
+        accumulate_grad_batches=plan.accumulate,
+        callbacks=[
+            EpochLog(directory / METRICS_FILE, loader, seconds, say),
+            EpochCheckpoint(checkpoint_dir, seconds),
+        ],
+        logger=TensorBoardLogger(directory, name="", version="tensorboard"),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **_device_options(plan),
+    )
+    seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
+    _fit(trainer, module, loader, None if newest is None else newest[0])
+    if trainer.is_global_zero:
+        _export(directory, plan, module, name)
+    measured = sum(seconds.values()) - before
+    seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    return TrainingOutcome(
+        seconds=seconds,
+        num_steps=trainer.global_step,
+        handover_step=module.handover_step,
+        final_loss=metrics.get("loss", float("nan")),
+        online_accuracy=metrics.get("online_accuracy"),
+        num_devices=trainer.world_size,
+        is_global_zero=trainer.is_global_zero,
+    )
+
+
+def _build(
+    plan: TrainingPlan, beton: Beton, targets: Tensor | None, num_classes: int
+) -> tuple[TwoStage, ViewLoader]:
+    backbone = build_backbone(plan.model, plan.image_size, plan.seed)
+    width = feature_dim(backbone, plan.image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        method = build_method(plan.method, backbone, width)
+        has_stage1 = targets is not None and plan.handover != 0
+        loader = ViewLoader(
+            beton,
+            stage1_views(plan.image_size) if has_stage1 else method.views(plan.image_size),
+            plan.batch_size // plan.accumulate,
+            plan.seed,
+            plan.data_ratio,
+            targets if has_stage1 else None,
+        )
+        handover: HandOver | None = None
+        if has_stage1 and plan.handover is None:
+            handover = AdaptiveHandOver()
+        elif has_stage1:
+            num_steps = plan.epochs * -(-len(loader) // plan.accumulate)
+            handover = FixedHandOver(round(float(plan.handover or 0) * num_steps))
+        module = TwoStage(
+            method,
+            width,
+            plan.image_size,
+            loader,
+            handover,
+            target_width=0 if targets is None else targets.shape[1],
+            learn_head=plan.learn_head,
+            num_classes=num_classes,
+            lr=plan.lr,
+            weight_decay=plan.weight_decay,
+        )
+    return module.to(memory_format=torch.channels_last), loader
+
+
+def _fit(
+    trainer: pl.Trainer, module: TwoStage, loader: ViewLoader, checkpoint: Path | None
+) -> None:
+    """Trainer.fit, with Ctrl-C coming out as KeyboardInterrupt (Lightning would exit by itself)."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _device_options(plan: TrainingPlan) -> dict[str, Any]:
+    has_gpu = torch.cuda.is_available()
+    devices: str | int = int(plan.devices) if plan.devices.isdigit() else plan.devices
+    if plan.devices == "auto":
+        devices = torch.cuda.device_count() if has_gpu else 1
+    if plan.devices not in ("auto",) and not plan.devices.replace(",", "").isdigit():
+        raise ChoiceError(
+            f"--devices {plan.devices!r}: expected auto, a number, or indices like 0,2"
+        )
+    precision = (
+        ("16-mixed" if has_gpu else "32-true") if plan.precision == "auto" else plan.precision
+    )
+    several = devices not in (1, "1")
+    return {
+        "accelerator": "gpu" if has_gpu else "cpu",
+        "devices": devices,
+        "precision": precision,
+        # stage 1 leaves the algorithm's heads without gradients
+        "strategy": "ddp_find_unused_parameters_true" if several else "auto",
+        "sync_batchnorm": several and has_gpu,
+    }
+
+
+def _export(directory: Path, plan: TrainingPlan, module: TwoStage, name: str) -> None:
+    """The backbone as a file that torchvision loads, and as a prior for the next data set."""
+    backbone = module.method.backbone
+    save_weights(
+        directory / BACKBONE_FILE,
+        backbone,
+        {"arch": plan.model, "image_size": str(plan.image_size)},
+    )
+    identity = PriorIdentity(
+        name=name,
+        arch=plan.model,
+        image_size=plan.image_size,
+        weights_sha256=state_sha256(backbone.state_dict()),
+        preprocessing=preprocessing_for(plan.image_size),
+        feature_dim=feature_dim(backbone, plan.image_size),
+    )
+    write_identity(directory, identity)
+
+
+def _quieten() -> None:
+    """Lightning's advice is about things that are decided here; errors still come through."""
+    for logger in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")

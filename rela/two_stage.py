@@ -1,0 +1,149 @@
+"""The training module: regress targets, hand over, run the algorithm (ReLA-F, arXiv 2405.14669)."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightly.utils.benchmarking import OnlineLinearClassifier
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from rela.errors import DataError
+from rela.handover import HandOver
+from rela.loader import ViewLoader
+from rela.views import NORMALIZE_MEAN, NORMALIZE_STD
+
+
+class DivergedError(DataError):
+    """The loss is not a number any more."""
+
+
+def target_loss(predictions: list[Tensor], target: Tensor) -> Tensor:
+    """Mean over views and samples of 1 − cos(prediction, target); [B, d] each."""
+    losses = [1.0 - cosine_similarity(p.float(), target.float(), dim=1).mean() for p in predictions]
+    return torch.stack(losses).mean()
+
+
+class TwoStage(pl.LightningModule):
+    """Stage 1 regresses cached targets through one linear layer W; stage 2 is `method` unchanged.
+
+    - `method`: a module of `rela.methods`, holding the backbone being trained;
+    - `handover`: decides when stage 1 ends; None trains the algorithm from the start;
+    - `target_width`: d of the targets; `learn_head` puts W into the optimizer, else it keeps its
+      random initial value as in the reference;
+    - `num_classes`: for the online classifier, a linear layer on detached features that trains in
+      both stages for monitoring alone; 0 for unlabelled data;
+    - `loader`: told to change its views at the hand-over.
+    """
+
+    def __init__(
+        self,
+        method: Any,
+        feature_dim: int,
+        image_size: int,
+        loader: ViewLoader,
+        handover: HandOver | None = None,
+        target_width: int = 0,
+        learn_head: bool = False,
+        num_classes: int = 0,
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.handover = handover
+        self.stage = 1 if handover is not None else 2
+        self.handover_step: int | None = None
+        self.head: nn.Linear | None = None
+        if handover is not None:
+            self.head = nn.Linear(feature_dim, target_width).requires_grad_(learn_head)
+        self.classifier: Any = None
+        if num_classes:
+            self.classifier = OnlineLinearClassifier(feature_dim, num_classes, topk=(1,))
+        self.lr, self.weight_decay = lr, weight_decay
+        self._loader = loader
+        self._stage2_views = method.views(image_size)
+        self._step_losses: list[Tensor] = []
+        self._steps_seen = 0
+        self.register_buffer(
+            "mean", torch.tensor(NORMALIZE_MEAN).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer("std", torch.tensor(NORMALIZE_STD).view(1, 3, 1, 1), persistent=False)
+
+    def setup(self, stage: str) -> None:
+        """Give this rank its share of every batch."""
+        self._loader.set_rank(self.trainer.global_rank, self.trainer.world_size)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW with a constant rate: the reference's setting."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
+
+    def normalize(self, view: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] → float32, zero mean and unit variance per channel."""
+        return (view.float().div(255) - self.mean) / self.std
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """One micro-batch of the current stage; the classifier's loss rides along."""
+        views = [self.normalize(view) for view in batch["views"]]
+        if self.stage == 1:
+            assert self.head is not None
+            features = [self.method.backbone(view) for view in views]
+            loss = target_loss([self.head(f) for f in features], batch["target"])
+        else:
+            loss, features = self.method(views)
+        self._step_losses.append(loss.detach())
+        result: dict[str, Any] = {"loss": loss, "objective": loss.detach()}
+        if self.classifier is not None:
+            labels = batch["label"].repeat(len(features))
+            classifier_loss, log = self.classifier.training_step(
+                (torch.cat(features), labels), batch_idx
+            )
+            result["loss"] = loss + classifier_loss
+            result["accuracy"] = log["train_online_cls_top1"].detach()
+        return result
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """After an optimizer step: momentum update, then the hand-over rule on the step's loss."""
+        if self.trainer.global_step == self._steps_seen:
+            return  # a micro-batch that was only accumulated
+        self._steps_seen = self.trainer.global_step
+        self.method.update_momentum()
+        loss = torch.stack(self._step_losses).mean()
+        self._step_losses.clear()
+        value = float(self.trainer.strategy.reduce(loss, reduce_op="mean"))
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the stage-{self.stage} loss became {value} at step {self._steps_seen}; lower --lr, "
+                "or choose --precision 32"
+            )
+        if self.stage == 1 and self.handover is not None and self.handover.update(value):
+            self.begin_stage2()
+
+    def begin_stage2(self) -> None:
+        """Change to the algorithm and to its views, from the next batch on."""
+        self.stage = 2
+        self.handover_step = self._steps_seen
+        self._loader.set_views(self._stage2_views, with_targets=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What Lightning does not know of: the stage, the rule's averages, the random state."""
+        checkpoint["rela"] = {
+            "stage": self.stage,
+            "handover_step": self.handover_step,
+            "handover": None if self.handover is None else self.handover.state_dict(),
+            "steps_seen": self._steps_seen,
+            "torch_rng_state": torch.get_rng_state(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse of `on_save_checkpoint`."""
+        state = checkpoint["rela"]
+        self.stage, self.handover_step = state["stage"], state["handover_step"]
+        self._steps_seen = state["steps_seen"]
+        if self.handover is not None:
+            self.handover.load_state_dict(state["handover"])
+        if self.handover is not None and self.stage == 2:
+            self._loader.set_views(self._stage2_views, with_targets=False)
+        torch.set_rng_state(state["torch_rng_state"])

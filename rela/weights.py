@@ -1,0 +1,96 @@
+"""Weight files → backbones, strictly; and digests of weights that don't depend on the file format."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rela.errors import DataError, UnavailableError
+
+_SHOWN = 6
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file or a PyTorch state dict.
+
+    Pickles are opened with `weights_only=True`: nothing in them is executed. Raises UnavailableError
+    if there is no such file, DataError if it holds anything else than named tensors.
+    """
+    if not path.is_file():
+        raise UnavailableError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is not a readable weights file: {error}") from error
+    except Exception as error:  # pickle.UnpicklingError, and whatever a hostile pickle provokes
+        raise DataError(
+            f"{path} holds more than tensors and was not opened; expected a state dict "
+            "(torch.save(model.state_dict(), ...)) or a .safetensors file"
+        ) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not loaded:
+        raise DataError(f"{path} holds {type(loaded).__name__}, expected a state dict")
+    others = [k for k, v in loaded.items() if not isinstance(v, Tensor)]
+    if others:
+        raise DataError(f"{path}: {_list(others)} not tensors; expected a state dict")
+    return loaded
+
+
+def load_strict(
+    backbone: nn.Module, state: dict[str, Tensor], classifier_keys: list[str], origin: str
+) -> None:
+    """Load every tensor of the backbone from `state`; entries of the removed classifier are left.
+
+    A backbone that did not load completely would be a random one, so every missing, unexpected or
+    misshapen key raises DataError, all of them named, and nothing is loaded.
+    """
+    wanted = backbone.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in wanted and k not in classifier_keys]
+    misshapen = [
+        f"{k} {list(state[k].shape)} instead of {list(wanted[k].shape)}"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    ]
+    problems = [
+        f"{kind}: {', '.join(keys)}"
+        for kind, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise DataError(
+            f"{origin} does not fit the architecture; {'; '.join(problems)}. "
+            "Nothing was loaded; name the architecture that these weights belong to"
+        )
+    backbone.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+
+
+def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, str]) -> None:
+    """The backbone as safetensors; loads into the torchvision model it came from."""
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
+    save_file(state, path, metadata)
+
+
+def _list(names: list[object]) -> str:
+    shown = ", ".join(str(name) for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more are" if len(names) > _SHOWN else f"{shown} is"

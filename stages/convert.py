@@ -1,0 +1,249 @@
+"""Image folders → a data set: one beton per split, and the way back from a row to its file."""
+
+import csv
+import hashlib
+import io
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.artifact import Artifact, open_artifact, publish, staging
+from pipeline.fingerprint import fingerprint, ordered_digest
+from pipeline.manifest import Manifest, provenance
+from rela.beton_writer import WriteResult, write_beton
+from rela.encoding import Encoding
+from rela.errors import ChoiceError, DataError
+from rela.image_folder import ImageFolder, Sample, scan
+from stages.progress import progress_bar
+from stages.workspace import Workspace, check_name, slug
+
+STAGE_VERSION = 1
+_LISTED_BAD_IMAGES = 50
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """Everything that decides what a data set holds.
+
+    `val_fraction` cuts a validation split where the folder brings none; `seed` decides which images
+    go there, and which become JPEG under `proportion`.
+    """
+
+    encoding: Encoding = Encoding()
+    val_fraction: float = 0.0
+    seed: int = 0
+    on_bad_image: Literal["stop", "skip"] = "stop"
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """The data set, and whether it was there already."""
+
+    artifact: Artifact
+    cached: bool
+    seconds: float
+
+
+def convert(
+    workspace: Workspace,
+    source: Path,
+    settings: ConvertSettings,
+    name: str | None = None,
+    num_workers: int | None = None,
+    say: Callable[[str], None] = print,
+) -> ConvertResult:
+    """Convert `source` into the data set `name` (default: the folder's own name).
+
+    A data set of that name with the same images and settings is reused. Raises DataError listing
+    every bad image; nothing is written then, unless settings say to skip them.
+    """
+    start = time.perf_counter()
+    folder = scan(source, settings.val_fraction, settings.seed)
+    name = check_name(name or slug(source.resolve().name), "data set")
+    destination = workspace.datasets_dir / name
+    _report_oddities(folder, say)
+    existing = open_artifact(destination)
+    if existing is not None:
+        if _same_source(existing, folder, settings):
+            return ConvertResult(existing, True, time.perf_counter() - start)
+        raise ChoiceError(
+            f"{destination} already holds a data set made from other images or with other options; "
+            "choose another --name, or remove that folder first"
+        )
+    workers = num_workers or len(os.sched_getaffinity(0))
+    with staging(destination) as directory:
+        results: dict[str, WriteResult] = {}
+        for split, samples in folder.splits.items():
+            with progress_bar(len(samples), f"convert {split}", "img") as bar:
+                results[split] = write_beton(
+                    directory / f"{split}.beton", folder.root, samples, settings.encoding, workers,
+                    settings.seed, bar.update,
+                )  # fmt: skip
+        bad = [entry for result in results.values() for entry in result.bad_images]
+        if bad and settings.on_bad_image == "stop":
+            raise DataError(_bad_image_list(folder.root, bad))
+        for path, reason in bad:
+            say(f"left out {path}: {reason}")
+        for split, result in results.items():
+            if not result.samples:
+                raise DataError(
+                    f"none of the {len(result.bad_images)} images of {split} can be used"
+                )
+            (directory / f"{split}.csv").write_bytes(_index_csv(result))
+        seconds = time.perf_counter() - start
+        manifest = _manifest(folder, settings, results, bad, seconds)
+        artifact = publish(directory, destination, manifest)
+    return ConvertResult(artifact, False, seconds)
+
+
+def read_index(dataset: Artifact, split: str) -> list[dict[str, str]]:
+    """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
+    with open(
+        dataset.path / f"{split}.csv", encoding="utf-8", errors="surrogateescape", newline=""
+    ) as file:
+        return list(csv.DictReader(file))
+
+
+def beton_path(dataset: Artifact, split: str) -> Path:
+    """The beton of one split; raises ChoiceError if the data set has no such split."""
+    splits = dataset.manifest.content["splits"]
+    if split not in splits:
+        raise ChoiceError(
+            f"data set {dataset.name} has no {split} split, only {', '.join(splits)}; convert it "
+            "again with --val-fraction 0.1, or from a folder with train/ and val/"
+        )
+    return dataset.path / f"{split}.beton"
+
+
+def images_sha256(dataset: Artifact, split: str) -> str:
+    """One digest for the ordered images of a split, labels apart."""
+    beton_path(dataset, split)
+    return str(dataset.manifest.content["splits"][split]["images_sha256"])
+
+
+def _manifest(
+    folder: ImageFolder,
+    settings: ConvertSettings,
+    results: dict[str, WriteResult],
+    bad: list[tuple[str, str]],
+    seconds: float,
+) -> Manifest:
+    splits = {split: _split_content(result) for split, result in results.items()}
+    meaning = {
+        "stage": "convert",
+        "version": STAGE_VERSION,
+        "class_names": folder.class_names,
+        "splits": {s: [c["images_sha256"], c["labels_sha256"]] for s, c in splits.items()},
+    }
+    return Manifest(
+        kind="dataset",
+        fingerprint=fingerprint(meaning),
+        parameters=_parameters(settings),
+        content={
+            "class_names": folder.class_names,
+            "labelled": folder.labelled,
+            "splits": splits,
+            "bad_images": [list(entry) for entry in bad],
+            "sources_sha256": _sources_digest(
+                folder,
+                {
+                    split: dict(zip((s.path for s in r.samples), r.source_sha256, strict=True))
+                    for split, r in results.items()
+                },
+            ),
+        },
+        provenance=provenance(seconds) | {"source": str(folder.root.resolve())},
+    )
+
+
+def _split_content(result: WriteResult) -> dict[str, Any]:
+    counts = Counter(sample.label for sample in result.samples)
+    sides = sorted(min(size) for size in result.sizes.elements())
+    return {
+        "num_images": len(result.samples),
+        "images_per_class": [counts[label] for label in sorted(counts)],
+        "num_jpeg": result.num_jpeg,
+        "num_raw": result.num_raw,
+        "largest_side_pixels": max(max(size) for size in result.sizes),
+        "median_shorter_side_pixels": sides[len(sides) // 2],
+        "images_sha256": ordered_digest(result.image_sha256),
+        "labels_sha256": ordered_digest(str(sample.label) for sample in result.samples),
+    }
+
+
+def _parameters(settings: ConvertSettings) -> dict[str, Any]:
+    return asdict(settings)
+
+
+def _index_csv(result: WriteResult) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "label", "path", "source_sha256", "stored_sha256"])
+    for index, sample in enumerate(result.samples):
+        digests = result.source_sha256[index], result.image_sha256[index]
+        writer.writerow([index, sample.label, sample.path, *digests])
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _sources_digest(folder: ImageFolder, digests: dict[str, dict[str, str]]) -> str:
+    """One digest for every source file by split, path and class; files left out count by path."""
+    return ordered_digest(
+        hashlib.sha256(
+            f"{split}\0{s.path}\0{s.label}\0{digests[split].get(s.path, 'left out')}".encode(
+                "utf-8", "surrogateescape"
+            )
+        ).hexdigest()
+        for split, samples in folder.splits.items()
+        for s in samples
+    )
+
+
+def _same_source(existing: Artifact, folder: ImageFolder, settings: ConvertSettings) -> bool:
+    """Whether converting `folder` would give `existing` again; reads every source file once."""
+    content = existing.manifest.content
+    if existing.manifest.parameters != _parameters(settings):
+        return False
+    if content["class_names"] != folder.class_names or set(content["splits"]) != set(folder.splits):
+        return False
+    left_out = {path for path, _ in content["bad_images"]}
+    digests: dict[str, dict[str, str]] = {}
+    with ThreadPoolExecutor() as pool:
+        for split, samples in folder.splits.items():
+            kept = [sample for sample in samples if sample.path not in left_out]
+            found = pool.map(lambda s: _source_sha256(folder.root, s), kept)
+            digests[split] = dict(zip((s.path for s in kept), found, strict=True))
+    return bool(content["sources_sha256"] == _sources_digest(folder, digests))
+
+
+def _source_sha256(root: Path, sample: Sample) -> str:
+    try:
+        return hashlib.sha256((root / sample.path).read_bytes()).hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def _report_oddities(folder: ImageFolder, say: Callable[[str], None]) -> None:
+    if folder.stray_files:
+        shown = ", ".join(folder.stray_files[:5])
+        more = f" and {len(folder.stray_files) - 5} more" if len(folder.stray_files) > 5 else ""
+        say(f"ignored {len(folder.stray_files)} stray files: {shown}{more}")
+    for path in folder.empty_classes:
+        say(f"ignored {path}: a class folder without images")
+
+
+def _bad_image_list(root: Path, bad: list[tuple[str, str]]) -> str:
+    lines = [f"  {path}: {reason}" for path, reason in bad[:_LISTED_BAD_IMAGES]]
+    if len(bad) > _LISTED_BAD_IMAGES:
+        lines.append(f"  and {len(bad) - _LISTED_BAD_IMAGES} more")
+    return "\n".join(
+        [
+            f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {root}; nothing was written. "
+            "Mend or remove them, or leave them out with --on-bad-image skip:",
+            *lines,
+        ]
+    )

@@ -1,0 +1,264 @@
+"""A data set × a prior → representations, once."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
+from pipeline.fingerprint import fingerprint
+from pipeline.manifest import Manifest, provenance
+from pipeline.parts import PartStore
+from rela.errors import ChoiceError, DataError
+from rela.priors import PriorIdentity, PriorRequest
+from stages.convert import beton_path, images_sha256, read_index
+from stages.prior_records import KnownPrior, identify
+from stages.progress import progress_bar
+from stages.workspace import Workspace, slug
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STAGE_VERSION = 1
+REPRESENTATIONS_FILE = "representations.h5"
+DEFAULT_IMAGE_SIZE = 224
+_NAMED_IMAGES = 5
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """How to compute; only `dtype` is part of what the result means.
+
+    `shard` of `num_shards` takes every num_shards-th part; whoever finds all parts there seals.
+    """
+
+    dtype: str = "float16"
+    batch_size: int = 128
+    device: str = "auto"
+    num_threads: int | None = None
+    shard: int = 0
+    num_shards: int = 1
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """The representations (None while other shards still work), and whether they were there."""
+
+    artifact: Artifact | None
+    cached: bool
+    num_embedded: int
+    seconds: float
+
+
+def embed(
+    workspace: Workspace,
+    dataset: Artifact,
+    request: PriorRequest,
+    settings: EmbedSettings | None = None,
+    split: str = "train",
+    say: Callable[[str], None] = print,
+) -> EmbedResult:
+    """Represent every image of one split by the prior, or find that it was done before.
+
+    An interrupted call leaves finished parts, and the next one goes on from them. Raises DataError
+    naming the images for which the prior gives NaN or Inf.
+    """
+    start = time.perf_counter()
+    settings = settings or EmbedSettings()
+    images = images_sha256(dataset, split)
+    prior = identify(workspace, request)
+    key = _fingerprint(images, prior.identity, settings.dtype)
+    name = f"{dataset.name}-{split}-{slug(prior.identity.name)}-{key[:12]}"
+    existing = open_artifact(workspace.representations_dir / name) or _find(workspace, images, key)
+    if existing is not None:
+        return EmbedResult(existing, True, 0, time.perf_counter() - start)
+    from rela.representations import ROWS_PER_PART
+
+    num_images = dataset.manifest.content["splits"][split]["num_images"]
+    store = PartStore(
+        workspace.representations_dir / f".parts-{key[:32]}", -(-num_images // ROWS_PER_PART)
+    )
+    todo = store.missing(settings.shard, settings.num_shards)
+    mine = len(range(settings.shard, store.num_parts, settings.num_shards))
+    if len(todo) < mine:
+        say(f"going on after {mine - len(todo)} of {mine} parts")
+    num_embedded = _embed_parts(dataset, split, prior, store, todo, settings)
+    seconds = time.perf_counter() - start
+    if store.missing():
+        return EmbedResult(None, False, num_embedded, seconds)
+    artifact = _seal(workspace, dataset, split, prior, settings, store, name, key, seconds)
+    shutil.rmtree(store.directory, ignore_errors=True)
+    return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)
+
+
+def prior_request(
+    dataset: Artifact,
+    name: str,
+    weights: Path | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+) -> PriorRequest:
+    """A request for `name`; a prior without an input size of its own takes the data set's."""
+    side = dataset.manifest.content["splits"]["train"]["median_shorter_side_pixels"]
+    return PriorRequest(name, weights, seed, image_size or min(side, DEFAULT_IMAGE_SIZE))
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """ "I/N" → (I, N); without a text, what torchrun or SLURM say."""
+    if text is None:
+        return shard_from_environment()
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ChoiceError(f"--shard {text!r}: expected I/N with I from 0 to N - 1, such as 0/4")
+    return int(index), int(count)
+
+
+def prior_of(representations: Artifact) -> PriorIdentity:
+    """Who made these representations."""
+    return PriorIdentity.from_dict(representations.manifest.content["prior"])
+
+
+def shard_from_environment() -> tuple[int, int]:
+    """(shard, num_shards) of a torchrun worker or a SLURM array task, else (0, 1)."""
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
+        if rank in os.environ and size in os.environ:
+            first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0)) if rank.startswith("S") else 0
+            shard, num_shards = int(os.environ[rank]) - first, int(os.environ[size])
+            if not 0 <= shard < num_shards:
+                raise ChoiceError(f"{rank}={os.environ[rank]} is not below {size}={num_shards}")
+            return shard, num_shards
+    return 0, 1
+
+
+def _fingerprint(images: str, prior: PriorIdentity, dtype: str) -> str:
+    return fingerprint(
+        {
+            "stage": "embed",
+            "version": STAGE_VERSION,
+            "images": images,
+            "prior": prior.key(),
+            "dtype": dtype,
+        }
+    )
+
+
+def _find(workspace: Workspace, images: str, key: str) -> Artifact | None:
+    """The same representations under another name: the data set or the prior was renamed."""
+    same = (a for a in workspace.representations(images) if a.fingerprint == key)
+    return next(same, None)
+
+
+def _embed_parts(
+    dataset: Artifact,
+    split: str,
+    prior: KnownPrior,
+    store: PartStore,
+    todo: list[int],
+    settings: EmbedSettings,
+) -> int:
+    """Compute the missing parts; batches never cross a part, so each part's bytes stay the same."""
+    from rela.beton import open_beton
+    from rela.embedding import Embedder
+    from rela.representations import part_rows
+
+    if not todo:
+        return 0
+    beton = open_beton(beton_path(dataset, split))
+    embedder = Embedder(
+        prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
+        settings.num_threads,
+    )  # fmt: skip
+    rows = {part: part_rows(part, len(beton)) for part in todo}
+    total = sum(len(r) for r in rows.values())
+    with progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - total) as bar:
+        for part, part_row_numbers in rows.items():
+            values = embedder(beton, part_row_numbers, bar.update).astype(settings.dtype)
+            _refuse_non_finite(dataset, split, part_row_numbers, values, settings.dtype)
+            store.write(part, values.tobytes())
+    return total
+
+
+def _refuse_non_finite(
+    dataset: Artifact, split: str, rows: "NDArray[np.int64]", values: "NDArray[Any]", dtype: str
+) -> None:
+    import numpy as np
+
+    bad = rows[~np.isfinite(values).all(axis=1)]
+    if bad.size:
+        index = read_index(dataset, split)
+        paths = ", ".join(index[row]["path"] for row in bad[:_NAMED_IMAGES])
+        more = f" and {bad.size - _NAMED_IMAGES} more" if bad.size > _NAMED_IMAGES else ""
+        hint = (
+            "; if its features are merely large, use --dtype float32" if dtype == "float16" else ""
+        )
+        raise DataError(
+            f"the prior gives NaN or Inf for {bad.size} images: {paths}{more}; nothing was stored "
+            f"for them. Check the prior's weights{hint}"
+        )
+
+
+def _seal(
+    workspace: Workspace,
+    dataset: Artifact,
+    split: str,
+    prior: KnownPrior,
+    settings: EmbedSettings,
+    store: PartStore,
+    name: str,
+    key: str,
+    seconds: float,
+) -> Artifact:
+    """Copy all parts into one HDF5 file and publish it."""
+    import numpy as np
+
+    from rela.representations import write_matrix
+
+    identity, content = prior.identity, dataset.manifest.content
+    num_images, width = content["splits"][split]["num_images"], identity.feature_dim
+
+    def parts() -> Any:
+        for part in range(store.num_parts):
+            stored = store.read(part)
+            if stored is None:
+                raise DataError(
+                    f"part {part} of {store.directory} was damaged; run the command again"
+                )
+            yield np.frombuffer(stored, settings.dtype).reshape(-1, width)
+
+    attributes = {
+        "prior": identity.name,
+        "architecture": identity.arch,
+        "weights_sha256": identity.weights_sha256,
+        "preprocessing": json.dumps(identity.preprocessing.as_dict()),
+        "layer": "pooled",
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "split": split,
+        "class_names": json.dumps(content["class_names"]),
+        "row_order": "row i belongs to the sample whose field `index` is i",
+    }
+    destination = workspace.representations_dir / name
+    with staging(destination) as directory:
+        path = directory / REPRESENTATIONS_FILE
+        write_matrix(path, parts(), (num_images, width), settings.dtype, attributes)
+        manifest = Manifest(
+            kind="representations",
+            fingerprint=key,
+            inputs={"images": images_sha256(dataset, split), "prior": identity.weights_sha256},
+            parameters={"dtype": settings.dtype, "layer": "pooled"},
+            content={
+                "shape": [num_images, width],
+                "prior": identity.as_dict(),
+                "run": prior.run,
+                "dataset": dataset.name,
+                "split": split,
+            },
+            provenance=provenance(seconds)
+            | {"batch_size": settings.batch_size, "device": settings.device},
+        )
+        return publish_or_adopt(directory, destination, manifest)

@@ -1,0 +1,85 @@
+"""Which prior a request means, remembered, so that a cache hit need not build a model.
+
+Building a prior takes seconds of imports and of reading weights. Its identity is recorded under the
+request, and taken from the record as long as the weights file is unchanged (size and modification
+time) and torch and torchvision are the same versions.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.atomic import write_atomic
+from pipeline.fingerprint import fingerprint
+from pipeline.manifest import installed_versions
+from rela.errors import ChoiceError
+from rela.priors import PriorIdentity, PriorRequest, resolve
+from rela.priors.run_prior import load_backbone, read_identity
+from stages.workspace import Workspace
+
+_RUN_PREFIX = "run:"
+
+
+@dataclass(frozen=True)
+class KnownPrior:
+    """An identity, and how to get the model when it is needed after all."""
+
+    identity: PriorIdentity
+    load: Callable[[], Any]
+    run: str | None = None
+
+
+def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
+    """The prior that `request` means: an earlier run of this workspace, or a model by name."""
+    run_names = [run.name for run in workspace.runs()]
+    if request.name.startswith(_RUN_PREFIX) or (request.name in run_names and not request.weights):
+        name = request.name.removeprefix(_RUN_PREFIX)
+        run = workspace.run(name)
+        identity = read_identity(run.path)
+        return KnownPrior(identity, lambda: load_backbone(run.path, identity), run.name)
+    record_path = _record_path(workspace, request)
+    recorded = _read_record(record_path)
+    if recorded is not None:
+        return KnownPrior(recorded, lambda: resolve(request).load())
+    try:
+        prior = resolve(request)
+    except ChoiceError as error:
+        if run_names and ":" not in request.name:
+            raise ChoiceError(f"{error} Runs of this workspace: {', '.join(run_names)}") from error
+        raise
+    record = {"prior": prior.identity.as_dict(), "weights_file": _file_state(prior.weights_file)}
+    record_path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(record_path, json.dumps(record, indent=1).encode())
+    return KnownPrior(prior.identity, prior.load)
+
+
+def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
+    versions = installed_versions()
+    key = {
+        "name": request.name,
+        "weights": None if request.weights is None else str(request.weights.resolve()),
+        "seed": request.seed,
+        "image_size": request.image_size,
+        "versions": [versions.get("torch"), versions.get("torchvision")],
+    }
+    return workspace.prior_records_dir / f"{fingerprint(key)[:16]}.json"
+
+
+def _read_record(path: Path) -> PriorIdentity | None:
+    try:
+        record = json.loads(path.read_bytes())
+        state = record["weights_file"]
+        if state is not None and state != _file_state(Path(state["path"])):
+            return None
+        return PriorIdentity.from_dict(record["prior"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _file_state(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    status = path.stat()
+    return {"path": str(path), "num_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}

@@ -1,0 +1,155 @@
+"""What a workspace holds: data sets, representations, runs, and what can be gone on with."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import find_artifacts
+from stages.evaluate import EVALUATION_FILE
+from stages.tables import format_table, human_bytes
+from stages.train import COST_FILE, METRICS_FILE, read_config
+from stages.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Status:
+    """One list of plain rows per kind of thing, ready for tables or JSON."""
+
+    workspace: str
+    datasets: list[dict[str, Any]]
+    representations: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    resumable: list[dict[str, Any]]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been made here yet."""
+        return not (self.datasets or self.representations or self.runs or self.resumable)
+
+
+def status(workspace: Workspace) -> Status:
+    """Read every manifest of the workspace."""
+    return Status(
+        workspace=str(workspace.root),
+        datasets=[
+            {
+                "name": a.name,
+                "classes": len(a.manifest.content["class_names"]),
+                **{s: c["num_images"] for s, c in sorted(a.manifest.content["splits"].items())},
+                "num_bytes": _num_bytes(a.path),
+            }
+            for a in find_artifacts(workspace.datasets_dir)
+        ],
+        representations=[
+            {
+                "prior": a.manifest.content["prior"]["name"],
+                "dataset": a.manifest.content["dataset"],
+                "split": a.manifest.content["split"],
+                "rows": a.manifest.content["shape"][0],
+                "width": a.manifest.content["shape"][1],
+                "num_bytes": _num_bytes(a.path),
+            }
+            for a in find_artifacts(workspace.representations_dir)
+        ],
+        runs=[
+            _run_row(a.path, a.manifest.content, a.manifest.parameters) for a in workspace.runs()
+        ],
+        resumable=[
+            *(_unfinished_run_row(path) for path in workspace.unfinished_runs()),
+            *(_unfinished_parts_row(path) for path in _parts_directories(workspace)),
+        ],
+    )
+
+
+def format_status(found: Status) -> str:
+    """Tables for people."""
+
+    def percent(value: float | None) -> str | None:
+        return None if value is None else f"{100 * value:.1f} %"
+
+    tables = {
+        "data sets": (
+            ["name", "classes", "train", "val", "size"],
+            [
+                [r["name"], r["classes"], r.get("train"), r.get("val"), human_bytes(r["num_bytes"])]
+                for r in found.datasets
+            ],
+        ),
+        "representations": (
+            ["prior", "data set", "split", "rows", "width", "size"],
+            [
+                [r["prior"], r["dataset"], r["split"], r["rows"], r["width"], human_bytes(r["num_bytes"])]
+                for r in found.representations
+            ],
+        ),
+        "runs": (
+            ["name", "data set", "model", "prior", "epochs", "hand-over step", "seconds", "20-NN", "linear"],
+            [
+                [
+                    r["name"], r["dataset"], r["model"], r["prior"], r["epochs"], r["handover_step"],
+                    r["total_seconds"], percent(r["knn20"]), percent(r["linear"]),
+                ]
+                for r in found.runs
+            ],
+        ),
+        "resumable": (
+            ["what", "done", "go on with"],
+            [[r["what"], r["done"], r["command"]] for r in found.resumable],
+        ),
+    }  # fmt: skip
+    shown = [f"{title}\n{format_table(*table)}" for title, table in tables.items() if table[1]]
+    return "\n\n".join([f"workspace {found.workspace}", *shown])
+
+
+def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    accuracies = _read_json(path / EVALUATION_FILE).get("accuracies", {})
+    return {
+        "name": path.name,
+        "dataset": content["dataset"],
+        "model": parameters["model"],
+        "prior": content["prior"] or "none",
+        "epochs": parameters["epochs"],
+        "handover_step": content["handover_step"],
+        "total_seconds": _read_json(path / COST_FILE).get("total_seconds"),
+        "knn20": accuracies.get("knn20", {}).get("top1"),
+        "linear": accuracies.get("linear-reference", {}).get("top1"),
+    }
+
+
+def _unfinished_run_row(path: Path) -> dict[str, Any]:
+    metrics = path / METRICS_FILE
+    done = len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.is_file() else 0
+    epochs = read_config(path)["settings"]["epochs"]
+    return {
+        "what": f"run {path.name}",
+        "done": f"{done} of {epochs} epochs",
+        "command": f"rela train --resume --name {path.name}",
+    }
+
+
+def _unfinished_parts_row(path: Path) -> dict[str, Any]:
+    num_parts = len(list(path.glob("part-*")))
+    return {
+        "what": f"representations {path.name.removeprefix('.parts-')[:12]}",
+        "done": f"{num_parts} parts",
+        "command": "the same `rela embed` again",
+    }
+
+
+def _parts_directories(workspace: Workspace) -> list[Path]:
+    if not workspace.representations_dir.is_dir():
+        return []
+    return sorted(workspace.representations_dir.glob(".parts-*"))
+
+
+def _num_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

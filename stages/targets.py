@@ -1,0 +1,80 @@
+"""Representations → targets of one width: computed once, used by every run."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
+from pipeline.fingerprint import fingerprint
+from pipeline.manifest import Manifest, provenance
+from rela.projection import EIGENVALUE_FLOOR, fit_projection
+from rela.representations import open_matrix
+from rela.targets import TARGETS_FILE, write_targets
+from stages.embed import REPRESENTATIONS_FILE
+from stages.workspace import Workspace
+
+STAGE_VERSION = 1
+PROJECTION_FILE = "projection.safetensors"
+
+
+def make_targets(
+    workspace: Workspace,
+    representations: Artifact,
+    width: int,
+    say: Callable[[str], None] = print,
+) -> Artifact:
+    """PCA to at most `width` components, standardised, as an artifact; a hit if it was made before."""
+    meaning = {
+        "stage": "targets",
+        "version": STAGE_VERSION,
+        "representations": representations.fingerprint,
+        "width": width,
+        "eigenvalue_floor": EIGENVALUE_FLOOR,
+    }
+    key = fingerprint(meaning)
+    destination = workspace.targets_dir / f"{representations.name}-d{width}-{key[:8]}"
+    existing = open_artifact(destination)
+    if existing is not None:
+        return existing
+    start = time.perf_counter()
+    matrix = open_matrix(representations.path / REPRESENTATIONS_FILE)
+    projection = fit_projection(matrix.values, width)
+    if projection.num_dropped:
+        say(
+            f"targets have {projection.width} components: {projection.num_dropped} more would be "
+            f"noise, with less than {EIGENVALUE_FLOOR:g} of the largest variance"
+        )
+    with staging(destination) as directory:
+        attributes = {"representations_fingerprint": representations.fingerprint, "width": width}
+        write_targets(directory / TARGETS_FILE, matrix.values, projection, attributes)
+        _save_projection(directory / PROJECTION_FILE, projection)
+        manifest = Manifest(
+            kind="targets",
+            fingerprint=key,
+            inputs={
+                "representations": representations.fingerprint,
+                "images": representations.manifest.inputs["images"],
+            },
+            parameters={"width": width, "eigenvalue_floor": EIGENVALUE_FLOOR},
+            content={
+                "shape": [len(matrix.values), projection.width],
+                "num_dropped": projection.num_dropped,
+                "explained_variance": projection.explained_variance,
+            },
+            provenance=provenance(time.perf_counter() - start),
+        )
+        return publish_or_adopt(directory, destination, manifest)
+
+
+def _save_projection(path: Any, projection: Any) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(
+        {
+            "mean": projection.mean,
+            "components": projection.components,
+            "scale": projection.scale,
+            "eigenvalues": projection.eigenvalues.copy(),
+        },
+        path,
+    )

@@ -1,0 +1,387 @@
+"""A data set and its targets → a trained backbone. The prior is never loaded here."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Artifact, open_artifact
+from pipeline.atomic import write_atomic
+from pipeline.errors import CorruptArtifactError
+from pipeline.fingerprint import file_sha256, fingerprint
+from pipeline.manifest import Manifest, provenance
+from rela.errors import ChoiceError, DataError
+from rela.preprocessing import SMALL_IMAGE_SIDE
+from rela.priors import PriorRequest
+from stages.convert import beton_path, images_sha256
+from stages.embed import DEFAULT_IMAGE_SIZE, EmbedSettings, embed, prior_of, prior_request
+from stages.prior_records import identify
+from stages.targets import make_targets
+from stages.workspace import Workspace, check_name
+
+STAGE_VERSION = 1
+CONFIG_FILE, METRICS_FILE, COST_FILE = "config.json", "metrics.jsonl", "cost.json"
+_RUN_FILES = ("backbone.safetensors", "backbone.json", CONFIG_FILE, METRICS_FILE, COST_FILE)
+NO_PRIOR, RANDOM_PRIOR = "none", "random"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides the trained weights, and where to compute.
+
+    - `prior`: None (the data set's only representations), "none", "random", or a prior's name;
+    - `model`, `image_size`: None follows the data set's image size;
+    - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
+    - `data_ratio`: the share of images that every epoch draws afresh;
+    - `head`: W of stage 1 "learned" or "fixed";
+    - `batch_size`: images per optimizer step over all devices, divided by `accumulate` micro-batches.
+    """
+
+    method: str = "byol"
+    model: str | None = None
+    prior: str | None = None
+    image_size: int | None = None
+    handover: float | None = None
+    head: str = "learned"
+    data_ratio: float = 1.0
+    epochs: int = 100
+    batch_size: int = 128
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    accumulate: int = 1
+    seed: int = 0
+    precision: str = "auto"
+    devices: str = "auto"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run, and whether it was there already."""
+
+    artifact: Artifact
+    cached: bool
+
+
+def train(
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    name: str | None = None,
+    embed_first: bool = False,
+    say: Callable[[str], None] = print,
+) -> TrainResult:
+    """Train, or find that a run with these very settings is finished; an interrupted one goes on.
+
+    Raises ChoiceError with the command to use if the prior has not been embedded for this data set
+    and `embed_first` is not set.
+    """
+    resolved = resolve_settings(dataset, settings)
+    representations = _representations(workspace, dataset, resolved, embed_first, say)
+    config = _config(dataset, resolved, representations)
+    same = [run for run in workspace.runs() if run.fingerprint == config["fingerprint"]]
+    if same and name in (None, same[0].name):
+        return TrainResult(same[0], True)
+    for directory in workspace.unfinished_runs():
+        if read_config(directory)["fingerprint"] == config["fingerprint"] and name in (
+            None,
+            directory.name,
+        ):
+            say(f"going on with the interrupted run {directory.name}")
+            return _run(workspace, dataset, representations, directory, config, say)
+    directory = _new_run_directory(workspace, dataset, resolved, name)
+    directory.mkdir(parents=True)
+    write_atomic(directory / CONFIG_FILE, json.dumps(config, indent=1).encode())
+    return _run(workspace, dataset, representations, directory, config, say)
+
+
+def resume(
+    workspace: Workspace, name: str | None = None, say: Callable[[str], None] = print
+) -> TrainResult:
+    """Go on with an interrupted run (the only one, or `name`) exactly as it was configured."""
+    unfinished = {path.name: path for path in workspace.unfinished_runs()}
+    if name is None and len(unfinished) != 1:
+        what = (
+            f"name one of {', '.join(unfinished)} with --name"
+            if unfinished
+            else "nothing to resume"
+        )
+        raise ChoiceError(f"{len(unfinished)} interrupted runs in {workspace.root}: {what}")
+    chosen = name or next(iter(unfinished))
+    if chosen not in unfinished:
+        finished = open_artifact(workspace.runs_dir / chosen)
+        if finished is not None:
+            return TrainResult(finished, True)
+        raise ChoiceError(
+            f"no interrupted run {chosen!r} in {workspace.root}; there is "
+            f"{', '.join(unfinished) or 'none'}"
+        )
+    config = read_config(unfinished[chosen])
+    dataset = workspace.dataset(config["dataset"]["name"])
+    if dataset.fingerprint != config["dataset"]["fingerprint"]:
+        raise ChoiceError(
+            f"data set {dataset.name} has changed since run {chosen} began; start a new run"
+        )
+    resolved = TrainSettings(**config["settings"])
+    representations = _representations(workspace, dataset, resolved, False, say)
+    if _config(dataset, resolved, representations)["fingerprint"] != config["fingerprint"]:
+        raise ChoiceError(
+            f"the prior {resolved.prior} has changed since run {chosen} began; start a new run"
+        )
+    return _run(workspace, dataset, representations, unfinished[chosen], config, say)
+
+
+def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSettings:
+    """Fill in what follows the data set: input size and model variant. Checks every range."""
+    if not 0 < settings.data_ratio <= 1:
+        raise ChoiceError(f"--data-ratio {settings.data_ratio:g}: expected more than 0, at most 1")
+    if settings.handover is not None and not 0 <= settings.handover <= 1:
+        raise ChoiceError(f"--handover {settings.handover:g}: expected a fraction from 0 to 1")
+    if settings.batch_size % settings.accumulate:
+        raise ChoiceError(
+            f"--batch-size {settings.batch_size} is not divisible by --accumulate {settings.accumulate}"
+        )
+    side = dataset.manifest.content["splits"]["train"]["median_shorter_side_pixels"]
+    image_size = settings.image_size or min(side, DEFAULT_IMAGE_SIZE)
+    model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
+    return replace(settings, image_size=image_size, model=model)
+
+
+def loading_snippet(run: Artifact) -> str:
+    """Lines of Python that load the trained backbone with torchvision alone."""
+    model, path = run.manifest.parameters["model"], run.path / "backbone.safetensors"
+    if model.endswith("_small"):
+        return (
+            "load it with:\n"
+            "  from rela.backbones import build_backbone\n"
+            "  from safetensors.torch import load_file\n"
+            f"  model = build_backbone({model!r}, {run.manifest.parameters['image_size']})\n"
+            f"  model.load_state_dict(load_file({str(path)!r}))"
+        )
+    return (
+        "load it with:\n"
+        "  import torchvision\n"
+        "  from safetensors.torch import load_file\n"
+        f"  model = torchvision.models.get_model({model!r}, weights=None)\n"
+        f"  model.load_state_dict(load_file({str(path)!r}), strict=False)  # all but the classifier"
+    )
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """A run's `config.json`; raises CorruptArtifactError if it is damaged."""
+    try:
+        config: dict[str, Any] = json.loads((directory / CONFIG_FILE).read_bytes())
+        return {
+            key: config[key] for key in ("fingerprint", "dataset", "settings", "representations")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifactError(
+            f"{directory / CONFIG_FILE} is damaged; remove {directory} and train again"
+        ) from error
+
+
+def _representations(
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    embed_first: bool,
+    say: Callable[[str], None],
+) -> Artifact | None:
+    """The cached representations that the settings mean; None for training without a prior."""
+    if settings.prior == NO_PRIOR:
+        return None
+    cached = workspace.representations(images_sha256(dataset, "train"))
+    if settings.prior is None:
+        if len(cached) == 1:
+            return cached[0]
+        if not cached:
+            raise ChoiceError(
+                f"no prior has been embedded for data set {dataset.name}; run `rela embed "
+                f"{dataset.name} --prior resnet18` first, or train without one: --prior none"
+            )
+        names = ", ".join(prior_of(a).name for a in cached)
+        raise ChoiceError(
+            f"{len(cached)} priors are embedded for data set {dataset.name}; choose one with "
+            f"--prior: {names} (or none)"
+        )
+    by_name = [a for a in cached if settings.prior in (prior_of(a).name, a.fingerprint)]
+    if len(by_name) == 1:
+        return by_name[0]
+    request = prior_request(dataset, settings.prior)
+    if settings.prior == RANDOM_PRIOR:
+        assert settings.model is not None and settings.image_size is not None
+        request = PriorRequest(f"random:{settings.model}", image_size=settings.image_size)
+        embed_first = True  # it costs no download and no choice
+    identity = identify(workspace, request).identity
+    for artifact in cached:
+        if prior_of(artifact).key() == identity.key():
+            return artifact
+    if embed_first:
+        say(f"embedding data set {dataset.name} with prior {request.name}")
+        return embed(workspace, dataset, request, EmbedSettings(), say=say).artifact
+    raise ChoiceError(
+        f"prior {settings.prior} has not been embedded for data set {dataset.name}; run `rela embed "
+        f"{dataset.name} --prior {settings.prior}` first, or add --embed"
+    )
+
+
+def _config(
+    dataset: Artifact, settings: TrainSettings, representations: Artifact | None
+) -> dict[str, Any]:
+    """What `config.json` holds. Devices are where, not what: they are no part of the fingerprint."""
+    prior = None if representations is None else representations.fingerprint
+    described = asdict(replace(settings, prior=prior or NO_PRIOR))
+    meaning = {k: v for k, v in described.items() if k != "devices"}
+    content = dataset.manifest.content["splits"]["train"]
+    return {
+        "fingerprint": fingerprint(
+            {
+                "stage": "train",
+                "version": STAGE_VERSION,
+                "images": content["images_sha256"],
+                "labels": content["labels_sha256"],
+                "settings": meaning,
+            }
+        ),
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "settings": described,
+        "representations": None if representations is None else representations.name,
+    }
+
+
+def _new_run_directory(
+    workspace: Workspace, dataset: Artifact, settings: TrainSettings, name: str | None
+) -> Path:
+    from rela.backbones import model_names
+
+    if name is not None:
+        directory = workspace.runs_dir / check_name(name, "run")
+        if name in model_names() or name in (NO_PRIOR, RANDOM_PRIOR):
+            raise ChoiceError(f"--name {name} would hide the prior of that name; choose another")
+        if directory.exists():
+            raise ChoiceError(
+                f"{directory} is another run, with other settings; choose another --name, or "
+                "go on with it by --resume"
+            )
+        return directory
+    number = 1
+    while (workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}").exists():
+        number += 1
+    return workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"
+
+
+def _run(
+    workspace: Workspace,
+    dataset: Artifact,
+    representations: Artifact | None,
+    directory: Path,
+    config: dict[str, Any],
+    say: Callable[[str], None],
+) -> TrainResult:
+    """Make the targets, fit, and publish the manifest last."""
+    from rela.backbones import build_backbone, feature_dim
+    from rela.beton import open_beton
+    from rela.targets import TARGETS_FILE, open_targets
+    from rela.training import TrainingPlan, run_training
+
+    settings = TrainSettings(**config["settings"])
+    assert settings.model is not None and settings.image_size is not None
+    beton = open_beton(beton_path(dataset, "train"))
+    targets, target_artifact = None, None
+    if representations is not None:
+        width = feature_dim(
+            build_backbone(settings.model, settings.image_size, seed=0), settings.image_size
+        )
+        target_artifact = make_targets(workspace, representations, width, say)
+        _refuse_other_images(target_artifact, dataset)
+        targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))
+    say(_resolved(directory.name, dataset, settings, representations))
+    plan = TrainingPlan(
+        method=settings.method,
+        model=settings.model,
+        image_size=settings.image_size,
+        handover=settings.handover,
+        learn_head=settings.head == "learned",
+        data_ratio=settings.data_ratio,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        accumulate=settings.accumulate,
+        seed=settings.seed,
+        precision=settings.precision,
+        devices=settings.devices,
+    )
+    num_classes = len(dataset.manifest.content["class_names"])
+    outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, say)
+    costs = _cost(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
+    if outcome.is_global_zero:
+        write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
+    manifest = Manifest(
+        kind="run",
+        fingerprint=config["fingerprint"],
+        inputs={
+            "dataset": dataset.fingerprint,
+            "images": images_sha256(dataset, "train"),
+            **({} if target_artifact is None else {"targets": target_artifact.fingerprint}),
+        },
+        parameters=config["settings"],
+        content={
+            "dataset": dataset.name,
+            "prior": None if representations is None else prior_of(representations).name,
+            "handover_step": outcome.handover_step,
+            "num_steps": outcome.num_steps,
+            "final_loss": outcome.final_loss,
+            "online_accuracy": outcome.online_accuracy,
+        },
+        file_sha256={name: file_sha256(directory / name) for name in _RUN_FILES},
+        provenance=provenance(sum(outcome.seconds.values())),
+    )
+    if outcome.is_global_zero:
+        manifest.write(directory)
+    return TrainResult(Artifact(directory, manifest), False)
+
+
+def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:
+    found, expected = targets.manifest.inputs["images"], images_sha256(dataset, "train")
+    if found != expected:
+        raise DataError(
+            f"{targets.path} belongs to other images ({found[:12]}) than data set {dataset.name} "
+            f"({expected[:12]}); embed this data set"
+        )
+
+
+def _cost(
+    dataset: Artifact,
+    representations: Artifact | None,
+    targets: Artifact | None,
+    train_seconds: dict[str, float],
+    num_devices: int,
+) -> dict[str, Any]:
+    """Seconds of every phase, those of cached artifacts as they were measured when made."""
+    seconds = {"convert": dataset.manifest.provenance["seconds"]}
+    if representations is not None and targets is not None:
+        seconds["embed"] = representations.manifest.provenance["seconds"]
+        seconds["targets"] = targets.manifest.provenance["seconds"]
+    seconds |= {phase: round(value, 4) for phase, value in train_seconds.items()}
+    trained = ("stage1", "stage2", "data_wait")
+    return {
+        "seconds": seconds,
+        "total_seconds": round(sum(seconds.values()), 4),
+        "device_seconds": round(num_devices * sum(seconds.get(p, 0.0) for p in trained), 4),
+        "num_devices": num_devices,
+    }
+
+
+def _resolved(
+    name: str, dataset: Artifact, settings: TrainSettings, representations: Artifact | None
+) -> str:
+    prior = "none" if representations is None else prior_of(representations).name
+    shown = {
+        **asdict(settings),
+        "prior": prior,
+        "handover": "adaptive" if settings.handover is None else settings.handover,
+    }
+    return "\n".join(
+        [f"run {name} on data set {dataset.name}", *(f"  {k}: {v}" for k, v in shown.items())]
+    )

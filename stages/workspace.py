@@ -1,0 +1,112 @@
+"""Where stages leave their artifacts and find those of the stages before."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifact import Artifact, find_artifacts, open_artifact
+from rela.errors import ChoiceError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A directory of data sets, representations, targets and runs."""
+
+    root: Path
+
+    @property
+    def datasets_dir(self) -> Path:
+        """datasets/NAME: betons, made by convert."""
+        return self.root / "datasets"
+
+    @property
+    def representations_dir(self) -> Path:
+        """representations/DATASET-SPLIT-PRIOR-KEY: features, made by embed."""
+        return self.root / "representations"
+
+    @property
+    def targets_dir(self) -> Path:
+        """targets/KEY: what stage 1 regresses, made by train."""
+        return self.root / "targets"
+
+    @property
+    def runs_dir(self) -> Path:
+        """runs/NAME: a training run and its evaluation."""
+        return self.root / "runs"
+
+    @property
+    def prior_records_dir(self) -> Path:
+        """priors/KEY.json: identities of priors that were built before."""
+        return self.root / "priors"
+
+    @property
+    def evaluations_dir(self) -> Path:
+        """evaluations/KEY.json: results of priors that are no runs."""
+        return self.root / "evaluations"
+
+    def dataset(self, name: str | None = None) -> Artifact:
+        """The named data set, or the only one there is."""
+        return self._choose("data set", self.datasets_dir, name, "rela convert path/to/images")
+
+    def run(self, name: str | None = None) -> Artifact:
+        """The named finished run, or the only one there is."""
+        return self._choose("finished run", self.runs_dir, name, "rela train")
+
+    def runs(self) -> list[Artifact]:
+        """Every finished run."""
+        return find_artifacts(self.runs_dir)
+
+    def unfinished_runs(self) -> list[Path]:
+        """Directories of runs that were started and have no manifest, oldest first."""
+        if not self.runs_dir.is_dir():
+            return []
+        started = (p for p in self.runs_dir.iterdir() if (p / "config.json").is_file())
+        unfinished = [p for p in started if open_artifact(p) is None]
+        return sorted(unfinished, key=lambda p: (p / "config.json").stat().st_mtime)
+
+    def representations(self, images_sha256: str) -> list[Artifact]:
+        """Every finished representation of these images, whatever data set they are in."""
+        return [
+            artifact
+            for artifact in find_artifacts(self.representations_dir)
+            if artifact.manifest.inputs.get("images") == images_sha256
+        ]
+
+    def _choose(self, what: str, parent: Path, name: str | None, remedy: str) -> Artifact:
+        found = find_artifacts(parent)
+        names = [artifact.name for artifact in found]
+        if name is not None:
+            if name in names:
+                return found[names.index(name)]
+            there = (
+                f"there is {', '.join(names)}"
+                if names
+                else f"there is none; make one with `{remedy}`"
+            )
+            raise ChoiceError(f"no {what} {name!r} in {self.root}: {there}")
+        if not found:
+            raise ChoiceError(
+                f"no {what} in {self.root}; make one with `{remedy}`, or choose --workspace"
+            )
+        if len(found) > 1:
+            raise ChoiceError(
+                f"{len(found)} {what}s in {self.root}, name one of {', '.join(names)}"
+            )
+        return found[0]
+
+
+def check_name(name: str, what: str) -> str:
+    """Refuse names that would not be one plain directory."""
+    if not _NAME.fullmatch(name):
+        raise ChoiceError(
+            f"{name!r} is not usable as the name of a {what}; use letters, digits, '.', '_', '-', '@' "
+            "and '+', beginning with a letter or digit"
+        )
+    return name
+
+
+def slug(text: str) -> str:
+    """`text` as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._@+-]+", "-", text).strip("-") or "unnamed"
