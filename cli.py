@@ -125,7 +125,21 @@ def _json_option(function: _F) -> _F:
 )
 @_json_option
 @click.pass_obj
-def convert(workspace: Any, source: Path, name: str | None, val_fraction: float, write_mode: Any, jpeg_quality: int, jpeg_share: float, max_side: int | None, alpha_on_white: bool, on_bad_image: Any, seed: int, workers: int | None, as_json: bool) -> None:  # fmt: skip
+def convert(
+    workspace: Any,
+    source: Path,
+    name: str | None,
+    val_fraction: float,
+    write_mode: Any,
+    jpeg_quality: int,
+    jpeg_share: float,
+    max_side: int | None,
+    alpha_on_white: bool,
+    on_bad_image: Any,
+    seed: int,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Convert class folders of images to an FFCV data set.
 
     SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images.
@@ -140,7 +154,18 @@ def convert(workspace: Any, source: Path, name: str | None, val_fraction: float,
     artifact = result.artifact
     content = artifact.manifest.content
     if as_json:
-        click.echo(json.dumps({"name": artifact.name, "path": str(artifact.path), "cached": result.cached, "fingerprint": artifact.fingerprint, "seconds": result.seconds, **content}))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "name": artifact.name,
+                    "path": str(artifact.path),
+                    "cached": result.cached,
+                    "fingerprint": artifact.fingerprint,
+                    "seconds": result.seconds,
+                    **content,
+                }
+            )
+        )
         return
     for split, c in content["splits"].items():
         size = human_bytes((artifact.path / f"{split}.beton").stat().st_size)
@@ -162,19 +187,31 @@ def convert(workspace: Any, source: Path, name: str | None, val_fraction: float,
 def _prior_options(function: _F) -> _F:
     for option in (
         click.option("--seed", default=0, help="Initial weights of a random prior."),
-        click.option("--image-size", type=click.IntRange(1), help="Input size of a prior that has none of its own, in pixels.  [default: the data set's, at most 224]"),
-        click.option("--weights", type=click.Path(path_type=Path), help="Local weights for the architecture --prior: a state dict or .safetensors."),
-    ):  # fmt: skip
+        click.option(
+            "--image-size",
+            type=click.IntRange(1),
+            help="Input size of a prior that has none of its own, in pixels.  [default: the data set's, at most 224]",
+        ),
+        click.option(
+            "--weights",
+            type=click.Path(path_type=Path),
+            help="Local weights for the architecture --prior: a state dict or .safetensors.",
+        ),
+    ):
         function = option(function)
     return function
 
 
 def _compute_options(function: _F) -> _F:
     for option in (
-        click.option("--threads", type=click.IntRange(1), help="Loading threads.  [default: all cores]"),
+        click.option(
+            "--threads", type=click.IntRange(1), help="Loading threads.  [default: all cores]"
+        ),
         click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
-        click.option("--batch-size", default=128, type=click.IntRange(1), help="Images per forward pass."),
-    ):  # fmt: skip
+        click.option(
+            "--batch-size", default=128, type=click.IntRange(1), help="Images per forward pass."
+        ),
+    ):
         function = option(function)
     return function
 
@@ -202,7 +239,21 @@ def _compute_options(function: _F) -> _F:
 @_compute_options
 @_json_option
 @click.pass_obj
-def embed(workspace: Any, dataset: str | None, prior: str, weights: Path | None, image_size: int | None, seed: int, split: str, dtype: str, shard: str | None, batch_size: int, device: str, threads: int | None, as_json: bool) -> None:  # fmt: skip
+def embed(
+    workspace: Any,
+    dataset: str | None,
+    prior: str,
+    weights: Path | None,
+    image_size: int | None,
+    seed: int,
+    split: str,
+    dtype: str,
+    shard: str | None,
+    batch_size: int,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Represent every image of DATASET by a prior, once."""
     from stages import embed as stage
 
@@ -213,7 +264,17 @@ def embed(workspace: Any, dataset: str | None, prior: str, weights: Path | None,
     result = stage.embed(workspace, data, request, settings, split, _say)
     artifact = result.artifact
     if as_json:
-        click.echo(json.dumps({"path": str(artifact.path) if artifact else None, "cached": result.cached, "num_embedded": result.num_embedded, "seconds": result.seconds, "manifest": asdict(artifact.manifest) if artifact else None}))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "path": str(artifact.path) if artifact else None,
+                    "cached": result.cached,
+                    "num_embedded": result.num_embedded,
+                    "seconds": result.seconds,
+                    "manifest": asdict(artifact.manifest) if artifact else None,
+                }
+            )
+        )
     elif artifact is None:
         click.echo(
             f"shard {index} of {count} is done ({result.num_embedded:,} images); other shards still work"
@@ -302,7 +363,16 @@ def embed(workspace: Any, dataset: str | None, prior: str, weights: Path | None,
 )
 @_json_option
 @click.pass_context
-def train(ctx: click.Context, dataset: str | None, name: str | None, embed_first: bool, resume_run: bool, as_json: bool, **options: Any) -> None:  # fmt: skip
+def train(
+    ctx: click.Context,
+    /,
+    dataset: str | None,
+    name: str | None,
+    embed_first: bool,
+    resume_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Train a model on DATASET: targets first, then the algorithm."""
     from stages import train as stage
 
@@ -325,7 +395,16 @@ def train(ctx: click.Context, dataset: str | None, name: str | None, embed_first
         )
     run = result.artifact
     if as_json:
-        click.echo(json.dumps({"name": run.name, "path": str(run.path), "cached": result.cached, "manifest": asdict(run.manifest)}))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "name": run.name,
+                    "path": str(run.path),
+                    "cached": result.cached,
+                    "manifest": asdict(run.manifest),
+                }
+            )
+        )
         return
     if result.cached:
         click.echo(f"run {run.name} with these settings is finished already: {run.path}")
@@ -342,7 +421,19 @@ def train(ctx: click.Context, dataset: str | None, name: str | None, embed_first
 @_compute_options
 @_json_option
 @click.pass_obj
-def evaluate(workspace: Any, run: str | None, prior: str | None, dataset: str | None, weights: Path | None, image_size: int | None, seed: int, batch_size: int, device: str, threads: int | None, as_json: bool) -> None:  # fmt: skip
+def evaluate(
+    workspace: Any,
+    run: str | None,
+    prior: str | None,
+    dataset: str | None,
+    weights: Path | None,
+    image_size: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Measure the frozen features of a RUN or a prior: k-NN and linear probes."""
     from stages import embed as embed_stage
     from stages import evaluate as stage

@@ -1,4 +1,4 @@
-"""The record that makes a directory an artifact. It is written last; without it nothing is complete."""
+"""The record that makes a directory an artifact: written last, and nothing is complete without it."""
 
 import json
 import os

@@ -94,7 +94,7 @@ class _BetonFile:
     def __init__(self, path: Path, capacity: int) -> None:
         ffcv = ffcv_bridge.load()
 
-        class CheckedAllocator(ffcv.allocator):  # type: ignore[misc]
+        class CheckedAllocator(ffcv.allocator):  # type: ignore[misc, name-defined]
             """Buffered, so that a short write on a full disk is an error and not a hole."""
 
             def __enter__(self) -> None:
@@ -128,7 +128,7 @@ class _BetonFile:
         pointer, page = self._allocator.malloc(len(stored.data))
         page[:] = np.frombuffer(stored.data, np.uint8)
         image, label_field, index_field = (
-            self._metadata[name] for name in self._metadata.dtype.names
+            self._metadata[name] for name in self._metadata.dtype.names or ()
         )
         image["mode"][row], image["data_ptr"][row] = stored.mode, pointer
         image["height"][row], image["width"][row] = stored.height, stored.width

@@ -32,7 +32,7 @@ class Embedder:
         num_threads: int | None = None,
     ) -> None:
         self.device = choose_device(device)
-        self.backbone = backbone.eval().to(self.device, memory_format=torch.channels_last)
+        self.backbone = backbone.eval().to(self.device).to(memory_format=torch.channels_last)
         self.preprocessing = preprocessing
         self.batch_size, self.num_threads = batch_size, num_threads
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -86,7 +87,8 @@ def _shrink(pixels: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8
     if max_side is None or longer <= max_side:
         return pixels
     height, width = (max(1, int(side * max_side / longer)) for side in pixels.shape[:2])
-    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk, np.uint8)
 
 
 def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
@@ -94,7 +96,7 @@ def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     success, encoded = cv2.imencode(".jpg", bgr, [int(cv2.IMWRITE_JPEG_QUALITY), quality])
     if not success:
         raise BadImageError("OpenCV cannot encode it as JPEG")
-    return encoded.tobytes()
+    return bytes(encoded)
 
 
 def _decodes(jpeg: bytes, height: int, width: int) -> bool:

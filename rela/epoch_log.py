@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from rela.loader import ViewLoader
-from rela.two_stage import TwoStage
 
 
 class EpochLog(pl.Callback):  # type: ignore[misc]
@@ -30,7 +29,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._stage_before = 0
         self._waited_before = self._waited_at_start = 0.0
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: TwoStage) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clocks of the epoch."""
         self._mark = self._epoch_start = time.perf_counter()
         self._waited_before = self._waited_at_start = self.loader.wait_seconds
@@ -38,13 +37,13 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._accuracies.clear()
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: TwoStage, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Remember which stage pays for this step."""
         self._stage_before = pl_module.stage
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: TwoStage, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect without waiting for the device; say when stage 2 begins."""
         self._objectives.append(outputs["objective"])
@@ -59,7 +58,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         if pl_module.stage != self._stage_before:
             self.say(f"hand-over to stage 2 after step {trainer.global_step}")
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: TwoStage) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's record and say it in one line."""
         elapsed = time.perf_counter() - self._epoch_start
         num_images = len(self._objectives) * self.loader.batch_size

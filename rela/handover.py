@@ -9,7 +9,10 @@ THRESHOLD = 0.995
 class HandOver(Protocol):
     """Decides after every optimizer step whether stage 2 begins; its state is in the checkpoint."""
 
-    rho: float
+    @property
+    def rho(self) -> float:
+        """How near the hand-over is, in [0, 1]."""
+        ...
 
     def update(self, loss: float) -> bool:
         """Take the step's stage-1 loss (mean over ranks and micro-batches); True: hand over now."""

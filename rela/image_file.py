@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_SIDE = 65_535  # what a beton's 16-bit size fields can hold
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -52,7 +52,7 @@ def decode_image(content: bytes, alpha_on_white: bool = False) -> SourceImage:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImageError("decompression bomb: more pixels than Pillow's safety limit") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise BadImageError("not an image that Pillow can read") from error
     except MemoryError as error:
         raise BadImageError("too large: not enough memory to decode it") from error

@@ -17,7 +17,32 @@ from rela.errors import DataError
 
 _VAL_NAMES = ("val", "valid", "validation", "test")
 _IMAGE_SUFFIXES = frozenset(
-    [".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jp2", ".j2k", ".pbm", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".sgi", ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm"]
+    [
+        ".apng",
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".jp2",
+        ".j2k",
+        ".pbm",
+        ".pcx",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".sgi",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".xbm",
+        ".xpm",
+    ]
 )
 
 
@@ -151,7 +176,7 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
 
 def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
     """Image paths below `folder`, sorted. Linked folders are followed once, loops are not."""
-    images = []
+    images: list[str] = []
     seen = set()
     for parent, directories, files in os.walk(folder, followlinks=True):
         identity = os.stat(parent)

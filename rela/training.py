@@ -134,7 +134,7 @@ def _build(
     width = feature_dim(backbone, plan.image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        method = build_method(plan.method, backbone, width)
+        method: Any = build_method(plan.method, backbone, width)
         has_stage1 = targets is not None and plan.handover != 0
         loader = ViewLoader(
             beton,

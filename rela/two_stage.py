@@ -37,6 +37,9 @@ class TwoStage(pl.LightningModule):
     - `loader`: told to change its views at the hand-over.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         method: Any,
@@ -82,7 +85,8 @@ class TwoStage(pl.LightningModule):
 
     def normalize(self, view: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32, zero mean and unit variance per channel."""
-        return (view.float().div(255) - self.mean) / self.std
+        normalized: Tensor = (view.float().div(255) - self.mean) / self.std
+        return normalized
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """One micro-batch of the current stage; the classifier's loss rides along."""

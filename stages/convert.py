@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class ConvertSettings:
     go there, and which become JPEG under `proportion`.
     """
 
-    encoding: Encoding = Encoding()
+    encoding: Encoding = field(default_factory=Encoding)
     val_fraction: float = 0.0
     seed: int = 0
     on_bad_image: Literal["stop", "skip"] = "stop"

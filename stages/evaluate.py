@@ -139,12 +139,13 @@ def _accuracies(
         matrix = open_matrix(representations[split].path / REPRESENTATIONS_FILE)
         arrays.append(torch.from_numpy(matrix.values.astype(np.float32)).to(device))
         arrays.append(torch.from_numpy(open_beton(beton_path(dataset, split)).labels).to(device))
+    features = (arrays[0], arrays[1], arrays[2], arrays[3])
     num_classes = len(dataset.manifest.content["class_names"])
     accuracies: dict[str, Any] = {}
     for knn in KNN_PROTOCOLS:
-        accuracies[knn.name] = {"top1": knn_accuracy(*arrays, num_classes, knn)}
+        accuracies[knn.name] = {"top1": knn_accuracy(*features, num_classes, knn)}
     for linear in LINEAR_PROTOCOLS:
-        accuracies[linear.name] = linear_probe(*arrays, num_classes, linear, seed)
+        accuracies[linear.name] = linear_probe(*features, num_classes, linear, seed)
     return accuracies
 
 

@@ -80,7 +80,7 @@ def _from_file(name: str, image_size: int, path: Path) -> nn.Module:
     backbone = build_backbone(name, image_size, seed=0)
     removed = _classifier_keys(parse_model_name(name).torchvision_name)
     if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
-        backbone.transform_input = True
+        setattr(backbone, "transform_input", True)  # noqa: B010
     state = {_modern_key(key): value for key, value in read_state_dict(path).items()}
     load_strict(backbone, state, removed, str(path))
     return backbone.eval()

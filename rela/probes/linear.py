@@ -37,9 +37,10 @@ def linear_probe(
         scheduler = CosineWarmupScheduler(optimizer, 0, protocol.epochs * steps_per_epoch)
     for _ in range(protocol.epochs):
         order = torch.randperm(len(train_labels), generator=generator).to(train_labels.device)
-        for rows in order.split(batch_size):
+        for rows in torch.split(order, batch_size):
             optimizer.zero_grad(set_to_none=True)
-            cross_entropy(layer(train_features[rows]), train_labels[rows]).backward()
+            loss = cross_entropy(layer(train_features[rows]), train_labels[rows])
+            torch.autograd.backward(loss)
             optimizer.step()
             if scheduler is not None:
                 scheduler.step()
