@@ -1,4 +1,4 @@
-"""Reading a beton: FFCV's structures, checked before anything is trusted.
+"""Reading a beton: every structure is checked before anything is trusted.
 
 FFCV's own reader accepts files without an allocation table, reads past truncated ones and hands out
 another sample's pixels when an image does not decode. Here every pointer is checked when the file is
@@ -12,10 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rela import ffcv_bridge
+from rela.beton_format import (
+    ALLOCATION,
+    FIELD,
+    FIELD_TYPE_IDS,
+    HEADER,
+    METADATA,
+    METADATA_START,
+    VERSION,
+    field_descriptors,
+)
 from rela.errors import DataError
-
-_FIELDS = ("image", "label", "index")
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,6 @@ def open_beton(path: Path) -> Beton:
     Raises DataError naming what is wrong: not a beton, unfinished, truncated, or pointers that leave
     the file.
     """
-    ffcv = ffcv_bridge.load()
     try:
         data = np.memmap(path, np.uint8, "r")
     except FileNotFoundError as error:
@@ -73,25 +79,21 @@ def open_beton(path: Path) -> Beton:
             raise damaged(f"it ends after {data.size:,} bytes")
         return np.frombuffer(data, dtype, count, offset)
 
-    header = read(0, ffcv.header_type, 1)[0]
-    if header["version"] != ffcv.version:
-        raise damaged(f"format version {header['version']}, expected {ffcv.version}")
-    table_start = int(header["alloc_table_ptr"])
-    if header["num_fields"] != len(_FIELDS) or not 0 < table_start <= data.size:
-        raise damaged("the header has no allocation table or other fields")
-    descriptors = read(ffcv.header_type.itemsize, ffcv.field_type, len(_FIELDS))
-    names = tuple(bytes(d["name"]).rstrip(b"\0").decode("ascii", "replace") for d in descriptors)
-    if names != _FIELDS:
-        raise damaged(f"fields {names}, expected {_FIELDS}")
-    num_samples = int(header["num_samples"])
-    metadata_type = ffcv.metadata_type([ffcv.image_field(), ffcv.int_field(), ffcv.int_field()])
-    metadata_start = ffcv.header_type.itemsize + descriptors.nbytes
-    metadata = read(metadata_start, metadata_type, num_samples)
+    header = read(0, HEADER, 1)[0]
+    if header["version"] != VERSION:
+        raise damaged(f"format version {header['version']}, expected {VERSION}")
+    table_start, num_samples = int(header["alloc_table_ptr"]), int(header["num_samples"])
+    if not 0 < table_start <= data.size:
+        raise damaged("the header has no allocation table")
+    fields = read(HEADER.itemsize, FIELD, len(FIELD_TYPE_IDS))
+    if header["num_fields"] != len(fields) or fields.tobytes() != field_descriptors().tobytes():
+        raise damaged(f"it has other fields than {', '.join(FIELD_TYPE_IDS)}")
+    metadata = read(METADATA_START, METADATA, num_samples)
     table_bytes = data.size - table_start
-    if num_samples == 0 or table_bytes != num_samples * ffcv.allocation_type.itemsize:
+    if num_samples == 0 or table_bytes != num_samples * ALLOCATION.itemsize:
         raise damaged(f"{table_bytes:,} bytes of allocation table for {num_samples:,} samples")
-    table = read(table_start, ffcv.allocation_type, num_samples)
-    image, label, index = (metadata[name] for name in metadata_type.names)
+    table = read(table_start, ALLOCATION, num_samples)
+    image, label, index = metadata["image"], metadata["label"], metadata["index"]
     pointers, sizes = table["ptr"].copy(), table["size"].copy()
     if not np.array_equal(table["sample_id"], np.arange(num_samples)):
         raise damaged("its allocation table is not in the order of its samples")

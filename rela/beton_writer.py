@@ -1,4 +1,4 @@
-"""Images → a beton: FFCV's file format and page allocator, written in order by one process.
+"""Images → a beton, FFCV's file format, written in order by one process.
 
 A pool of processes reads, checks and encodes; this process alone lays the results into pages, in the
 order of the list. So the bytes of a beton do not depend on the number of workers, nobody waits for a
@@ -22,8 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rela import ffcv_bridge
-from rela.encoding import MODE_JPEG, MODE_RAW, PAGE_BYTES, Encoding, StoredImage, encode_image
+from rela.beton_format import (
+    ALLOCATION,
+    FIELD_TYPE_IDS,
+    HEADER,
+    METADATA,
+    MODE_JPEG,
+    MODE_RAW,
+    PAGE_BYTES,
+    VERSION,
+    field_descriptors,
+    first_page,
+)
+from rela.encoding import Encoding, StoredImage, encode_image
 from rela.errors import DataError
 from rela.image_file import BadImageError
 from rela.image_folder import Sample
@@ -89,73 +100,53 @@ def write_beton(
 
 
 class _BetonFile:
-    """The layout of a beton (format version 2): header, fields, metadata, pages, allocation table."""
+    """A beton in the making: pages as they fill, everything that points to them at the end."""
 
     def __init__(self, path: Path, capacity: int) -> None:
-        ffcv = ffcv_bridge.load()
-
-        class CheckedAllocator(ffcv.allocator):  # type: ignore[misc, name-defined]
-            """Buffered, so that a short write on a full disk is an error and not a hole."""
-
-            def __enter__(self) -> None:
-                self.fp = open(self.fname, "r+b")
-
-        self._path = path
-        self._fields: dict[str, Any] = {
-            "image": ffcv.image_field(),
-            "label": ffcv.int_field(),
-            "index": ffcv.int_field(),
-        }
-        metadata_type = ffcv.metadata_type(list(self._fields.values()))
-        self._metadata: NDArray[Any] = np.zeros(capacity, metadata_type)
+        self._metadata: NDArray[Any] = np.zeros(capacity, METADATA)
+        self._allocations: NDArray[Any] = np.zeros(capacity, ALLOCATION)
         self._num_samples = 0
-        head_bytes = ffcv.header_type.itemsize + len(self._fields) * ffcv.field_type.itemsize
-        data_start = head_bytes + capacity * metadata_type.itemsize
-        path.touch(exist_ok=False)
-        self._allocator = CheckedAllocator(str(path), data_start, PAGE_BYTES)
+        self._page_start = first_page(capacity)
+        self._page = bytearray()
+        self._file = open(path, "xb")  # noqa: SIM115
 
     def __enter__(self) -> "_BetonFile":
-        self._allocator.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._allocator.fp.close()
+        self._file.close()
 
     def append(self, stored: StoredImage, label: int) -> None:
-        """Put one sample into the current page; its index is its row."""
+        """Put one sample into the current page, or into the next if it does not fit."""
+        if len(self._page) + len(stored.data) > PAGE_BYTES:
+            self._flush_page()
         row = self._num_samples
-        self._allocator.set_current_sample(row)
-        pointer, page = self._allocator.malloc(len(stored.data))
-        page[:] = np.frombuffer(stored.data, np.uint8)
-        image, label_field, index_field = (
-            self._metadata[name] for name in self._metadata.dtype.names or ()
-        )
-        image["mode"][row], image["data_ptr"][row] = stored.mode, pointer
-        image["height"][row], image["width"][row] = stored.height, stored.width
-        label_field[row] = label
-        index_field[row] = row
+        pointer = self._page_start + len(self._page)
+        self._page += stored.data
+        image = (stored.mode, stored.width, stored.height, pointer)
+        self._metadata[row] = (image, label, row)
+        self._allocations[row] = (row, pointer, len(stored.data))
         self._num_samples += 1
 
     def finish(self) -> None:
-        """Flush the last page, then write metadata, table and, last of all, the header."""
-        ffcv = ffcv_bridge.load()
-        self._allocator.flush_page()
-        file = self._allocator.fp
-        file.seek(0, os.SEEK_END)
-        header = np.zeros((), ffcv.header_type)
-        header["version"], header["num_fields"] = ffcv.version, len(self._fields)
+        """Write the last page, the allocation table and, last of all, what points to them."""
+        self._flush_page()
+        header = np.zeros((), HEADER)
+        header["version"], header["num_fields"] = VERSION, len(FIELD_TYPE_IDS)
         header["page_size"], header["num_samples"] = PAGE_BYTES, self._num_samples
-        header["alloc_table_ptr"] = file.tell()
-        file.write(np.array(self._allocator.allocations, ffcv.allocation_type).tobytes())
-        type_ids = {handler: type_id for type_id, handler in ffcv.type_id_handler.items()}
-        descriptors = np.zeros(len(self._fields), ffcv.field_type)
-        for descriptor, (name, handler) in zip(descriptors, self._fields.items(), strict=True):
-            descriptor["type_id"] = type_ids[type(handler)]
-            descriptor["name"][: len(name)] = np.frombuffer(name.encode("ascii"), np.uint8)
-        file.seek(0)
-        file.write(header.tobytes() + descriptors.tobytes())
-        file.write(self._metadata[: self._num_samples].tobytes())
-        file.flush()
+        header["alloc_table_ptr"] = self._page_start
+        self._file.seek(self._page_start)
+        self._file.write(self._allocations[: self._num_samples].tobytes())
+        self._file.seek(0)
+        self._file.write(header.tobytes() + field_descriptors().tobytes())
+        self._file.write(self._metadata[: self._num_samples].tobytes())
+        self._file.flush()
+
+    def _flush_page(self) -> None:
+        self._file.seek(self._page_start)
+        self._file.write(self._page.ljust(PAGE_BYTES, b"\0"))
+        self._page_start += PAGE_BYTES
+        self._page.clear()
 
 
 def _encoded(

@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rela.beton_format import MODE_JPEG, MODE_RAW, PAGE_BYTES
 from rela.image_file import BadImageError, decode_image
 
 WriteMode = Literal["auto", "raw", "jpg", "proportion"]
-MODE_JPEG, MODE_RAW = 0, 1
 AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
-PAGE_BYTES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -105,4 +104,4 @@ def _decodes(jpeg: bytes, height: int, width: int) -> bool:
 
     out = np.empty(height * width * 3, np.uint8)
     data = np.frombuffer(jpeg, np.uint8)
-    return bool(decode.decode(data, decode.MODE_JPEG, height, width, out) == decode.OK)
+    return bool(decode.decode(data, MODE_JPEG, height, width, out) == decode.OK)

@@ -45,8 +45,8 @@ class ViewLoader:
     `label` int64 [B]; `index` int64 [B]; and `target` [B, d] if `targets` [N, d] was given.
     The incomplete last batch of an epoch is left out (its batch-norm statistics would differ).
 
-    `batch_size` counts over all ranks: after `set_rank`, B is this rank's share. Raises DataError if an epoch would have no batch at all, and while iterating if an image of the
-    beton is damaged.
+    `batch_size` counts over all ranks: after `set_rank`, B is this rank's share. Raises DataError if
+    an epoch would have no batch at all, and while iterating if an image of the beton is damaged.
     """
 
     def __init__(

@@ -78,15 +78,16 @@ def run_training(
     targets: Tensor | None,
     num_classes: int,
     name: str,
+    start: float,
     say: Callable[[str], None],
 ) -> TrainingOutcome:
     """Train on `beton`, going on from the newest checkpoint in `directory` if there is one.
 
-    `targets` [N, d] belong to the rows of the beton; None trains the algorithm alone. Leaves
-    metrics, TensorBoard events, two checkpoints and the exported backbone in `directory`. Raises
-    KeyboardInterrupt on Ctrl-C, with the run left to be resumed.
+    `start` is the time.perf_counter() from which the job's seconds count. `targets` [N, d] belong to
+    the rows of the beton; None trains the algorithm alone. Leaves metrics, TensorBoard events, two
+    checkpoints and the exported backbone in `directory`. Raises KeyboardInterrupt on Ctrl-C, with the
+    run left to be resumed.
     """
-    start = time.perf_counter()
     _quieten()
     checkpoint_dir = directory / "checkpoints"
     newest = newest_checkpoint(checkpoint_dir)

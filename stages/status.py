@@ -1,6 +1,5 @@
 """What a workspace holds: data sets, representations, runs, and what can be gone on with."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pipeline.artifact import find_artifacts
 from stages.evaluate import EVALUATION_FILE
 from stages.tables import format_table, human_bytes
-from stages.train import COST_FILE, METRICS_FILE, read_config
+from stages.train import COST_FILE, METRICS_FILE, read_config, read_json
 from stages.workspace import Workspace
 
 
@@ -103,7 +102,7 @@ def format_status(found: Status) -> str:
 
 
 def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    accuracies = _read_json(path / EVALUATION_FILE).get("accuracies", {})
+    accuracies = read_json(path / EVALUATION_FILE).get("accuracies", {})
     return {
         "name": path.name,
         "dataset": content["dataset"],
@@ -111,7 +110,7 @@ def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) ->
         "prior": content["prior"] or "none",
         "epochs": parameters["epochs"],
         "handover_step": content["handover_step"],
-        "total_seconds": _read_json(path / COST_FILE).get("total_seconds"),
+        "total_seconds": read_json(path / COST_FILE).get("total_seconds"),
         "knn20": accuracies.get("knn20", {}).get("top1"),
         "linear": accuracies.get("linear-reference", {}).get("top1"),
     }
@@ -145,11 +144,3 @@ def _parts_directories(workspace: Workspace) -> list[Path]:
 
 def _num_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

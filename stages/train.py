@@ -1,6 +1,7 @@
 """A data set and its targets → a trained backbone. The prior is never loaded here."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -180,6 +181,15 @@ def read_config(directory: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty if there is none or it is damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def _representations(
     workspace: Workspace,
     dataset: Artifact,
@@ -279,6 +289,7 @@ def _run(
     say: Callable[[str], None],
 ) -> TrainResult:
     """Make the targets, fit, and publish the manifest last."""
+    start = time.perf_counter()
     from rela.backbones import build_backbone, feature_dim
     from rela.beton import open_beton
     from rela.targets import TARGETS_FILE, open_targets
@@ -292,7 +303,9 @@ def _run(
         width = feature_dim(
             build_backbone(settings.model, settings.image_size, seed=0), settings.image_size
         )
+        before_targets = time.perf_counter()
         target_artifact = make_targets(workspace, representations, width, say)
+        start += time.perf_counter() - before_targets  # those seconds are on the targets' account
         _refuse_other_images(target_artifact, dataset)
         targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))
     say(_resolved(directory.name, dataset, settings, representations))
@@ -313,7 +326,7 @@ def _run(
         devices=settings.devices,
     )
     num_classes = len(dataset.manifest.content["class_names"])
-    outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, say)
+    outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, start, say)
     costs = _cost(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
     if outcome.is_global_zero:
         write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())

@@ -8,14 +8,13 @@ import numpy as np
 from numba import carray, types
 from numba.extending import intrinsic
 
-from rela.ffcv_bridge import library_path
+from rela.beton_format import MODE_RAW, ffcv_library
 from rela.kernels.compiled import compiled
 
-MODE_JPEG, MODE_RAW = 0, 1
 OK, NOT_DECODABLE, WRONG_SIZE = 0, 1, 2
 
 # Loaded by name, not by address, so that compiled code can be cached on disk.
-llvmlite.binding.load_library_permanently(str(library_path()))
+llvmlite.binding.load_library_permanently(str(ffcv_library()))
 # int imdecode(input, input_size, height, width, output, crop_height, crop_width, offset_x, offset_y,
 #              scale_numerator, scale_denominator, enable_crop, horizontal_flip); 0 means success.
 _imdecode = types.ExternalFunction(
