@@ -3,11 +3,14 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from rela.options import flag_name
+from stages.settings import ConvertSettings, EmbedSettings, TrainSettings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -27,20 +30,18 @@ class _Commands(click.Group):
 
         try:
             return super().invoke(ctx)
-        except (RelaError, PipelineError) as error:
+        except (RelaError, PipelineError, OSError) as error:
             if ctx.params.get("debug"):
                 raise
+            if isinstance(error, OSError):
+                where = f" ({error.filename})" if error.filename else ""
+                _say(f"rela: {error.strerror or error}{where}; --debug shows where this came from")
+                ctx.exit(74)
             _say(f"rela: {error}")
             ctx.exit(error.exit_status)
         except KeyboardInterrupt:
             _say("rela: interrupted; the same command goes on from what is finished")
             ctx.exit(_INTERRUPTED)
-        except OSError as error:
-            if ctx.params.get("debug"):
-                raise
-            where = f" ({error.filename})" if error.filename else ""
-            _say(f"rela: {error.strerror or error}{where}; --debug shows where this came from")
-            ctx.exit(74)
 
 
 @click.group(cls=_Commands, context_settings=_CONTEXT)
@@ -68,133 +69,56 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
     ctx.obj = Workspace(workspace)
 
 
-def _json_option(function: _F) -> _F:
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
-        function
+def _settings(settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[_F], _F]:
+    """One option for each field of a settings class (see rela.options)."""
+
+    def decorate(function: _F) -> _F:
+        for described in reversed(fields(settings)):
+            if described.name not in leave_out:
+                function = _option(described)(function)
+        return function
+
+    return decorate
+
+
+def _option(described: "Field[Any]") -> Callable[[_F], _F]:
+    rules, flag = described.metadata, flag_name(described.name)
+    if rules["kind"] is bool:
+        return click.option(flag, is_flag=True, help=rules["help"])
+    kind: Any = rules["kind"]
+    if rules["choices"]:
+        kind = click.Choice(rules["choices"])
+    elif kind in (int, float):
+        ranges: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
+        low, is_open = rules["minimum"], False
+        if rules["above"] is not None:
+            low, is_open = rules["above"], True
+        kind = ranges[kind](low, rules["maximum"], min_open=is_open)
+    shown = rules["shown"] or True
+    return click.option(
+        flag, default=described.default, type=kind, show_default=shown, help=rules["help"]
     )
 
 
-@main.command()
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.option("--name", help="Name of the data set.  [default: the folder's name]")
-@click.option(
-    "--val-fraction",
-    default=0.0,
-    type=click.FloatRange(0, 0.9),
-    help="Share of each class cut off as validation split, if SRC brings none.",
-)
-@click.option(
-    "--write-mode",
-    default="auto",
-    type=click.Choice(["auto", "raw", "jpg", "proportion"]),
-    help="How images are stored; auto: raw up to 128×128 pixels, JPEG above.",
-)
-@click.option(
-    "--jpeg-quality",
-    default=90,
-    type=click.IntRange(1, 100),
-    help="For images that have to be encoded; plain JPEGs are stored as they are.",
-)
-@click.option(
-    "--jpeg-share",
-    default=0.5,
-    type=click.FloatRange(0, 1),
-    help="Share of JPEGs in mode proportion.",
-)
-@click.option(
-    "--max-side",
-    type=click.IntRange(1),
-    help="Shrink larger images to this longer side, in pixels.",
-)
-@click.option(
-    "--alpha-on-white",
-    is_flag=True,
-    help="Composite transparent images on white instead of dropping alpha.",
-)
-@click.option(
-    "--on-bad-image",
-    default="stop",
-    type=click.Choice(["stop", "skip"]),
-    help="List bad images and stop, or leave them out.",
-)
-@click.option("--seed", default=0, help="Decides the validation split and the JPEG share.")
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    help="Processes that read and encode.  [default: all cores]",
-)
-@_json_option
-@click.pass_obj
-def convert(
-    workspace: Any,
-    source: Path,
-    name: str | None,
-    val_fraction: float,
-    write_mode: Any,
-    jpeg_quality: int,
-    jpeg_share: float,
-    max_side: int | None,
-    alpha_on_white: bool,
-    on_bad_image: Any,
-    seed: int,
-    workers: int | None,
-    as_json: bool,
-) -> None:
-    """Convert class folders of images to an FFCV data set.
-
-    SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images.
-    """
-    from rela.encoding import Encoding
-    from stages import convert as stage
-    from stages.tables import human_bytes
-
-    encoding = Encoding(write_mode, jpeg_quality, max_side, jpeg_share, alpha_on_white)
-    settings = stage.ConvertSettings(encoding, val_fraction, seed, on_bad_image)
-    result = stage.convert(workspace, source, settings, name, workers, _say)
-    artifact = result.artifact
-    content = artifact.manifest.content
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "name": artifact.name,
-                    "path": str(artifact.path),
-                    "cached": result.cached,
-                    "fingerprint": artifact.fingerprint,
-                    "seconds": result.seconds,
-                    **content,
-                }
-            )
-        )
-        return
-    for split, c in content["splits"].items():
-        size = human_bytes((artifact.path / f"{split}.beton").stat().st_size)
-        click.echo(
-            f"{split}: {c['num_images']:,} images ({c['num_raw']:,} raw, {c['num_jpeg']:,} JPEG), {size}"
-        )
-    classes = f"{len(content['class_names'])} classes" if content["labelled"] else "no labels"
-    if result.cached:
-        click.echo(
-            f"data set {artifact.name} ({classes}) is there already, unchanged: {artifact.path}"
-        )
-    else:
-        total = sum(c["num_images"] for c in content["splits"].values())
-        click.echo(
-            f"data set {artifact.name} ({classes}): {artifact.path}, {result.seconds:.1f} s, {total / result.seconds:,.0f} images/s"
-        )
+def _json_option(function: _F) -> _F:
+    flag = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    return flag(function)
 
 
 def _prior_options(function: _F) -> _F:
+    """What finds a prior, beside its name."""
     for option in (
         click.option("--seed", default=0, help="Initial weights of a random prior."),
         click.option(
             "--image-size",
             type=click.IntRange(1),
-            help="Input size of a prior that has none of its own, in pixels.  [default: the data set's, at most 224]",
+            show_default="the data set's, at most 224",
+            help="Input size in pixels of a prior that has none of its own.",
         ),
         click.option(
             "--weights",
             type=click.Path(path_type=Path),
+            show_default="the published ones",
             help="Local weights for the architecture --prior: a state dict or .safetensors.",
         ),
     ):
@@ -202,18 +126,35 @@ def _prior_options(function: _F) -> _F:
     return function
 
 
-def _compute_options(function: _F) -> _F:
-    for option in (
-        click.option(
-            "--threads", type=click.IntRange(1), help="Loading threads.  [default: all cores]"
-        ),
-        click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
-        click.option(
-            "--batch-size", default=128, type=click.IntRange(1), help="Images per forward pass."
-        ),
-    ):
-        function = option(function)
-    return function
+@main.command()
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.option("--name", show_default="the folder's name", help="Name of the data set.")
+@_settings(ConvertSettings)
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    show_default="all cores",
+    help="Processes that read and encode.",
+)
+@_json_option
+@click.pass_obj
+def convert(
+    workspace: Any,
+    /,
+    source: Path,
+    name: str | None,
+    workers: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Convert class folders of images to an FFCV data set.
+
+    SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images.
+    """
+    from stages import convert as stage
+
+    result = stage.convert(workspace, source, ConvertSettings(**options), name, workers, _say)
+    _print(as_json, stage.format_result, result)
 
 
 @main.command()
@@ -226,140 +167,48 @@ def _compute_options(function: _F) -> _F:
 @_prior_options
 @click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")
 @click.option(
-    "--dtype",
-    default="float16",
-    type=click.Choice(["float16", "float32"]),
-    help="Of the stored representations.",
-)
-@click.option(
     "--shard",
     metavar="I/N",
-    help="Do part I of N, counted from 0.  [default: from torchrun or a SLURM array]",
+    show_default="what torchrun or a SLURM array say",
+    help="Do part I of N, counted from 0.",
 )
-@_compute_options
+@_settings(EmbedSettings)
 @_json_option
 @click.pass_obj
 def embed(
     workspace: Any,
+    /,
     dataset: str | None,
     prior: str,
     weights: Path | None,
     image_size: int | None,
     seed: int,
     split: str,
-    dtype: str,
     shard: str | None,
-    batch_size: int,
-    device: str,
-    threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Represent every image of DATASET by a prior, once."""
     from stages import embed as stage
 
     data = workspace.dataset(dataset)
     request = stage.prior_request(data, prior, weights, seed, image_size)
-    index, count = stage.parse_shard(shard)
-    settings = stage.EmbedSettings(dtype, batch_size, device, threads, index, count)
-    result = stage.embed(workspace, data, request, settings, split, _say)
-    artifact = result.artifact
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "path": str(artifact.path) if artifact else None,
-                    "cached": result.cached,
-                    "num_embedded": result.num_embedded,
-                    "seconds": result.seconds,
-                    "manifest": asdict(artifact.manifest) if artifact else None,
-                }
-            )
-        )
-    elif artifact is None:
-        click.echo(
-            f"shard {index} of {count} is done ({result.num_embedded:,} images); other shards still work"
-        )
-    else:
-        rows, width = artifact.manifest.content["shape"]
-        what = f"{rows:,} × {width} representations of data set {data.name} ({split})"
-        if result.cached:
-            click.echo(f"{what} are there already: {artifact.path}")
-        else:
-            rate = result.num_embedded / max(result.seconds, 1e-9)
-            click.echo(f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s")
+    settings = EmbedSettings(**options)
+    result = stage.embed(workspace, data, request, settings, split, stage.parse_shard(shard), _say)
+    _print(as_json, stage.format_result, result)
 
 
 @main.command()
 @click.argument("dataset", required=False)
+@_settings(TrainSettings)
+@click.option("--name", show_default="DATASET-METHOD-NUMBER", help="Name of the run.")
 @click.option(
-    "--prior", help="Name of an embedded prior, none, or random.  [default: the one embedded prior]"
-)
-@click.option("--method", default="byol", help="The algorithm of stage 2.")
-@click.option(
-    "--model",
-    help="A torchvision classification model; NAME_small has the stem for small images.  [default: resnet18, or resnet18_small up to 64 pixels]",
-)
-@click.option(
-    "--image-size",
-    type=click.IntRange(1),
-    help="Size of the views in pixels.  [default: the data set's, at most 224]",
-)
-@click.option(
-    "--handover",
-    type=click.FloatRange(0, 1),
-    help="Fraction of all steps given to stage 1.  [default: the adaptive rule]",
-)
-@click.option(
-    "--head",
-    default="learned",
-    type=click.Choice(["learned", "fixed"]),
-    help="Stage 1's linear layer: trained, or random as in the reference.",
-)
-@click.option(
-    "--data-ratio",
-    default=1.0,
-    type=float,
-    help="Share of the images that each epoch draws afresh.",
-)
-@click.option("--epochs", default=100, type=click.IntRange(1), help="Passes over the drawn images.")
-@click.option(
-    "--batch-size",
-    default=128,
-    type=click.IntRange(2),
-    help="Images per optimizer step, over all devices.",
-)
-@click.option(
-    "--accumulate",
-    default=1,
-    type=click.IntRange(1),
-    help="Micro-batches that a batch is split into.",
-)
-@click.option(
-    "--lr",
-    default=1e-3,
-    type=click.FloatRange(0, min_open=True),
-    help="AdamW's learning rate, constant.",
-)
-@click.option(
-    "--weight-decay", default=0.01, type=click.FloatRange(0), help="AdamW's weight decay."
-)
-@click.option("--seed", default=0, type=click.IntRange(0), help="Initial weights, order and views.")
-@click.option(
-    "--precision",
-    default="auto",
-    type=click.Choice(["auto", "32-true", "16-mixed", "bf16-mixed"]),
-    help="auto: 16-mixed on a GPU, 32-true on the CPU.",
-)
-@click.option("--devices", default="auto", help="How many GPUs, or which: 2, or 0,3.")
-@click.option("--name", help="Name of the run.  [default: DATASET-METHOD-NUMBER]")
-@click.option(
-    "--embed", "embed_first", is_flag=True, help="Embed the prior first if that has not been done."
+    "--embed", "embed_first", is_flag=True, help="Embed the prior first if that was not done."
 )
 @click.option(
     "--resume",
-    "resume_run",
     is_flag=True,
-    help="Go on with an interrupted run as it was configured (--name chooses).",
+    help="Go on with an interrupted run as it was configured; --name chooses.",
 )
 @_json_option
 @click.pass_context
@@ -369,111 +218,73 @@ def train(
     dataset: str | None,
     name: str | None,
     embed_first: bool,
-    resume_run: bool,
+    resume: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Train a model on DATASET: targets first, then the algorithm."""
     from stages import train as stage
 
-    workspace = ctx.obj
-    if resume_run:
-        given = [
-            p
-            for p in options
-            if ctx.get_parameter_source(p) is click.core.ParameterSource.COMMANDLINE
-        ]
-        if given or dataset:
+    if resume:
+        typed = click.core.ParameterSource.COMMANDLINE
+        given = [flag_name(o) for o in options if ctx.get_parameter_source(o) is typed]
+        if given or dataset or embed_first:
+            what = ", ".join(given) or dataset or "--embed"
             raise click.UsageError(
-                "--resume takes the run's own configuration; only --name goes with it"
+                f"--resume goes on with the run's own configuration, without {what}"
             )
-        result = stage.resume(workspace, name, _say)
+        result = stage.resume(ctx.obj, name, _say)
     else:
-        data = workspace.dataset(dataset)
-        result = stage.train(
-            workspace, data, stage.TrainSettings(**options), name, embed_first, _say
-        )
-    run = result.artifact
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "name": run.name,
-                    "path": str(run.path),
-                    "cached": result.cached,
-                    "manifest": asdict(run.manifest),
-                }
-            )
-        )
-        return
-    if result.cached:
-        click.echo(f"run {run.name} with these settings is finished already: {run.path}")
-        return
-    click.echo(f"run {run.name} is finished: {run.path}")
-    click.echo(stage.loading_snippet(run))
+        data = ctx.obj.dataset(dataset)
+        result = stage.train(ctx.obj, data, TrainSettings(**options), name, embed_first, _say)
+    _print(as_json, stage.format_result, result)
 
 
 @main.command("eval")
 @click.argument("run", required=False)
 @click.option("--prior", help="Evaluate a prior instead of a run.")
-@click.option("--dataset", help="Which data set.  [default: the run's own, or the only one]")
+@click.option("--dataset", show_default="the run's own, or the only one", help="Which data set.")
 @_prior_options
-@_compute_options
+@_settings(EmbedSettings, leave_out=("dtype",))
 @_json_option
 @click.pass_obj
 def evaluate(
     workspace: Any,
+    /,
     run: str | None,
     prior: str | None,
     dataset: str | None,
     weights: Path | None,
     image_size: int | None,
     seed: int,
-    batch_size: int,
-    device: str,
-    threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Measure the frozen features of a RUN or a prior: k-NN and linear probes."""
-    from stages import embed as embed_stage
     from stages import evaluate as stage
-    from stages.tables import format_table
+    from stages.embed import prior_request
 
-    settings = embed_stage.EmbedSettings(batch_size=batch_size, device=device, num_threads=threads)
-    if prior is not None:
-        if run is not None:
-            raise click.UsageError("name a run or --prior, not both")
-        data = workspace.dataset(dataset)
-        request = embed_stage.prior_request(data, prior, weights, seed, image_size)
-        result = stage.evaluate_prior(workspace, data, request, settings=settings, say=_say)
+    settings = EmbedSettings(**options)
+    if prior is None:
+        chosen = workspace.run(run)
+        result = stage.evaluate_run(workspace, chosen, dataset, settings=settings, say=_say)
+    elif run is not None:
+        raise click.UsageError("name a run or --prior, not both")
     else:
-        result = stage.evaluate_run(
-            workspace, workspace.run(run), dataset, settings=settings, say=_say
-        )
-    if as_json:
-        click.echo(
-            json.dumps({"path": str(result.path), "cached": result.cached, **result.results})
-        )
-        return
-    click.echo(f"{result.results['evaluated']} on data set {result.results['dataset']}")
-    click.echo(format_table(["protocol", "top-1 %", "top-5 %", "how"], stage.table_rows(result)))
-    click.echo(f"written to {result.path}")
+        data = workspace.dataset(dataset)
+        request = prior_request(data, prior, weights, seed, image_size)
+        result = stage.evaluate_prior(workspace, data, request, settings=settings, say=_say)
+    _print(as_json, stage.format_result, result)
 
 
 @main.command()
 @_json_option
 @click.pass_obj
-def status(workspace: Any, as_json: bool) -> None:
+def status(workspace: Any, /, as_json: bool) -> None:
     """Show data sets, representations, runs, and what can be resumed."""
     from stages import status as stage
 
-    found = stage.status(workspace)
-    if as_json:
-        click.echo(json.dumps(asdict(found)))
-    elif found.empty:
-        click.echo(f"nothing in {workspace.root} yet; begin with `rela convert path/to/images`")
-    else:
-        click.echo(stage.format_status(found))
+    _print(as_json, stage.format_status, stage.status(workspace))
 
 
 @main.command()
@@ -489,11 +300,12 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
     """Show the whole method on scikit-learn's handwritten digits, in a few minutes."""
     from stages import demo as stage
 
-    result = stage.demo(output, seeds, _say)
-    if as_json:
-        click.echo(json.dumps(asdict(result), default=str))
-    else:
-        click.echo(stage.format_result(result))
+    _print(as_json, stage.format_result, stage.demo(output, seeds, _say))
+
+
+def _print(as_json: bool, words: Callable[[Any], str], result: Any) -> None:
+    """A stage's result on standard output, for people or for scripts."""
+    click.echo(json.dumps(asdict(result), default=str) if as_json else words(result))
 
 
 if __name__ == "__main__":

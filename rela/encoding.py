@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from rela.beton_format import MODE_JPEG, MODE_RAW, PAGE_BYTES
 from rela.image_file import BadImageError, decode_image
 
-WriteMode = Literal["auto", "raw", "jpg", "proportion"]
 AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
 
 
@@ -22,14 +20,14 @@ class Encoding:
     - `write_mode`: raw pixels, JPEG, a fixed share of JPEG (`proportion`), or by size (`auto`);
     - `jpeg_quality`: for images that have to be encoded; plain JPEG files that need no resize are
       stored as they are;
-    - `max_side`: larger images are shrunk to this longer side, in pixels;
-    - `jpeg_share`: the share of `proportion`.
+    - `jpeg_share`: the share of `proportion`;
+    - `max_side`: larger images are shrunk to this longer side, in pixels.
     """
 
-    write_mode: WriteMode = "auto"
+    write_mode: str = "auto"
     jpeg_quality: int = 90
-    max_side: int | None = None
     jpeg_share: float = 0.5
+    max_side: int | None = None
     alpha_on_white: bool = False
 
 

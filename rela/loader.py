@@ -8,7 +8,7 @@ the batch is asked for.
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,21 +21,46 @@ from torch import Tensor
 from rela.beton import Beton, raise_undecodable
 from rela.errors import ChoiceError, DataError
 from rela.kernels import samples
+from rela.kernels.decode import NOT_DECODABLE
 from rela.order import epoch_order
 from rela.views import View, specification
 
 _PREFETCH_BATCHES = 3
 
 
-@dataclass
-class _Pending:
-    """A batch in the making, with the views it is made for."""
+@dataclass(frozen=True)
+class _Batch:
+    """A batch in the making: threads fill `out` and `status`, one entry or block per row."""
 
     views: tuple[View, ...]
     rows: NDArray[np.int64]
-    buffer: NDArray[np.uint8]
+    out: NDArray[np.uint8]
     status: NDArray[np.uint8]
     parts: list["Future[None]"]
+
+    def wait(self, beton: Beton) -> None:
+        """Until it is full; raises what a thread raised, or DataError for a damaged image."""
+        for part in self.parts:
+            part.result()
+        raise_undecodable(beton, self.rows, self.status)
+
+
+def _in_parts(
+    pool: ThreadPoolExecutor, num_threads: int, num_rows: int, fill: Callable[[int, int], None]
+) -> list["Future[None]"]:
+    """Run `fill(first, end)` over all rows, an equal share for each thread."""
+    share = -(-num_rows // num_threads)
+    starts = range(0, num_rows, share)
+    return [pool.submit(fill, first, min(first + share, num_rows)) for first in starts]
+
+
+def _ahead(num_batches: int, begin: Callable[[int], _Batch]) -> Iterator[_Batch]:
+    """Batches in order, the next ones already begun."""
+    pending: deque[_Batch] = deque()
+    for step in range(num_batches):
+        for following in range(step + len(pending), min(step + _PREFETCH_BATCHES, num_batches)):
+            pending.append(begin(following))
+        yield pending.popleft()
 
 
 class ViewLoader:
@@ -105,47 +130,39 @@ class ViewLoader:
         share = self.batch_size // self.world_size
         slices = batches[:, self.rank * share : (self.rank + 1) * share]
         with ThreadPoolExecutor(self.num_threads, "rela-loader") as pool:
-            pending: deque[_Pending] = deque()
             try:
-                for step in range(self._num_batches):
-                    start = time.perf_counter()
-                    for ahead in range(
-                        step + len(pending), min(step + _PREFETCH_BATCHES, self._num_batches)
-                    ):
-                        pending.append(self._begin(pool, slices[ahead]))
-                    batch = pending.popleft()
-                    if batch.views != self.views:  # made before the views changed
+                start = time.perf_counter()
+                for batch in _ahead(
+                    self._num_batches, lambda step: self._begin(pool, slices[step])
+                ):
+                    if batch.views != self.views:  # begun before the views changed
                         batch = self._begin(pool, batch.rows)
-                    finished = self._finish(batch)
+                    batch.wait(self.beton)
+                    result = self._result(batch)
                     self.wait_seconds += time.perf_counter() - start
-                    yield finished
+                    yield result
+                    start = time.perf_counter()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Pending:
-        """Start filling one batch with all threads."""
+    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
+        """Start filling one batch: one block per view, one after the other in `out`."""
         specs = specification(self.views)
         view_bytes = np.array([view.size * view.size * 3 for view in self.views], np.int64)
         offsets = np.concatenate([[0], np.cumsum(view_bytes * len(rows))[:-1]]).astype(np.int64)
-        buffer = np.empty(int(view_bytes.sum()) * len(rows), np.uint8)
-        status = np.full(len(rows), 255, np.uint8)
-        storage = self.beton.storage()
-        chunk = -(-len(rows) // self.num_threads)
+        out = np.empty(int(view_bytes.sum()) * len(rows), np.uint8)
+        status = np.full(len(rows), NOT_DECODABLE, np.uint8)
+        storage, seed, epoch = self.beton.storage(), np.uint64(self.seed), np.uint64(self.epoch)
 
-        def fill(first: int) -> None:
+        def fill(first: int, end: int) -> None:
             samples.load_views(
-                *storage, rows[first : first + chunk], np.uint64(self.seed), np.uint64(epoch), specs,
-                buffer, offsets, first, status,
-            )  # fmt: skip
+                *storage, rows[first:end], seed, epoch, specs, out, offsets, first, status
+            )
 
-        epoch = self.epoch
-        parts = [pool.submit(fill, first) for first in range(0, len(rows), chunk)]
-        return _Pending(self.views, rows, buffer, status, parts)
+        parts = _in_parts(pool, self.num_threads, len(rows), fill)
+        return _Batch(self.views, rows, out, status, parts)
 
-    def _finish(self, batch: _Pending) -> dict[str, Any]:
-        for part in batch.parts:
-            part.result()
-        raise_undecodable(self.beton, batch.rows, batch.status)
+    def _result(self, batch: _Batch) -> dict[str, Any]:
         index = torch.from_numpy(batch.rows)
         result: dict[str, Any] = {
             "views": _split_views(batch),
@@ -157,13 +174,13 @@ class ViewLoader:
         return result
 
 
-def _split_views(batch: _Pending) -> list[Tensor]:
+def _split_views(batch: _Batch) -> list[Tensor]:
     """Cut the flat buffer into one channels-last tensor per view, without copying."""
     tensors = []
     start = 0
     for view in batch.views:
         end = start + len(batch.rows) * view.size * view.size * 3
-        flat = torch.from_numpy(batch.buffer[start:end])
+        flat = torch.from_numpy(batch.out[start:end])
         tensors.append(flat.view(len(batch.rows), view.size, view.size, 3).permute(0, 3, 1, 2))
         start = end
     return tensors
@@ -195,34 +212,22 @@ class CenterCropLoader:
         starts = range(0, len(self.rows), self.batch_size)
         batches = [self.rows[start : start + self.batch_size] for start in starts]
         with ThreadPoolExecutor(self.num_threads, "rela-loader") as pool:
-            pending: deque[
-                tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint8], list[Any]]
-            ] = deque()
             try:
-                for step in range(len(batches)):
-                    for ahead in range(
-                        step + len(pending), min(step + _PREFETCH_BATCHES, len(batches))
-                    ):
-                        pending.append(self._begin(pool, batches[ahead]))
-                    rows, out, status, parts = pending.popleft()
-                    for part in parts:
-                        part.result()
-                    raise_undecodable(self.beton, rows, status)
-                    yield rows, torch.from_numpy(out).permute(0, 3, 1, 2)
+                for batch in _ahead(len(batches), lambda step: self._begin(pool, batches[step])):
+                    batch.wait(self.beton)
+                    yield batch.rows, torch.from_numpy(batch.out).permute(0, 3, 1, 2)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> Any:
+    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
         out = np.empty((len(rows), self.crop, self.crop, 3), np.uint8)
-        status = np.full(len(rows), 255, np.uint8)
+        status = np.full(len(rows), NOT_DECODABLE, np.uint8)
         storage = self.beton.storage()
-        chunk = -(-len(rows) // self.num_threads)
 
-        def fill(first: int) -> None:
+        def fill(first: int, end: int) -> None:
             samples.load_center_crops(
-                *storage, rows[first : first + chunk], self.resize, self.interpolation, out, first,
-                status,
-            )  # fmt: skip
+                *storage, rows[first:end], self.resize, self.interpolation, out, first, status
+            )
 
-        parts = [pool.submit(fill, first) for first in range(0, len(rows), chunk)]
-        return rows, out, status, parts
+        parts = _in_parts(pool, self.num_threads, len(rows), fill)
+        return _Batch((), rows, out, status, parts)

@@ -13,7 +13,6 @@ from rela.errors import DataError
 from rela.projection import Projection
 from rela.representations import ROWS_PER_PART, open_matrix, write_matrix
 
-TARGETS_FILE = "targets.h5"
 _DTYPE = "float16"
 
 

@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.artifact import Artifact, open_artifact, publish, staging
 from pipeline.fingerprint import fingerprint, ordered_digest
@@ -19,25 +19,14 @@ from rela.beton_writer import WriteResult, write_beton
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError
 from rela.image_folder import ImageFolder, Sample, scan
+from rela.options import check_options
 from stages.progress import progress_bar
+from stages.settings import ConvertSettings
+from stages.tables import human_bytes
 from stages.workspace import Workspace, check_name, slug
 
 STAGE_VERSION = 1
 _LISTED_BAD_IMAGES = 50
-
-
-@dataclass(frozen=True)
-class ConvertSettings:
-    """Everything that decides what a data set holds.
-
-    `val_fraction` cuts a validation split where the folder brings none; `seed` decides which images
-    go there, and which become JPEG under `proportion`.
-    """
-
-    encoding: Encoding = field(default_factory=Encoding)
-    val_fraction: float = 0.0
-    seed: int = 0
-    on_bad_image: Literal["stop", "skip"] = "stop"
 
 
 @dataclass(frozen=True)
@@ -63,6 +52,7 @@ def convert(
     every bad image; nothing is written then, unless settings say to skip them.
     """
     start = time.perf_counter()
+    check_options(settings)
     folder = scan(source, settings.val_fraction, settings.seed)
     name = check_name(name or slug(source.resolve().name), "data set")
     destination = workspace.datasets_dir / name
@@ -76,12 +66,19 @@ def convert(
             "choose another --name, or remove that folder first"
         )
     workers = num_workers or len(os.sched_getaffinity(0))
+    encoding = Encoding(
+        settings.write_mode,
+        settings.jpeg_quality,
+        settings.jpeg_share,
+        settings.max_side,
+        settings.alpha_on_white,
+    )
     with staging(destination) as directory:
         results: dict[str, WriteResult] = {}
         for split, samples in folder.splits.items():
             with progress_bar(len(samples), f"convert {split}", "img") as bar:
                 results[split] = write_beton(
-                    directory / f"{split}.beton", folder.root, samples, settings.encoding, workers,
+                    directory / f"{split}.beton", folder.root, samples, encoding, workers,
                     settings.seed, bar.update,
                 )  # fmt: skip
         bad = [entry for result in results.values() for entry in result.bad_images]
@@ -99,6 +96,23 @@ def convert(
         manifest = _manifest(folder, settings, results, bad, seconds)
         artifact = publish(directory, destination, manifest)
     return ConvertResult(artifact, False, seconds)
+
+
+def format_result(result: ConvertResult) -> str:
+    """Counts and sizes of every split, and where the data set is."""
+    artifact, content = result.artifact, result.artifact.manifest.content
+    lines = []
+    for split, c in content["splits"].items():
+        size = human_bytes((artifact.path / f"{split}.beton").stat().st_size)
+        stored = f"{c['num_raw']:,} raw, {c['num_jpeg']:,} JPEG"
+        lines.append(f"{split}: {c['num_images']:,} images ({stored}), {size}")
+    classes = f"{len(content['class_names'])} classes" if content["labelled"] else "no labels"
+    if result.cached:
+        how = f"is there already, unchanged: {artifact.path}"
+    else:
+        rate = sum(c["num_images"] for c in content["splits"].values()) / result.seconds
+        how = f"is at {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
+    return "\n".join([*lines, f"data set {artifact.name} ({classes}) {how}"])
 
 
 def read_index(dataset: Artifact, split: str) -> list[dict[str, str]]:
@@ -143,7 +157,7 @@ def _manifest(
     return Manifest(
         kind="dataset",
         fingerprint=fingerprint(meaning),
-        parameters=_parameters(settings),
+        parameters=asdict(settings),
         content={
             "class_names": folder.class_names,
             "labelled": folder.labelled,
@@ -176,10 +190,6 @@ def _split_content(result: WriteResult) -> dict[str, Any]:
     }
 
 
-def _parameters(settings: ConvertSettings) -> dict[str, Any]:
-    return asdict(settings)
-
-
 def _index_csv(result: WriteResult) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -206,7 +216,7 @@ def _sources_digest(folder: ImageFolder, digests: dict[str, dict[str, str]]) -> 
 def _same_source(existing: Artifact, folder: ImageFolder, settings: ConvertSettings) -> bool:
     """Whether converting `folder` would give `existing` again; reads every source file once."""
     content = existing.manifest.content
-    if existing.manifest.parameters != _parameters(settings):
+    if existing.manifest.parameters != asdict(settings):
         return False
     if content["class_names"] != folder.class_names or set(content["splits"]) != set(folder.splits):
         return False

@@ -13,11 +13,13 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from rela.errors import UnavailableError
-from stages.convert import ConvertSettings, convert
+from stages.convert import convert
 from stages.embed import embed, prior_request
 from stages.evaluate import evaluate_run
+from stages.run_files import COST_FILE, read_json
+from stages.settings import ConvertSettings, TrainSettings
 from stages.tables import format_table
-from stages.train import COST_FILE, TrainSettings, read_json, train
+from stages.train import train
 from stages.workspace import Workspace
 
 BUDGETS_EPOCHS = (2, 5)

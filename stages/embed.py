@@ -14,10 +14,12 @@ from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
 from pipeline.parts import PartStore
 from rela.errors import ChoiceError, DataError
+from rela.options import check_options
 from rela.priors import PriorIdentity, PriorRequest
 from stages.convert import beton_path, images_sha256, read_index
 from stages.prior_records import KnownPrior, identify
 from stages.progress import progress_bar
+from stages.settings import EmbedSettings
 from stages.workspace import Workspace, slug
 
 if TYPE_CHECKING:
@@ -26,23 +28,8 @@ if TYPE_CHECKING:
 
 STAGE_VERSION = 1
 REPRESENTATIONS_FILE = "representations.h5"
-DEFAULT_IMAGE_SIZE = 224
+_LARGEST_DEFAULT_SIZE = 224
 _NAMED_IMAGES = 5
-
-
-@dataclass(frozen=True)
-class EmbedSettings:
-    """How to compute; only `dtype` is part of what the result means.
-
-    `shard` of `num_shards` takes every num_shards-th part; whoever finds all parts there seals.
-    """
-
-    dtype: str = "float16"
-    batch_size: int = 128
-    device: str = "auto"
-    num_threads: int | None = None
-    shard: int = 0
-    num_shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,15 +48,19 @@ def embed(
     request: PriorRequest,
     settings: EmbedSettings | None = None,
     split: str = "train",
+    shard: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
 ) -> EmbedResult:
     """Represent every image of one split by the prior, or find that it was done before.
+
+    `shard` (i, n) takes every n-th part from i on; whoever finds all parts there seals.
 
     An interrupted call leaves finished parts, and the next one goes on from them. Raises DataError
     naming the images for which the prior gives NaN or Inf.
     """
     start = time.perf_counter()
     settings = settings or EmbedSettings()
+    check_options(settings)
     images = images_sha256(dataset, split)
     prior = identify(workspace, request)
     key = _fingerprint(images, prior.identity, settings.dtype)
@@ -83,8 +74,8 @@ def embed(
     store = PartStore(
         workspace.representations_dir / f".parts-{key[:32]}", -(-num_images // ROWS_PER_PART)
     )
-    todo = store.missing(settings.shard, settings.num_shards)
-    mine = len(range(settings.shard, store.num_parts, settings.num_shards))
+    todo = store.missing(*shard)
+    mine = len(range(shard[0], store.num_parts, shard[1]))
     if len(todo) < mine:
         say(f"going on after {mine - len(todo)} of {mine} parts")
     num_embedded = _embed_parts(dataset, split, prior, store, todo, settings)
@@ -96,6 +87,12 @@ def embed(
     return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)
 
 
+def default_image_size(dataset: Artifact) -> int:
+    """The data set's median shorter side in pixels, at most 224."""
+    side = dataset.manifest.content["splits"]["train"]["median_shorter_side_pixels"]
+    return min(int(side), _LARGEST_DEFAULT_SIZE)
+
+
 def prior_request(
     dataset: Artifact,
     name: str,
@@ -104,8 +101,7 @@ def prior_request(
     image_size: int | None = None,
 ) -> PriorRequest:
     """A request for `name`; a prior without an input size of its own takes the data set's."""
-    side = dataset.manifest.content["splits"]["train"]["median_shorter_side_pixels"]
-    return PriorRequest(name, weights, seed, image_size or min(side, DEFAULT_IMAGE_SIZE))
+    return PriorRequest(name, weights, seed, image_size or default_image_size(dataset))
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
@@ -116,6 +112,22 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise ChoiceError(f"--shard {text!r}: expected I/N with I from 0 to N - 1, such as 0/4")
     return int(index), int(count)
+
+
+def format_result(result: EmbedResult) -> str:
+    """What was made, or found, and where."""
+    artifact = result.artifact
+    if artifact is None:
+        return f"this shard is done ({result.num_embedded:,} images); other shards still work"
+    content = artifact.manifest.content
+    rows, width = content["shape"]
+    what = (
+        f"{rows:,} × {width} representations of data set {content['dataset']} ({content['split']})"
+    )
+    if result.cached:
+        return f"{what} are there already: {artifact.path}"
+    rate = result.num_embedded / result.seconds
+    return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 
 
 def prior_of(representations: Artifact) -> PriorIdentity:
@@ -171,7 +183,7 @@ def _embed_parts(
     beton = open_beton(beton_path(dataset, split))
     embedder = Embedder(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
-        settings.num_threads,
+        settings.threads,
     )  # fmt: skip
     rows = {part: part_rows(part, len(beton)) for part in todo}
     total = sum(len(r) for r in rows.values())

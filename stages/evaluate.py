@@ -14,7 +14,9 @@ from rela.errors import ChoiceError
 from rela.priors import PriorRequest
 from rela.probes.protocols import KNN_PROTOCOLS, LINEAR_PROTOCOLS
 from stages.convert import beton_path
-from stages.embed import REPRESENTATIONS_FILE, EmbedSettings, embed, prior_of
+from stages.embed import REPRESENTATIONS_FILE, embed, prior_of
+from stages.settings import EmbedSettings
+from stages.tables import format_table
 from stages.workspace import Workspace
 
 STAGE_VERSION = 1
@@ -58,17 +60,21 @@ def evaluate_prior(
     return _evaluate(workspace, dataset, request, None, seed, settings, say)
 
 
-def table_rows(evaluation: Evaluation) -> list[list[Any]]:
-    """Protocol, top-1 and top-5 in percent, and how it was measured."""
+def format_result(evaluation: Evaluation) -> str:
+    """A table: protocol, top-1 and top-5 in percent, and how it was measured."""
     described = {p.name: p.describe() for p in (*KNN_PROTOCOLS, *LINEAR_PROTOCOLS)}
 
     def percent(value: float | None) -> str | None:
         return None if value is None else f"{100 * value:.2f}"
 
-    return [
+    results = evaluation.results
+    rows = [
         [name, percent(found["top1"]), percent(found.get("top5")), described[name]]
-        for name, found in evaluation.results["accuracies"].items()
+        for name, found in results["accuracies"].items()
     ]
+    table = format_table(["protocol", "top-1 %", "top-5 %", "how"], rows)
+    title = f"{results['evaluated']} on data set {results['dataset']}"
+    return f"{title}\n{table}\nwritten to {evaluation.path}"
 
 
 def _evaluate(
@@ -86,7 +92,7 @@ def _evaluate(
     start = time.perf_counter()
     representations = {}
     for split in ("train", "val"):
-        result = embed(workspace, dataset, request, settings, split, say)
+        result = embed(workspace, dataset, request, settings, split, say=say)
         assert result.artifact is not None, "an evaluation is never sharded"
         representations[split] = result.artifact
     identity = prior_of(representations["train"])

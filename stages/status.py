@@ -6,8 +6,8 @@ from typing import Any
 
 from pipeline.artifact import find_artifacts
 from stages.evaluate import EVALUATION_FILE
+from stages.run_files import COST_FILE, METRICS_FILE, read_config, read_json
 from stages.tables import format_table, human_bytes
-from stages.train import COST_FILE, METRICS_FILE, read_config, read_json
 from stages.workspace import Workspace
 
 
@@ -20,11 +20,6 @@ class Status:
     representations: list[dict[str, Any]]
     runs: list[dict[str, Any]]
     resumable: list[dict[str, Any]]
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing has been made here yet."""
-        return not (self.datasets or self.representations or self.runs or self.resumable)
 
 
 def status(workspace: Workspace) -> Status:
@@ -63,6 +58,8 @@ def status(workspace: Workspace) -> Status:
 
 def format_status(found: Status) -> str:
     """Tables for people."""
+    if not (found.datasets or found.representations or found.runs or found.resumable):
+        return f"nothing in {found.workspace} yet; begin with `rela convert path/to/images`"
 
     def percent(value: float | None) -> str | None:
         return None if value is None else f"{100 * value:.1f} %"

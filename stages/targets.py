@@ -2,19 +2,17 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
-from rela.projection import EIGENVALUE_FLOOR, fit_projection
-from rela.representations import open_matrix
-from rela.targets import TARGETS_FILE, write_targets
+from rela.projection import EIGENVALUE_FLOOR, Projection, fit_projection
 from stages.embed import REPRESENTATIONS_FILE
 from stages.workspace import Workspace
 
 STAGE_VERSION = 1
-PROJECTION_FILE = "projection.safetensors"
+TARGETS_FILE, PROJECTION_FILE = "targets.h5", "projection.safetensors"
 
 
 def make_targets(
@@ -36,6 +34,9 @@ def make_targets(
     existing = open_artifact(destination)
     if existing is not None:
         return existing
+    from rela.representations import open_matrix
+    from rela.targets import write_targets
+
     start = time.perf_counter()
     matrix = open_matrix(representations.path / REPRESENTATIONS_FILE)
     projection = fit_projection(matrix.values, width)
@@ -66,7 +67,7 @@ def make_targets(
         return publish_or_adopt(directory, destination, manifest)
 
 
-def _save_projection(path: Any, projection: Any) -> None:
+def _save_projection(path: Path, projection: Projection) -> None:
     from safetensors.numpy import save_file
 
     save_file(

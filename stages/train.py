@@ -9,51 +9,29 @@ from typing import Any
 
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.atomic import write_atomic
-from pipeline.errors import CorruptArtifactError
 from pipeline.fingerprint import file_sha256, fingerprint
 from pipeline.manifest import Manifest, provenance
 from rela.errors import ChoiceError, DataError
+from rela.options import check_options
 from rela.preprocessing import SMALL_IMAGE_SIDE
 from rela.priors import PriorRequest
 from stages.convert import beton_path, images_sha256
-from stages.embed import DEFAULT_IMAGE_SIZE, EmbedSettings, embed, prior_of, prior_request
+from stages.embed import default_image_size, embed, prior_of, prior_request
 from stages.prior_records import identify
-from stages.targets import make_targets
+from stages.run_files import (
+    CONFIG_FILE,
+    COST_FILE,
+    DIGESTED_FILES,
+    cost_of,
+    loading_snippet,
+    read_config,
+)
+from stages.settings import TrainSettings
+from stages.targets import TARGETS_FILE, make_targets
 from stages.workspace import Workspace, check_name
 
 STAGE_VERSION = 1
-CONFIG_FILE, METRICS_FILE, COST_FILE = "config.json", "metrics.jsonl", "cost.json"
-_RUN_FILES = ("backbone.safetensors", "backbone.json", CONFIG_FILE, METRICS_FILE, COST_FILE)
 NO_PRIOR, RANDOM_PRIOR = "none", "random"
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """Everything that decides the trained weights, and where to compute.
-
-    - `prior`: None (the data set's only representations), "none", "random", or a prior's name;
-    - `model`, `image_size`: None follows the data set's image size;
-    - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
-    - `data_ratio`: the share of images that every epoch draws afresh;
-    - `head`: W of stage 1 "learned" or "fixed";
-    - `batch_size`: images per optimizer step over all devices, divided by `accumulate` micro-batches.
-    """
-
-    method: str = "byol"
-    model: str | None = None
-    prior: str | None = None
-    image_size: int | None = None
-    handover: float | None = None
-    head: str = "learned"
-    data_ratio: float = 1.0
-    epochs: int = 100
-    batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 0.01
-    accumulate: int = 1
-    seed: int = 0
-    precision: str = "auto"
-    devices: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -62,6 +40,14 @@ class TrainResult:
 
     artifact: Artifact
     cached: bool
+
+
+def format_result(result: TrainResult) -> str:
+    """Where the run is, and how to load what it trained."""
+    run = result.artifact
+    if result.cached:
+        return f"run {run.name} with these settings is finished already: {run.path}"
+    return f"run {run.name} is finished: {run.path}\n{loading_snippet(run)}"
 
 
 def train(
@@ -134,60 +120,15 @@ def resume(
 
 def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSettings:
     """Fill in what follows the data set: input size and model variant. Checks every range."""
-    if not 0 < settings.data_ratio <= 1:
-        raise ChoiceError(f"--data-ratio {settings.data_ratio:g}: expected more than 0, at most 1")
-    if settings.handover is not None and not 0 <= settings.handover <= 1:
-        raise ChoiceError(f"--handover {settings.handover:g}: expected a fraction from 0 to 1")
+    check_options(settings)
     if settings.batch_size % settings.accumulate:
         raise ChoiceError(
-            f"--batch-size {settings.batch_size} is not divisible by --accumulate {settings.accumulate}"
+            f"--batch-size {settings.batch_size} is not divisible by --accumulate "
+            f"{settings.accumulate}"
         )
-    side = dataset.manifest.content["splits"]["train"]["median_shorter_side_pixels"]
-    image_size = settings.image_size or min(side, DEFAULT_IMAGE_SIZE)
+    image_size = settings.image_size or default_image_size(dataset)
     model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
     return replace(settings, image_size=image_size, model=model)
-
-
-def loading_snippet(run: Artifact) -> str:
-    """Lines of Python that load the trained backbone with torchvision alone."""
-    model, path = run.manifest.parameters["model"], run.path / "backbone.safetensors"
-    if model.endswith("_small"):
-        return (
-            "load it with:\n"
-            "  from rela.backbones import build_backbone\n"
-            "  from safetensors.torch import load_file\n"
-            f"  model = build_backbone({model!r}, {run.manifest.parameters['image_size']})\n"
-            f"  model.load_state_dict(load_file({str(path)!r}))"
-        )
-    return (
-        "load it with:\n"
-        "  import torchvision\n"
-        "  from safetensors.torch import load_file\n"
-        f"  model = torchvision.models.get_model({model!r}, weights=None)\n"
-        f"  model.load_state_dict(load_file({str(path)!r}), strict=False)  # all but the classifier"
-    )
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """A run's `config.json`; raises CorruptArtifactError if it is damaged."""
-    try:
-        config: dict[str, Any] = json.loads((directory / CONFIG_FILE).read_bytes())
-        return {
-            key: config[key] for key in ("fingerprint", "dataset", "settings", "representations")
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptArtifactError(
-            f"{directory / CONFIG_FILE} is damaged; remove {directory} and train again"
-        ) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty if there is none or it is damaged."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _representations(
@@ -228,7 +169,7 @@ def _representations(
             return artifact
     if embed_first:
         say(f"embedding data set {dataset.name} with prior {request.name}")
-        return embed(workspace, dataset, request, EmbedSettings(), say=say).artifact
+        return embed(workspace, dataset, request, say=say).artifact
     raise ChoiceError(
         f"prior {settings.prior} has not been embedded for data set {dataset.name}; run `rela embed "
         f"{dataset.name} --prior {settings.prior}` first, or add --embed"
@@ -292,7 +233,7 @@ def _run(
     start = time.perf_counter()
     from rela.backbones import build_backbone, feature_dim
     from rela.beton import open_beton
-    from rela.targets import TARGETS_FILE, open_targets
+    from rela.targets import open_targets
     from rela.training import TrainingPlan, run_training
 
     settings = TrainSettings(**config["settings"])
@@ -327,7 +268,7 @@ def _run(
     )
     num_classes = len(dataset.manifest.content["class_names"])
     outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, start, say)
-    costs = _cost(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
+    costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
     if outcome.is_global_zero:
         write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
     manifest = Manifest(
@@ -347,7 +288,7 @@ def _run(
             "final_loss": outcome.final_loss,
             "online_accuracy": outcome.online_accuracy,
         },
-        file_sha256={name: file_sha256(directory / name) for name in _RUN_FILES},
+        file_sha256={name: file_sha256(directory / name) for name in DIGESTED_FILES},
         provenance=provenance(sum(outcome.seconds.values())),
     )
     if outcome.is_global_zero:
@@ -362,28 +303,6 @@ def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:
             f"{targets.path} belongs to other images ({found[:12]}) than data set {dataset.name} "
             f"({expected[:12]}); embed this data set"
         )
-
-
-def _cost(
-    dataset: Artifact,
-    representations: Artifact | None,
-    targets: Artifact | None,
-    train_seconds: dict[str, float],
-    num_devices: int,
-) -> dict[str, Any]:
-    """Seconds of every phase, those of cached artifacts as they were measured when made."""
-    seconds = {"convert": dataset.manifest.provenance["seconds"]}
-    if representations is not None and targets is not None:
-        seconds["embed"] = representations.manifest.provenance["seconds"]
-        seconds["targets"] = targets.manifest.provenance["seconds"]
-    seconds |= {phase: round(value, 4) for phase, value in train_seconds.items()}
-    trained = ("stage1", "stage2", "data_wait")
-    return {
-        "seconds": seconds,
-        "total_seconds": round(sum(seconds.values()), 4),
-        "device_seconds": round(num_devices * sum(seconds.get(p, 0.0) for p in trained), 4),
-        "num_devices": num_devices,
-    }
 
 
 def _resolved(

@@ -56,7 +56,7 @@ def copied(path: Path, folder: Path) -> Path:
     return Path(shutil.copyfile(path, folder / "copy.beton"))
 
 
-def assert_refused(path: Path, match: str = "") -> None:
+def assert_refused(path: Path, match: str | None = None) -> None:
     with pytest.raises(DataError, match=match) as caught:
         open_beton(path)
     assert str(path) in str(caught.value)
@@ -273,12 +273,15 @@ def test_a_damaged_jpeg_stops_the_center_crops_at_its_row(jpg, tmp_path, row, ho
         int(r): image for rows, batch in crops(jpg) for r, image in zip(rows, batch, strict=True)
     }
     seen = []
-    with pytest.raises(DataError, match=rf"copy\.beton: the stored image {row} ") as caught:
+
+    def read():
         for rows, batch in crops(path, num_threads=2):
             for r, image in zip(rows, batch, strict=True):
                 assert image.equal(good[int(r)])
                 seen.append(int(r))
-    assert "convert the images again" in str(caught.value)
+
+    with pytest.raises(DataError, match=rf"copy\.beton: the stored image {row} "):
+        read()
     assert seen == list(range(row // 4 * 4))
 
 

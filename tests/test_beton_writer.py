@@ -81,6 +81,16 @@ def pngs(tmp_path_factory):
     return root, save(root, pixels), list(pixels.values())
 
 
+def workers() -> list[psutil.Process]:
+    pids = {child.pid for child in multiprocessing.active_children()}
+    return [child for child in psutil.Process().children() if child.pid in pids]
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert alive == []
+
+
 # What stock FFCV reads
 
 
@@ -122,7 +132,7 @@ for name in ("raw", "jpg"):
             "index": [IntDecoder(), ToTensor()],
         },
     )
-    batches = [[np.array(value) for value in batch] for batch in loader]
+    batches = [[value.clone().numpy() for value in batch] for batch in loader]
     for key, values in zip(("image", "label", "index"), zip(*batches)):
         out[f"{name}_{key}"] = np.concatenate(values)
 np.savez(f"{sys.argv[1]}/found.npz", **out)
@@ -138,7 +148,8 @@ def test_stock_loader_gives_the_pixels_of_pil(tmp_path):
     found = np.load(tmp_path / "found.npz")
     expected = np.stack([np.asarray(Image.open(tmp_path / name)) for name in images])
     np.testing.assert_array_equal(found["raw_image"], expected)
-    assert np.abs(found["jpg_image"].astype(int) - expected).max() <= 2  # another JPEG decoder
+    difference = np.abs(found["jpg_image"].astype(int) - expected)  # two decoders of one JPEG
+    assert difference.max() <= 6 and difference.mean() < 1.5
     for name in ("raw", "jpg"):
         assert found[f"{name}_label"].ravel().tolist() == [sample.label for sample in samples]
         assert found[f"{name}_index"].ravel().tolist() == list(range(12))
@@ -298,7 +309,19 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(pngs, tmp_path):
 
     with pytest.raises(DataError, match="a worker process died"):
         write_beton(tmp_path / "b", root, samples * 50, RAW, 2, on_progress=kill_workers)
-    assert multiprocessing.active_children() == []
+    assert_gone(workers())
+
+
+@pytest.mark.timeout(60)
+def test_an_error_while_writing_leaves_no_worker(pngs, tmp_path):
+    root, samples, _ = pngs
+
+    def stop(count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_beton(tmp_path / "b", root, samples * 50, RAW, 2, on_progress=stop)
+    assert_gone(workers())
 
 
 @pytest.mark.timeout(60)
@@ -325,8 +348,7 @@ def test_workers_die_with_a_killed_parent(pngs, tmp_path):
     assert len(family) >= 2
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    assert alive == []
+    assert_gone(family)
 
 
 def test_a_disk_that_fills_up_is_an_error(pngs, tmp_path):

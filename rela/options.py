@@ -1,0 +1,63 @@
+"""Settings that describe themselves: a dataclass field with its help, choices and range.
+
+The command line makes its options from them and libraries get the same checks, so a default is
+written once.
+"""
+
+from dataclasses import field, fields
+from typing import Any
+
+from rela.errors import ChoiceError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    kind: type | None = None,
+    shown: str | None = None,
+) -> Any:
+    """A dataclass field; `kind` is its type where the default is None, `shown` that default in words."""
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "kind": kind or type(default),
+        "shown": shown,
+    }
+    return field(default=default, metadata=metadata)
+
+
+def flag_name(name: str) -> str:
+    """`batch_size` → `--batch-size`."""
+    return "--" + name.replace("_", "-")
+
+
+def check_options(settings: Any) -> None:
+    """Raise ChoiceError, naming the option and what it accepts, for a value out of range."""
+    for described in fields(settings):
+        value, rules = getattr(settings, described.name), described.metadata
+        if value is None or not rules:
+            continue
+        wrong = (
+            (rules["choices"] and value not in rules["choices"])
+            or (rules["minimum"] is not None and value < rules["minimum"])
+            or (rules["maximum"] is not None and value > rules["maximum"])
+            or (rules["above"] is not None and value <= rules["above"])
+        )
+        if wrong:
+            raise ChoiceError(f"{flag_name(described.name)} {value}: expected {_accepted(rules)}")
+
+
+def _accepted(rules: Any) -> str:
+    if rules["choices"]:
+        return "one of " + ", ".join(rules["choices"])
+    limits = (("minimum", "at least"), ("above", "more than"), ("maximum", "at most"))
+    words = (f"{word} {rules[key]:g}" for key, word in limits if rules[key] is not None)
+    return "a number of " + " and ".join(words)

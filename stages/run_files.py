@@ -1,0 +1,75 @@
+"""What lies in a run's directory, by name, and how to read it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Artifact
+from pipeline.errors import CorruptArtifactError
+from rela.priors.run_prior import BACKBONE_FILE, IDENTITY_FILE
+
+CONFIG_FILE, METRICS_FILE, COST_FILE = "config.json", "metrics.jsonl", "cost.json"
+DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
+_CONFIG_KEYS = ("fingerprint", "dataset", "settings", "representations")
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """A run's `config.json`; raises CorruptArtifactError if it is damaged."""
+    config = read_json(directory / CONFIG_FILE)
+    if any(key not in config for key in _CONFIG_KEYS):
+        raise CorruptArtifactError(
+            f"{directory / CONFIG_FILE} is damaged; remove {directory} and train again"
+        )
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty if there is none or it is damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def cost_of(
+    dataset: Artifact,
+    representations: Artifact | None,
+    targets: Artifact | None,
+    train_seconds: dict[str, float],
+    num_devices: int,
+) -> dict[str, Any]:
+    """The whole ledger of a run; artifacts that were there count as they did when they were made."""
+    seconds = {"convert": dataset.manifest.provenance["seconds"]}
+    if representations is not None and targets is not None:
+        seconds["embed"] = representations.manifest.provenance["seconds"]
+        seconds["targets"] = targets.manifest.provenance["seconds"]
+    seconds |= {phase: round(value, 4) for phase, value in train_seconds.items()}
+    on_device = sum(seconds.get(phase, 0.0) for phase in ("stage1", "stage2", "data_wait"))
+    return {
+        "seconds": seconds,
+        "total_seconds": round(sum(seconds.values()), 4),
+        "device_seconds": round(num_devices * on_device, 4),
+        "num_devices": num_devices,
+    }
+
+
+def loading_snippet(run: Artifact) -> str:
+    """Lines of Python that load the trained backbone."""
+    model, path = run.manifest.parameters["model"], str(run.path / BACKBONE_FILE)
+    size = run.manifest.parameters["image_size"]
+    if model.endswith("_small"):
+        lines = [
+            "from rela.backbones import build_backbone",
+            "from safetensors.torch import load_file",
+            f"model = build_backbone({model!r}, {size})",
+            f"model.load_state_dict(load_file({path!r}))",
+        ]
+    else:
+        lines = [
+            "import torchvision",
+            "from safetensors.torch import load_file",
+            f"model = torchvision.models.get_model({model!r}, weights=None)",
+            f"model.load_state_dict(load_file({path!r}), strict=False)  # all but the classifier",
+        ]
+    return "\n".join(["load it with:", *("  " + line for line in lines)])
