@@ -102,6 +102,8 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
     complete = Manifest(**{**manifest.__dict__, "file_sha256": digests})
     complete.write(directory)
     try:
+        if destination.exists():  # a rename would silently replace an empty directory
+            raise FileExistsError(errno.EEXIST, "already there", str(destination))
         os.rename(directory, destination)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):

@@ -13,12 +13,25 @@ def canonical_json(value: Any) -> bytes:
     """The one JSON text of `value`: sorted keys, no spaces, UTF-8, no NaN or Infinity.
 
     Two values with equal content have equal bytes on every machine and Python version.
-    Raises TypeError for what JSON cannot hold and ValueError for NaN and Infinity.
+    Raises TypeError for what JSON cannot hold, keys that are no strings included (they would come
+    back as strings, in another order), and ValueError for NaN and Infinity.
     """
+    _refuse_other_keys(value)
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
     return text.encode("ascii")
+
+
+def _refuse_other_keys(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"key {key!r} of canonical JSON is no string")
+            _refuse_other_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_other_keys(item)
 
 
 def fingerprint(value: Any) -> str:

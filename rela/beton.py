@@ -52,7 +52,7 @@ class Beton:
         return int(self.data.ctypes.data)
 
     def storage(self) -> tuple[Any, ...]:
-        """What the kernels of `rela.kernels.samples` take first."""
+        """What the kernels of `rela.kernels.samples` take first; the Beton must outlive the call."""
         return (
             np.uint64(self.address), self.pointers, self.sizes, self.modes, self.heights, self.widths,
         )  # fmt: skip
@@ -68,6 +68,8 @@ def open_beton(path: Path) -> Beton:
         data = np.memmap(path, np.uint8, "r")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run `rela convert` first") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a file of zero bytes
         raise DataError(f"{path} is empty, expected a beton; convert the images again") from error
 

@@ -174,7 +174,7 @@ def _encoded(
                 "(out of memory, or killed); nothing was written. Try again with fewer --workers"
             ) from error
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _encode_chunk(

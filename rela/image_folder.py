@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rela.errors import DataError
+from rela.errors import DataError, UnavailableError
 
 _VAL_NAMES = ("val", "valid", "validation", "test")
 _IMAGE_SUFFIXES = frozenset(
@@ -145,8 +145,10 @@ def _split_roots(root: Path) -> dict[str, Path]:
     for name in _VAL_NAMES:
         if (root / name).is_dir():
             return {"train": train, "val": root / name}
-    others = [p for p in sorted(root.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-    return {"train": train} if others == [train] else {"train": root}
+    beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p != train]
+    if any(_walk(root, p, []) for p in beside if not p.name.startswith(".")):
+        return {"train": root}  # a class that happens to be called train
+    return {"train": train}
 
 
 def _list_split(source: Path, split_root: Path) -> _Listing:
@@ -159,7 +161,7 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
         if entry.name.startswith("."):
             continue
         relative = os.path.relpath(entry.path, source)
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # noqa: PTH112 (a link to itself is no folder)
             images = _walk(source, Path(entry.path), stray)
             if images:
                 classes[entry.name] = images
@@ -177,13 +179,12 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
 def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
     """Image paths below `folder`, sorted. Linked folders are followed once, loops are not."""
     images: list[str] = []
-    seen = set()
-    for parent, directories, files in os.walk(folder, followlinks=True):
-        identity = os.stat(parent)
-        if (identity.st_dev, identity.st_ino) in seen:
+    seen = {_identity(parent) for parent in folder.absolute().parents}  # a link up is a loop too
+    for parent, directories, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        if _identity(parent) in seen:
             directories.clear()
             continue
-        seen.add((identity.st_dev, identity.st_ino))
+        seen.add(_identity(parent))
         directories[:] = sorted(d for d in directories if not d.startswith("."))
         for name in files:
             if name.startswith("."):
@@ -191,6 +192,15 @@ def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
             relative = os.path.relpath(os.path.join(parent, name), source)  # noqa: PTH118
             (images if _is_image_name(name) else stray).append(relative)
     return sorted(images)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _refuse(error: OSError) -> None:
+    raise UnavailableError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _is_image_name(name: str) -> bool:

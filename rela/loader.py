@@ -22,7 +22,7 @@ from rela.beton import Beton, raise_undecodable
 from rela.errors import ChoiceError, DataError
 from rela.kernels import samples
 from rela.kernels.decode import NOT_DECODABLE
-from rela.order import epoch_order
+from rela.order import epoch_order, num_chosen
 from rela.views import View, specification
 
 _PREFETCH_BATCHES = 3
@@ -90,7 +90,7 @@ class ViewLoader:
         self.rank, self.world_size = 0, 1
         self.epoch = 0
         self.wait_seconds = 0.0  # how long the consumer waited for batches
-        chosen = int(data_ratio * len(beton))
+        chosen = num_chosen(len(beton), data_ratio)
         self._num_batches = chosen // batch_size
         if self._num_batches == 0:
             raise DataError(
@@ -125,7 +125,8 @@ class ViewLoader:
             self.targets = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        order = epoch_order(len(self.beton), self.seed, self.epoch, self.data_ratio)
+        epoch = self.epoch
+        order = epoch_order(len(self.beton), self.seed, epoch, self.data_ratio)
         batches = order[: self._num_batches * self.batch_size].reshape(self._num_batches, -1)
         share = self.batch_size // self.world_size
         slices = batches[:, self.rank * share : (self.rank + 1) * share]
@@ -133,10 +134,10 @@ class ViewLoader:
             try:
                 start = time.perf_counter()
                 for batch in _ahead(
-                    self._num_batches, lambda step: self._begin(pool, slices[step])
+                    self._num_batches, lambda step: self._begin(pool, slices[step], epoch)
                 ):
                     if batch.views != self.views:  # begun before the views changed
-                        batch = self._begin(pool, batch.rows)
+                        batch = self._begin(pool, batch.rows, epoch)
                     batch.wait(self.beton)
                     result = self._result(batch)
                     self.wait_seconds += time.perf_counter() - start
@@ -145,18 +146,26 @@ class ViewLoader:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
+    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64], epoch: int) -> _Batch:
         """Start filling one batch: one block per view, one after the other in `out`."""
         specs = specification(self.views)
         view_bytes = np.array([view.size * view.size * 3 for view in self.views], np.int64)
         offsets = np.concatenate([[0], np.cumsum(view_bytes * len(rows))[:-1]]).astype(np.int64)
         out = np.empty(int(view_bytes.sum()) * len(rows), np.uint8)
         status = np.full(len(rows), NOT_DECODABLE, np.uint8)
-        storage, seed, epoch = self.beton.storage(), np.uint64(self.seed), np.uint64(self.epoch)
+        storage, seed = self.beton.storage(), np.uint64(self.seed)
 
         def fill(first: int, end: int) -> None:
             samples.load_views(
-                *storage, rows[first:end], seed, epoch, specs, out, offsets, first, status
+                *storage,
+                rows[first:end],
+                seed,
+                np.uint64(epoch),
+                specs,
+                out,
+                offsets,
+                first,
+                status,
             )
 
         parts = _in_parts(pool, self.num_threads, len(rows), fill)
@@ -189,7 +198,7 @@ def _split_views(batch: _Batch) -> list[Tensor]:
 class CenterCropLoader:
     """Iterates over rows of a beton once, in order: uint8 [B, 3, S, S], for embedding and evaluation.
 
-    Resizing is Pillow's and the crop is torchvision's, bit for bit; see `rela.preprocessing`.
+    Resizing is Pillow's, horizontally first, and the crop is torchvision's; see `rela.preprocessing`.
     """
 
     def __init__(

@@ -141,8 +141,12 @@ def _representations(
     """The cached representations that the settings mean; None for training without a prior."""
     if settings.prior == NO_PRIOR:
         return None
-    cached = workspace.representations(images_sha256(dataset, "train"))
+    images = images_sha256(dataset, "train")
+    cached = workspace.representations(images)
     if settings.prior is None:
+        # what a run trained on these images makes of them is there to be evaluated, not learned from
+        own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
+        cached = [a for a in cached if a.manifest.content["run"] not in own]
         if len(cached) == 1:
             return cached[0]
         if not cached:

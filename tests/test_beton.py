@@ -8,6 +8,8 @@ DataError and their path; a damaged image inside is an error naming its row, nev
 import io
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -16,7 +18,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from rela import ffcv_bridge
+from rela import beton_format
 from rela.beton import open_beton
 from rela.beton_writer import write_beton
 from rela.encoding import Encoding
@@ -28,7 +30,6 @@ from rela.views import View
 
 NUM_IMAGES, HEIGHT, WIDTH = 10, 24, 32
 HEADER_BYTES = 24
-DATA_BYTES = NUM_IMAGES * HEIGHT * WIDTH * 3
 
 
 def write(path: Path, mode: str) -> Path:
@@ -78,10 +79,30 @@ def overwrite(path: Path, position: int, content: bytes) -> None:
 
 
 def field_position(number: int) -> int:
-    return HEADER_BYTES + number * ffcv_bridge.load().field_type.itemsize
+    return HEADER_BYTES + number * beton_format.FIELD.itemsize
 
 
 # Good files
+
+
+def test_the_layout_is_that_of_ffcv():
+    code = (
+        "import ffcv.types as t, ffcv.fields as f; from rela import beton_format as b\n"
+        "fields = [f.RGBImageField(), f.IntField(), f.IntField()]\n"
+        "ours, theirs = b.METADATA, t.get_metadata_type(fields)\n"
+        "assert (b.VERSION, b.HEADER) == (t.CURRENT_VERSION, t.HeaderType)\n"
+        "assert b.ALLOCATION == t.ALLOC_TABLE_TYPE\n"
+        "assert [b.FIELD.fields[n][1] for n in b.FIELD.names] == [\n"
+        "    t.FieldDescType.fields[n][1] for n in b.FIELD.names]\n"
+        "assert b.FIELD.itemsize == t.FieldDescType.itemsize\n"
+        "assert [ours[i] for i in range(3)] == [theirs[i] for i in range(3)]\n"
+        "assert [ours.fields[n][1] for n in ours.names] == [\n"
+        "    theirs.fields[n][1] for n in theirs.names]\n"
+        "assert ours.itemsize == theirs.itemsize\n"
+        "assert [t.TYPE_ID_HANDLER[i] for i in b.FIELD_TYPE_IDS.values()] == [\n"
+        "    type(field) for field in fields]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_open_beton_holds_what_was_written(raw):
@@ -187,7 +208,7 @@ def test_every_other_field_name_is_refused(raw, tmp_path):
                 assert_refused(path, "fields")
                 flip(path, position, bit)
     overwrite(path, field_position(2) + 1, b"covariate\0")
-    assert_refused(path, "covariate")
+    assert_refused(path, "other fields")
 
 
 def test_every_other_field_type_is_refused(raw, tmp_path):
@@ -200,14 +221,12 @@ def test_every_other_field_type_is_refused(raw, tmp_path):
 
 
 def test_changed_pointers_and_indices_are_refused(raw, tmp_path):
-    ffcv = ffcv_bridge.load()
-    kind = ffcv.metadata_type([ffcv.image_field(), ffcv.int_field(), ffcv.int_field()])
-    image_kind, image_offset = kind.fields[kind.names[0]][:2]
-    index_offset = kind.fields[kind.names[2]][1]
+    kind = beton_format.METADATA
+    image_offset, index_offset = kind.fields["image"][1], kind.fields["index"][1]
     path = copied(raw, tmp_path)
     for row in (0, 4, NUM_IMAGES - 1):
         start = field_position(3) + row * kind.itemsize
-        for offset in (image_offset + image_kind.fields["data_ptr"][1], index_offset):
+        for offset in (image_offset + beton_format.IMAGE.fields["data_ptr"][1], index_offset):
             for position in range(start + offset, start + offset + 8):
                 for bit in range(8):
                     flip(path, position, bit)
@@ -301,11 +320,9 @@ def test_a_damaged_jpeg_stops_the_training_loader(jpg, tmp_path, how):
 
 
 def test_a_raw_image_with_another_size_in_its_entry_is_found(raw, tmp_path):
-    ffcv = ffcv_bridge.load()
-    kind = ffcv.metadata_type([ffcv.image_field(), ffcv.int_field(), ffcv.int_field()])
-    offset = kind.fields[kind.names[0]][0].fields["height"][1]
+    offset = beton_format.METADATA.itemsize * 2 + beton_format.IMAGE.fields["height"][1]
     path = copied(raw, tmp_path)
-    overwrite(path, field_position(3) + 2 * kind.itemsize + offset, b"\xff\x00")
+    overwrite(path, field_position(3) + offset, b"\xff\x00")
     with pytest.raises(DataError, match="the stored image 2 has another size"):
         list(crops(path))
 
@@ -320,8 +337,8 @@ def test_no_changed_bit_lets_the_previous_image_shine_through(jpg):
         damaged = content.copy()
         damaged[rng.integers(len(content))] ^= np.uint8(1 << rng.integers(8))
         dark[:], light[:] = 0, 255
-        status = decode.decode(damaged, decode.MODE_JPEG, HEIGHT, WIDTH, dark)
-        assert decode.decode(damaged, decode.MODE_JPEG, HEIGHT, WIDTH, light) == status
+        status = decode.decode(damaged, beton_format.MODE_JPEG, HEIGHT, WIDTH, dark)
+        assert decode.decode(damaged, beton_format.MODE_JPEG, HEIGHT, WIDTH, light) == status
         if status == decode.OK:
             decoded += 1
             assert (dark == light).all()

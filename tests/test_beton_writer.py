@@ -8,6 +8,7 @@ hangs or holes when a worker is killed or the disk fills up, and no worker left 
 
 import filecmp
 import hashlib
+import importlib
 import io
 import multiprocessing
 import os
@@ -20,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 from conftest import picture
 from PIL import Image
 
-from rela import ffcv_bridge
+from rela.beton_format import PAGE_BYTES
 from rela.beton_writer import write_beton
-from rela.encoding import PAGE_BYTES, Encoding
+from rela.encoding import Encoding
 from rela.errors import DataError
 from rela.image_folder import Sample
 
@@ -42,11 +44,17 @@ def save(root: Path, images: dict[str, np.ndarray | Image.Image], **options) -> 
     return [Sample(name, number % 3) for number, name in enumerate(images)]
 
 
-def stock_reader(path: Path):
-    ffcv_bridge.load()  # so that the import of FFCV leaves torch's threads alone
-    from ffcv.reader import Reader
+def stock_ffcv(module: str):
+    """A module of FFCV; importing it sets torch's thread count, which is undone."""
+    threads = torch.get_num_threads()
+    try:
+        return importlib.import_module(f"ffcv.{module}")
+    finally:
+        torch.set_num_threads(threads)
 
-    return Reader(str(path))
+
+def stock_reader(path: Path):
+    return stock_ffcv("reader").Reader(str(path))
 
 
 def stored(path: Path) -> list[tuple[int, np.ndarray]]:
@@ -202,9 +210,7 @@ def test_auto_keeps_small_images_raw_and_large_ones_jpeg(tmp_path):
 
 
 def test_large_images_are_shrunk_as_ffcv_does_it(tmp_path):
-    ffcv_bridge.load()
-    from ffcv.fields.rgb_image import resizer
-
+    resizer = stock_ffcv("fields.rgb_image").resizer
     sizes = [(90, 60), (60, 90), (64, 64), (65, 3), (10, 20), (64, 40)]
     images = {f"{i}.png": picture(i, *size) for i, size in enumerate(sizes)}
     write_beton(tmp_path / "b", tmp_path, save(tmp_path, images), Encoding("raw", max_side=64), 1)

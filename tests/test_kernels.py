@@ -1,10 +1,11 @@
 """Compiled kernels.
 
-Covers: `resample` against Pillow, bit for bit; `load_center_crops` against torchvision's Resize and
-CenterCrop on PIL images, bit for bit; colour operations against `torchvision.transforms.v2` within one
-level, and the blur also against scipy; rendering a view from given parameters; draws against
-published splitmix64 numbers and the distributions of torchvision's RandomResizedCrop and
-ColorJitter; `jpeg_size` and `decode` against PIL.
+Covers: `resample` against Pillow's two passes, horizontal then vertical, bit for bit;
+`load_center_crops` against torchvision's Resize and CenterCrop on PIL images, bit for bit; colour
+operations against `torchvision.transforms.v2` within one level, and the blur also against scipy;
+rendering a view from given parameters; draws against published splitmix64 numbers and the
+distributions of torchvision's RandomResizedCrop and ColorJitter; `jpeg_size` and `decode` against
+PIL.
 """
 
 import io
@@ -22,6 +23,7 @@ from torchvision import transforms
 from torchvision.transforms.v2 import functional as v2
 
 from rela.beton import Beton
+from rela.beton_format import MODE_JPEG, MODE_RAW
 from rela.kernels import colour, decode, draws, resample, samples
 from rela.views import View
 
@@ -44,7 +46,7 @@ def in_memory(images: list[np.ndarray]) -> Beton:
         data=np.concatenate([image.ravel() for image in images]),
         pointers=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.uint64),
         sizes=sizes,
-        modes=np.full(len(images), decode.MODE_RAW, np.uint8),
+        modes=np.full(len(images), MODE_RAW, np.uint8),
         heights=np.array([image.shape[0] for image in images], np.uint16),
         widths=np.array([image.shape[1] for image in images], np.uint16),
         labels=np.zeros(len(images), np.int64),
@@ -62,8 +64,10 @@ def resized(image: np.ndarray, box: tuple, size: tuple, window: tuple, interpola
 
 
 def resized_by_pillow(image: np.ndarray, box: tuple, size: tuple, interpolation: int):
+    """Pillow's horizontal pass, then its vertical one; some versions may swap them in one call."""
     top, left, height, width = box
     cut = Image.fromarray(image).crop((left, top, left + width, top + height))
+    cut = cut.resize((size[1], height), PILLOW[interpolation])
     return np.asarray(cut.resize((size[1], size[0]), PILLOW[interpolation]))
 
 
@@ -89,10 +93,9 @@ def test_any_part_resized_to_any_size_is_pillows(interpolation, data, seed):
 @pytest.mark.parametrize("make", [picture, noise])
 def test_a_photo_resized_is_pillows(interpolation, size, make):
     image, box = make(3, 375, 500), (0, 0, 375, 500)
-    np.testing.assert_array_equal(
-        resized(image, box, size, (0, 0, *size), interpolation),
-        resized_by_pillow(image, box, size, interpolation),
-    )
+    expected = Image.fromarray(image).resize((size[1], size[0]), PILLOW[interpolation])
+    found = resized(image, box, size, (0, 0, *size), interpolation)
+    np.testing.assert_array_equal(found, np.asarray(expected))
 
 
 @INTERPOLATIONS
@@ -115,36 +118,41 @@ def test_a_window_is_cut_from_the_whole(interpolation):
         np.testing.assert_array_equal(window, whole[y : y + height, x : x + width])
 
 
-@INTERPOLATIONS
-@pytest.mark.parametrize(("resize", "crop"), [(32, 32), (36, 32), (37, 32), (36, 31), (20, 5)])
-def test_center_crops_are_torchvisions(interpolation, resize, crop):
-    sizes = [
-        (40, 60),
-        (60, 40),
-        (41, 57),
-        (57, 41),
-        (36, 36),
-        (36, 100),
-        (9, 200),
-        (200, 9),
-        (20, 23),
-    ]
+def assert_center_crops_are_torchvisions(sizes, resize, crop, interpolation):
     images = [noise(i, *size) for i, size in enumerate(sizes)]
+    mode = (transforms.InterpolationMode.BILINEAR, transforms.InterpolationMode.BICUBIC)
     theirs = transforms.Compose(
-        [
-            transforms.Resize(resize, transforms.InterpolationMode(("bilinear", "bicubic")[interpolation])),
-            transforms.CenterCrop(crop),
-        ]
-    )  # fmt: skip
+        [transforms.Resize(resize, mode[interpolation]), transforms.CenterCrop(crop)]
+    )
     rows = np.arange(len(images))[::-1].copy()
     out = np.empty((len(images), crop, crop, 3), np.uint8)
     status = np.full(len(images), 255, np.uint8)
-    samples.load_center_crops(
-        *in_memory(images).storage(), rows, resize, interpolation, out, 0, status
-    )
+    beton = in_memory(images)
+    samples.load_center_crops(*beton.storage(), rows, resize, interpolation, out, 0, status)
     assert (status == decode.OK).all()
     for row, found in zip(rows, out, strict=True):
         expected = np.asarray(theirs(Image.fromarray(images[row])))
+        np.testing.assert_array_equal(found, expected, f"image of size {sizes[row]}")
+
+
+@INTERPOLATIONS
+@pytest.mark.parametrize(("resize", "crop"), [(32, 32), (36, 32), (37, 32), (36, 31), (20, 5)])
+def test_center_crops_are_torchvisions(interpolation, resize, crop):
+    sizes = [(40, 60), (60, 40), (41, 57), (57, 41), (36, 36), (36, 100), (9, 200), (20, 23)]
+    assert_center_crops_are_torchvisions(sizes, resize, crop, interpolation)
+
+
+@INTERPOLATIONS
+def test_center_crops_of_tall_images_are_resized_horizontally_first(interpolation):
+    for height, width in ((100, 41), (300, 60)):
+        image = noise(height, height, width)
+        full = int(36 * height / width)
+        whole = resized_by_pillow(image, (0, 0, height, width), (full, 36), interpolation)
+        expected = np.asarray(v2.CenterCrop(32)(Image.fromarray(whole)))
+        top, left = round((full - 32) / 2), round((36 - 32) / 2)
+        found = resized(
+            image, (0, 0, height, width), (full, 36), (top, left, 32, 32), interpolation
+        )
         np.testing.assert_array_equal(found, expected)
 
 
@@ -458,7 +466,7 @@ def test_any_bytes_have_a_size_or_none(content, with_marker):
 def test_decoded_pixels_are_pils_but_for_rounding(options):
     data = jpeg(picture(0, 45, 70), **options)
     out = np.zeros(45 * 70 * 3, np.uint8)
-    assert decode.decode(data, decode.MODE_JPEG, 45, 70, out) == decode.OK
+    assert decode.decode(data, MODE_JPEG, 45, 70, out) == decode.OK
     expected = np.asarray(Image.open(io.BytesIO(data.tobytes())).convert("RGB")).ravel()
     difference = np.abs(out.astype(int) - expected)
     assert difference.max() <= 8 and difference.mean() < 1.5
@@ -468,6 +476,6 @@ def test_another_size_than_expected_is_not_decoded():
     data = jpeg(picture(0, 45, 70))
     out = np.full(50 * 80 * 3, 9, np.uint8)
     for height, width in ((45, 69), (46, 70), (70, 45), (0, 0)):
-        assert decode.decode(data, decode.MODE_JPEG, height, width, out) == decode.WRONG_SIZE
-        assert decode.decode(data, decode.MODE_RAW, height, width, out) == decode.WRONG_SIZE
+        assert decode.decode(data, MODE_JPEG, height, width, out) == decode.WRONG_SIZE
+        assert decode.decode(data, MODE_RAW, height, width, out) == decode.WRONG_SIZE
     assert (out == 9).all()

@@ -10,6 +10,7 @@
 
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ from rela.preprocessing import preprocessing_for
 from rela.priors import Prior, PriorIdentity, PriorRequest, resolve
 from rela.priors.run_prior import BACKBONE_FILE, load_backbone, read_identity, write_identity
 from rela.weights import save_weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two images are too little to share, and threads that wait for each other are slow."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

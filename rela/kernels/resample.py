@@ -1,4 +1,9 @@
-"""Antialiased resizing: Pillow's algorithm, bit for bit, on the part of the image that is needed."""
+"""Antialiased resizing: Pillow's two passes, bit for bit, on the part of the image that is needed.
+
+Always horizontally first, as every Pillow did before version 13. That one begins vertically where an
+image is much higher than wide; rounding between the passes then differs by a few levels. A fixed order
+keeps results the same whatever Pillow is installed.
+"""
 
 import numpy as np
 

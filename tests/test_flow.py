@@ -1,0 +1,207 @@
+"""The whole job through the command line, on a tiny tree of real image files.
+
+Covers: convert → embed → train → eval → status with the documented options; that a second pass
+reruns nothing; baselines (no prior, random prior, an earlier run as prior); unlabelled folders;
+an interrupted run that is resumed; shards.
+"""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import main
+from pipeline.parts import PartStore
+
+TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
+
+
+@pytest.fixture
+def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """rela("embed", "--prior", ...) in an empty directory; fails the test unless exit is as said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+
+    def run(*arguments: object, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=True)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return run
+
+
+def read_json(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def test_three_commands_then_evaluation_and_a_second_pass_reruns_nothing(
+    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(module: str, name: str) -> None:
+        original = getattr(importlib.import_module(module), name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[name] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(sys.modules[module], name, counted)
+
+    count("stages.convert", "write_beton")
+    count("rela.embedding", "Embedder")
+    count("stages.targets", "fit_projection")
+    count("rela.training", "run_training")
+    count("rela.probes.linear", "linear_probe")
+
+    commands = (
+        ("convert", small_tree),
+        ("embed", "--prior", "random:shufflenet_v2_x0_5", "--image-size", 32),
+        ("train", "--epochs", 2, *TINY),
+        ("eval",),
+    )
+    for command in commands:
+        rela(*command)
+    first = dict(calls)
+    # one beton per split; train split for targets, then both splits for the evaluation
+    assert first == {
+        "write_beton": 2, "Embedder": 3, "fit_projection": 1, "run_training": 1, "linear_probe": 2
+    }  # fmt: skip
+    again = [rela(*command, "--json") for command in commands]
+    assert dict(calls) == first
+    assert all(read_json(result)["cached"] for result in again)
+
+    accuracies = read_json(again[-1])["results"]["accuracies"]
+    assert set(accuracies) == {"knn20", "knn200", "linear-reference", "linear-lightly"}
+    assert all(0 <= found["top1"] <= 1 for found in accuracies.values())
+    status = read_json(rela("status", "--json"))
+    assert [row["name"] for row in status["datasets"]] == ["images"]
+    assert [row["name"] for row in status["runs"]] == ["images-byol-1"]
+    assert status["resumable"] == []
+    assert "images-byol-1" in rela("status").stdout
+
+
+def test_the_ledger_of_a_run_counts_every_phase(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    rela("train", "--prior", "random", "--handover", 0.5, "--epochs", 2, *TINY)
+    cost = json.loads((tmp_path / "workspace/runs/images-byol-1/cost.json").read_text())
+    phases = {
+        "convert", "embed", "targets", "startup", "stage1", "stage2", "data_wait", "checkpoint",
+        "other",
+    }  # fmt: skip
+    assert set(cost["seconds"]) == phases
+    assert cost["total_seconds"] == pytest.approx(sum(cost["seconds"].values()), abs=1e-3)
+    assert all(seconds >= 0 for seconds in cost["seconds"].values())
+
+
+def test_a_run_is_a_prior_for_the_next_data_set(
+    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = make_tree({f"{c}/{i}.png": (20, 20) for c in "xy" for i in range(8)}, "other")
+    rela("convert", small_tree)
+    rela("convert", other)
+    rela("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
+    rela("embed", "other", "--prior", "teacher")
+    [path] = (tmp_path / "workspace/representations").glob("other-train-teacher-*/*.h5")
+    with h5py.File(path) as file:
+        assert file["representations"].shape == (16, 1024)
+        assert file.attrs["prior"] == "teacher"
+    rela("train", "other", "--epochs", 1, *TINY, "--name", "student")
+    manifest = json.loads((tmp_path / "workspace/runs/student/manifest.json").read_text())
+    assert manifest["content"]["prior"] == "teacher"
+
+
+def test_a_flat_folder_trains_without_labels(
+    rela: Callable[..., Result], make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
+    rela("train", "--prior", "random", "--epochs", 1, *TINY)
+    records = (tmp_path / "workspace/runs/flat-byol-1/metrics.jsonl").read_text().splitlines()
+    assert "online_accuracy" not in json.loads(records[-1])
+    assert "no labels" in rela("eval", exit_code=2).stderr
+
+
+def test_shards_by_hand_give_the_bytes_of_one_process(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rela.representations.ROWS_PER_PART", 4)
+    prior = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 4)
+    contents = []
+    for workspace, shards in (("one", ["0/1"]), ("three", ["2/3", "0/3", "1/3"])):
+        rela("--workspace", workspace, "convert", small_tree)
+        for shard in shards:
+            rela("--workspace", workspace, "embed", *prior, "--shard", shard)
+        [path] = (tmp_path / workspace / "representations").glob("*/representations.h5")
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rela.representations.ROWS_PER_PART", 4)
+    prior = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32)
+    rela("--workspace", "whole", "convert", small_tree)
+    rela("--workspace", "whole", "embed", *prior)
+    rela("--workspace", "killed", "convert", small_tree)
+    write = PartStore.write
+    written = []
+
+    def write_two_then_die(store: PartStore, part: int, content: bytes) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(part)
+        write(store, part, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PartStore, "write", write_two_then_die)
+        rela("--workspace", "killed", "embed", *prior, exit_code=130)
+    assert not list((tmp_path / "killed/representations").glob("*/representations.h5"))
+    resumed = rela("--workspace", "killed", "embed", *prior)
+    assert "going on after 2 of 6 parts" in resumed.stderr
+    [whole] = (tmp_path / "whole/representations").glob("*/representations.h5")
+    [again] = (tmp_path / "killed/representations").glob("*/representations.h5")
+    assert whole.read_bytes() == again.read_bytes()
+
+
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    command = [sys.executable, "-m", "cli", "train", "--prior", "none", "--epochs", "10", *TINY]
+    repository = Path(__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 2/"):
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    [row] = read_json(rela("status", "--json"))["resumable"]
+    assert row["command"] == "rela train --resume --name images-byol-1"
+    resumed = rela("train", "--resume")
+    assert "resuming after epoch" in resumed.stderr
+    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in records] == list(range(10))
+    losses = [json.loads(line)["loss"] for line in records]
+    assert np.isfinite(losses).all()
