@@ -148,7 +148,7 @@ def test_center_crops_of_tall_images_are_resized_horizontally_first(interpolatio
         image = noise(height, height, width)
         full = int(36 * height / width)
         whole = resized_by_pillow(image, (0, 0, height, width), (full, 36), interpolation)
-        expected = np.asarray(v2.CenterCrop(32)(Image.fromarray(whole)))
+        expected = np.asarray(transforms.CenterCrop(32)(Image.fromarray(whole)))
         top, left = round((full - 32) / 2), round((36 - 32) / 2)
         found = resized(
             image, (0, 0, height, width), (full, 36), (top, left, 32, 32), interpolation
