@@ -1,5 +1,6 @@
 """Model names → backbones: torchvision's classification models without their classifier."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,13 @@ def build_backbone(name: str, image_size: int = 224, seed: int | None = None) ->
     stride 2, and no max-pooling. Vision transformers are built for `image_size`. With `seed` the
     initial weights are a function of it alone and the global random state is left untouched.
     """
+    return assemble_backbone(name, image_size, seed)[0]
+
+
+def assemble_backbone(
+    name: str, image_size: int = 224, seed: int | None = None
+) -> tuple[nn.Module, list[str]]:
+    """`build_backbone`, with the names of the parameters that the removed classifier had."""
     parsed = parse_model_name(name)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
@@ -57,8 +65,7 @@ def build_backbone(name: str, image_size: int = 224, seed: int | None = None) ->
             model.conv1 = nn.Conv2d(3, old.out_channels, 3, stride=1, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
             model.maxpool = nn.Identity()
-    remove_classifier(model)
-    return model
+    return model, remove_classifier(model)
 
 
 def build_classifier(torchvision_name: str, image_size: int = 224) -> nn.Module:
@@ -91,23 +98,19 @@ def remove_classifier(model: nn.Module) -> list[str]:
 
 
 def feature_dim(backbone: nn.Module, image_size: int) -> int:
-    """D of the backbone's features [B, D], found by one forward of zeros.
+    """D of the backbone's features [B, D], found by a forward of shapes alone.
 
     Raises ChoiceError if images of this size are too small for the architecture.
     """
-    parameter = next(backbone.parameters())
-    probe = torch.zeros(2, 3, image_size, image_size, device=parameter.device)
-    training = backbone.training
+    shapes = copy.deepcopy(backbone).eval().to("meta")
     try:
         with torch.no_grad():
-            features: Tensor = backbone.eval()(probe)
+            features: Tensor = shapes(torch.zeros(2, 3, image_size, image_size, device="meta"))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ChoiceError(
             f"the model cannot take images of {image_size}×{image_size} pixels ({reason}); "
             "choose a larger --image-size or a small-image variant such as resnet18_small"
         ) from error
-    finally:
-        backbone.train(training)
     assert features.ndim == 2, f"features of shape {tuple(features.shape)}, expected [B, D]"
     return int(features.shape[1])

@@ -1,6 +1,7 @@
 """What a run tells while it trains: a line per epoch, `metrics.jsonl`, and the cost by phase."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,8 +27,13 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._objectives: list[Tensor] = []
         self._accuracies: list[Tensor] = []
         self._mark = self._epoch_start = 0.0
-        self._stage_before = 0
+        self._stage = 0
+        self._announced = False
         self._waited_before = self._waited_at_start = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A resumed run that is in stage 2 already has said so."""
+        self._announced = pl_module.handover_step is not None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clocks of the epoch."""
@@ -40,26 +46,26 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Remember which stage pays for this step."""
-        self._stage_before = pl_module.stage
+        self._announce(pl_module)
+        self._stage = pl_module.stage
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Collect without waiting for the device; say when stage 2 begins."""
+        """Collect without waiting for the device."""
         self._objectives.append(outputs["objective"])
         if "accuracy" in outputs:
             self._accuracies.append(outputs["accuracy"])
         now = time.perf_counter()
         waited = self.loader.wait_seconds - self._waited_before
         self._waited_before = self.loader.wait_seconds
-        self._add(f"stage{self._stage_before}", now - self._mark - waited)
+        self._add(f"stage{self._stage}", now - self._mark - waited)
         self._add("data_wait", waited)
         self._mark = now
-        if pl_module.stage != self._stage_before:
-            self.say(f"hand-over to stage 2 after step {trainer.global_step}")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's record and say it in one line."""
+        self._announce(pl_module)
         elapsed = time.perf_counter() - self._epoch_start
         num_images = len(self._objectives) * self.loader.batch_size
         waited = self.loader.wait_seconds - self._waited_at_start
@@ -84,16 +90,32 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             if record.get(name) is not None:
                 pl_module.log(name, record[name], rank_zero_only=True)
 
+    def _announce(self, module: Any) -> None:
+        """Say once that stage 2 has begun; the module decides that after this callback's turn."""
+        if module.handover_step is not None and not self._announced:
+            self._announced = True
+            self.say(f"hand-over to stage 2 after step {module.handover_step}")
+
     def _add(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
 
 def keep_epochs(path: Path, epochs_done: int) -> None:
-    """Drop the records of epochs that a resumed run will do again."""
+    """Drop the records of epochs that a resumed run will do again, and a line cut off by a kill."""
     if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["epoch"] < epochs_done]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        records = map(_parsed, path.read_text(encoding="utf-8").splitlines())
+        kept = [r for r in records if r is not None and r["epoch"] < epochs_done]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return record
 
 
 def _line(record: dict[str, Any], max_epochs: int) -> str:

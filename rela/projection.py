@@ -48,7 +48,7 @@ def fit_projection(
 ) -> Projection:
     """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
 
-    Covariance Y'Y / (N − 1) accumulated in float64 around the mean of the first block; the sign of
+    Covariance Y'Y / (N − 1) accumulated in float64 around the first row; the sign of
     each component makes its largest entry positive, so the result is the same on every machine. The
     rows may be a memory map; memory does not depend on N. Raises DataError for NaN or Inf and if
     nothing varies.
@@ -56,15 +56,19 @@ def fit_projection(
     num_rows, num_columns = rows.shape
     if num_rows < 2:
         raise DataError(f"{num_rows} row of representations; targets need at least 2 images")
-    shift = rows[:_BLOCK_ROWS].astype(np.float64).mean(axis=0)
+    shift = rows[0].astype(np.float64)
     total = np.zeros(num_columns)
     products = np.zeros((num_columns, num_columns))
     for start in range(0, num_rows, _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS].astype(np.float64) - shift
+        block = rows[start : start + _BLOCK_ROWS].astype(np.float64)
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if bad.size:
+            raise DataError(
+                f"representation {start + bad[0]} holds NaN or Inf; embed the data set again"
+            )
+        block -= shift
         total += block.sum(axis=0)
         products += block.T @ block
-    if not (np.isfinite(total).all() and np.isfinite(products).all()):
-        raise DataError("the representations hold NaN or Inf; embed the data set again")
     offset = total / num_rows
     covariance = (products - num_rows * np.outer(offset, offset)) / (num_rows - 1)
     eigenvalues, vectors = np.linalg.eigh(covariance)

@@ -162,6 +162,7 @@ def _build(
             num_classes=num_classes,
             lr=plan.lr,
             weight_decay=plan.weight_decay,
+            seed=plan.seed,
         )
     return module.to(memory_format=torch.channels_last), loader
 
@@ -172,7 +173,8 @@ def _fit(
     """Trainer.fit, with Ctrl-C coming out as KeyboardInterrupt (Lightning would exit by itself)."""
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        with torch.random.fork_rng(devices=[]):  # the module seeds itself
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
         raise KeyboardInterrupt from error
     finally:

@@ -52,6 +52,7 @@ class TwoStage(pl.LightningModule):
         num_classes: int = 0,
         lr: float = 1e-3,
         weight_decay: float = 0.01,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.method = method
@@ -64,7 +65,7 @@ class TwoStage(pl.LightningModule):
         self.classifier: Any = None
         if num_classes:
             self.classifier = OnlineLinearClassifier(feature_dim, num_classes, topk=(1,))
-        self.lr, self.weight_decay = lr, weight_decay
+        self.lr, self.weight_decay, self.seed = lr, weight_decay, seed
         self._loader = loader
         self._stage2_views = method.views(image_size)
         self._step_losses: list[Tensor] = []
@@ -75,7 +76,8 @@ class TwoStage(pl.LightningModule):
         self.register_buffer("std", torch.tensor(NORMALIZE_STD).view(1, 3, 1, 1), persistent=False)
 
     def setup(self, stage: str) -> None:
-        """Give this rank its share of every batch."""
+        """Give this rank its share of every batch, and its own stream for dropout."""
+        torch.manual_seed(self.seed + self.trainer.global_rank)
         self._loader.set_rank(self.trainer.global_rank, self.trainer.world_size)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -139,6 +141,7 @@ class TwoStage(pl.LightningModule):
             "handover": None if self.handover is None else self.handover.state_dict(),
             "steps_seen": self._steps_seen,
             "torch_rng_state": torch.get_rng_state(),
+            "cuda_rng_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -150,4 +153,6 @@ class TwoStage(pl.LightningModule):
             self.handover.load_state_dict(state["handover"])
         if self.handover is not None and self.stage == 2:
             self._loader.set_views(self._stage2_views, with_targets=False)
-        torch.set_rng_state(state["torch_rng_state"])
+        torch.set_rng_state(state["torch_rng_state"].cpu())
+        if len(state["cuda_rng_states"]) == torch.cuda.device_count() > 0:
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda_rng_states"]])

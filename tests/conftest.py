@@ -5,7 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small models on two threads wait for each other, and on a busy machine for seconds."""
+    torch.set_num_threads(1)
 
 
 def picture(seed: int, height: int = 24, width: int = 24) -> np.ndarray:

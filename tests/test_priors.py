@@ -8,9 +8,10 @@
 - the preprocessing is the preset that torchvision ships with the weights.
 """
 
+import hashlib
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,6 @@ from rela.preprocessing import preprocessing_for
 from rela.priors import Prior, PriorIdentity, PriorRequest, resolve
 from rela.priors.run_prior import BACKBONE_FILE, load_backbone, read_identity, write_identity
 from rela.weights import save_weights
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two images are too little to share, and threads that wait for each other are slow."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -170,17 +162,27 @@ def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(torc
     assert "Network is unreachable" in str(caught.value)
 
 
-def published_file(torch_home: Path, name: str, state: dict[str, Tensor]) -> Path:
-    place = torch_home / "hub" / "checkpoints" / Path(tv.get_model_weights(name).DEFAULT.url).name
-    place.parent.mkdir(parents=True)
-    torch.save(state, place)
-    return place
+@pytest.fixture
+def publish(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """publish("resnet18", state) → as if torchvision published that, and it was downloaded."""
+
+    def put(name: str, state: dict[str, Tensor]) -> Path:
+        folder = torch_home / "hub" / "checkpoints"
+        folder.mkdir(parents=True)
+        torch.save(state, folder / "new.pth")
+        digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+        place = (folder / "new.pth").rename(folder / f"{name}-{digest[:8]}.pth")
+        weights = tv.get_model_weights(name).DEFAULT.value
+        monkeypatch.setattr(weights, "url", f"https://example.org/models/{place.name}")
+        return place
+
+    return put
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_published_weights_are_taken_from_torchs_cache(torch_home: Path, name: str):
+def test_published_weights_are_taken_from_torchs_cache(publish: Callable[..., Path], name: str):
     model = torchvision_model(name)
-    place = published_file(torch_home, name, model.state_dict())
+    place = publish(name, model.state_dict())
     prior = resolve(PriorRequest(name))
     assert prior.weights_file == place
     last = "fc" if name == "resnet18" else "classifier.3"
@@ -188,16 +190,16 @@ def test_published_weights_are_taken_from_torchs_cache(torch_home: Path, name: s
     torch.testing.assert_close(features(prior, 224), model(images(224)).detach())
 
 
-def test_published_googlenet_transforms_its_input(torch_home: Path):
+def test_published_googlenet_transforms_its_input(publish: Callable[..., Path]):
     model = torchvision_model("googlenet", transform_input=True, init_weights=False)
-    published_file(torch_home, "googlenet", model.state_dict())
+    publish("googlenet", model.state_dict())
     model.fc = nn.Identity()
     found = features(resolve(PriorRequest("googlenet")), 224)
     torch.testing.assert_close(found, model(images(224)).detach())
 
 
-@pytest.mark.parametrize("damage", ["missing", "unexpected", "misshapen", "not a file of weights"])
-def test_a_published_file_that_does_not_fit_is_refused(torch_home: Path, damage: str):
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "misshapen", "changed"])
+def test_a_published_file_that_does_not_fit_is_refused(publish: Callable[..., Path], damage: str):
     state = torchvision_model("resnet18").state_dict()
     if damage == "missing":
         del state["layer1.0.bn1.weight"]
@@ -205,9 +207,11 @@ def test_a_published_file_that_does_not_fit_is_refused(torch_home: Path, damage:
         state["layer9.weight"] = torch.zeros(1)
     elif damage == "misshapen":
         state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
-    place = published_file(torch_home, "resnet18", state)
-    if damage == "not a file of weights":
-        place.write_text("<html>please log in</html>")
+    place = publish("resnet18", state)
+    if damage == "changed":  # one bit of one weight
+        content = bytearray(place.read_bytes())
+        content[len(content) // 2] ^= 1
+        place.write_bytes(content)
     with pytest.raises(DataError, match=re.escape(str(place))):
         resolve(PriorRequest("resnet18"))
 

@@ -67,15 +67,6 @@ def beton(tmp_path_factory: pytest.TempPathFactory) -> Beton:
     return open_beton(root / "images.beton")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The steps are tiny, and threads that wait for each other are slow where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Bitwise comparisons want the CPU's determinism. Leaves no checkpoints behind."""

@@ -1,5 +1,6 @@
 """Priors from torchvision: default pretrained weights, or a local file for the same architecture."""
 
+import hashlib
 import re
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,7 +13,7 @@ from torch import nn
 
 from rela.backbones import (
     AUXILIARY_MODELS,
-    build_backbone,
+    assemble_backbone,
     feature_dim,
     parse_model_name,
     remove_classifier,
@@ -58,8 +59,10 @@ def resolve(request: PriorRequest) -> Prior:
 
 
 def _published(name: str, weights: Any, path: Path) -> nn.Module:
-    """torchvision's own loading: download if needed, hash, rename old keys."""
+    """torchvision's own loading: download if needed, rename old keys; the file must be the published one."""
     try:
+        if path.is_file() and not _has_its_hash(path):
+            raise ValueError("its SHA-256 is not the one in its name")
         model: nn.Module = tv.get_model(name, weights=weights)
     except (URLError, TimeoutError, ConnectionError) as error:
         raise UnavailableError(
@@ -75,23 +78,23 @@ def _published(name: str, weights: Any, path: Path) -> nn.Module:
     return model.eval()
 
 
+def _has_its_hash(path: Path) -> bool:
+    """torch.hub's convention: NAME-HASH.pth begins its own SHA-256; it checks downloads alone."""
+    named = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return named is None or digest.startswith(named.group(1))
+
+
 def _from_file(name: str, image_size: int, path: Path) -> nn.Module:
     """The same architecture with the weights of a local file, every key accounted for."""
-    backbone = build_backbone(name, image_size, seed=0)
-    removed = _classifier_keys(parse_model_name(name).torchvision_name)
+    backbone, classifier = assemble_backbone(name, image_size, seed=0)
     if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
         setattr(backbone, "transform_input", True)  # noqa: B010
     state = {_modern_key(key): value for key, value in read_state_dict(path).items()}
-    load_strict(backbone, state, removed, str(path))
+    if name in AUXILIARY_MODELS:  # heads that only training uses
+        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
+    load_strict(backbone, state, classifier, str(path))
     return backbone.eval()
-
-
-def _classifier_keys(name: str) -> list[str]:
-    """Names in a full state dict that a backbone does not have: the classifier, auxiliary heads."""
-    options = {"aux_logits": True, "init_weights": False} if name in AUXILIARY_MODELS else {}
-    model: nn.Module = tv.get_model(name, weights=None, **options)
-    auxiliary = [key for key in model.state_dict() if key.lower().startswith("aux")]
-    return remove_classifier(model) + auxiliary
 
 
 def _modern_key(key: str) -> str:
