@@ -1,5 +1,6 @@
 """Images × a backbone → features, batch after batch."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -67,9 +68,11 @@ class Embedder:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is the GPU if there is one."""
+    """The device called `name`; "auto" is a GPU if there is one, this process's own."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))  # torchrun's, one process for each GPU
+        count = torch.cuda.device_count()
+        name = f"cuda:{local_rank % count}" if count else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:

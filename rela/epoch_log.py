@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from rela.loader import ViewLoader
 
@@ -28,12 +29,27 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._accuracies: list[Tensor] = []
         self._mark = self._epoch_start = 0.0
         self._stage = 0
+        self._bar: Any = None
         self._announced = False
         self._waited_before = self._waited_at_start = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """A resumed run that is in stage 2 already has said so."""
+        """A bar over all epochs on a terminal; a resumed run that is in stage 2 has said so."""
         self._announced = pl_module.handover_step is not None
+        images_per_epoch = len(self.loader) * self.loader.batch_size
+        self._bar = tqdm(
+            total=images_per_epoch * (trainer.max_epochs or 0),
+            initial=images_per_epoch * trainer.current_epoch,
+            desc="train",
+            unit="img",
+            disable=None if trainer.is_global_zero else True,
+            dynamic_ncols=True,
+        )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Leave the terminal as it was, however the run ended."""
+        if self._bar is not None:
+            self._bar.close()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clocks of the epoch."""
@@ -62,6 +78,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._add(f"stage{self._stage}", now - self._mark - waited)
         self._add("data_wait", waited)
         self._mark = now
+        self._bar.update(self.loader.batch_size)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's record and say it in one line."""
@@ -85,7 +102,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         if trainer.is_global_zero:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
-            self.say(_line(record, trainer.max_epochs or 0))
+            self._say(_line(record, trainer.max_epochs or 0))
         for name in ("loss", "rho", "images_per_second", "data_wait_share", "online_accuracy"):
             if record.get(name) is not None:
                 pl_module.log(name, record[name], rank_zero_only=True)
@@ -94,7 +111,12 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         """Say once that stage 2 has begun; the module decides that after this callback's turn."""
         if module.handover_step is not None and not self._announced:
             self._announced = True
-            self.say(f"hand-over to stage 2 after step {module.handover_step}")
+            self._say(f"hand-over to stage 2 after step {module.handover_step}")
+
+    def _say(self, line: str) -> None:
+        self._bar.clear()
+        self.say(line)
+        self._bar.refresh()
 
     def _add(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds

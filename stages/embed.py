@@ -81,7 +81,8 @@ def embed(
     num_embedded = _embed_parts(dataset, split, prior, store, todo, settings)
     seconds = time.perf_counter() - start
     if store.missing():
-        return EmbedResult(None, False, num_embedded, seconds)
+        sealed = open_artifact(workspace.representations_dir / name)  # by another shard, just now
+        return EmbedResult(sealed, False, num_embedded, seconds)
     artifact = _seal(workspace, dataset, split, prior, settings, store, name, key, seconds)
     shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)

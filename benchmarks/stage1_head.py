@@ -1,0 +1,67 @@
+"""Should W, stage 1's linear layer, be trained? Fixed against learned, over hand-overs and seeds.
+
+On the digits of `rela demo`: the prior saw 0 to 4, the target model learns all ten. Prints one row
+per setting: mean ± standard deviation over seeds of 20-NN and linear accuracy (percent).
+
+    python benchmarks/stage1_head.py --epochs 5 --seeds 3
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from stages.convert import convert
+from stages.demo import PRIOR_DIGITS, PRIOR_EPOCHS, write_digits
+from stages.embed import embed, prior_request
+from stages.evaluate import evaluate_run
+from stages.settings import ConvertSettings, TrainSettings
+from stages.tables import format_table
+from stages.train import train
+from stages.workspace import Workspace
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("rela-benchmark"))
+    arguments = parser.parse_args()
+
+    workspace = Workspace(arguments.output / "workspace")
+    data = {}
+    for name, digits in (("digits", range(10)), ("digits-0-4", range(PRIOR_DIGITS))):
+        write_digits(arguments.output / name, digits)
+        data[name] = convert(workspace, arguments.output / name, ConvertSettings()).artifact
+    few = TrainSettings(prior="none", epochs=PRIOR_EPOCHS)
+    prior = train(workspace, data["digits-0-4"], few, "prior-0-4").artifact
+    embed(workspace, data["digits"], prior_request(data["digits"], prior.name))
+
+    settings = [("none", None, "learned")]
+    settings += [(prior.name, h, head) for h in (0.5, 0.75, 1.0) for head in ("learned", "fixed")]
+    rows = []
+    for prior_name, handover, head in settings:
+        found = []
+        for seed in range(arguments.seeds):
+            chosen = TrainSettings(
+                prior=prior_name,
+                handover=handover,
+                head=head,
+                epochs=arguments.epochs,
+                seed=seed,
+            )
+            run = train(workspace, data["digits"], chosen).artifact
+            accuracies = evaluate_run(workspace, run).results["accuracies"]
+            found.append((accuracies["knn20"]["top1"], accuracies["linear-reference"]["top1"]))
+        columns = [_mean_and_spread([100 * pair[i] for pair in found]) for i in (0, 1)]
+        row = ["–", "–"] if prior_name == "none" else [handover, head]
+        rows.append([prior_name, *map(str, row), *columns])
+    print(format_table(["prior", "hand-over", "W", "20-NN %", "linear %"], rows))
+
+
+def _mean_and_spread(values: list[float]) -> str:
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
+
+
+if __name__ == "__main__":
+    main()

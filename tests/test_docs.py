@@ -1,0 +1,99 @@
+"""What is written agrees with what is there: README, help texts, CONTRIBUTING, CHANGELOG, scripts."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import click
+import pytest
+from packaging.requirements import Requirement
+
+from cli import main
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(main.commands)
+
+
+def readme_commands() -> list[list[str]]:
+    """Every `rela ...` in a code block or in backticks, split into words, comments cut off."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`(rela [^`]+)`", README)
+    found = [line.split("#")[0].split() for line in [*lines, *inline] if line.startswith("rela ")]
+    assert len(found) > 8
+    return found
+
+
+def test_every_command_and_option_in_the_readme_exists() -> None:
+    for words in readme_commands():
+        if words[1] == "COMMAND":
+            continue
+        command = main.commands[words[1]]
+        known = {name for p in command.params for name in p.opts} | {"--help"}
+        for word in words[2:]:
+            if word.startswith("--"):
+                assert word in known, " ".join(words)
+
+
+def test_the_readme_names_every_command() -> None:
+    for name in COMMANDS:
+        assert f"`rela {name}" in README, name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_every_option_has_help(name: str) -> None:
+    command = main.commands[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_every_option_without_a_value_says_what_happens_then() -> None:
+    optional = {("eval", "prior"), ("embed", "prior")}  # a choice of its own, and a required one
+    for name in COMMANDS:
+        for parameter in main.commands[name].params:
+            has_value = isinstance(parameter.default, str | int | float | Path)
+            if isinstance(parameter, click.Option) and not (has_value or parameter.is_flag):
+                said = isinstance(parameter.show_default, str)
+                assert said or (name, parameter.name) in optional, (name, parameter.name)
+
+
+@pytest.mark.parametrize("path", sorted(re.findall(r"\]\(([^)#:]+)\)", README)))
+def test_every_file_the_readme_links_is_there(path: str) -> None:
+    assert (REPOSITORY / path).exists()
+
+
+@pytest.mark.parametrize("script", ["scripts/setup", "scripts/demo", "scripts/test", ".ci/run"])
+def test_scripts_can_be_run(script: str) -> None:
+    path = REPOSITORY / script
+    assert os.access(path, os.X_OK)
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_every_dependency_has_its_reason() -> None:
+    contributing = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = contributing[contributing.index("## Dependencies") :]
+    for line in metadata.requires("rela") or []:
+        name = Requirement(line).name
+        assert name in table or name == "rela", name
+
+
+def test_the_changelog_begins_with_the_installed_version() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, re.M)
+    assert newest is not None
+    assert newest.group(1) == metadata.version("rela")
+
+
+def test_help_answers_from_a_fresh_process() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "cli", "--help"], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert result.returncode == 0
+    for name in COMMANDS:
+        assert name in result.stdout
