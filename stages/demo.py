@@ -22,7 +22,7 @@ from stages.tables import format_table
 from stages.train import train
 from stages.workspace import Workspace
 
-BUDGETS_EPOCHS = (2, 5)
+BUDGETS_EPOCHS = (3, 5)
 PRIOR_EPOCHS = 12
 PRIOR_DIGITS = 5
 HANDOVER = 0.75  # too few steps here for the adaptive rule, which needs hundreds
