@@ -53,6 +53,7 @@ class TwoStage(pl.LightningModule):
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         seed: int = 0,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         super().__init__()
         self.method = method
@@ -66,6 +67,7 @@ class TwoStage(pl.LightningModule):
         if num_classes:
             self.classifier = OnlineLinearClassifier(feature_dim, num_classes, topk=(1,))
         self.lr, self.weight_decay, self.seed = lr, weight_decay, seed
+        self._memory_format = memory_format
         self._loader = loader
         self._stage2_views = method.views(image_size)
         self._step_losses: list[Tensor] = []
@@ -83,11 +85,12 @@ class TwoStage(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with a constant rate: the reference's setting."""
         trained = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
     def normalize(self, view: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32, zero mean and unit variance per channel."""
-        normalized: Tensor = (view.float().div(255) - self.mean) / self.std
+        pixels = view.to(torch.float32, memory_format=self._memory_format)
+        normalized: Tensor = (pixels.div(255) - self.mean) / self.std
         return normalized
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:

@@ -70,10 +70,8 @@ def train(
     if same and name in (None, same[0].name):
         return TrainResult(same[0], True)
     for directory in workspace.unfinished_runs():
-        if read_config(directory)["fingerprint"] == config["fingerprint"] and name in (
-            None,
-            directory.name,
-        ):
+        same_settings = read_config(directory)["fingerprint"] == config["fingerprint"]
+        if same_settings and name in (None, directory.name):
             say(f"going on with the interrupted run {directory.name}")
             return _run(workspace, dataset, representations, directory, config, say)
     directory = _new_run_directory(workspace, dataset, resolved, name)
@@ -110,11 +108,13 @@ def resume(
             f"data set {dataset.name} has changed since run {chosen} began; start a new run"
         )
     resolved = TrainSettings(**config["settings"])
-    representations = _representations(workspace, dataset, resolved, False, say)
-    if _config(dataset, resolved, representations)["fingerprint"] != config["fingerprint"]:
+    cached = workspace.representations(images_sha256(dataset, "train"))
+    if resolved.prior not in (NO_PRIOR, *(a.fingerprint for a in cached)):
         raise ChoiceError(
-            f"the prior {resolved.prior} has changed since run {chosen} began; start a new run"
+            f"the representations that run {chosen} learns from are gone "
+            f"({config['representations']}); embed that prior again, then resume"
         )
+    representations = _representations(workspace, dataset, resolved, False, say)
     return _run(workspace, dataset, representations, unfinished[chosen], config, say)
 
 
@@ -126,6 +126,8 @@ def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSetting
             f"--batch-size {settings.batch_size} is not divisible by --accumulate "
             f"{settings.accumulate}"
         )
+    if settings.prior == NO_PRIOR:  # what belongs to stage 1 means nothing then
+        settings = replace(settings, handover=None, head=TrainSettings.head)
     image_size = settings.image_size or default_image_size(dataset)
     model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
     return replace(settings, image_size=image_size, model=model)
@@ -147,36 +149,60 @@ def _representations(
         # what a run trained on these images makes of them is there to be evaluated, not learned from
         own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
         cached = [a for a in cached if a.manifest.content["run"] not in own]
-        if len(cached) == 1:
-            return cached[0]
         if not cached:
             raise ChoiceError(
                 f"no prior has been embedded for data set {dataset.name}; run `rela embed "
                 f"{dataset.name} --prior resnet18` first, or train without one: --prior none"
             )
-        names = ", ".join(prior_of(a).name for a in cached)
-        raise ChoiceError(
-            f"{len(cached)} priors are embedded for data set {dataset.name}; choose one with "
-            f"--prior: {names} (or none)"
-        )
-    by_name = [a for a in cached if settings.prior in (prior_of(a).name, a.fingerprint)]
-    if len(by_name) == 1:
-        return by_name[0]
-    request = prior_request(dataset, settings.prior)
-    if settings.prior == RANDOM_PRIOR:
-        assert settings.model is not None and settings.image_size is not None
-        request = PriorRequest(f"random:{settings.model}", image_size=settings.image_size)
-        embed_first = True  # it costs no download and no choice
-    identity = identify(workspace, request).identity
-    for artifact in cached:
-        if prior_of(artifact).key() == identity.key():
-            return artifact
-    if embed_first:
+        return _the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
+    matching = _matching(workspace, dataset, settings, cached)
+    if matching:
+        return _the_only(matching, f"representations by prior {settings.prior} are there")
+    if embed_first or settings.prior == RANDOM_PRIOR:  # a random one is no choice and no download
+        request = _request(dataset, settings)
         say(f"embedding data set {dataset.name} with prior {request.name}")
         return embed(workspace, dataset, request, say=say).artifact
     raise ChoiceError(
         f"prior {settings.prior} has not been embedded for data set {dataset.name}; run `rela embed "
         f"{dataset.name} --prior {settings.prior}` first, or add --embed"
+    )
+
+
+def _matching(
+    workspace: Workspace, dataset: Artifact, settings: TrainSettings, cached: list[Artifact]
+) -> list[Artifact]:
+    """Those of `cached` that `settings.prior` names: by fingerprint or folder, by prior, by identity.
+
+    The name of a run is looked up, so that features of a run that had the name before do not count.
+    Other names are taken from the manifests: the weights need not be here any more.
+    """
+    assert settings.prior is not None
+    exact = [a for a in cached if settings.prior in (a.fingerprint, a.name)]
+    named = [a for a in cached if settings.prior == prior_of(a).name]
+    is_run = settings.prior in [run.name for run in workspace.runs()]
+    if exact or (named and not is_run):
+        return exact or named
+    key = identify(workspace, _request(dataset, settings)).identity.key()
+    return [a for a in cached if prior_of(a).key() == key]
+
+
+def _request(dataset: Artifact, settings: TrainSettings) -> PriorRequest:
+    """What to embed; the prior `random` is the model itself, untrained."""
+    assert settings.prior is not None
+    if settings.prior == RANDOM_PRIOR:
+        return prior_request(dataset, f"random:{settings.model}", image_size=settings.image_size)
+    return prior_request(dataset, settings.prior)
+
+
+def _the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:
+    """One artifact; raises ChoiceError listing the names to choose from if there are more."""
+    if len(artifacts) == 1:
+        return artifacts[0]
+    names = [prior_of(a).name for a in artifacts]
+    if len(set(names)) < len(names):
+        names = [a.name for a in artifacts]
+    raise ChoiceError(
+        f"{len(artifacts)} {what}; choose one with --prior: {', '.join(names)}{otherwise}"
     )
 
 
