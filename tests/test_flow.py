@@ -8,6 +8,7 @@ an interrupted run that is resumed; shards.
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,3 +206,47 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
     assert [json.loads(line)["epoch"] for line in records] == list(range(10))
     losses = [json.loads(line)["loss"] for line in records]
     assert np.isfinite(losses).all()
+
+
+def test_features_of_a_run_that_had_the_name_before_are_not_learned_from(
+    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    rela("convert", make_tree({f"{i}.png": (20, 20) for i in range(8)}, "other"))
+    teacher = ("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
+    rela(*teacher)
+    rela("embed", "other", "--prior", "teacher")
+    shutil.rmtree(tmp_path / "workspace/runs/teacher")
+    rela(*teacher, "--seed", 1)
+    student = ("train", "other", "--prior", "teacher", "--epochs", 1, *TINY)
+    assert "has not been embedded" in rela(*student, exit_code=2).stderr
+    rela(*student, "--embed")
+    assert len(list((tmp_path / "workspace/representations").glob("other-train-teacher-*"))) == 2
+
+
+def test_a_run_whose_representations_are_gone_says_so(
+    rela: Callable[..., Result],
+    small_tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rela("convert", small_tree)
+    with monkeypatch.context() as patched:
+        patched.setattr("rela.training._fit", _interrupt)
+        rela("train", "--prior", "random", "--epochs", 2, *TINY, exit_code=130)
+    shutil.rmtree(tmp_path / "workspace/representations")
+    assert "are gone" in rela("train", "--resume", exit_code=2).stderr
+
+
+def test_settings_of_stage_1_make_no_other_baseline(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    baseline = ("train", "--prior", "none", "--epochs", 1, *TINY)
+    rela(*baseline)
+    again = rela(*baseline, "--head", "fixed", "--handover", 0.5, "--json")
+    assert read_json(again)["cached"]
+
+
+def _interrupt(*arguments: Any) -> None:
+    raise KeyboardInterrupt
