@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--handovers", type=float, nargs="+", default=[0.5, 0.75, 1.0])
     parser.add_argument("--output", type=Path, default=Path("rela-benchmark"))
     arguments = parser.parse_args()
 
@@ -37,7 +38,9 @@ def main() -> None:
     embed(workspace, data["digits"], prior_request(data["digits"], prior.name))
 
     settings = [("none", None, "learned")]
-    settings += [(prior.name, h, head) for h in (0.5, 0.75, 1.0) for head in ("learned", "fixed")]
+    settings += [
+        (prior.name, h, head) for h in arguments.handovers for head in ("learned", "fixed")
+    ]
     rows = []
     for prior_name, handover, head in settings:
         found = []
@@ -55,6 +58,7 @@ def main() -> None:
         columns = [_mean_and_spread([100 * pair[i] for pair in found]) for i in (0, 1)]
         row = ["–", "–"] if prior_name == "none" else [handover, head]
         rows.append([prior_name, *map(str, row), *columns])
+        print("  ".join(map(str, rows[-1])), flush=True)
     print(format_table(["prior", "hand-over", "W", "20-NN %", "linear %"], rows))
 
 

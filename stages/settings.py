@@ -83,9 +83,9 @@ class TrainSettings:
         shown="the adaptive rule",
     )
     head: str = option(
-        "learned",
-        "Stage 1's linear layer: trained, or random as in the reference.",
-        choices=("learned", "fixed"),
+        "fixed",
+        "Stage 1's linear layer: random as in the reference, or trained.",
+        choices=("fixed", "learned"),
     )
     data_ratio: float = option(
         1.0, "Share of the images that each epoch draws afresh.", above=0, maximum=1

@@ -244,7 +244,7 @@ def test_settings_of_stage_1_make_no_other_baseline(
     rela("convert", small_tree)
     baseline = ("train", "--prior", "none", "--epochs", 1, *TINY)
     rela(*baseline)
-    again = rela(*baseline, "--head", "fixed", "--handover", 0.5, "--json")
+    again = rela(*baseline, "--head", "learned", "--handover", 0.5, "--json")
     assert read_json(again)["cached"]
 
 
