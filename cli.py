@@ -39,6 +39,12 @@ class _Commands(click.Group):
                 ctx.exit(74)
             _say(f"rela: {error}")
             ctx.exit(error.exit_status)
+        except (MemoryError, RuntimeError) as error:
+            out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+            if ctx.params.get("debug") or not out_of_memory:
+                raise
+            _say("rela: out of memory; lower --batch-size or --image-size")
+            ctx.exit(75)
         except KeyboardInterrupt:
             _say("rela: interrupted; the same command goes on from what is finished")
             ctx.exit(_INTERRUPTED)
@@ -266,6 +272,8 @@ def evaluate(
 
     settings = EmbedSettings(**options)
     if prior is None:
+        if weights or image_size or seed:
+            raise click.UsageError("--weights, --image-size and --seed describe a --prior; name it")
         chosen = workspace.run(run)
         result = stage.evaluate_run(workspace, chosen, dataset, settings=settings, say=_say)
     elif run is not None:

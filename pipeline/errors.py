@@ -22,6 +22,12 @@ class StorageError(PipelineError):
     exit_status = 74
 
 
+class BusyError(PipelineError):
+    """Another process works on the same thing right now."""
+
+    exit_status = 75
+
+
 class AlreadyPublishedError(PipelineError):
     """Something complete is already at the destination; it is never overwritten."""
 

@@ -4,12 +4,14 @@ Any number of processes may fill one store; a part written twice holds the same 
 """
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.atomic import write_atomic
 
 _DIGEST_BYTES = 32
+_SECONDS = struct.Struct("<d")
 
 
 @dataclass(frozen=True)
@@ -19,10 +21,11 @@ class PartStore:
     directory: Path
     num_parts: int
 
-    def write(self, part: int, content: bytes) -> None:
-        """Publish one part; raises StorageError on a full disk."""
+    def write(self, part: int, content: bytes, seconds: float = 0.0) -> None:
+        """Publish one part and what it cost; raises StorageError on a full disk."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._path(part), hashlib.sha256(content).digest() + content)
+        body = _SECONDS.pack(seconds) + content
+        write_atomic(self._path(part), hashlib.sha256(body).digest() + body)
 
     def read(self, part: int) -> bytes | None:
         """The content of one part, or None if it is absent or damaged and has to be made again."""
@@ -30,8 +33,18 @@ class PartStore:
             stored = self._path(part).read_bytes()
         except FileNotFoundError:
             return None
-        digest, content = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
-        return content if hashlib.sha256(content).digest() == digest else None
+        digest, body = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
+        sound = len(body) >= _SECONDS.size and hashlib.sha256(body).digest() == digest
+        return body[_SECONDS.size :] if sound else None
+
+    def seconds(self) -> float:
+        """What all finished parts cost together, whichever process and call made them."""
+        total = 0.0
+        for part in range(self.num_parts):
+            with open(self._path(part), "rb") as file:
+                file.seek(_DIGEST_BYTES)
+                total += _SECONDS.unpack(file.read(_SECONDS.size))[0]
+        return total
 
     def missing(self, shard: int = 0, num_shards: int = 1) -> list[int]:
         """Parts of shard `shard` of `num_shards` that still have to be made."""

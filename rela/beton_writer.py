@@ -5,6 +5,7 @@ order of the list. So the bytes of a beton do not depend on the number of worker
 page that a dead worker holds, and a worker that dies ends the writing with an error.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import multiprocessing
@@ -60,6 +61,7 @@ class WriteResult:
     source_sha256: list[str] = field(default_factory=list)
     image_sha256: list[str] = field(default_factory=list)
     bad_images: list[tuple[str, str]] = field(default_factory=list)
+    bad_image_sha256: list[str] = field(default_factory=list)
     num_jpeg: int = 0
     num_raw: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # by (height, width)
@@ -85,6 +87,7 @@ def write_beton(
             stored = outcome.stored
             if stored is None:
                 result.bad_images.append((sample.path, outcome.reason))
+                result.bad_image_sha256.append(outcome.source_sha256)
             else:
                 beton.append(stored, sample.label)
                 result.samples.append(sample)
@@ -161,8 +164,10 @@ def _encoded(
         def submit(chunk: Sequence[Sample]) -> tuple[Sequence[Sample], "Future[list[_Outcome]]"]:
             return chunk, pool.submit(_encode_chunk, root, chunk, encoding, seed)
 
-        waiting = deque(submit(chunk) for chunk in islice(chunks, 4 * num_workers))
+        chunk: Sequence[Sample] = samples[:1]
         try:
+            with _interrupts_held():  # the first submissions start the workers
+                waiting = deque(submit(first) for first in islice(chunks, 4 * num_workers))
             while waiting:
                 chunk, future = waiting.popleft()
                 results = future.result()
@@ -199,6 +204,16 @@ def _draw(seed: int, path: str) -> float:
     """Uniform in [0, 1), a function of seed and path alone."""
     digest = hashlib.sha256(f"{seed}\0{path}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / (1 << 48)
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait; processes started meanwhile never see it (and `_die_with` then ignores it)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with(parent: int) -> None:

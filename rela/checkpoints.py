@@ -1,6 +1,5 @@
 """Checkpoints that are there whole or not at all: one per epoch, the last two are kept."""
 
-import hashlib
 import json
 import os
 import time
@@ -10,10 +9,10 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
+from rela.digests import file_sha256
 from rela.errors import UnavailableError
 
 _KEPT = 2
-_CHUNK_BYTES = 1 << 20
 
 
 class EpochCheckpoint(Checkpoint):  # type: ignore[misc]
@@ -55,7 +54,7 @@ def newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
         path = record_path.with_suffix(".ckpt")
         try:
             record: dict[str, Any] = json.loads(record_path.read_bytes())
-            if _sha256(path) == record["sha256"]:
+            if file_sha256(path) == record["sha256"]:
                 return path, record
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -64,7 +63,7 @@ def newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def _publish(temporary: Path, path: Path, record: dict[str, Any]) -> None:
     """Make bytes durable, then their name, then the record that makes them count."""
-    record = {**record, "sha256": _sha256(temporary)}
+    record = {**record, "sha256": file_sha256(temporary)}
     _rename_durably(temporary, path)
     record_temporary = path.with_suffix(".json.tmp")
     record_temporary.write_text(json.dumps(record), encoding="utf-8")
@@ -72,25 +71,21 @@ def _publish(temporary: Path, path: Path, record: dict[str, Any]) -> None:
 
 
 def _rename_durably(source: Path, destination: Path) -> None:
-    for path, flags in ((source, os.O_RDONLY), (destination.parent, os.O_RDONLY | os.O_DIRECTORY)):
-        if path is not source:
-            os.replace(source, destination)
-        descriptor = os.open(path, flags)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Bytes first, then the name: after a power cut there is the old file or the new one."""
+    _fsync(source)
+    os.replace(source, destination)
+    _fsync(destination.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_older(directory: Path) -> None:
     for record in sorted(directory.glob("epoch-*.json"))[:-_KEPT]:
         record.unlink()
         record.with_suffix(".ckpt").unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rela.beton_format import MODE_JPEG, MODE_RAW, PAGE_BYTES
 from rela.image_file import BadImageError, decode_image
 
+_LARGEST_JPEG_SIDE = 65_500
 AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
 
 
@@ -89,6 +90,10 @@ def _shrink(pixels: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8
 
 
 def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    if max(pixels.shape) > _LARGEST_JPEG_SIDE:
+        raise BadImageError(
+            f"too large: a JPEG has at most {_LARGEST_JPEG_SIDE} pixels a side; use --max-side"
+        )
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     success, encoded = cv2.imencode(".jpg", bgr, [int(cv2.IMWRITE_JPEG_QUALITY), quality])
     if not success:

@@ -68,7 +68,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Collect without waiting for the device."""
+        """Collect; nothing here waits for the device."""
         self._objectives.append(outputs["objective"])
         if "accuracy" in outputs:
             self._accuracies.append(outputs["accuracy"])
@@ -130,6 +130,12 @@ def keep_epochs(path: Path, epochs_done: int) -> None:
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         os.replace(temporary, path)
+
+
+def last_record(path: Path) -> dict[str, Any]:
+    """The record of the last finished epoch; empty if there is none."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return next((r for r in map(_parsed, reversed(lines)) if r is not None), {})
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

@@ -66,7 +66,9 @@ def _to_rgb(image: Image.Image, alpha_on_white: bool) -> Image.Image:
         values = np.asarray(image)
         if image.mode == "I" and (values.min() < 0 or values.max() > 65_535):
             raise BadImageError("32-bit gray values beyond 16 bits; convert it to 8 or 16 bits")
-        scaled = (values.astype(np.uint32) + 128) // 257
+        scaled = values
+        if image.mode != "I" or values.max() > 255:  # 32-bit files often hold 8-bit values
+            scaled = (values.astype(np.uint32) + 128) // 257
         return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise BadImageError("floating-point pixels; convert it to 8 or 16 bits")

@@ -7,6 +7,7 @@ Accepted layouts, `.` being the folder given:
 - `./image` — one flat folder without labels (also as `./train/image`).
 """
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -16,34 +17,18 @@ from pathlib import Path
 from rela.errors import DataError, UnavailableError
 
 _VAL_NAMES = ("val", "valid", "validation", "test")
-_IMAGE_SUFFIXES = frozenset(
-    [
-        ".apng",
-        ".avif",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".jp2",
-        ".j2k",
-        ".pbm",
-        ".pcx",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".sgi",
-        ".tga",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".xbm",
-        ".xpm",
-    ]
-)
+_NOT_PICTURES = frozenset(
+    ["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"]
+)  # Pillow names, cannot decode
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes, in lower case, of every raster format that the installed Pillow opens."""
+    from PIL import Image
+
+    formats = Image.registered_extensions()
+    return frozenset(s for s, f in formats.items() if f in Image.OPEN and f not in _NOT_PICTURES)
 
 
 @dataclass(frozen=True)
@@ -111,8 +96,8 @@ def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageFolder:
     }
     if not splits["train"]:
         raise DataError(
-            f"{split_roots['train']} holds no images; expected files such as CLASS/image.jpg "
-            f"with one of the suffixes {' '.join(sorted(_IMAGE_SUFFIXES))}"
+            f"{split_roots['train']} holds no images; expected files such as CLASS/image.jpg, in any "
+            "format that Pillow opens"
         )
     if val_fraction:
         if "val" in splits:
@@ -204,7 +189,7 @@ def _refuse(error: OSError) -> None:
 
 
 def _is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES  # noqa: PTH122
+    return os.path.splitext(name)[1].lower() in image_suffixes()  # noqa: PTH122
 
 
 def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, list[Sample]]:

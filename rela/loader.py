@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rela.beton import Beton, raise_undecodable
-from rela.errors import ChoiceError, DataError
+from rela.errors import ChoiceError
 from rela.kernels import samples
 from rela.kernels.decode import NOT_DECODABLE
 from rela.order import epoch_order, num_chosen
@@ -70,8 +70,9 @@ class ViewLoader:
     `label` int64 [B]; `index` int64 [B]; and `target` [B, d] if `targets` [N, d] was given.
     The incomplete last batch of an epoch is left out (its batch-norm statistics would differ).
 
-    `batch_size` counts over all ranks: after `set_rank`, B is this rank's share. Raises DataError if
-    an epoch would have no batch at all, and while iterating if an image of the beton is damaged.
+    `batch_size` counts over all ranks and `accumulate` micro-batches: B is this rank's share of one
+    micro-batch. Raises ChoiceError if an epoch would have no batch at all, and DataError while
+    iterating if an image of the beton is damaged.
     """
 
     def __init__(
@@ -83,19 +84,21 @@ class ViewLoader:
         data_ratio: float = 1.0,
         targets: Tensor | None = None,
         num_threads: int | None = None,
+        accumulate: int = 1,
     ) -> None:
-        self.beton, self.views, self.batch_size = beton, views, batch_size
+        self.beton, self.views, self.batch_size = beton, views, batch_size // accumulate
         self.seed, self.data_ratio, self.targets = seed, data_ratio, targets
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self.rank, self.world_size = 0, 1
         self.epoch = 0
         self.wait_seconds = 0.0  # how long the consumer waited for batches
         chosen = num_chosen(len(beton), data_ratio)
-        self._num_batches = chosen // batch_size
+        self._num_batches = chosen // batch_size * accumulate
         if self._num_batches == 0:
-            raise DataError(
-                f"{chosen} images ({data_ratio:g} of {len(beton)}) do not fill one batch of "
-                f"{batch_size}; lower --batch-size or raise --data-ratio"
+            drawn = f"{chosen} of {len(beton)} images" if data_ratio < 1 else f"{chosen} images"
+            raise ChoiceError(
+                f"{drawn} do not fill one batch of {batch_size}; lower --batch-size"
+                + (" or raise --data-ratio" if data_ratio < 1 else "")
             )
 
     def __len__(self) -> int:

@@ -1,5 +1,7 @@
 """Putting model, method, loader and Trainer together, and running them to the last epoch."""
 
+import contextlib
+import json
 import logging
 import signal
 import time
@@ -17,7 +19,7 @@ from torch import Tensor
 from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
 from rela.checkpoints import EpochCheckpoint, newest_checkpoint
-from rela.epoch_log import EpochLog, keep_epochs
+from rela.epoch_log import EpochLog, keep_epochs, last_record
 from rela.errors import ChoiceError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.loader import ViewLoader
@@ -30,6 +32,7 @@ from rela.views import stage1_views
 from rela.weights import save_weights, state_sha256
 
 METRICS_FILE = "metrics.jsonl"
+_SECONDS_FILE = "seconds.json"
 _CHANNELS_LAST_SIDE = 128
 
 
@@ -66,7 +69,7 @@ class TrainingOutcome:
     seconds: dict[str, float]
     num_steps: int
     handover_step: int | None
-    final_loss: float
+    final_loss: float | None
     online_accuracy: float | None
     num_devices: int
     is_global_zero: bool
@@ -90,43 +93,76 @@ def run_training(
     run left to be resumed.
     """
     _quieten()
+    device_options = _device_options(plan)
     checkpoint_dir = directory / "checkpoints"
     newest = newest_checkpoint(checkpoint_dir)
-    seconds: dict[str, float] = dict(newest[1]["seconds"]) if newest else {}
+    epochs_done = newest[1]["epochs_done"] if newest else 0
+    seconds = _seconds_so_far(directory, newest)
     before = sum(seconds.values())
-    keep_epochs(directory / METRICS_FILE, newest[1]["epochs_done"] if newest else 0)
+    keep_epochs(directory / METRICS_FILE, epochs_done)
     if newest:
-        say(f"resuming after epoch {newest[1]['epochs_done']} of {plan.epochs}")
-    module, loader = _build(plan, beton, targets, num_classes)
-    trainer = pl.Trainer(
-        max_epochs=plan.epochs,
-        accumulate_grad_batches=plan.accumulate,
-        callbacks=[
-            EpochLog(directory / METRICS_FILE, loader, seconds, say),
-            EpochCheckpoint(checkpoint_dir, seconds),
-        ],
-        logger=TensorBoardLogger(directory, name="", version="tensorboard"),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **_device_options(plan),
-    )
-    seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
-    _fit(trainer, module, loader, None if newest is None else newest[0])
-    if trainer.is_global_zero:
-        _export(directory, plan, module, name)
-    measured = sum(seconds.values()) - before
-    seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
-    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        say(f"resuming after epoch {epochs_done} of {plan.epochs}")
+    try:
+        module, loader = _build(plan, beton, targets, num_classes)
+        trainer = pl.Trainer(
+            max_epochs=plan.epochs,
+            accumulate_grad_batches=plan.accumulate,
+            callbacks=[
+                EpochLog(directory / METRICS_FILE, loader, seconds, say),
+                EpochCheckpoint(checkpoint_dir, seconds),
+            ],
+            logger=TensorBoardLogger(directory, name="", version="tensorboard"),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **device_options,
+        )
+        seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
+        _fit(trainer, module, loader, None if newest is None else newest[0])
+        if trainer.is_global_zero:
+            _export(directory, plan, module, name)
+    finally:  # an interrupted attempt costs, too
+        measured = sum(seconds.values()) - before
+        seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
+        _keep_seconds(directory, seconds)
+    last = last_record(directory / METRICS_FILE)
     return TrainingOutcome(
         seconds=seconds,
         num_steps=trainer.global_step,
         handover_step=module.handover_step,
-        final_loss=metrics.get("loss", float("nan")),
-        online_accuracy=metrics.get("online_accuracy"),
+        final_loss=last.get("loss"),
+        online_accuracy=last.get("online_accuracy"),
         num_devices=trainer.world_size,
         is_global_zero=trainer.is_global_zero,
     )
+
+
+def resolve_precision(name: str) -> str:
+    """ "auto" → 16-mixed on a GPU, 32-true on the CPU; anything else as it is."""
+    if name != "auto":
+        return name
+    return "16-mixed" if torch.cuda.is_available() else "32-true"
+
+
+def _seconds_so_far(
+    directory: Path, newest: tuple[Path, dict[str, Any]] | None
+) -> dict[str, float]:
+    """The ledger of earlier attempts: from the last one's end, or (killed) from its checkpoint."""
+    found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
+    with contextlib.suppress(OSError, ValueError):
+        found.append(json.loads((directory / _SECONDS_FILE).read_bytes()))
+    return max(found, key=_total, default={})
+
+
+def _total(seconds: dict[str, float]) -> float:
+    return sum(seconds.values())
+
+
+def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
+    temporary = directory / f".{_SECONDS_FILE}.tmp"
+    with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
+        temporary.write_text(json.dumps(seconds))
+        temporary.replace(directory / _SECONDS_FILE)
 
 
 def _build(
@@ -141,17 +177,20 @@ def _build(
         loader = ViewLoader(
             beton,
             stage1_views(plan.image_size) if has_stage1 else method.views(plan.image_size),
-            plan.batch_size // plan.accumulate,
+            plan.batch_size,
             plan.seed,
             plan.data_ratio,
             targets if has_stage1 else None,
+            accumulate=plan.accumulate,
         )
         handover: HandOver | None = None
         if has_stage1 and plan.handover is None:
             handover = AdaptiveHandOver()
         elif has_stage1:
-            num_steps = plan.epochs * -(-len(loader) // plan.accumulate)
-            handover = FixedHandOver(round(float(plan.handover or 0) * num_steps))
+            num_steps = plan.epochs * len(loader) // plan.accumulate
+            stage1_steps = round(float(plan.handover or 0) * num_steps)
+            # stage 1 alone: a hand-over after the very last step would be none
+            handover = FixedHandOver(stage1_steps + (stage1_steps >= num_steps))
         module = TwoStage(
             method,
             width,
@@ -191,21 +230,23 @@ def _memory_format(plan: TrainingPlan) -> torch.memory_format:
 
 def _device_options(plan: TrainingPlan) -> dict[str, Any]:
     has_gpu = torch.cuda.is_available()
-    devices: str | int = int(plan.devices) if plan.devices.isdigit() else plan.devices
-    if plan.devices == "auto":
-        devices = torch.cuda.device_count() if has_gpu else 1
-    if plan.devices not in ("auto",) and not plan.devices.replace(",", "").isdigit():
-        raise ChoiceError(
-            f"--devices {plan.devices!r}: expected auto, a number, or indices like 0,2"
-        )
-    precision = (
-        ("16-mixed" if has_gpu else "32-true") if plan.precision == "auto" else plan.precision
-    )
-    several = devices not in (1, "1")
+    count = torch.cuda.device_count() if has_gpu else 1
+    wanted = plan.devices.replace(" ", "")
+    devices: int | list[int]
+    if wanted == "auto":
+        devices = count
+    elif wanted.isdigit() and int(wanted) > 0:
+        devices = int(wanted)
+    elif has_gpu and all(part.isdigit() and int(part) < count for part in wanted.split(",")):
+        devices = [int(part) for part in wanted.split(",")]
+    else:
+        there = f"{count} GPUs, numbered from 0" if has_gpu else "no GPU"
+        raise ChoiceError(f"--devices {plan.devices}: expected auto, a number or indices; {there}")
+    several = (devices if isinstance(devices, int) else len(devices)) > 1
     return {
         "accelerator": "gpu" if has_gpu else "cpu",
         "devices": devices,
-        "precision": precision,
+        "precision": resolve_precision(plan.precision),
         # stage 1 leaves the algorithm's heads without gradients
         "strategy": "ddp_find_unused_parameters_true" if several else "auto",
         "sync_batchnorm": several and has_gpu,

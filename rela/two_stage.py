@@ -125,7 +125,7 @@ class TwoStage(pl.LightningModule):
         if not math.isfinite(value):
             raise DivergedError(
                 f"the stage-{self.stage} loss became {value} at step {self._steps_seen}; lower --lr, "
-                "or choose --precision 32"
+                "or choose --precision 32-true"
             )
         if self.stage == 1 and self.handover is not None and self.handover.update(value):
             self.begin_stage2()
@@ -156,6 +156,8 @@ class TwoStage(pl.LightningModule):
             self.handover.load_state_dict(state["handover"])
         if self.handover is not None and self.stage == 2:
             self._loader.set_views(self._stage2_views, with_targets=False)
+        if self.trainer.world_size > 1:
+            return  # the saved states are rank 0's; every rank goes on with its own seed
         torch.set_rng_state(state["torch_rng_state"].cpu())
         if len(state["cuda_rng_states"]) == torch.cuda.device_count() > 0:
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda_rng_states"]])

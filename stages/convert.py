@@ -157,7 +157,7 @@ def _manifest(
     return Manifest(
         kind="dataset",
         fingerprint=fingerprint(meaning),
-        parameters=asdict(settings),
+        parameters=_deciding(settings),
         content={
             "class_names": folder.class_names,
             "labelled": folder.labelled,
@@ -166,13 +166,25 @@ def _manifest(
             "sources_sha256": _sources_digest(
                 folder,
                 {
-                    split: dict(zip((s.path for s in r.samples), r.source_sha256, strict=True))
+                    split: {
+                        **dict(zip((s.path for s in r.samples), r.source_sha256, strict=True)),
+                        **dict(zip((b[0] for b in r.bad_images), r.bad_image_sha256, strict=True)),
+                    }
                     for split, r in results.items()
                 },
             ),
         },
         provenance=provenance(seconds) | {"source": str(folder.root.resolve())},
     )
+
+
+def _deciding(settings: ConvertSettings) -> dict[str, Any]:
+    """The settings that decided what was stored: a seed only where something was drawn."""
+    parameters = {"stage_version": STAGE_VERSION, **asdict(settings)}
+    del parameters["on_bad_image"]
+    if settings.val_fraction == 0 and settings.write_mode != "proportion":
+        parameters["seed"] = None
+    return parameters
 
 
 def _split_content(result: WriteResult) -> dict[str, Any]:
@@ -201,10 +213,10 @@ def _index_csv(result: WriteResult) -> bytes:
 
 
 def _sources_digest(folder: ImageFolder, digests: dict[str, dict[str, str]]) -> str:
-    """One digest for every source file by split, path and class; files left out count by path."""
+    """One digest for every source file by split, path, class and content, those left out included."""
     return ordered_digest(
         hashlib.sha256(
-            f"{split}\0{s.path}\0{s.label}\0{digests[split].get(s.path, 'left out')}".encode(
+            f"{split}\0{s.path}\0{s.label}\0{digests[split][s.path]}".encode(
                 "utf-8", "surrogateescape"
             )
         ).hexdigest()
@@ -216,17 +228,17 @@ def _sources_digest(folder: ImageFolder, digests: dict[str, dict[str, str]]) -> 
 def _same_source(existing: Artifact, folder: ImageFolder, settings: ConvertSettings) -> bool:
     """Whether converting `folder` would give `existing` again; reads every source file once."""
     content = existing.manifest.content
-    if existing.manifest.parameters != asdict(settings):
+    if existing.manifest.parameters != _deciding(settings):
         return False
     if content["class_names"] != folder.class_names or set(content["splits"]) != set(folder.splits):
         return False
-    left_out = {path for path, _ in content["bad_images"]}
+    if content["bad_images"] and settings.on_bad_image == "stop":
+        return False
     digests: dict[str, dict[str, str]] = {}
     with ThreadPoolExecutor() as pool:
         for split, samples in folder.splits.items():
-            kept = [sample for sample in samples if sample.path not in left_out]
-            found = pool.map(lambda s: _source_sha256(folder.root, s), kept)
-            digests[split] = dict(zip((s.path for s in kept), found, strict=True))
+            found = pool.map(lambda s: _source_sha256(folder.root, s), samples)
+            digests[split] = dict(zip((s.path for s in samples), found, strict=True))
     return bool(content["sources_sha256"] == _sources_digest(folder, digests))
 
 
@@ -234,7 +246,7 @@ def _source_sha256(root: Path, sample: Sample) -> str:
     try:
         return hashlib.sha256((root / sample.path).read_bytes()).hexdigest()
     except OSError:
-        return "unreadable"
+        return ""
 
 
 def _report_oddities(folder: ImageFolder, say: Callable[[str], None]) -> None:

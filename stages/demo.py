@@ -62,7 +62,7 @@ def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -
     digits = convert(workspace, output / "digits", ConvertSettings(), say=say).artifact
     few_digits = convert(workspace, output / "digits-0-4", ConvertSettings(), say=say).artifact
 
-    prior_settings = TrainSettings(prior="none", epochs=PRIOR_EPOCHS)
+    prior_settings = TrainSettings(prior="none", epochs=PRIOR_EPOCHS, devices="1")
     prior = train(workspace, few_digits, prior_settings, "prior-0-4", say=say).artifact
     embed(workspace, digits, prior_request(digits, prior.name), say=say)
 
@@ -75,6 +75,7 @@ def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -
                     handover=None if kind == PLAIN else HANDOVER,
                     epochs=epochs,
                     seed=seed,
+                    devices="1",
                 )
                 run = train(workspace, digits, settings, say=say).artifact
                 runs.append(_measure(workspace, run, kind, epochs, seed, say))

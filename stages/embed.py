@@ -66,25 +66,25 @@ def embed(
     key = _fingerprint(images, prior.identity, settings.dtype)
     name = f"{dataset.name}-{split}-{slug(prior.identity.name)}-{key[:12]}"
     existing = open_artifact(workspace.representations_dir / name) or _find(workspace, images, key)
+    parts_directory = workspace.representations_dir / f".parts-{key[:32]}"
     if existing is not None:
+        shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
         return EmbedResult(existing, True, 0, time.perf_counter() - start)
     from rela.representations import ROWS_PER_PART
 
     num_images = dataset.manifest.content["splits"][split]["num_images"]
-    store = PartStore(
-        workspace.representations_dir / f".parts-{key[:32]}", -(-num_images // ROWS_PER_PART)
-    )
+    store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
     todo = store.missing(*shard)
     mine = len(range(shard[0], store.num_parts, shard[1]))
     if len(todo) < mine:
         say(f"going on after {mine - len(todo)} of {mine} parts")
-    num_embedded = _embed_parts(dataset, split, prior, store, todo, settings)
-    seconds = time.perf_counter() - start
-    if store.missing():
-        sealed = open_artifact(workspace.representations_dir / name)  # by another shard, just now
-        return EmbedResult(sealed, False, num_embedded, seconds)
-    artifact = _seal(workspace, dataset, split, prior, settings, store, name, key, seconds)
-    shutil.rmtree(store.directory, ignore_errors=True)
+    num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings)
+    artifact = open_artifact(workspace.representations_dir / name)  # of a faster process
+    if artifact is None and not store.missing():
+        overhead = time.perf_counter() - start - part_seconds
+        artifact = _seal(workspace, dataset, split, prior, settings, store, name, key, overhead)
+    if artifact is not None:
+        shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)
 
 
@@ -173,27 +173,33 @@ def _embed_parts(
     store: PartStore,
     todo: list[int],
     settings: EmbedSettings,
-) -> int:
-    """Compute the missing parts; batches never cross a part, so each part's bytes stay the same."""
+) -> tuple[int, float]:
+    """Compute the missing parts; returns how many images, and the seconds of all parts.
+
+    Batches never cross a part, so the bytes of a part do not depend on which others were there.
+    """
     from rela.beton import open_beton
     from rela.embedding import Embedder
     from rela.representations import part_rows
 
     if not todo:
-        return 0
+        return 0, 0.0
     beton = open_beton(beton_path(dataset, split))
     embedder = Embedder(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
     rows = {part: part_rows(part, len(beton)) for part in todo}
-    total = sum(len(r) for r in rows.values())
+    total, all_seconds = sum(len(r) for r in rows.values()), 0.0
     with progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - total) as bar:
         for part, part_row_numbers in rows.items():
+            part_start = time.perf_counter()
             values = embedder(beton, part_row_numbers, bar.update).astype(settings.dtype)
             _refuse_non_finite(dataset, split, part_row_numbers, values, settings.dtype)
-            store.write(part, values.tobytes())
-    return total
+            seconds = time.perf_counter() - part_start
+            store.write(part, values.tobytes(), seconds)
+            all_seconds += seconds
+    return total, all_seconds
 
 
 def _refuse_non_finite(
@@ -224,9 +230,13 @@ def _seal(
     store: PartStore,
     name: str,
     key: str,
-    seconds: float,
+    overhead_seconds: float,
 ) -> Artifact:
-    """Copy all parts into one HDF5 file and publish it."""
+    """Copy all parts into one HDF5 file and publish it; another process may be faster.
+
+    The recorded seconds are those of every part, interrupted calls and other shards included, and of
+    this call's start and sealing.
+    """
     import numpy as np
 
     from rela.representations import write_matrix
@@ -256,9 +266,18 @@ def _seal(
         "row_order": "row i belongs to the sample whose field `index` is i",
     }
     destination = workspace.representations_dir / name
+    seal_start = time.perf_counter()
+    seconds = store.seconds() + overhead_seconds
     with staging(destination) as directory:
         path = directory / REPRESENTATIONS_FILE
-        write_matrix(path, parts(), (num_images, width), settings.dtype, attributes)
+        try:
+            write_matrix(path, parts(), (num_images, width), settings.dtype, attributes)
+        except (DataError, FileNotFoundError):
+            published = open_artifact(destination)
+            if published is None:
+                raise
+            return published
+        seconds += time.perf_counter() - seal_start
         manifest = Manifest(
             kind="representations",
             fingerprint=key,

@@ -42,7 +42,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluate a finished run on a data set: the one it was trained on, unless another is named."""
     dataset = workspace.dataset(dataset_name or run.manifest.content["dataset"])
-    own = dataset.name == run.manifest.content["dataset"]
+    own = dataset.fingerprint == run.manifest.inputs["dataset"]
     name = EVALUATION_FILE if own else f"eval-{dataset.name}.json"
     request = PriorRequest(f"run:{run.name}")
     return _evaluate(workspace, dataset, request, run.path / name, seed, settings, say)

@@ -1,8 +1,8 @@
 """Which prior a request means, remembered, so that a cache hit need not build a model.
 
 Building a prior takes seconds of imports and of reading weights. Its identity is recorded under the
-request, and taken from the record as long as the weights file is unchanged (size and modification
-time) and torch and torchvision are the same versions.
+request, and taken from the record as long as the weights file is unchanged (inode, size and
+times) and torch and torchvision are the same versions.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.atomic import write_atomic
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import installed_versions
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, DataError
 from rela.priors import PriorIdentity, PriorRequest, resolve
 from rela.priors.run_prior import load_backbone, read_identity
 from stages.workspace import Workspace
@@ -42,7 +42,7 @@ def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
     record_path = _record_path(workspace, request)
     recorded = _read_record(record_path)
     if recorded is not None:
-        return KnownPrior(recorded, lambda: resolve(request).load())
+        return KnownPrior(recorded, lambda: _load_recorded(request, recorded, record_path))
     try:
         prior = resolve(request)
     except ChoiceError as error:
@@ -53,6 +53,18 @@ def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
     record_path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(record_path, json.dumps(record, indent=1).encode())
     return KnownPrior(prior.identity, prior.load)
+
+
+def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: Path) -> Any:
+    """Build the prior; refuse it, and forget the record, if it is not the recorded one."""
+    prior = resolve(request)
+    if prior.identity.key() != recorded.key():
+        record_path.unlink(missing_ok=True)
+        raise DataError(
+            f"the weights of {request.name} were exchanged without a new modification time; the old "
+            "record is gone now, run the same command again"
+        )
+    return prior.load()
 
 
 def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
@@ -82,4 +94,10 @@ def _file_state(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     status = path.stat()
-    return {"path": str(path), "num_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return {
+        "path": str(path),
+        "num_bytes": status.st_size,
+        "inode": status.st_ino,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+    }

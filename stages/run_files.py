@@ -9,8 +9,9 @@ from pipeline.errors import CorruptArtifactError
 from rela.priors.run_prior import BACKBONE_FILE, IDENTITY_FILE
 
 CONFIG_FILE, METRICS_FILE, COST_FILE = "config.json", "metrics.jsonl", "cost.json"
+CHECKPOINTS_DIR = "checkpoints"
 DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
-_CONFIG_KEYS = ("fingerprint", "dataset", "settings", "representations")
+_CONFIG_KEYS = ("fingerprint", "dataset", "settings", "representations", "precision")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def cost_of(
         seconds["embed"] = representations.manifest.provenance["seconds"]
         seconds["targets"] = targets.manifest.provenance["seconds"]
     seconds |= {phase: round(value, 4) for phase, value in train_seconds.items()}
-    on_device = sum(seconds.get(phase, 0.0) for phase in ("stage1", "stage2", "data_wait"))
+    on_device = sum(seconds.get(phase, 0.0) for phase in ("embed", "stage1", "stage2", "data_wait"))
     return {
         "seconds": seconds,
         "total_seconds": round(sum(seconds.values()), 4),
@@ -58,6 +59,7 @@ def loading_snippet(run: Artifact) -> str:
     """Lines of Python that load the trained backbone."""
     model, path = run.manifest.parameters["model"], str(run.path / BACKBONE_FILE)
     size = run.manifest.parameters["image_size"]
+    options = f", image_size={size}" if model.startswith("vit_") else ""
     if model.endswith("_small"):
         lines = [
             "from rela.backbones import build_backbone",
@@ -69,7 +71,7 @@ def loading_snippet(run: Artifact) -> str:
         lines = [
             "import torchvision",
             "from safetensors.torch import load_file",
-            f"model = torchvision.models.get_model({model!r}, weights=None)",
+            f"model = torchvision.models.get_model({model!r}, weights=None{options})",
             f"model.load_state_dict(load_file({path!r}), strict=False)  # all but the classifier",
         ]
     return "\n".join(["load it with:", *("  " + line for line in lines)])

@@ -1,6 +1,9 @@
 """A data set and its targets → a trained backbone. The prior is never loaded here."""
 
+import contextlib
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -10,8 +13,9 @@ from typing import Any
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.atomic import write_atomic
 from pipeline.fingerprint import file_sha256, fingerprint
+from pipeline.lock import exclusive
 from pipeline.manifest import Manifest, provenance
-from rela.errors import ChoiceError, DataError
+from rela.errors import ChoiceError, DataError, RelaError
 from rela.options import check_options
 from rela.preprocessing import SMALL_IMAGE_SIDE
 from rela.priors import PriorRequest
@@ -19,6 +23,7 @@ from stages.convert import beton_path, images_sha256
 from stages.embed import default_image_size, embed, prior_of, prior_request
 from stages.prior_records import identify
 from stages.run_files import (
+    CHECKPOINTS_DIR,
     CONFIG_FILE,
     COST_FILE,
     DIGESTED_FILES,
@@ -67,17 +72,21 @@ def train(
     representations = _representations(workspace, dataset, resolved, embed_first, say)
     config = _config(dataset, resolved, representations)
     same = [run for run in workspace.runs() if run.fingerprint == config["fingerprint"]]
-    if same and name in (None, same[0].name):
-        return TrainResult(same[0], True)
+    for run in same:
+        if name in (None, run.name):
+            return TrainResult(run, True)
     for directory in workspace.unfinished_runs():
         same_settings = read_config(directory)["fingerprint"] == config["fingerprint"]
         if same_settings and name in (None, directory.name):
             say(f"going on with the interrupted run {directory.name}")
             return _run(workspace, dataset, representations, directory, config, say)
     directory = _new_run_directory(workspace, dataset, resolved, name)
-    directory.mkdir(parents=True)
-    write_atomic(directory / CONFIG_FILE, json.dumps(config, indent=1).encode())
-    return _run(workspace, dataset, representations, directory, config, say)
+    try:
+        return _run(workspace, dataset, representations, directory, config, say)
+    except RelaError:
+        if not (directory / CHECKPOINTS_DIR).is_dir():  # it never got going: nothing to resume
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def resume(
@@ -121,10 +130,10 @@ def resume(
 def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSettings:
     """Fill in what follows the data set: input size and model variant. Checks every range."""
     check_options(settings)
-    if settings.batch_size % settings.accumulate:
+    if settings.batch_size % settings.accumulate or settings.batch_size < 2 * settings.accumulate:
         raise ChoiceError(
-            f"--batch-size {settings.batch_size} is not divisible by --accumulate "
-            f"{settings.accumulate}"
+            f"--batch-size {settings.batch_size} cannot be split by --accumulate "
+            f"{settings.accumulate}; expected equal micro-batches of at least 2 images"
         )
     if settings.prior == NO_PRIOR:  # what belongs to stage 1 means nothing then
         settings = replace(settings, handover=None, head=TrainSettings.head)
@@ -259,14 +268,42 @@ def _run(
     config: dict[str, Any],
     say: Callable[[str], None],
 ) -> TrainResult:
-    """Make the targets, fit, and publish the manifest last."""
+    """Alone in the directory: make the targets, fit, and publish the manifest last."""
     start = time.perf_counter()
+    from rela.training import resolve_precision
+
+    directory.mkdir(parents=True, exist_ok=True)
+    is_first_process = int(os.environ.get("LOCAL_RANK", 0)) == 0  # Lightning starts the others
+    lock = exclusive(directory / ".lock") if is_first_process else contextlib.nullcontext()
+    with lock:
+        finished = open_artifact(directory)
+        if finished is not None:
+            return TrainResult(finished, True)
+        if (directory / CONFIG_FILE).is_file():
+            config = read_config(directory)
+        else:
+            precision = resolve_precision(config["settings"]["precision"])
+            config = {**config, "precision": precision}
+            write_atomic(directory / CONFIG_FILE, json.dumps(config, indent=1).encode())
+        return _run_locked(workspace, dataset, representations, directory, config, start, say)
+
+
+def _run_locked(
+    workspace: Workspace,
+    dataset: Artifact,
+    representations: Artifact | None,
+    directory: Path,
+    config: dict[str, Any],
+    start: float,
+    say: Callable[[str], None],
+) -> TrainResult:
     from rela.backbones import build_backbone, feature_dim
     from rela.beton import open_beton
     from rela.targets import open_targets
     from rela.training import TrainingPlan, run_training
 
-    settings = TrainSettings(**config["settings"])
+    # "auto" was decided where the run began, and stays so wherever it goes on
+    settings = TrainSettings(**{**config["settings"], "precision": config["precision"]})
     assert settings.model is not None and settings.image_size is not None
     beton = open_beton(beton_path(dataset, "train"))
     targets, target_artifact = None, None
@@ -298,9 +335,10 @@ def _run(
     )
     num_classes = len(dataset.manifest.content["class_names"])
     outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, start, say)
+    if not outcome.is_global_zero:  # the first process publishes
+        return TrainResult(Artifact(directory, Manifest("run", config["fingerprint"])), False)
     costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
-    if outcome.is_global_zero:
-        write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
+    write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
     manifest = Manifest(
         kind="run",
         fingerprint=config["fingerprint"],
@@ -321,8 +359,7 @@ def _run(
         file_sha256={name: file_sha256(directory / name) for name in DIGESTED_FILES},
         provenance=provenance(sum(outcome.seconds.values())),
     )
-    if outcome.is_global_zero:
-        manifest.write(directory)
+    manifest.write(directory)
     return TrainResult(Artifact(directory, manifest), False)
 
 

@@ -136,7 +136,7 @@ def test_the_views_are_those_of_lightlys_transform(size: int):
         assert found.row() == pytest.approx(view_of(transform, size).row())
 
 
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("size", [8, 32])
 def test_small_images_are_not_blurred_and_all_else_is_the_same(size: int):
     transforms = (
         BYOLView1Transform(size, gaussian_blur=0.0), BYOLView2Transform(size, gaussian_blur=0.0),

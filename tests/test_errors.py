@@ -110,6 +110,7 @@ def test_a_class_that_only_val_has_is_named(
         (("train", "--resume"), 2, ["nothing to resume"]),
         (("embed",), 2, ["--prior"]),
         (("train", "--resume", "--epochs", "3"), 2, ["--epochs", "own configuration"]),
+        (("eval", "--weights", "x.pt"), 2, ["--prior", "--weights"]),
         (("eval", "some", "--prior", "resnet18"), 2, ["not both"]),
         (("train", "--handover", "1.5"), 2, ["--handover", "0<=x<=1"]),
     ],
@@ -272,7 +273,7 @@ def test_targets_of_other_images_are_refused(
 def test_a_batch_larger_than_the_data_set_is_refused(
     failing: Callable[..., str], converted: Path
 ) -> None:
-    message = failing(65, "train", "--prior", "none", "--epochs", 1, *TINY, "--batch-size", 64)
+    message = failing(2, "train", "--prior", "none", "--epochs", 1, *TINY, "--batch-size", 64)
     assert "24 images" in message
     assert "--batch-size" in message
 

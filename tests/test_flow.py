@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
+from torchvision.models import get_model
 
 from cli import main
 from pipeline.parts import PartStore
@@ -163,11 +166,11 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
     write = PartStore.write
     written = []
 
-    def write_two_then_die(store: PartStore, part: int, content: bytes) -> None:
+    def write_two_then_die(store: PartStore, part: int, content: bytes, seconds: float) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(part)
-        write(store, part, content)
+        write(store, part, content, 1000 + seconds)
 
     with monkeypatch.context() as patched:
         patched.setattr(PartStore, "write", write_two_then_die)
@@ -178,6 +181,8 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
     [whole] = (tmp_path / "whole/representations").glob("*/representations.h5")
     [again] = (tmp_path / "killed/representations").glob("*/representations.h5")
     assert whole.read_bytes() == again.read_bytes()
+    manifest = json.loads((again.parent / "manifest.json").read_text())
+    assert manifest["provenance"]["seconds"] > 2000  # the killed call's parts are counted
 
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
@@ -246,6 +251,121 @@ def test_settings_of_stage_1_make_no_other_baseline(
     rela(*baseline)
     again = rela(*baseline, "--head", "learned", "--handover", 0.5, "--json")
     assert read_json(again)["cached"]
+
+
+def test_a_run_killed_before_its_manifest_is_finished_by_resuming(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    rela("train", "--prior", "none", "--epochs", 2, *TINY)
+    manifest = tmp_path / "workspace/runs/images-byol-1/manifest.json"
+    before = json.loads(manifest.read_text())["content"]
+    manifest.unlink()
+    rela("train", "--resume")
+    assert json.loads(manifest.read_text())["content"] == before
+
+
+def test_an_interrupted_attempt_is_on_the_account(
+    rela: Callable[..., Result],
+    small_tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rela("convert", small_tree)
+
+    def waste_a_second(*arguments: Any) -> None:
+        time.sleep(1)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rela.training._fit", waste_a_second)
+        rela("train", "--prior", "none", "--epochs", 1, *TINY, exit_code=130)
+    rela("train", "--resume")
+    cost = json.loads((tmp_path / "workspace/runs/images-byol-1/cost.json").read_text())
+    assert cost["seconds"]["other"] > 1
+
+
+def test_two_trainings_of_one_run_do_not_mix(
+    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rela("convert", small_tree)
+    command = ("train", "--prior", "none", "--epochs", 1, *TINY)
+    outputs = []
+
+    def train_again(*arguments: Any) -> None:
+        outputs.append(rela(*command, exit_code=75).stderr)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rela.training._fit", train_again)
+        rela(*command, exit_code=130)
+    assert f"in use by process {os.getpid()}" in outputs[0]
+    rela(*command)
+
+
+def test_a_training_that_cannot_begin_leaves_nothing_to_resume(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    for wrong in (("--batch-size", 500), ("--devices", "two"), ("--devices", "0")):
+        rela("train", "--prior", "none", *TINY, *wrong, exit_code=2)
+    assert read_json(rela("status", "--json"))["resumable"] == []
+
+
+def test_stage_1_alone_never_hands_over(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    said = rela("train", "--prior", "random", "--handover", 1, "--epochs", 2, *TINY).stderr
+    assert "hand-over to" not in said
+    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["stage"] for line in records} == {1}
+
+
+def test_accumulating_makes_as_many_steps_as_whole_batches(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    for accumulate in (1, 4):
+        options = ("--batch-size", 16, "--accumulate", accumulate, "--name", f"by{accumulate}")
+        rela("train", "--prior", "none", "--epochs", 2, *TINY, *options)
+        manifest = json.loads(
+            (tmp_path / f"workspace/runs/by{accumulate}/manifest.json").read_text()
+        )
+        assert manifest["content"]["num_steps"] == 2  # 24 images: one batch of 16 an epoch
+
+
+def test_a_mended_image_makes_another_data_set(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    path = next(small_tree.rglob("*.png"))
+    content = path.read_bytes()
+    path.write_bytes(content[:40])
+    rela("convert", small_tree, "--on-bad-image", "skip")
+    assert read_json(rela("convert", small_tree, "--on-bad-image", "skip", "--json"))["cached"]
+    path.write_bytes(content)
+    assert "other images" in rela("convert", small_tree, exit_code=2).stderr
+
+
+def test_settings_that_decided_nothing_do_not_miss(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    again = rela("convert", small_tree, "--seed", 3, "--on-bad-image", "skip", "--json")
+    assert read_json(again)["cached"]
+
+
+def test_exchanged_weights_are_noticed_whatever_their_times(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    path = tmp_path / "weights.pt"
+    embed = ("embed", "--prior", "shufflenet_v2_x0_5", "--weights", path)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(get_model("shufflenet_v2_x0_5", weights=None).state_dict(), path)
+        os.utime(path, (1_000_000, 1_000_000))
+        assert not read_json(rela(*embed, "--json"))["cached"]
 
 
 def _interrupt(*arguments: Any) -> None:

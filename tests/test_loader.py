@@ -19,7 +19,7 @@ from torchvision import transforms
 
 from rela.beton import Beton
 from rela.beton_format import MODE_RAW
-from rela.errors import ChoiceError, DataError
+from rela.errors import ChoiceError
 from rela.kernels import samples
 from rela.loader import CenterCropLoader, ViewLoader
 from rela.order import epoch_order
@@ -279,7 +279,9 @@ def test_every_image_is_as_likely_at_every_place():
 
 
 def test_a_subset_smaller_than_a_batch_is_refused(beton):
-    with pytest.raises(DataError, match=r"12 images \(0\.5 of 24\) do not fill one batch of 13"):
+    with pytest.raises(
+        ChoiceError, match=r"12 of 24 images do not fill one batch of 13.*--data-ratio"
+    ):
         ViewLoader(beton, (MILD,), 13, data_ratio=0.5)
     assert len(ViewLoader(beton, (MILD,), 12, data_ratio=0.5)) == 1
 

@@ -6,18 +6,26 @@ calls, so the cache directory carries a digest of all of them.
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import numba
 
 
 def _cache_directory() -> Path:
+    """NUMBA_CACHE_DIR, else the user's cache, else (no home, or a read-only one) the temporary files."""
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         sources.update(path.read_bytes())
-    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    base = os.environ.get("NUMBA_CACHE_DIR") or Path(user_cache) / "rela"
-    return Path(base) / f"kernels-{sources.hexdigest()[:16]}"
+    name = f"kernels-{sources.hexdigest()[:16]}"
+    temporary = Path(tempfile.gettempdir()) / f"rela-{os.getuid()}" / name
+    try:
+        user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        chosen = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(user_cache) / "rela") / name
+        chosen.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return temporary
+    return chosen if os.access(chosen, os.W_OK) else temporary
 
 
 _previous = numba.config.CACHE_DIR

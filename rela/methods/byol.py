@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rela.views import View
 
 _OUTPUT_DIM = 256
-_SMALL_IMAGE_SIDE = 64  # no blur up to here: it would leave nothing to see
+_LARGEST_UNBLURRED = 32  # pixels; ReLA's reference leaves blur out on CIFAR
 
 
 class BYOL(nn.Module):
@@ -38,7 +38,7 @@ class BYOL(nn.Module):
     @staticmethod
     def views(size: int) -> tuple[View, ...]:
         """The paper's asymmetric pair; without blur for small images."""
-        blur = size > _SMALL_IMAGE_SIDE
+        blur = size > _LARGEST_UNBLURRED
         return (
             View(size, blur_probability=1.0 if blur else 0.0),
             View(size, blur_probability=0.1 if blur else 0.0, solarize_probability=0.2),

@@ -1,17 +1,22 @@
 """`random:ARCH`: an untrained model as a prior, the method's own control."""
 
 from rela.backbones import build_backbone, feature_dim
+from rela.errors import ChoiceError
 from rela.preprocessing import preprocessing_for
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
 from rela.weights import state_sha256
 
 PREFIX = "random:"
+# Beyond every seed of a run, so that a random prior is never the student's own initial weights.
+_FIRST_SEED = 1 << 32
 
 
 def resolve(request: PriorRequest) -> Prior:
     """The architecture at initialisation; the seed decides the weights and so the identity."""
+    if request.weights is not None:
+        raise ChoiceError(f"--weights contradicts --prior {request.name}, which has random ones")
     arch = request.name.removeprefix(PREFIX)
-    backbone = build_backbone(arch, request.image_size, seed=request.seed).eval()
+    backbone = build_backbone(arch, request.image_size, seed=_FIRST_SEED + request.seed).eval()
     identity = PriorIdentity(
         name=f"{request.name}-seed{request.seed}",
         arch=arch,

@@ -1,6 +1,5 @@
 """Priors from torchvision: default pretrained weights, or a local file for the same architecture."""
 
-import hashlib
 import re
 from pathlib import Path
 from pickle import UnpicklingError
@@ -18,6 +17,7 @@ from rela.backbones import (
     parse_model_name,
     remove_classifier,
 )
+from rela.digests import file_sha256
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.preprocessing import Preprocessing, preprocessing_for
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
@@ -81,8 +81,7 @@ def _published(name: str, weights: Any, path: Path) -> nn.Module:
 def _has_its_hash(path: Path) -> bool:
     """torch.hub's convention: NAME-HASH.pth begins its own SHA-256; it checks downloads alone."""
     named = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return named is None or digest.startswith(named.group(1))
+    return named is None or file_sha256(path).startswith(named.group(1))
 
 
 def _from_file(name: str, image_size: int, path: Path) -> nn.Module:

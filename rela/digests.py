@@ -1,0 +1,15 @@
+"""SHA-256 of files, in constant memory."""
+
+import hashlib
+from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+
+
+def file_sha256(path: Path) -> str:
+    """64 hex digits over the bytes of `path`."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
