@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.atomic import fsync_directory, fsync_file
 from pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
 from pipeline.fingerprint import file_sha256
-from pipeline.manifest import MANIFEST_NAME, Manifest
+from pipeline.manifest import Manifest
 
 _STAGING_PREFIX = ".staging-"
 
@@ -132,14 +132,3 @@ def _clear_abandoned(destination: Path) -> None:
             pid = path.name.removeprefix(ours).split("-")[0]
             if not Path(f"/proc/{pid}").exists():
                 shutil.rmtree(path, ignore_errors=True)
-
-
-__all__ = [
-    "MANIFEST_NAME",
-    "Artifact",
-    "find_artifacts",
-    "open_artifact",
-    "publish",
-    "publish_or_adopt",
-    "staging",
-]

@@ -26,13 +26,12 @@ from rela.loader import ViewLoader
 from rela.methods import build_method
 from rela.preprocessing import preprocessing_for
 from rela.priors.prior import PriorIdentity
-from rela.priors.run_prior import BACKBONE_FILE, write_identity
+from rela.priors.run_prior import write_identity
+from rela.run_directory import BACKBONE_FILE, CHECKPOINTS_DIR, METRICS_FILE, SECONDS_FILE
 from rela.two_stage import TwoStage
 from rela.views import stage1_views
 from rela.weights import save_weights, state_sha256
 
-METRICS_FILE = "metrics.jsonl"
-_SECONDS_FILE = "seconds.json"
 _CHANNELS_LAST_SIDE = 128
 
 
@@ -94,7 +93,7 @@ def run_training(
     """
     _quieten()
     device_options = _device_options(plan)
-    checkpoint_dir = directory / "checkpoints"
+    checkpoint_dir = directory / CHECKPOINTS_DIR
     newest = newest_checkpoint(checkpoint_dir)
     epochs_done = newest[1]["epochs_done"] if newest else 0
     seconds = _seconds_so_far(directory, newest)
@@ -150,7 +149,7 @@ def _seconds_so_far(
     """The ledger of earlier attempts: from the last one's end, or (killed) from its checkpoint."""
     found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
     with contextlib.suppress(OSError, ValueError):
-        found.append(json.loads((directory / _SECONDS_FILE).read_bytes()))
+        found.append(json.loads((directory / SECONDS_FILE).read_bytes()))
     return max(found, key=_total, default={})
 
 
@@ -159,10 +158,10 @@ def _total(seconds: dict[str, float]) -> float:
 
 
 def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
-    temporary = directory / f".{_SECONDS_FILE}.tmp"
+    temporary = directory / f".{SECONDS_FILE}.tmp"
     with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
         temporary.write_text(json.dumps(seconds))
-        temporary.replace(directory / _SECONDS_FILE)
+        temporary.replace(directory / SECONDS_FILE)
 
 
 def _build(

@@ -1,7 +1,6 @@
 """What a view is: the distributions of crop, flip and colour, with the field's published values."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +39,6 @@ class View:
             self.brightness, self.contrast, self.saturation, self.hue, self.gray_probability,
             self.blur_probability, *self.sigma, self.solarize_probability,
         ]  # fmt: skip
-
-    def as_dict(self) -> dict[str, Any]:
-        """For configurations and fingerprints."""
-        return asdict(self)
 
 
 def specification(views: tuple[View, ...]) -> NDArray[np.float64]:

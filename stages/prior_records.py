@@ -33,9 +33,9 @@ class KnownPrior:
 
 def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
     """The prior that `request` means: an earlier run of this workspace, or a model by name."""
-    run_names = [run.name for run in workspace.runs()]
-    if request.name.startswith(_RUN_PREFIX) or (request.name in run_names and not request.weights):
-        name = request.name.removeprefix(_RUN_PREFIX)
+    name = request.name.removeprefix(_RUN_PREFIX)
+    is_run = workspace.has_run(name) and request.weights is None
+    if is_run or request.name.startswith(_RUN_PREFIX):
         run = workspace.run(name)
         identity = read_identity(run.path)
         return KnownPrior(identity, lambda: load_backbone(run.path, identity), run.name)
@@ -46,8 +46,9 @@ def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
     try:
         prior = resolve(request)
     except ChoiceError as error:
+        run_names = ", ".join(run.name for run in workspace.runs())
         if run_names and ":" not in request.name:
-            raise ChoiceError(f"{error} Runs of this workspace: {', '.join(run_names)}") from error
+            raise ChoiceError(f"{error} Runs of this workspace: {run_names}") from error
         raise
     record = {"prior": prior.identity.as_dict(), "weights_file": _file_state(prior.weights_file)}
     record_path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,9 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.errors import CorruptArtifactError
-from rela.priors.run_prior import BACKBONE_FILE, IDENTITY_FILE
+from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE, METRICS_FILE
 
-CONFIG_FILE, METRICS_FILE, COST_FILE = "config.json", "metrics.jsonl", "cost.json"
-CHECKPOINTS_DIR = "checkpoints"
+CONFIG_FILE, COST_FILE = "config.json", "cost.json"
 DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
 _CONFIG_KEYS = ("fingerprint", "dataset", "settings", "representations", "precision")
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rela.methods import METHOD_NAMES
 from rela.options import option
 
 
@@ -60,7 +61,7 @@ class TrainSettings:
     prior: str | None = option(
         None, "Name of an embedded prior, none, or random.", kind=str, shown="the one embedded"
     )
-    method: str = option("byol", "The algorithm of stage 2.", choices=("byol",))
+    method: str = option("byol", "The algorithm of stage 2.", choices=METHOD_NAMES)
     model: str | None = option(
         None,
         "A torchvision classification model; NAME_small has the stem for small images.",

@@ -19,11 +19,11 @@ from rela.errors import ChoiceError, DataError, RelaError
 from rela.options import check_options
 from rela.preprocessing import SMALL_IMAGE_SIDE
 from rela.priors import PriorRequest
+from rela.run_directory import CHECKPOINTS_DIR
 from stages.convert import beton_path, images_sha256
 from stages.embed import default_image_size, embed, prior_of, prior_request
 from stages.prior_records import identify
 from stages.run_files import (
-    CHECKPOINTS_DIR,
     CONFIG_FILE,
     COST_FILE,
     DIGESTED_FILES,
@@ -188,8 +188,7 @@ def _matching(
     assert settings.prior is not None
     exact = [a for a in cached if settings.prior in (a.fingerprint, a.name)]
     named = [a for a in cached if settings.prior == prior_of(a).name]
-    is_run = settings.prior in [run.name for run in workspace.runs()]
-    if exact or (named and not is_run):
+    if exact or (named and not workspace.has_run(settings.prior)):
         return exact or named
     key = identify(workspace, _request(dataset, settings)).identity.key()
     return [a for a in cached if prior_of(a).key() == key]

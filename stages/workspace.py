@@ -28,7 +28,7 @@ class Workspace:
 
     @property
     def targets_dir(self) -> Path:
-        """targets/KEY: what stage 1 regresses, made by train."""
+        """targets/REPRESENTATIONS-WIDTH-KEY: what stage 1 regresses, made by train."""
         return self.root / "targets"
 
     @property
@@ -54,6 +54,10 @@ class Workspace:
         """The named finished run, or the only one there is."""
         return self._choose("finished run", self.runs_dir, name, "rela train")
 
+    def has_run(self, name: str) -> bool:
+        """Whether a finished run has this name; other runs are not looked at."""
+        return bool(_NAME.fullmatch(name)) and open_artifact(self.runs_dir / name) is not None
+
     def runs(self) -> list[Artifact]:
         """Every finished run."""
         return find_artifacts(self.runs_dir)
@@ -75,11 +79,13 @@ class Workspace:
         ]
 
     def _choose(self, what: str, parent: Path, name: str | None, remedy: str) -> Artifact:
+        if name is not None and _NAME.fullmatch(name):
+            chosen = open_artifact(parent / name)
+            if chosen is not None:
+                return chosen
         found = find_artifacts(parent)
         names = [artifact.name for artifact in found]
         if name is not None:
-            if name in names:
-                return found[names.index(name)]
             there = (
                 f"there is {', '.join(names)}"
                 if names

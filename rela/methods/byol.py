@@ -21,7 +21,6 @@ class BYOL(nn.Module):
     settings of ReLA; momentum 0.99, constant.
     """
 
-    name = "byol"
     momentum = 0.99
 
     def __init__(self, backbone: nn.Module, feature_dim: int) -> None:

@@ -6,9 +6,7 @@ from typing import Any
 
 from rela.errors import DataError
 from rela.priors.prior import PriorIdentity
-
-BACKBONE_FILE = "backbone.safetensors"
-IDENTITY_FILE = "backbone.json"
+from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE
 
 
 def write_identity(directory: Path, identity: PriorIdentity) -> None:
