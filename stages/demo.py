@@ -22,8 +22,8 @@ from stages.tables import format_table
 from stages.train import train
 from stages.workspace import Workspace
 
-BUDGETS_EPOCHS = (3, 6)
-PRIOR_EPOCHS = 12
+BUDGETS_EPOCHS = (3, 5)
+PRIOR_EPOCHS = 10
 PRIOR_DIGITS = 5
 HANDOVER = 0.75  # too few steps here for the adaptive rule, which needs hundreds
 _VAL_SHARE = 5  # every fifth image
