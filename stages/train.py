@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.atomic import write_atomic
+from pipeline.errors import BusyError
 from pipeline.fingerprint import file_sha256, fingerprint
 from pipeline.lock import exclusive
 from pipeline.manifest import Manifest, provenance
@@ -36,6 +37,7 @@ from stages.targets import TARGETS_FILE, make_targets
 from stages.workspace import Workspace, check_name
 
 STAGE_VERSION = 1
+_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 NO_PRIOR, RANDOM_PRIOR = "none", "random"
 
 
@@ -272,14 +274,18 @@ def _run(
     from rela.training import resolve_precision
 
     directory.mkdir(parents=True, exist_ok=True)
-    is_first_process = int(os.environ.get("LOCAL_RANK", 0)) == 0  # Lightning starts the others
-    lock = exclusive(directory / ".lock") if is_first_process else contextlib.nullcontext()
+    # one process locks for all that Lightning, torchrun or SLURM started together
+    is_another_rank = any(int(os.environ.get(name, 0)) for name in _RANK_VARIABLES)
+    lock = contextlib.nullcontext() if is_another_rank else exclusive(directory / ".lock")
     with lock:
         finished = open_artifact(directory)
         if finished is not None:
             return TrainResult(finished, True)
         if (directory / CONFIG_FILE).is_file():
-            config = read_config(directory)
+            found = read_config(directory)
+            if found["fingerprint"] != config["fingerprint"]:
+                raise BusyError(f"{directory} was taken by another run just now; try again")
+            config = found
         else:
             precision = resolve_precision(config["settings"]["precision"])
             config = {**config, "precision": precision}
