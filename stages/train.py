@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +24,7 @@ from rela.run_directory import CHECKPOINTS_DIR
 from stages.convert import beton_path, images_sha256
 from stages.embed import default_image_size, embed, prior_of, prior_request
 from stages.prior_records import identify
+from stages.ranks import is_another_rank, silent
 from stages.run_files import (
     CONFIG_FILE,
     COST_FILE,
@@ -37,7 +38,6 @@ from stages.targets import TARGETS_FILE, make_targets
 from stages.workspace import Workspace, check_name
 
 STAGE_VERSION = 1
-_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 NO_PRIOR, RANDOM_PRIOR = "none", "random"
 
 
@@ -70,6 +70,7 @@ def train(
     Raises ChoiceError with the command to use if the prior has not been embedded for this data set
     and `embed_first` is not set.
     """
+    say = silent if is_another_rank() else say
     resolved = resolve_settings(dataset, settings)
     representations = _representations(workspace, dataset, resolved, embed_first, say)
     config = _config(dataset, resolved, representations)
@@ -95,6 +96,7 @@ def resume(
     workspace: Workspace, name: str | None = None, say: Callable[[str], None] = print
 ) -> TrainResult:
     """Go on with an interrupted run (the only one, or `name`) exactly as it was configured."""
+    say = silent if is_another_rank() else say
     unfinished = {path.name: path for path in workspace.unfinished_runs()}
     if name is None and len(unfinished) != 1:
         what = (
@@ -275,8 +277,7 @@ def _run(
 
     directory.mkdir(parents=True, exist_ok=True)
     # one process locks for all that Lightning, torchrun or SLURM started together
-    is_another_rank = any(int(os.environ.get(name, 0)) for name in _RANK_VARIABLES)
-    lock = contextlib.nullcontext() if is_another_rank else exclusive(directory / ".lock")
+    lock = contextlib.nullcontext() if is_another_rank() else exclusive(directory / ".lock")
     with lock:
         finished = open_artifact(directory)
         if finished is not None:
@@ -340,8 +341,8 @@ def _run_locked(
     )
     num_classes = len(dataset.manifest.content["class_names"])
     outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, start, say)
-    if not outcome.is_global_zero:  # the first process publishes
-        return TrainResult(Artifact(directory, Manifest("run", config["fingerprint"])), False)
+    if not outcome.is_global_zero:
+        sys.exit(0)  # this process has done its share; the first one publishes
     costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
     write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
     manifest = Manifest(

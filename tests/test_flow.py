@@ -335,6 +335,22 @@ def test_accumulating_makes_as_many_steps_as_whole_batches(
         assert manifest["content"]["num_steps"] == 2  # 24 images: one batch of 16 an epoch
 
 
+def test_two_processes_train_one_run(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    command = [sys.executable, "-m", "cli", "train", "--prior", "none", "--epochs", "2", *TINY]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    result = subprocess.run(
+        [*command, "--devices", "2"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout.count("is finished") == 1
+    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in records] == [0, 1]
+
+
 def test_a_mended_image_makes_another_data_set(
     rela: Callable[..., Result], small_tree: Path
 ) -> None:
