@@ -5,18 +5,11 @@ order of the list. So the bytes of a beton do not depend on the number of worker
 page that a dead worker holds, and a worker that dies ends the writing with an error.
 """
 
-import contextlib
-import ctypes
+import functools
 import hashlib
-import multiprocessing
-import os
-import signal
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +32,9 @@ from rela.encoding import Encoding, StoredImage, encode_image
 from rela.errors import DataError
 from rela.image_file import BadImageError
 from rela.image_folder import Sample
+from rela.worker_pool import WorkerDiedError, ordered_map
 
 _CHUNK_IMAGES = 32
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -156,34 +149,22 @@ def _encoded(
     root: Path, samples: Sequence[Sample], encoding: Encoding, num_workers: int, seed: int
 ) -> Iterator[tuple[Sample, _Outcome]]:
     """Every sample with what became of it, in order."""
-    chunks = iter([samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)])
-    context = multiprocessing.get_context("spawn")
-    parent = os.getpid()
-    with ProcessPoolExecutor(num_workers, context, _die_with, (parent,)) as pool:
-
-        def submit(chunk: Sequence[Sample]) -> tuple[Sequence[Sample], "Future[list[_Outcome]]"]:
-            return chunk, pool.submit(_encode_chunk, root, chunk, encoding, seed)
-
-        chunk: Sequence[Sample] = samples[:1]
-        try:
-            with _interrupts_held():  # the first submissions start the workers
-                waiting = deque(submit(first) for first in islice(chunks, 4 * num_workers))
-            while waiting:
-                chunk, future = waiting.popleft()
-                results = future.result()
-                waiting.extend(submit(following) for following in islice(chunks, 1))
-                yield from zip(chunk, results, strict=True)
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"a worker process died while reading images near {root / chunk[0].path} "
-                "(out of memory, or killed); nothing was written. Try again with fewer --workers"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    chunks = [samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)]
+    encode = functools.partial(_encode_chunk, root, encoding, seed)
+    done = 0
+    try:
+        for chunk, outcomes in zip(chunks, ordered_map(encode, chunks, num_workers), strict=True):
+            yield from zip(chunk, outcomes, strict=True)
+            done += len(chunk)
+    except WorkerDiedError as error:
+        raise DataError(
+            f"a worker process died while reading images near {root / samples[done].path} (out of "
+            "memory, or killed); nothing was written. Try again with fewer --workers"
+        ) from error
 
 
 def _encode_chunk(
-    root: Path, chunk: Sequence[Sample], encoding: Encoding, seed: int
+    root: Path, encoding: Encoding, seed: int, chunk: Sequence[Sample]
 ) -> list[_Outcome]:
     return [_encode_file(root / s.path, encoding, _draw(seed, s.path)) for s in chunk]
 
@@ -204,21 +185,3 @@ def _draw(seed: int, path: str) -> float:
     """Uniform in [0, 1), a function of seed and path alone."""
     digest = hashlib.sha256(f"{seed}\0{path}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / (1 << 48)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait; processes started meanwhile never see it (and `_die_with` then ignores it)."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _die_with(parent: int) -> None:
-    """End this worker when its parent ends, however it ends; leave Ctrl-C to the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,76 @@
+"""The pool behind conversion: order, errors, and workers that die at the worst moment."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from rela.worker_pool import WorkerDiedError, ordered_map
+
+
+def slow_if_even(number: int) -> int:
+    time.sleep(0.02 * (number % 2 == 0))
+    return number * number
+
+
+def refuse_seven(number: int) -> int:
+    if number == 7:
+        raise ValueError("seven")
+    return number
+
+
+def die_at_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def large_then_die(number: int) -> bytes:
+    """Task 1 is killed while its result, far larger than a pipe holds, waits to be read."""
+    if number == 1:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return bytes(50_000_000)
+    return b"small"
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_results_come_in_the_order_of_their_tasks(num_workers: int) -> None:
+    found = list(ordered_map(slow_if_even, range(40), num_workers))
+    assert found == [number * number for number in range(40)]
+    assert multiprocessing.active_children() == []
+
+
+def test_no_task_needs_no_worker() -> None:
+    assert list(ordered_map(slow_if_even, [], 2)) == []
+
+
+def test_what_a_task_raises_is_raised_here() -> None:
+    results = ordered_map(refuse_seven, range(20), 2)
+    with pytest.raises(ValueError, match="seven"):
+        list(results)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_dies_at_work_is_an_error() -> None:
+    with pytest.raises(WorkerDiedError):
+        list(ordered_map(die_at_three, range(20), 2))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.timeout(60)
+def test_a_worker_that_dies_in_the_middle_of_its_result_is_no_hang() -> None:
+    results = ordered_map(large_then_die, range(2), 2)
+    assert next(results) == b"small"
+    time.sleep(3)  # by now half a message lies in the pipe
+    with pytest.raises(WorkerDiedError):
+        next(results)
+
+
+def test_an_abandoned_iteration_leaves_no_process() -> None:
+    results = ordered_map(slow_if_even, range(1000), 2)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == []
