@@ -48,7 +48,8 @@ def ordered_map(
         nonlocal given
         for worker in workers:
             if worker.task is None and given < min(limit, len(tasks)):
-                worker.connection.send(tasks[given])
+                with _died_if_broken():
+                    worker.connection.send(tasks[given])
                 worker.task, given = given, given + 1
 
     try:
@@ -59,7 +60,8 @@ def ordered_map(
                 busy = {w.connection: w for w in workers if w.task is not None}
                 for connection in wait(list(busy)):
                     worker = busy[connection]  # type: ignore[index]
-                    result = worker.connection.recv()
+                    with _died_if_broken():
+                        result = worker.connection.recv()
                     if isinstance(result, BaseException):
                         raise result
                     assert worker.task is not None
@@ -67,13 +69,20 @@ def ordered_map(
                     worker.task = None
                 give(limit)
             yield ready.pop(wanted)
-    except (EOFError, ConnectionError) as error:
-        raise WorkerDiedError("a worker process died") from error
     finally:
         for worker in workers:
             worker.connection.close()
             worker.process.kill()
             worker.process.join()
+
+
+@contextlib.contextmanager
+def _died_if_broken() -> Iterator[None]:
+    """A pipe that ends, between messages or within one, has lost its worker."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise WorkerDiedError("a worker process died") from error
 
 
 def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
