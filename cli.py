@@ -251,7 +251,7 @@ def train(
 @click.option("--prior", help="Evaluate a prior instead of a run.")
 @click.option("--dataset", show_default="the run's own, or the only one", help="Which data set.")
 @_prior_options
-@_settings(EmbedSettings, leave_out=("dtype",))
+@_settings(EmbedSettings, leave_out=("dtype", "crops"))
 @_json_option
 @click.pass_obj
 def evaluate(

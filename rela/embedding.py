@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rela.beton import Beton
 from rela.errors import ChoiceError
 from rela.kernels.resample import BICUBIC, BILINEAR
-from rela.loader import CenterCropLoader
+from rela.loader import CenterCropLoader, ReplayedCropLoader
 from rela.preprocessing import Preprocessing
 
 _INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
@@ -45,12 +45,24 @@ class Embedder:
         beton: Beton,
         rows: NDArray[np.int64],
         on_progress: Callable[[int], Any] = lambda count: None,
+        crops: NDArray[np.uint16] | None = None,
     ) -> NDArray[np.float32]:
-        """Features float32 [len(rows), D] of the centre crops of these rows, in their order."""
-        loader = CenterCropLoader(
-            beton, rows, self.preprocessing.resize, self.preprocessing.crop,
-            _INTERPOLATIONS[self.preprocessing.interpolation], self.batch_size, self.num_threads,
-        )  # fmt: skip
+        """Features float32 [len(rows), D] of the centre crops of these rows, in their order.
+
+        With `crops` (uint16 [N, K, 5], see rela.crops) of those instead: [len(rows) · K, D].
+        """
+        wanted = self.preprocessing
+        interpolation = _INTERPOLATIONS[wanted.interpolation]
+        loader: CenterCropLoader
+        if crops is None:
+            loader = CenterCropLoader(
+                beton, rows, wanted.resize, wanted.crop, interpolation, self.batch_size,
+                self.num_threads,
+            )  # fmt: skip
+        else:
+            loader = ReplayedCropLoader(
+                beton, rows, crops, wanted.crop, interpolation, self.batch_size, self.num_threads
+            )
         features = []
         for batch_rows, images in loader:
             features.append(self.features(images).cpu().numpy())

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from rela.beton import Beton, raise_undecodable
 from rela.errors import ChoiceError
-from rela.kernels import samples
+from rela.kernels import draws, samples
 from rela.kernels.decode import NOT_DECODABLE
 from rela.order import epoch_order, num_chosen
 from rela.views import View, specification
 
 _PREFETCH_BATCHES = 3
+NO_CROPS = np.empty((0, 0, 5), np.uint16)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class _Batch:
     out: NDArray[np.uint8]
     status: NDArray[np.uint8]
     parts: list["Future[None]"]
+    crops: NDArray[np.uint16]
 
     def wait(self, beton: Beton) -> None:
         """Until it is full; raises what a thread raised, or DataError for a damaged image."""
@@ -67,7 +69,9 @@ class ViewLoader:
     """Iterates over one epoch in batches; Lightning calls `sampler.set_epoch` before each.
 
     A batch is a dict: `views`, a list of uint8 tensors [B, 3, S, S] in channels-last memory;
-    `label` int64 [B]; `index` int64 [B]; and `target` [B, d] if `targets` [N, d] was given.
+    `label` int64 [B]; `index` int64 [B]; and `targets`, a tensor [B, d] for each view, if `targets`
+    [N, d] was given. With `crops` (uint16 [N, K, 5], see rela.crops) each view replays one of its
+    image's K crops, and `targets` [N · K, d] holds a row for each.
     The incomplete last batch of an epoch is left out (its batch-norm statistics would differ).
 
     `batch_size` counts over all ranks and `accumulate` micro-batches: B is this rank's share of one
@@ -85,9 +89,11 @@ class ViewLoader:
         targets: Tensor | None = None,
         num_threads: int | None = None,
         accumulate: int = 1,
+        crops: NDArray[np.uint16] | None = None,
     ) -> None:
         self.beton, self.views, self.batch_size = beton, views, batch_size // accumulate
-        self.seed, self.data_ratio, self.targets = seed, data_ratio, targets
+        self.seed, self.data_ratio, self.accumulate = seed, data_ratio, accumulate
+        self.targets, self.crops = targets, NO_CROPS if crops is None else crops
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self.rank, self.world_size = 0, 1
         self.epoch = 0
@@ -125,7 +131,7 @@ class ViewLoader:
         """Change the views from the next batch on, also in the middle of an epoch."""
         self.views = views
         if not with_targets:
-            self.targets = None
+            self.targets, self.crops = None, NO_CROPS
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch = self.epoch
@@ -139,10 +145,11 @@ class ViewLoader:
                 for batch in _ahead(
                     self._num_batches, lambda step: self._begin(pool, slices[step], epoch)
                 ):
-                    if batch.views != self.views:  # begun before the views changed
+                    if batch.views != self.views or batch.crops is not self.crops:
+                        # begun before the views changed
                         batch = self._begin(pool, batch.rows, epoch)
                     batch.wait(self.beton)
-                    result = self._result(batch)
+                    result = self._result(batch, epoch)
                     self.wait_seconds += time.perf_counter() - start
                     yield result
                     start = time.perf_counter()
@@ -156,7 +163,7 @@ class ViewLoader:
         offsets = np.concatenate([[0], np.cumsum(view_bytes * len(rows))[:-1]]).astype(np.int64)
         out = np.empty(int(view_bytes.sum()) * len(rows), np.uint8)
         status = np.full(len(rows), NOT_DECODABLE, np.uint8)
-        storage, seed = self.beton.storage(), np.uint64(self.seed)
+        storage, seed, crops = self.beton.storage(), np.uint64(self.seed), self.crops
 
         def fill(first: int, end: int) -> None:
             samples.load_views(
@@ -165,6 +172,7 @@ class ViewLoader:
                 seed,
                 np.uint64(epoch),
                 specs,
+                crops,
                 out,
                 offsets,
                 first,
@@ -172,18 +180,29 @@ class ViewLoader:
             )
 
         parts = _in_parts(pool, self.num_threads, len(rows), fill)
-        return _Batch(self.views, rows, out, status, parts)
+        return _Batch(self.views, rows, out, status, parts, crops)
 
-    def _result(self, batch: _Batch) -> dict[str, Any]:
-        index = torch.from_numpy(batch.rows)
+    def _result(self, batch: _Batch, epoch: int) -> dict[str, Any]:
         result: dict[str, Any] = {
             "views": _split_views(batch),
             "label": torch.from_numpy(self.beton.labels[batch.rows]),
-            "index": index,
+            "index": torch.from_numpy(batch.rows),
         }
         if self.targets is not None:
-            result["target"] = self.targets.index_select(0, index)
+            result["targets"] = self._targets_of(self.targets, batch, epoch)
         return result
+
+    def _targets_of(self, targets: Tensor, batch: _Batch, epoch: int) -> list[Tensor]:
+        """One [B, d] for each view: the same for all, or that of the crop which the view replays."""
+        num_crops = batch.crops.shape[1]
+        if num_crops == 0:
+            return [targets.index_select(0, torch.from_numpy(batch.rows))] * len(batch.views)
+        seed = np.uint64(self.seed)
+        rows = [
+            draws.replayed_rows(seed, np.uint64(epoch), batch.rows, view, num_crops)
+            for view in range(len(batch.views))
+        ]
+        return [targets.index_select(0, torch.from_numpy(r)) for r in rows]
 
 
 def _split_views(batch: _Batch) -> list[Tensor]:
@@ -242,4 +261,39 @@ class CenterCropLoader:
             )
 
         parts = _in_parts(pool, self.num_threads, len(rows), fill)
-        return _Batch((), rows, out, status, parts)
+        return _Batch((), rows, out, status, parts, NO_CROPS)
+
+
+class ReplayedCropLoader(CenterCropLoader):
+    """The same with K crops of each image in place of the centre: uint8 [B · K, 3, S, S].
+
+    `crops` uint16 [N, K, 5] as `rela.crops` draws them; the K crops of an image follow each other.
+    """
+
+    def __init__(
+        self,
+        beton: Beton,
+        rows: NDArray[np.int64],
+        crops: NDArray[np.uint16],
+        size: int,
+        interpolation: int,
+        batch_size: int,
+        num_threads: int | None = None,
+    ) -> None:
+        images_per_batch = max(1, batch_size // crops.shape[1])
+        super().__init__(beton, rows, size, size, interpolation, images_per_batch, num_threads)
+        self.crops = crops
+
+    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
+        num_outputs = len(rows) * self.crops.shape[1]
+        out = np.empty((num_outputs, self.crop, self.crop, 3), np.uint8)
+        status = np.full(len(rows), NOT_DECODABLE, np.uint8)
+        storage = self.beton.storage()
+
+        def fill(first: int, end: int) -> None:
+            samples.load_crops(
+                *storage, rows[first:end], self.crops, self.interpolation, out, first, status
+            )
+
+        parts = _in_parts(pool, self.num_threads, len(rows), fill)
+        return _Batch((), rows, out, status, parts, NO_CROPS)

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from rela.errors import DataError
 
 ROWS_PER_PART = 1024
-MATRIX = "representations"
+MATRIX, CROPS = "representations", "crops"
 _DIGESTS = "part_sha256"
 
 
@@ -29,9 +29,9 @@ def part_rows(part: int, num_rows: int) -> NDArray[np.int64]:
 
 def write_matrix(
     path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
-    attributes: dict[str, Any],
+    attributes: dict[str, Any], crops: NDArray[np.uint16] | None = None,
 ) -> None:  # fmt: skip
-    """Write parts of ROWS_PER_PART rows as one HDF5 file.
+    """Write parts of ROWS_PER_PART rows as one HDF5 file; `crops` uint16 [N, K, 5] beside them.
 
     The bytes are a function of the arguments alone: no times, no names of machines.
     """
@@ -46,17 +46,25 @@ def write_matrix(
             start += len(values)
         assert start == shape[0], f"{start} rows written, expected {shape[0]}"
         file.create_dataset(_DIGESTS, data=np.array(digests, "S64"), track_times=False)
+        if crops is not None:
+            stored = file.create_dataset(CROPS, data=crops, track_times=False)
+            stored.attrs["columns"] = "top, left, height, width (pixels), flip (0 or 1)"
+            stored.attrs["sha256"] = _crops_sha256(crops)
         for name, value in sorted(attributes.items()):
             file.attrs[name] = value
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """An [N, D] matrix in an HDF5 file, memory-mapped and checked."""
+    """An [N, D] matrix in an HDF5 file, memory-mapped and checked.
+
+    With `crops` (uint16 [N, K, 5], see rela.crops) it has K rows for each image, one after the other.
+    """
 
     path: Path
     values: NDArray[Any]
     attributes: dict[str, Any]
+    crops: NDArray[np.uint16] | None = None
 
 
 def open_matrix(path: Path, verify: bool = True) -> Matrix:
@@ -73,6 +81,8 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
             matrix, digests = file[MATRIX], file[_DIGESTS][()]
             offset, shape, dtype = matrix.id.get_offset(), matrix.shape, matrix.dtype
             attributes = dict(file.attrs)
+            crops = file[CROPS][()] if CROPS in file else None
+            crops_sha256 = file[CROPS].attrs["sha256"] if CROPS in file else None
     except FileNotFoundError as error:
         raise damaged("the file is missing") from error
     except (OSError, KeyError, RuntimeError, AttributeError) as error:
@@ -86,10 +96,21 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
     parts = range(0, shape[0], ROWS_PER_PART)
     if len(digests) != len(parts):
         raise damaged(f"{len(digests)} digests for {len(parts)} parts")
+    if crops is not None and (
+        crops.dtype != np.uint16
+        or crops.ndim != 3
+        or crops.shape[0] * crops.shape[1] != shape[0]
+        or crops_sha256 != _crops_sha256(crops)
+    ):
+        raise damaged("its crops were changed after they were written")
     if verify:
         for start, expected in zip(parts, digests, strict=True):
             found = hashlib.sha256(values[start : start + ROWS_PER_PART].tobytes()).hexdigest()
             if found.encode() != expected:
                 end = min(start + ROWS_PER_PART, shape[0])
                 raise damaged(f"rows {start} to {end - 1} were changed after they were written")
-    return Matrix(path, values, attributes)
+    return Matrix(path, values, attributes, crops)
+
+
+def _crops_sha256(crops: NDArray[np.uint16]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()

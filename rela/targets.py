@@ -1,6 +1,8 @@
-"""The file of targets: what stage 1 regresses, one row per image."""
+"""The file of targets: what stage 1 regresses, a row for each image or for each of its crops."""
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +13,54 @@ from torch import Tensor
 
 from rela.errors import DataError
 from rela.projection import Projection
-from rela.representations import ROWS_PER_PART, open_matrix, write_matrix
+from rela.representations import ROWS_PER_PART, Matrix, open_matrix, write_matrix
 
 _DTYPE = "float16"
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What stage 1 regresses: `values` float16 [N, d], one row per image.
+
+    With `crops` (uint16 [N, K, 5], see rela.crops) there are K rows per image, [N · K, d].
+    """
+
+    values: Tensor
+    crops: NDArray[np.uint16] | None = None
+
+
 def write_targets(
-    path: Path, representations: NDArray[np.floating], projection: Projection,
-    attributes: dict[str, Any],
-) -> None:  # fmt: skip
+    path: Path, representations: Matrix, projection: Projection, attributes: dict[str, Any]
+) -> None:
     """Project representations [N, D] to targets [N, d] float16, part by part, into `path`."""
+    rows = representations.values
 
     def parts() -> Iterator[NDArray[np.float64]]:
-        for start in range(0, len(representations), ROWS_PER_PART):
-            values = projection.apply(representations[start : start + ROWS_PER_PART])
+        for start in range(0, len(rows), ROWS_PER_PART):
+            values = projection.apply(rows[start : start + ROWS_PER_PART])
             if not np.isfinite(values).all():
-                raise DataError(f"targets of images {start} onwards hold NaN or Inf; embed again")
+                raise DataError(f"targets of rows {start} onwards hold NaN or Inf; embed again")
             yield values
 
-    write_matrix(path, parts(), (len(representations), projection.width), _DTYPE, attributes)
+    shape = (len(rows), projection.width)
+    write_matrix(path, parts(), shape, _DTYPE, attributes, representations.crops)
 
 
-def open_targets(path: Path, num_images: int) -> Tensor:
-    """Targets [N, d] float16 as a tensor over the memory-mapped file, verified.
+def open_targets(path: Path, num_images: int) -> Targets:
+    """Targets as a tensor over the memory-mapped file, verified.
 
     Raises DataError for another number of rows, damage, NaN or Inf: a target that is not a number
     would silently switch stage 1 off.
     """
-    values = open_matrix(path).values
-    if len(values) != num_images:
-        raise DataError(f"{path} holds {len(values)} targets, the data set has {num_images} images")
+    matrix = open_matrix(path)
+    values, crops = matrix.values, matrix.crops
+    expected = num_images if crops is None else num_images * crops.shape[1]
+    if len(values) != expected:
+        raise DataError(f"{path} holds {len(values)} targets, the data set needs {expected}")
     for start in range(0, len(values), ROWS_PER_PART):
         if not np.isfinite(values[start : start + ROWS_PER_PART]).all():
-            raise DataError(f"{path}: targets of images {start} onwards hold NaN or Inf")
+            raise DataError(f"{path}: targets of rows {start} onwards hold NaN or Inf")
     values.flags.writeable = False
-    import warnings
-
     with warnings.catch_warnings():  # the mapping is read-only, and nothing writes to it
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(values)
+        return Targets(torch.from_numpy(values), crops)

@@ -9,12 +9,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from torch import Tensor
 
 from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
@@ -23,11 +22,15 @@ from rela.epoch_log import EpochLog, keep_epochs, last_record
 from rela.errors import ChoiceError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.loader import ViewLoader
-from rela.methods import build_method
+from rela.methods import method_class
+from rela.methods.method import MethodOptions
+from rela.optimizers import OptimizerSettings
+from rela.order import num_chosen
 from rela.preprocessing import preprocessing_for
 from rela.priors.prior import PriorIdentity
 from rela.priors.run_prior import write_identity
 from rela.run_directory import BACKBONE_FILE, CHECKPOINTS_DIR, METRICS_FILE, SECONDS_FILE
+from rela.targets import Targets
 from rela.two_stage import TwoStage
 from rela.views import stage1_views
 from rela.weights import save_weights, state_sha256
@@ -42,10 +45,16 @@ class TrainingPlan:
     - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
     - `batch_size`: images per optimizer step over all devices, in `accumulate` micro-batches;
     - `learn_head`: whether stage 1's linear layer W is trained;
+    - `hyperparameters`, `ema`, `local_crops`: see rela.methods.method.MethodOptions;
+    - `optimizer`: with the rate for this very batch size;
     - `precision`, `devices`: as Lightning's Trainer takes them, or "auto".
     """
 
     method: str
+    hyperparameters: Literal["reference", "paper"]
+    ema: Literal["constant", "cosine"] | None
+    local_crops: int | None
+    optimizer: OptimizerSettings
     model: str
     image_size: int
     handover: float | None
@@ -53,8 +62,6 @@ class TrainingPlan:
     data_ratio: float
     epochs: int
     batch_size: int
-    lr: float
-    weight_decay: float
     accumulate: int
     seed: int
     precision: str
@@ -78,7 +85,7 @@ def run_training(
     plan: TrainingPlan,
     directory: Path,
     beton: Beton,
-    targets: Tensor | None,
+    targets: Targets | None,
     num_classes: int,
     name: str,
     start: float,
@@ -86,8 +93,8 @@ def run_training(
 ) -> TrainingOutcome:
     """Train on `beton`, going on from the newest checkpoint in `directory` if there is one.
 
-    `start` is the time.perf_counter() from which the job's seconds count. `targets` [N, d] belong to
-    the rows of the beton; None trains the algorithm alone. Leaves metrics, TensorBoard events, two
+    `start` is the time.perf_counter() from which the job's seconds count. `targets` belong to the rows
+    of the beton; None trains the algorithm alone. Leaves metrics, TensorBoard events, two
     checkpoints and the exported backbone in `directory`. Raises KeyboardInterrupt on Ctrl-C, with the
     run left to be resumed.
     """
@@ -114,6 +121,7 @@ def run_training(
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            gradient_clip_val=plan.optimizer.clip_norm,
             **device_options,
         )
         seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
@@ -165,46 +173,54 @@ def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
 
 
 def _build(
-    plan: TrainingPlan, beton: Beton, targets: Tensor | None, num_classes: int
+    plan: TrainingPlan, beton: Beton, targets: Targets | None, num_classes: int
 ) -> tuple[TwoStage, ViewLoader]:
     backbone = build_backbone(plan.model, plan.image_size, plan.seed)
-    width = feature_dim(backbone, plan.image_size)
+    options = MethodOptions(
+        feature_dim=feature_dim(backbone, plan.image_size),
+        image_size=plan.image_size,
+        num_images=num_chosen(len(beton), plan.data_ratio),
+        num_classes=num_classes,
+        hyperparameters=plan.hyperparameters,
+        ema=plan.ema,
+        local_crops=plan.local_crops,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        method: Any = build_method(plan.method, backbone, width)
-        has_stage1 = targets is not None and plan.handover != 0
+        method = method_class(plan.method)(backbone, options)
+        if plan.handover == 0:
+            targets = None
         loader = ViewLoader(
             beton,
-            stage1_views(plan.image_size) if has_stage1 else method.views(plan.image_size),
+            method.views() if targets is None else stage1_views(plan.image_size),
             plan.batch_size,
             plan.seed,
             plan.data_ratio,
-            targets if has_stage1 else None,
+            None if targets is None else targets.values,
             accumulate=plan.accumulate,
+            crops=None if targets is None else targets.crops,
         )
-        handover: HandOver | None = None
-        if has_stage1 and plan.handover is None:
-            handover = AdaptiveHandOver()
-        elif has_stage1:
-            num_steps = plan.epochs * len(loader) // plan.accumulate
-            stage1_steps = round(float(plan.handover or 0) * num_steps)
-            # stage 1 alone: a hand-over after the very last step would be none
-            handover = FixedHandOver(stage1_steps + (stage1_steps >= num_steps))
+        num_steps = plan.epochs * len(loader) // plan.accumulate
         module = TwoStage(
             method,
-            width,
-            plan.image_size,
             loader,
-            handover,
-            target_width=0 if targets is None else targets.shape[1],
+            plan.optimizer,
+            num_steps,
+            None if targets is None else _handover(plan, num_steps),
+            target_width=0 if targets is None else targets.values.shape[1],
             learn_head=plan.learn_head,
-            num_classes=num_classes,
-            lr=plan.lr,
-            weight_decay=plan.weight_decay,
             seed=plan.seed,
             memory_format=_memory_format(plan),
         )
     return module.to(memory_format=_memory_format(plan)), loader
+
+
+def _handover(plan: TrainingPlan, num_steps: int) -> HandOver:
+    if plan.handover is None:
+        return AdaptiveHandOver()
+    stage1_steps = round(plan.handover * num_steps)
+    # stage 1 alone: a hand-over after the very last step would be none
+    return FixedHandOver(stage1_steps + (stage1_steps >= num_steps))
 
 
 def _fit(

@@ -12,6 +12,8 @@ from torch.nn.functional import cosine_similarity
 from rela.errors import DataError
 from rela.handover import HandOver
 from rela.loader import ViewLoader
+from rela.methods.method import Method, Progress
+from rela.optimizers import OptimizerSettings, build_optimizer, build_schedule
 from rela.views import NORMALIZE_MEAN, NORMALIZE_STD
 
 
@@ -19,9 +21,12 @@ class DivergedError(DataError):
     """The loss is not a number any more."""
 
 
-def target_loss(predictions: list[Tensor], target: Tensor) -> Tensor:
-    """Mean over views and samples of 1 − cos(prediction, target); [B, d] each."""
-    losses = [1.0 - cosine_similarity(p.float(), target.float(), dim=1).mean() for p in predictions]
+def target_loss(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
+    """Mean over views and samples of 1 − cos(prediction, target); [B, d] for each view."""
+    losses = [
+        1.0 - cosine_similarity(prediction.float(), target.float(), dim=1).mean()
+        for prediction, target in zip(predictions, targets, strict=True)
+    ]
     return torch.stack(losses).mean()
 
 
@@ -32,9 +37,11 @@ class TwoStage(pl.LightningModule):
     - `handover`: decides when stage 1 ends; None trains the algorithm from the start;
     - `target_width`: d of the targets; `learn_head` puts W into the optimizer, else it keeps its
       random initial value as in the reference;
-    - `num_classes`: for the online classifier, a linear layer on detached features that trains in
-      both stages for monitoring alone; 0 for unlabelled data;
-    - `loader`: told to change its views at the hand-over.
+    - `loader`: told to change its views at the hand-over;
+    - `num_steps`: optimizer steps of the whole training.
+
+    Where there are labels, a linear layer on detached features trains in both stages, for monitoring
+    alone.
     """
 
     mean: Tensor
@@ -42,34 +49,33 @@ class TwoStage(pl.LightningModule):
 
     def __init__(
         self,
-        method: Any,
-        feature_dim: int,
-        image_size: int,
+        method: Method,
         loader: ViewLoader,
+        optimizer: OptimizerSettings,
+        num_steps: int,
         handover: HandOver | None = None,
         target_width: int = 0,
         learn_head: bool = False,
-        num_classes: int = 0,
-        lr: float = 1e-3,
-        weight_decay: float = 0.01,
         seed: int = 0,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         super().__init__()
+        options = method.options
         self.method = method
         self.handover = handover
         self.stage = 1 if handover is not None else 2
         self.handover_step: int | None = None
         self.head: nn.Linear | None = None
         if handover is not None:
-            self.head = nn.Linear(feature_dim, target_width).requires_grad_(learn_head)
+            self.head = nn.Linear(options.feature_dim, target_width).requires_grad_(learn_head)
         self.classifier: Any = None
-        if num_classes:
-            self.classifier = OnlineLinearClassifier(feature_dim, num_classes, topk=(1,))
-        self.lr, self.weight_decay, self.seed = lr, weight_decay, seed
+        if options.num_classes:
+            self.classifier = OnlineLinearClassifier(
+                options.feature_dim, options.num_classes, topk=(1,)
+            )
+        self.optimizer_settings, self.num_steps, self.seed = optimizer, num_steps, seed
         self._memory_format = memory_format
         self._loader = loader
-        self._stage2_views = method.views(image_size)
         self._step_losses: list[Tensor] = []
         self._steps_seen = 0
         self.register_buffer(
@@ -82,10 +88,30 @@ class TwoStage(pl.LightningModule):
         torch.manual_seed(self.seed + self.trainer.global_rank)
         self._loader.set_rank(self.trainer.global_rank, self.trainer.world_size)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW with a constant rate: the reference's setting."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.AdamW(trained, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+    def configure_optimizers(self) -> Any:
+        """One optimizer and one rate for both stages: what was learned is not shaken by a restart."""
+        optimizer = build_optimizer(self.optimizer_settings, self.parameters())
+        schedule = build_schedule(
+            self.optimizer_settings, optimizer, self.num_steps, self._steps_per_epoch
+        )
+        if schedule is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    @property
+    def progress(self) -> Progress:
+        """Where stage 2 stands; its step 0 is the hand-over."""
+        begin = self.handover_step or 0
+        return Progress(
+            self._steps_seen - begin, max(1, self.num_steps - begin), self._steps_per_epoch
+        )
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return max(1, len(self._loader) // self._loader.accumulate)
 
     def normalize(self, view: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32, zero mean and unit variance per channel."""
@@ -99,9 +125,9 @@ class TwoStage(pl.LightningModule):
         if self.stage == 1:
             assert self.head is not None
             features = [self.method.backbone(view) for view in views]
-            loss = target_loss([self.head(f) for f in features], batch["target"])
+            loss = target_loss([self.head(f) for f in features], batch["targets"])
         else:
-            loss, features = self.method(views)
+            loss, features = self.method(views, batch["label"], self.progress)
         self._step_losses.append(loss.detach())
         result: dict[str, Any] = {"loss": loss, "objective": loss.detach()}
         if self.classifier is not None:
@@ -113,12 +139,22 @@ class TwoStage(pl.LightningModule):
             result["accuracy"] = log["train_online_cls_top1"].detach()
         return result
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """In stage 2, what the algorithm does to gradients and to weight decay at every step."""
+        if self.stage == 1:
+            return
+        self.method.before_step(self.progress)
+        decay = self.method.weight_decay(self.optimizer_settings.weight_decay, self.progress)
+        for group in optimizer.param_groups:
+            if group["decays"]:
+                group["weight_decay"] = decay
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an optimizer step: momentum update, then the hand-over rule on the step's loss."""
         if self.trainer.global_step == self._steps_seen:
             return  # a micro-batch that was only accumulated
         self._steps_seen = self.trainer.global_step
-        self.method.update_momentum()
+        self.method.update_momentum(None if self.stage == 1 else self.progress)
         loss = torch.stack(self._step_losses).mean()
         self._step_losses.clear()
         value = float(self.trainer.strategy.reduce(loss, reduce_op="mean"))
@@ -134,7 +170,7 @@ class TwoStage(pl.LightningModule):
         """Change to the algorithm and to its views, from the next batch on."""
         self.stage = 2
         self.handover_step = self._steps_seen
-        self._loader.set_views(self._stage2_views, with_targets=False)
+        self._loader.set_views(self.method.views(), with_targets=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What Lightning does not know of: the stage, the rule's averages, the random state."""
@@ -155,7 +191,7 @@ class TwoStage(pl.LightningModule):
         if self.handover is not None:
             self.handover.load_state_dict(state["handover"])
         if self.handover is not None and self.stage == 2:
-            self._loader.set_views(self._stage2_views, with_targets=False)
+            self._loader.set_views(self.method.views(), with_targets=False)
         if self.trainer.world_size > 1:
             return  # the saved states are rank 0's; every rank goes on with its own seed
         torch.set_rng_state(state["torch_rng_state"].cpu())

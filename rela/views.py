@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 # Every view and every evaluation is normalised with ImageNet's channel statistics, in [0, 1] units.
 NORMALIZE_MEAN = (0.485, 0.456, 0.406)
 NORMALIZE_STD = (0.229, 0.224, 0.225)
+_LARGEST_UNBLURRED = 32  # pixels; on CIFAR nobody blurs
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,8 @@ def stage1_views(size: int) -> tuple[View, View]:
         size, scale=(0.5, 1.0), brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2
     )  # fmt: skip
     return view, view
+
+
+def is_small(size: int) -> bool:
+    """Whether views of `size` pixels are left unblurred, as every recipe for CIFAR does."""
+    return size <= _LARGEST_UNBLURRED

@@ -13,6 +13,7 @@ from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
 from pipeline.parts import PartStore
+from rela.crops import CROPS_VERSION, CropPlan
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.priors import PriorIdentity, PriorRequest
@@ -63,8 +64,9 @@ def embed(
     check_options(settings)
     images = images_sha256(dataset, split)
     prior = identify(workspace, request)
-    key = _fingerprint(images, prior.identity, settings.dtype)
-    name = f"{dataset.name}-{split}-{slug(prior.identity.name)}-{key[:12]}"
+    key = _fingerprint(images, prior.identity, settings)
+    with_crops = f"-{settings.crops}crops" if settings.crops else ""
+    name = f"{dataset.name}-{split}-{slug(prior.identity.name)}{with_crops}-{key[:12]}"
     existing = open_artifact(workspace.representations_dir / name) or _find(workspace, images, key)
     parts_directory = workspace.representations_dir / f".parts-{key[:32]}"
     if existing is not None:
@@ -136,6 +138,11 @@ def prior_of(representations: Artifact) -> PriorIdentity:
     return PriorIdentity.from_dict(representations.manifest.content["prior"])
 
 
+def crops_of(representations: Artifact) -> int:
+    """K of its random crops per image; 0 for one centre crop."""
+    return int(representations.manifest.content["crops"])
+
+
 def shard_from_environment() -> tuple[int, int]:
     """(shard, num_shards) of a torchrun worker or a SLURM array task, else (0, 1)."""
     for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
@@ -148,14 +155,16 @@ def shard_from_environment() -> tuple[int, int]:
     return 0, 1
 
 
-def _fingerprint(images: str, prior: PriorIdentity, dtype: str) -> str:
+def _fingerprint(images: str, prior: PriorIdentity, settings: EmbedSettings) -> str:
+    crops = {"num": settings.crops, "version": CROPS_VERSION} if settings.crops else {}
     return fingerprint(
         {
             "stage": "embed",
             "version": STAGE_VERSION,
             "images": images,
             "prior": prior.key(),
-            "dtype": dtype,
+            "dtype": settings.dtype,
+            **({"crops": crops} if crops else {}),
         }
     )
 
@@ -178,6 +187,8 @@ def _embed_parts(
 
     Batches never cross a part, so the bytes of a part do not depend on which others were there.
     """
+    import numpy as np
+
     from rela.beton import open_beton
     from rela.embedding import Embedder
     from rela.representations import part_rows
@@ -189,13 +200,15 @@ def _embed_parts(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
+    crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
     rows = {part: part_rows(part, len(beton)) for part in todo}
     total, all_seconds = sum(len(r) for r in rows.values()), 0.0
     with progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - total) as bar:
         for part, part_row_numbers in rows.items():
             part_start = time.perf_counter()
-            values = embedder(beton, part_row_numbers, bar.update).astype(settings.dtype)
-            _refuse_non_finite(dataset, split, part_row_numbers, values, settings.dtype)
+            values = embedder(beton, part_row_numbers, bar.update, crops).astype(settings.dtype)
+            image_rows = np.repeat(part_row_numbers, settings.crops or 1)
+            _refuse_non_finite(dataset, split, image_rows, values, settings.dtype)
             seconds = time.perf_counter() - part_start
             store.write(part, values.tobytes(), seconds)
             all_seconds += seconds
@@ -207,7 +220,7 @@ def _refuse_non_finite(
 ) -> None:
     import numpy as np
 
-    bad = rows[~np.isfinite(values).all(axis=1)]
+    bad = np.unique(rows[~np.isfinite(values).all(axis=1)])
     if bad.size:
         index = read_index(dataset, split)
         paths = ", ".join(index[row]["path"] for row in bad[:_NAMED_IMAGES])
@@ -239,7 +252,8 @@ def _seal(
     """
     import numpy as np
 
-    from rela.representations import write_matrix
+    from rela.beton import open_beton
+    from rela.representations import ROWS_PER_PART, write_matrix
 
     identity, content = prior.identity, dataset.manifest.content
     num_images, width = content["splits"][split]["num_images"], identity.feature_dim
@@ -251,8 +265,14 @@ def _seal(
                 raise DataError(
                     f"part {part} of {store.directory} was damaged; run the command again"
                 )
-            yield np.frombuffer(stored, settings.dtype).reshape(-1, width)
+            rows = np.frombuffer(stored, settings.dtype).reshape(-1, width)
+            for start in range(0, len(rows), ROWS_PER_PART):
+                yield rows[start : start + ROWS_PER_PART]
 
+    crops = None
+    if settings.crops:
+        crops = CropPlan(settings.crops).draw(open_beton(beton_path(dataset, split)))
+    num_rows = num_images * (settings.crops or 1)
     attributes = {
         "prior": identity.name,
         "architecture": identity.arch,
@@ -263,7 +283,12 @@ def _seal(
         "dataset_fingerprint": dataset.fingerprint,
         "split": split,
         "class_names": json.dumps(content["class_names"]),
-        "row_order": "row i belongs to the sample whose field `index` is i",
+        "crops_per_image": settings.crops,
+        "row_order": (
+            "row i·K + k belongs to crop k of the sample whose field `index` is i"
+            if settings.crops
+            else "row i belongs to the sample whose field `index` is i"
+        ),
     }
     destination = workspace.representations_dir / name
     seal_start = time.perf_counter()
@@ -271,7 +296,7 @@ def _seal(
     with staging(destination) as directory:
         path = directory / REPRESENTATIONS_FILE
         try:
-            write_matrix(path, parts(), (num_images, width), settings.dtype, attributes)
+            write_matrix(path, parts(), (num_rows, width), settings.dtype, attributes, crops)
         except (DataError, FileNotFoundError):
             published = open_artifact(destination)
             if published is None:
@@ -282,9 +307,10 @@ def _seal(
             kind="representations",
             fingerprint=key,
             inputs={"images": images_sha256(dataset, split), "prior": identity.weights_sha256},
-            parameters={"dtype": settings.dtype, "layer": "pooled"},
+            parameters={"dtype": settings.dtype, "layer": "pooled", "crops": settings.crops},
             content={
-                "shape": [num_images, width],
+                "shape": [num_rows, width],
+                "crops": settings.crops,
                 "prior": identity.as_dict(),
                 "run": prior.run,
                 "dataset": dataset.name,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rela.methods import METHOD_NAMES
+from rela.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
 
 
@@ -46,7 +47,14 @@ class ConvertSettings:
 
 @dataclass(frozen=True)
 class EmbedSettings:
-    """How to compute representations; only `dtype` is part of what they mean."""
+    """How to compute representations; `crops` and `dtype` are part of what they mean."""
+
+    crops: int = option(
+        0,
+        "Random crops per image, which stage 1 replays as its views; 0: one centre crop.",
+        minimum=0,
+        maximum=1000,
+    )
 
     dtype: str = option("float16", "Of the stored representations.", choices=("float16", "float32"))
     batch_size: int = option(128, "Images per forward pass.", minimum=1)
@@ -61,7 +69,19 @@ class TrainSettings:
     prior: str | None = option(
         None, "Name of an embedded prior, none, or random.", kind=str, shown="the one embedded"
     )
-    method: str = option("byol", "The algorithm of stage 2.", choices=METHOD_NAMES)
+    crops: int | None = option(
+        None, "Targets of how many crops per image.", minimum=0, kind=int, shown="those embedded"
+    )
+    method: str = option(
+        "byol", "The algorithm of stage 2; none: stage 1 alone.", choices=METHOD_NAMES
+    )
+    hyperparameters: str | None = option(
+        None,
+        "ReLA's reference (AdamW, constant rate and momentum), or the algorithm's own paper.",
+        choices=("reference", "paper"),
+        kind=str,
+        shown="reference for byol and dino, else paper",
+    )
     model: str | None = option(
         None,
         "A torchvision classification model; NAME_small has the stem for small images.",
@@ -94,8 +114,35 @@ class TrainSettings:
     epochs: int = option(100, "Passes over the drawn images.", minimum=1)
     batch_size: int = option(128, "Images per optimizer step, over all devices.", minimum=2)
     accumulate: int = option(1, "Micro-batches that a batch is split into.", minimum=1)
-    lr: float = option(1e-3, "AdamW's learning rate, constant.", above=0)
-    weight_decay: float = option(0.01, "AdamW's weight decay.", minimum=0)
+    optimizer: str | None = option(
+        None, "The optimizer.", choices=OPTIMIZER_NAMES, kind=str, shown="the method's"
+    )
+    lr: float | None = option(
+        None, "Peak learning rate, as it is.", above=0, kind=float, shown="the method's"
+    )
+    weight_decay: float | None = option(
+        None, "Weight decay.", minimum=0, kind=float, shown="the method's"
+    )
+    schedule: str | None = option(
+        None,
+        "Course of the learning rate over both stages.",
+        choices=SCHEDULE_NAMES,
+        kind=str,
+        shown="the method's",
+    )
+    warmup_epochs: int | None = option(
+        None, "Linear warm-up of the learning rate.", minimum=0, kind=int, shown="the method's"
+    )
+    ema: str | None = option(
+        None,
+        "Course of a momentum network's coefficient, from the hand-over on.",
+        choices=("constant", "cosine"),
+        kind=str,
+        shown="the method's",
+    )
+    local_crops: int | None = option(
+        None, "Small views beside the two full ones.", minimum=0, kind=int, shown="the method's"
+    )
     seed: int = option(0, "Initial weights, order and views.", minimum=0)
     precision: str = option(
         "auto",

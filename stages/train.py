@@ -19,11 +19,11 @@ from pipeline.manifest import Manifest, provenance
 from rela.errors import ChoiceError, DataError, RelaError
 from rela.options import check_options
 from rela.preprocessing import SMALL_IMAGE_SIDE
-from rela.priors import PriorRequest
 from rela.run_directory import CHECKPOINTS_DIR
+from stages.chosen_prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from stages.convert import beton_path, images_sha256
-from stages.embed import default_image_size, embed, prior_of, prior_request
-from stages.prior_records import identify
+from stages.embed import crops_of, default_image_size, prior_of
+from stages.hyperparameters import optimizer_of, resolve_hyperparameters
 from stages.ranks import is_another_rank, silent
 from stages.run_files import (
     CONFIG_FILE,
@@ -37,8 +37,8 @@ from stages.settings import TrainSettings
 from stages.targets import TARGETS_FILE, make_targets
 from stages.workspace import Workspace, check_name
 
-STAGE_VERSION = 1
-NO_PRIOR, RANDOM_PRIOR = "none", "random"
+STAGE_VERSION = 2
+NO_METHOD = "none"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def train(
     """
     say = silent if is_another_rank() else say
     resolved = resolve_settings(dataset, settings)
-    representations = _representations(workspace, dataset, resolved, embed_first, say)
+    representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
+    labelled = dataset.manifest.content["labelled"]
+    resolved = resolve_hyperparameters(resolved, labelled)
     config = _config(dataset, resolved, representations)
     same = [run for run in workspace.runs() if run.fingerprint == config["fingerprint"]]
     for run in same:
@@ -127,7 +129,7 @@ def resume(
             f"the representations that run {chosen} learns from are gone "
             f"({config['representations']}); embed that prior again, then resume"
         )
-    representations = _representations(workspace, dataset, resolved, False, say)
+    representations = chosen_representations(workspace, dataset, resolved, False, say)
     return _run(workspace, dataset, representations, unfinished[chosen], config, say)
 
 
@@ -140,82 +142,17 @@ def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSetting
             f"{settings.accumulate}; expected equal micro-batches of at least 2 images"
         )
     if settings.prior == NO_PRIOR:  # what belongs to stage 1 means nothing then
-        settings = replace(settings, handover=None, head=TrainSettings.head)
+        settings = replace(settings, handover=None, head=TrainSettings.head, crops=None)
+    if settings.method == NO_METHOD:
+        if settings.prior == NO_PRIOR or settings.handover not in (None, 1):
+            raise ChoiceError(
+                "--method none is stage 1 alone: it needs a prior, and no --handover; choose another "
+                "--method"
+            )
+        settings = replace(settings, handover=1.0)
     image_size = settings.image_size or default_image_size(dataset)
     model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
     return replace(settings, image_size=image_size, model=model)
-
-
-def _representations(
-    workspace: Workspace,
-    dataset: Artifact,
-    settings: TrainSettings,
-    embed_first: bool,
-    say: Callable[[str], None],
-) -> Artifact | None:
-    """The cached representations that the settings mean; None for training without a prior."""
-    if settings.prior == NO_PRIOR:
-        return None
-    images = images_sha256(dataset, "train")
-    cached = workspace.representations(images)
-    if settings.prior is None:
-        # what a run trained on these images makes of them is there to be evaluated, not learned from
-        own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
-        cached = [a for a in cached if a.manifest.content["run"] not in own]
-        if not cached:
-            raise ChoiceError(
-                f"no prior has been embedded for data set {dataset.name}; run `rela embed "
-                f"{dataset.name} --prior resnet18` first, or train without one: --prior none"
-            )
-        return _the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
-    matching = _matching(workspace, dataset, settings, cached)
-    if matching:
-        return _the_only(matching, f"representations by prior {settings.prior} are there")
-    if embed_first or settings.prior == RANDOM_PRIOR:  # a random one is no choice and no download
-        request = _request(dataset, settings)
-        say(f"embedding data set {dataset.name} with prior {request.name}")
-        return embed(workspace, dataset, request, say=say).artifact
-    raise ChoiceError(
-        f"prior {settings.prior} has not been embedded for data set {dataset.name}; run `rela embed "
-        f"{dataset.name} --prior {settings.prior}` first, or add --embed"
-    )
-
-
-def _matching(
-    workspace: Workspace, dataset: Artifact, settings: TrainSettings, cached: list[Artifact]
-) -> list[Artifact]:
-    """Those of `cached` that `settings.prior` names: by fingerprint or folder, by prior, by identity.
-
-    The name of a run is looked up, so that features of a run that had the name before do not count.
-    Other names are taken from the manifests: the weights need not be here any more.
-    """
-    assert settings.prior is not None
-    exact = [a for a in cached if settings.prior in (a.fingerprint, a.name)]
-    named = [a for a in cached if settings.prior == prior_of(a).name]
-    if exact or (named and not workspace.has_run(settings.prior)):
-        return exact or named
-    key = identify(workspace, _request(dataset, settings)).identity.key()
-    return [a for a in cached if prior_of(a).key() == key]
-
-
-def _request(dataset: Artifact, settings: TrainSettings) -> PriorRequest:
-    """What to embed; the prior `random` is the model itself, untrained."""
-    assert settings.prior is not None
-    if settings.prior == RANDOM_PRIOR:
-        return prior_request(dataset, f"random:{settings.model}", image_size=settings.image_size)
-    return prior_request(dataset, settings.prior)
-
-
-def _the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:
-    """One artifact; raises ChoiceError listing the names to choose from if there are more."""
-    if len(artifacts) == 1:
-        return artifacts[0]
-    names = [prior_of(a).name for a in artifacts]
-    if len(set(names)) < len(names):
-        names = [a.name for a in artifacts]
-    raise ChoiceError(
-        f"{len(artifacts)} {what}; choose one with --prior: {', '.join(names)}{otherwise}"
-    )
 
 
 def _config(
@@ -223,7 +160,8 @@ def _config(
 ) -> dict[str, Any]:
     """What `config.json` holds. Devices are where, not what: they are no part of the fingerprint."""
     prior = None if representations is None else representations.fingerprint
-    described = asdict(replace(settings, prior=prior or NO_PRIOR))
+    crops = None if representations is None else crops_of(representations)
+    described = asdict(replace(settings, prior=prior or NO_PRIOR, crops=crops))
     meaning = {k: v for k, v in described.items() if k != "devices"}
     content = dataset.manifest.content["splits"]["train"]
     return {
@@ -325,6 +263,10 @@ def _run_locked(
     say(_resolved(directory.name, dataset, settings, representations))
     plan = TrainingPlan(
         method=settings.method,
+        hyperparameters=settings.hyperparameters,  # type: ignore[arg-type]
+        ema=settings.ema,  # type: ignore[arg-type]
+        local_crops=settings.local_crops,
+        optimizer=optimizer_of(settings),
         model=settings.model,
         image_size=settings.image_size,
         handover=settings.handover,
@@ -332,8 +274,6 @@ def _run_locked(
         data_ratio=settings.data_ratio,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
         accumulate=settings.accumulate,
         seed=settings.seed,
         precision=settings.precision,
@@ -382,11 +322,10 @@ def _resolved(
     name: str, dataset: Artifact, settings: TrainSettings, representations: Artifact | None
 ) -> str:
     prior = "none" if representations is None else prior_of(representations).name
-    shown = {
-        **asdict(settings),
-        "prior": prior,
-        "handover": "adaptive" if settings.handover is None else settings.handover,
-    }
+    shown = {**asdict(settings), "prior": prior}
+    if representations is not None and settings.handover is None:
+        shown["handover"] = "adaptive"
+    shown = {name: "–" if value is None else value for name, value in shown.items()}
     return "\n".join(
         [f"run {name} on data set {dataset.name}", *(f"  {k}: {v}" for k, v in shown.items())]
     )

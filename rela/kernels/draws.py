@@ -28,7 +28,8 @@ GRAY, SIGMA, SOLARIZE = 10, 11, 12  # SIGMA = 0: no blur
 PARAMETER_COLUMNS = 13
 
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_ORDER_OF_EPOCH = 0xFFFFFFFF  # the "view" whose draws order the samples of an epoch
+# "Views" whose draws decide other things: the order of an epoch, the crop that a view replays.
+_ORDER_OF_EPOCH, _CHOICE_OF_CROP = 0xFFFFFFFF, 0xFFFFFFFE
 
 
 @compiled
@@ -113,3 +114,36 @@ def draw_parameters(key, spec, height, width, out):
         span = spec[SPEC_SIGMA_MAX] - spec[SPEC_SIGMA_MIN]
         out[SIGMA] = spec[SPEC_SIGMA_MIN] + uniform(key, 49) * span
     out[SOLARIZE] = uniform(key, 50) < spec[SPEC_SOLARIZE]
+
+
+@compiled
+def replayed_crop(seed, epoch, index, view, num_crops):
+    """Which of the `num_crops` crops of sample `index` this view replays; neighbours for neighbours."""
+    draw = uniform(draw_key(seed, epoch, index, _CHOICE_OF_CROP), 0)
+    return (int(draw * num_crops) + view) % num_crops
+
+
+@compiled
+def replayed_rows(seed, epoch, indices, view, num_crops):
+    """int64 [n]: rows of an [N · num_crops] matrix that belong to what this view shows."""
+    rows = np.empty(indices.size, np.int64)
+    for k in range(indices.size):
+        crop = replayed_crop(seed, epoch, indices[k], view, num_crops)
+        rows[k] = indices[k] * num_crops + crop
+    return rows
+
+
+@compiled
+def draw_crops(seed, spec, heights, widths, num_crops):
+    """uint16 [N, num_crops, 5]: top, left, height, width, flip of random crops of every sample."""
+    crops = np.empty((heights.size, num_crops, 5), np.uint16)
+    parameters = np.empty(PARAMETER_COLUMNS, np.float64)
+    for index in range(heights.size):
+        for crop in range(num_crops):
+            key = draw_key(seed, crop, index, 0)
+            draw_parameters(
+                key, spec, np.int64(heights[index]), np.int64(widths[index]), parameters
+            )
+            for column in range(5):
+                crops[index, crop, column] = np.uint16(parameters[column])
+    return crops

@@ -31,6 +31,7 @@ from rela.kernels.draws import (
     WIDTH,
     draw_key,
     draw_parameters,
+    replayed_crop,
 )  # fmt: skip
 from rela.kernels.resample import BILINEAR, resample
 
@@ -56,6 +57,18 @@ def _jitter(image, parameters):
 
 
 @compiled
+def _mirror(image):
+    """In place: left becomes right."""
+    height, width, _ = image.shape
+    for y in range(height):
+        for x in range(width // 2):
+            for c in range(3):
+                other = image[y, width - 1 - x, c]
+                image[y, width - 1 - x, c] = image[y, x, c]
+                image[y, x, c] = other
+
+
+@compiled
 def render_view(source, parameters, out):
     """Crop, resize, flip, jitter, gray, blur, solarize: the drawn view of `source` into `out`."""
     size = out.shape[0]
@@ -64,12 +77,7 @@ def render_view(source, parameters, out):
         int(parameters[WIDTH]), size, size, 0, 0, BILINEAR, out,
     )  # fmt: skip
     if parameters[FLIP]:
-        for y in range(size):
-            for x in range(size // 2):
-                for c in range(3):
-                    other = out[y, size - 1 - x, c]
-                    out[y, size - 1 - x, c] = out[y, x, c]
-                    out[y, x, c] = other
+        _mirror(out)
     if parameters[ORDER] >= 0:
         _jitter(out, parameters)
     if parameters[GRAY]:
@@ -82,10 +90,12 @@ def render_view(source, parameters, out):
 
 @compiled
 def load_views(
-    address, pointers, sizes, modes, heights, widths, rows, seed, epoch, specs, out, offsets, first,
-    status,
+    address, pointers, sizes, modes, heights, widths, rows, seed, epoch, specs, crops, out, offsets,
+    first, status,
 ):  # fmt: skip
     """Decode each row once and render all its views.
+
+    With `crops` (uint16 [N, K, 5], K > 0) box and flip of every view are one of the sample's K.
 
     View v of rows[k] is written to `out` (flat uint8) at offsets[v] + (first + k)·size_v²·3;
     status[first + k] tells whether the image could be decoded.
@@ -105,6 +115,9 @@ def load_views(
             start = offsets[v] + (first + k) * size * size * 3
             view = out[start : start + size * size * 3].reshape(size, size, 3)
             draw_parameters(draw_key(seed, epoch, row, v), specs[v], height, width, parameters)
+            if crops.shape[1] > 0:
+                crop = replayed_crop(seed, epoch, row, v, crops.shape[1])
+                parameters[: FLIP + 1] = crops[row, crop]  # top, left, height, width, flip
             render_view(image, parameters, view)
 
 
@@ -146,6 +159,32 @@ def load_center_crops(
             image, 0, 0, height, width, full_height, full_width, top, left, interpolation,
             out[first + k],
         )  # fmt: skip
+
+
+@compiled
+def load_crops(
+    address, pointers, sizes, modes, heights, widths, rows, crops, interpolation, out, first, status
+):  # fmt: skip
+    """Decode each row once, cut its K boxes, resize each to a square, mirror where told.
+
+    `crops` uint16 [N, K, 5]; crop k of rows[i] goes to out[(first + i) · K + k].
+    """
+    scratch = np.empty(_largest(heights, widths, rows), np.uint8)
+    size, num_crops = out.shape[1], crops.shape[1]
+    for i in range(rows.size):
+        row = rows[i]
+        height, width = np.int64(heights[row]), np.int64(widths[row])
+        data = stored_bytes(address, pointers, sizes, row)
+        status[first + i] = decode(data, modes[row], height, width, scratch)
+        if status[first + i] != OK:
+            continue
+        image = scratch[: height * width * 3].reshape(height, width, 3)
+        for k in range(num_crops):
+            box = crops[row, k].astype(np.int64)
+            target = out[(first + i) * num_crops + k]
+            resample(image, box[0], box[1], box[2], box[3], size, size, 0, 0, interpolation, target)
+            if box[4]:
+                _mirror(target)
 
 
 @compiled

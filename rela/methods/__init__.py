@@ -1,39 +1,26 @@
-"""Self-supervised algorithms. One file each, with loss, heads and views; one line each here."""
+"""Self-supervised algorithms. One file each, with loss, heads, views and hyperparameters.
 
-from typing import TYPE_CHECKING, Protocol
+A new one is one file with a subclass of `Method`, and one line here.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError
 
 if TYPE_CHECKING:  # the command line lists METHOD_NAMES without importing torch
-    from torch import Tensor, nn
+    from rela.methods.method import Method
 
-    from rela.views import View
-
-METHOD_NAMES = ("byol",)
-
-
-class Method(Protocol):
-    """What stage 2 needs of an algorithm. Implementations are torch modules."""
-
-    backbone: "nn.Module"
-
-    def views(self, size: int) -> "tuple[View, ...]":
-        """The random views of one image, at `size` pixels."""
-        ...
-
-    def __call__(self, views: "list[Tensor]") -> "tuple[Tensor, list[Tensor]]":
-        """Views [B, 3, S, S] → (loss, features of each view [B, F])."""
-        ...
-
-    def update_momentum(self) -> None:
-        """Called after every optimizer step of both stages."""
-        ...
+_CLASSES = {
+    "byol": "BYOL",
+    "none": "Stage1Only",
+}
+METHOD_NAMES = tuple(_CLASSES)
 
 
-def build_method(name: str, backbone: "nn.Module", feature_dim: int) -> "nn.Module":
-    """The algorithm `name` around `backbone`; raises ChoiceError listing what there is."""
-    if name == "byol":
-        from rela.methods.byol import BYOL
-
-        return BYOL(backbone, feature_dim)
-    raise ChoiceError(f"no method {name!r}; there is {', '.join(METHOD_NAMES)}")
+def method_class(name: str) -> "type[Method]":
+    """The algorithm called `name`; raises ChoiceError listing what there is."""
+    if name not in _CLASSES:
+        raise ChoiceError(f"no method {name!r}; there is {', '.join(METHOD_NAMES)}")
+    found: type[Method] = getattr(importlib.import_module(f"rela.methods.{name}"), _CLASSES[name])
+    return found

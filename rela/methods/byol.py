@@ -8,43 +8,51 @@ from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
-from rela.views import View
+from rela.methods.method import Method, MethodOptions, Progress, momentum_at
+from rela.optimizers import OptimizerSettings
+from rela.views import View, is_small
 
 _OUTPUT_DIM = 256
-_LARGEST_UNBLURRED = 32  # pixels; ReLA's reference leaves blur out on CIFAR
+_MOMENTUM = {"reference": 0.99, "paper": 0.996}
 
 
-class BYOL(nn.Module):
+class BYOL(Method):
     """An online network predicts what its moving average projects of the other view.
 
     Projector F → 2F → 256 and predictor 256 → 2F → 256, both with batch norm, as in the reference
-    settings of ReLA; momentum 0.99, constant.
+    settings of ReLA. Its momentum is 0.99 throughout; the paper's rises from 0.996 to 1.
     """
 
-    momentum = 0.99
+    optimizer = OptimizerSettings(
+        "lars", lr=0.2, weight_decay=1.5e-6, warmup_epochs=10, lr_batch_size=256
+    )
+    default_hyperparameters = "reference"
+    has_momentum = True
 
-    def __init__(self, backbone: nn.Module, feature_dim: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projector = BYOLProjectionHead(feature_dim, 2 * feature_dim, _OUTPUT_DIM)
-        self.predictor = BYOLPredictionHead(_OUTPUT_DIM, 2 * feature_dim, _OUTPUT_DIM)
+    def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
+        super().__init__(backbone, options)
+        width = options.feature_dim
+        self.projector = BYOLProjectionHead(width, 2 * width, _OUTPUT_DIM)
+        self.predictor = BYOLPredictionHead(_OUTPUT_DIM, 2 * width, _OUTPUT_DIM)
         self.momentum_backbone = copy.deepcopy(backbone)
         self.momentum_projector = copy.deepcopy(self.projector)
         deactivate_requires_grad(self.momentum_backbone)
         deactivate_requires_grad(self.momentum_projector)
         self.criterion = NegativeCosineSimilarity()
 
-    @staticmethod
-    def views(size: int) -> tuple[View, ...]:
+    def views(self) -> tuple[View, ...]:
         """The paper's asymmetric pair; without blur for small images."""
-        blur = size > _LARGEST_UNBLURRED
+        size = self.options.image_size
+        blur = not is_small(size)
         return (
             View(size, blur_probability=1.0 if blur else 0.0),
             View(size, blur_probability=0.1 if blur else 0.0, solarize_probability=0.2),
         )
 
-    def forward(self, views: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Two views [B, 3, S, S] → (loss, the backbone's features of each view [B, F])."""
+    def forward(
+        self, views: list[Tensor], labels: Tensor, progress: Progress
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Mean of both negative cosines between a prediction and the other view's projection."""
         features = [self.backbone(view) for view in views]
         predictions = [self.predictor(self.projector(f)) for f in features]
         with torch.no_grad():
@@ -56,7 +64,8 @@ class BYOL(nn.Module):
         return loss, features
 
     @torch.no_grad()
-    def update_momentum(self) -> None:
-        """Move the momentum network towards the online one; once per optimizer step."""
-        update_momentum(self.backbone, self.momentum_backbone, self.momentum)
-        update_momentum(self.projector, self.momentum_projector, self.momentum)
+    def update_momentum(self, progress: Progress | None) -> None:
+        """Move the momentum network towards the online one."""
+        momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
+        update_momentum(self.backbone, self.momentum_backbone, momentum)
+        update_momentum(self.projector, self.momentum_projector, momentum)

@@ -1,0 +1,38 @@
+"""Targets that match the view: random crops of every image, drawn once and replayed in training.
+
+A target of the whole image is wrong for a view that shows half of it, and a mirrored image has another
+representation (FKD, arXiv 2112.01528; DataCompDR, arXiv 2311.17049). Here the prior sees K crops of each
+image with the distribution of stage 1's views, and each view of stage 1 replays one of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.beton import Beton
+from rela.views import specification, stage1_views
+
+# Bumped by hand when the same plan would give other crops.
+CROPS_VERSION = 1
+# Beyond every seed of a run: crops are drawn once, whatever later uses them.
+_FIRST_SEED = 1 << 33
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """`num_crops` random crops per image; `seed` decides which."""
+
+    num_crops: int
+    seed: int = 0
+
+    def draw(self, beton: Beton) -> NDArray[np.uint16]:
+        """uint16 [N, K, 5]: top, left, height, width in pixels of the stored image, and flip."""
+        from rela.kernels import draws
+
+        spec = specification(stage1_views(1))[0]
+        seed = np.uint64(_FIRST_SEED + self.seed)
+        crops: NDArray[np.uint16] = draws.draw_crops(
+            seed, spec, beton.heights, beton.widths, self.num_crops
+        )
+        return crops

@@ -1,0 +1,86 @@
+"""Optimizers and learning-rate schedules by name: AdamW, SGD and LARS, constant or cosine."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+OPTIMIZER_NAMES = ("adamw", "sgd", "lars")
+SCHEDULE_NAMES = ("constant", "cosine")
+_SGD_MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How weights move.
+
+    - `lr`: peak rate; for batches of `lr_batch_size` images, scaled linearly to others (None: as is);
+    - `schedule`: "constant", or "cosine" down to a thousandth of the peak over the whole training;
+      either begins with a linear warm-up over `warmup_epochs`;
+    - `decay_all`: whether biases and norm layers decay like weights, as PyTorch does by itself;
+    - `clip_norm`: largest norm of all gradients together.
+    """
+
+    optimizer: Literal["adamw", "sgd", "lars"]
+    lr: float
+    weight_decay: float
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_epochs: int = 0
+    lr_batch_size: int | None = None
+    decay_all: bool = False
+    clip_norm: float | None = None
+
+    def for_batch(self, batch_size: int) -> "OptimizerSettings":
+        """The same with the rate for batches of `batch_size` (arXiv 1706.02677)."""
+        if self.lr_batch_size is None:
+            return self
+        lr = self.lr * batch_size / self.lr_batch_size
+        return replace(self, lr=lr, lr_batch_size=None)
+
+
+def build_optimizer(
+    settings: OptimizerSettings, parameters: "Iterable[nn.Parameter]"
+) -> "torch.optim.Optimizer":
+    """The optimizer over all `parameters` that train; biases and norm layers in their own group.
+
+    Groups whose weight decay may be scheduled have `decays` set.
+    """
+    import torch
+    from lightly.utils.lars import LARS
+
+    trained = [p for p in parameters if p.requires_grad]
+    decaying = [p for p in trained if p.ndim > 1 or settings.decay_all]
+    others = [p for p in trained if not (p.ndim > 1 or settings.decay_all)]
+    groups: list[dict[str, Any]] = [
+        {"params": decaying, "weight_decay": settings.weight_decay, "decays": True}
+    ]
+    if others:
+        groups.append({"params": others, "weight_decay": 0.0, "decays": False})
+    assert settings.lr_batch_size is None, "the rate is still to be scaled; see for_batch"
+    lr = settings.lr
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=_SGD_MOMENTUM)
+    optimizer: torch.optim.Optimizer = LARS(groups, lr=lr, momentum=_SGD_MOMENTUM)
+    return optimizer
+
+
+def build_schedule(
+    settings: OptimizerSettings,
+    optimizer: "torch.optim.Optimizer",
+    num_steps: int,
+    steps_per_epoch: int,
+) -> "torch.optim.lr_scheduler.LambdaLR | None":
+    """The schedule, to be stepped after every optimizer step; None for a plain constant rate."""
+    warmup = min(settings.warmup_epochs * steps_per_epoch, num_steps)
+    if settings.schedule == "constant" and warmup == 0:
+        return None
+    from lightly.utils.scheduler import CosineWarmupScheduler
+
+    end_value = 1.0 if settings.schedule == "constant" else 0.001
+    schedule: Any = CosineWarmupScheduler(optimizer, warmup, num_steps, end_value=end_value)
+    return schedule  # type: ignore[no-any-return]

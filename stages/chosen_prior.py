@@ -1,0 +1,91 @@
+"""Which cached representations a training means: by name, by identity, or the only ones there are."""
+
+from collections.abc import Callable
+
+from pipeline.artifact import Artifact
+from rela.errors import ChoiceError
+from rela.priors import PriorRequest
+from stages.convert import images_sha256
+from stages.embed import crops_of, embed, prior_of, prior_request
+from stages.prior_records import identify
+from stages.settings import EmbedSettings, TrainSettings
+from stages.workspace import Workspace
+
+NO_PRIOR, RANDOM_PRIOR = "none", "random"
+
+
+def chosen_representations(
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    embed_first: bool,
+    say: Callable[[str], None],
+) -> Artifact | None:
+    """The cached representations that the settings mean; None for training without a prior."""
+    if settings.prior == NO_PRIOR:
+        return None
+    images = images_sha256(dataset, "train")
+    cached = workspace.representations(images)
+    with_crops, and_crops = "", ""
+    if settings.crops is not None:
+        with_crops, and_crops = f" with {settings.crops} crops", f" --crops {settings.crops}"
+        cached = [a for a in cached if crops_of(a) == settings.crops]
+    if settings.prior is None:
+        # what a run trained on these images makes of them is there to be evaluated, not learned from
+        own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
+        cached = [a for a in cached if a.manifest.content["run"] not in own]
+        if not cached:
+            raise ChoiceError(
+                f"no prior has been embedded for data set {dataset.name}{with_crops}; run `rela embed "
+                f"{dataset.name} --prior resnet18{and_crops}` first, or train without one: --prior none"
+            )
+        return _the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
+    matching = _matching(workspace, dataset, settings, cached)
+    if matching:
+        return _the_only(matching, f"representations by prior {settings.prior} are there")
+    if embed_first or settings.prior == RANDOM_PRIOR:  # a random one is no choice and no download
+        request = _request(dataset, settings)
+        say(f"embedding data set {dataset.name} with prior {request.name}")
+        how = EmbedSettings(crops=settings.crops or 0)
+        return embed(workspace, dataset, request, how, say=say).artifact
+    raise ChoiceError(
+        f"prior {settings.prior} has not been embedded for data set {dataset.name}{with_crops}; run "
+        f"`rela embed {dataset.name} --prior {settings.prior}{and_crops}` first, or add --embed"
+    )
+
+
+def _matching(
+    workspace: Workspace, dataset: Artifact, settings: TrainSettings, cached: list[Artifact]
+) -> list[Artifact]:
+    """Those of `cached` that `settings.prior` names: by fingerprint or folder, by prior, by identity.
+
+    The name of a run is looked up, so that features of a run that had the name before do not count.
+    Other names are taken from the manifests: the weights need not be here any more.
+    """
+    assert settings.prior is not None
+    exact = [a for a in cached if settings.prior in (a.fingerprint, a.name)]
+    named = [a for a in cached if settings.prior == prior_of(a).name]
+    if exact or (named and not workspace.has_run(settings.prior)):
+        return exact or named
+    key = identify(workspace, _request(dataset, settings)).identity.key()
+    return [a for a in cached if prior_of(a).key() == key]
+
+
+def _request(dataset: Artifact, settings: TrainSettings) -> PriorRequest:
+    """What to embed; the prior `random` is the model itself, untrained."""
+    assert settings.prior is not None
+    if settings.prior == RANDOM_PRIOR:
+        return prior_request(dataset, f"random:{settings.model}", image_size=settings.image_size)
+    return prior_request(dataset, settings.prior)
+
+
+def _the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:
+    """One artifact; raises ChoiceError listing the names to choose from if there are more."""
+    if len(artifacts) == 1:
+        return artifacts[0]
+    names = [prior_of(a).name for a in artifacts]
+    if len(set(names)) < len(names):
+        names = [a.name for a in artifacts]
+    raise ChoiceError(
+        f"{len(artifacts)} {what}; choose one with --prior: {', '.join(names)}{otherwise}"
+    )
