@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rela.errors import DataError
 from rela.projection import Projection
-from rela.representations import ROWS_PER_PART, Matrix, open_matrix, write_matrix
+from rela.representations import ROWS_PER_PART, open_matrix, write_matrix
 
 _DTYPE = "float16"
 
@@ -30,20 +30,20 @@ class Targets:
 
 
 def write_targets(
-    path: Path, representations: Matrix, projection: Projection, attributes: dict[str, Any]
-) -> None:
+    path: Path, representations: NDArray[np.floating], projection: Projection,
+    attributes: dict[str, Any], crops: NDArray[np.uint16] | None = None,
+) -> None:  # fmt: skip
     """Project representations [N, D] to targets [N, d] float16, part by part, into `path`."""
-    rows = representations.values
 
     def parts() -> Iterator[NDArray[np.float64]]:
-        for start in range(0, len(rows), ROWS_PER_PART):
-            values = projection.apply(rows[start : start + ROWS_PER_PART])
+        for start in range(0, len(representations), ROWS_PER_PART):
+            values = projection.apply(representations[start : start + ROWS_PER_PART])
             if not np.isfinite(values).all():
                 raise DataError(f"targets of rows {start} onwards hold NaN or Inf; embed again")
             yield values
 
-    shape = (len(rows), projection.width)
-    write_matrix(path, parts(), shape, _DTYPE, attributes, representations.crops)
+    shape = (len(representations), projection.width)
+    write_matrix(path, parts(), shape, _DTYPE, attributes, crops)
 
 
 def open_targets(path: Path, num_images: int) -> Targets:

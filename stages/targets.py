@@ -47,7 +47,7 @@ def make_targets(
         )
     with staging(destination) as directory:
         attributes = {"representations_fingerprint": representations.fingerprint, "width": width}
-        write_targets(directory / TARGETS_FILE, matrix, projection, attributes)
+        write_targets(directory / TARGETS_FILE, matrix.values, projection, attributes, matrix.crops)
         _save_projection(directory / PROJECTION_FILE, projection)
         manifest = Manifest(
             kind="targets",

@@ -225,9 +225,9 @@ def test_targets_end_or_stay_with_new_views(beton):
     for stay in (True, False):
         loader = ViewLoader(beton, (MILD,), 6, targets=torch.zeros(N, 2))
         batches = iter(loader)
-        assert "target" in next(batches)
+        assert "targets" in next(batches)
         loader.set_views((STRONG,), with_targets=stay)
-        assert all(("target" in batch) == stay for batch in batches)
+        assert all(("targets" in batch) == stay for batch in batches)
 
 
 # Targets
@@ -236,12 +236,13 @@ def test_targets_end_or_stay_with_new_views(beton):
 def test_targets_are_joined_by_index(beton):
     targets = torch.stack([torch.arange(N), -torch.arange(N)], dim=1).to(torch.float16)
     for epoch in range(2):
-        loader = ViewLoader(beton, (MILD,), 5, targets=targets)
+        loader = ViewLoader(beton, (MILD, STRONG), 5, targets=targets)
         loader.set_epoch(epoch)
         for batch in loader:
-            assert batch["target"].dtype == torch.float16
-            assert batch["target"][:, 0].tolist() == batch["index"].tolist()
-            assert batch["target"][:, 1].tolist() == (-batch["index"]).tolist()
+            for joined in batch["targets"]:
+                assert joined.dtype == torch.float16
+                assert joined[:, 0].tolist() == batch["index"].tolist()
+                assert joined[:, 1].tolist() == (-batch["index"]).tolist()
 
 
 # The data ratio and the order

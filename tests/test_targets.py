@@ -34,7 +34,7 @@ def written(tmp_path: Path, representations: np.ndarray) -> Path:
 
 
 def test_the_tensor_equals_what_plain_h5py_reads(written: Path):
-    targets = open_targets(written, NUM_IMAGES)
+    targets = open_targets(written, NUM_IMAGES).values
     with h5py.File(written) as file:
         expected, attributes = file["representations"][()], dict(file.attrs)
     assert targets.dtype == torch.float16
@@ -46,7 +46,7 @@ def test_the_tensor_equals_what_plain_h5py_reads(written: Path):
 def test_the_targets_are_whitened_principal_components(written: Path, representations: np.ndarray):
     rows = representations.astype(np.float64)
     expected = PCA(4, whiten=True, svd_solver="full").fit_transform(rows)
-    found = open_targets(written, NUM_IMAGES).numpy().astype(np.float64)
+    found = open_targets(written, NUM_IMAGES).values.numpy().astype(np.float64)
     signs = np.sign((found * expected).sum(axis=0))
     np.testing.assert_allclose(found, expected * signs, rtol=1e-3, atol=1e-4)  # stored as float16
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
@@ -55,7 +55,7 @@ def test_the_targets_are_whitened_principal_components(written: Path, representa
 
 @pytest.mark.parametrize("num_images", [NUM_IMAGES - 1, NUM_IMAGES + 1])
 def test_targets_of_another_number_of_images_are_refused(written: Path, num_images: int):
-    with pytest.raises(DataError, match=rf"{NUM_IMAGES} targets.*{num_images} images"):
+    with pytest.raises(DataError, match=rf"{NUM_IMAGES} targets.*needs {num_images}"):
         open_targets(written, num_images)
 
 

@@ -35,12 +35,18 @@ from rela.encoding import Encoding
 from rela.errors import ChoiceError
 from rela.handover import FixedHandOver
 from rela.image_folder import Sample
+from rela.optimizers import OptimizerSettings
 from rela.priors.run_prior import load_backbone, read_identity
+from rela.targets import Targets
 from rela.training import METRICS_FILE, TrainingOutcome, TrainingPlan, run_training
 
 NUM_IMAGES, BATCH_SIZE, STEPS_PER_EPOCH = 12, 4, 3
 PLAN = TrainingPlan(
     method="byol",
+    hyperparameters="reference",
+    ema=None,
+    local_crops=None,
+    optimizer=OptimizerSettings("adamw", 1e-3, 0.01, "constant", decay_all=True),
     model="shufflenet_v2_x0_5",
     image_size=16,
     handover=None,
@@ -48,8 +54,6 @@ PLAN = TrainingPlan(
     data_ratio=1.0,
     epochs=3,
     batch_size=BATCH_SIZE,
-    lr=1e-3,
-    weight_decay=0.01,
     accumulate=1,
     seed=0,
     precision="32-true",
@@ -76,8 +80,8 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
         checkpoint.unlink()
 
 
-def make_targets() -> Tensor:
-    return torch.randn(NUM_IMAGES, 6, generator=torch.Generator().manual_seed(0)).half()
+def make_targets() -> Targets:
+    return Targets(torch.randn(NUM_IMAGES, 6, generator=torch.Generator().manual_seed(0)).half())
 
 
 def train(

@@ -28,6 +28,8 @@ from rela.handover import FixedHandOver
 from rela.image_folder import Sample
 from rela.loader import ViewLoader
 from rela.methods.byol import BYOL
+from rela.methods.method import Method, MethodOptions, Progress
+from rela.optimizers import OptimizerSettings
 from rela.two_stage import DivergedError, TwoStage, target_loss
 from rela.views import stage1_views
 
@@ -37,6 +39,8 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 NUM_IMAGES, SIZE, WIDTH, TARGET_WIDTH, NUM_CLASSES = 12, 8, 16, 5, 3
+ADAMW = OptimizerSettings("adamw", 1e-2, 0.01, "constant", decay_all=True)
+BYOL_VIEWS = BYOL(nn.Identity(), MethodOptions(WIDTH, SIZE)).views()
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +64,20 @@ def make_module(beton: Beton, targets: Tensor) -> Callable[..., tuple[TwoStage, 
     """A module and its loader, the same weights every time."""
 
     def make(
-        batch_size: int = 4, targets: Tensor = targets, **options: Any
+        batch_size: int = 4,
+        targets: Tensor = targets,
+        num_classes: int = 0,
+        make_method: Callable[..., Method] = BYOL,
+        optimizer: OptimizerSettings = ADAMW,
+        **options: Any,
     ) -> tuple[TwoStage, ViewLoader]:
         torch.manual_seed(0)
         backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, WIDTH))
-        method = BYOL(backbone, WIDTH)
+        method = make_method(backbone, MethodOptions(WIDTH, SIZE, NUM_IMAGES, num_classes))
         has_stage1 = options.get("handover") is not None
-        views = stage1_views(SIZE) if has_stage1 else method.views(SIZE)
+        views = stage1_views(SIZE) if has_stage1 else method.views()
         loader = ViewLoader(beton, views, batch_size, targets=targets if has_stage1 else None)
-        module = TwoStage(
-            method, WIDTH, SIZE, loader, target_width=TARGET_WIDTH, lr=1e-2, **options
-        )
+        module = TwoStage(method, loader, optimizer, 1000, target_width=TARGET_WIDTH, **options)
         return module, loader
 
     return make
@@ -106,12 +113,14 @@ def fit(module: TwoStage, loader: ViewLoader, epochs: int, accumulate: int = 1) 
 def test_the_loss_of_stage_one_is_one_minus_the_cosine():
     rng = np.random.default_rng(0)
     predictions = [rng.standard_normal((9, 6)).astype(np.float32) for _ in range(2)]
-    target = rng.standard_normal((9, 6)).astype(np.float16)
+    targets = [rng.standard_normal((9, 6)).astype(np.float16) for _ in range(2)]
     losses = []
-    for p in predictions:
+    for p, target in zip(predictions, targets, strict=True):
         a, b = p.astype(np.float64), target.astype(np.float64)
         losses.append(1 - (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
-    found = target_loss([torch.from_numpy(p) for p in predictions], torch.from_numpy(target))
+    found = target_loss(
+        [torch.from_numpy(p) for p in predictions], [torch.from_numpy(t) for t in targets]
+    )
     assert float(found) == pytest.approx(np.mean(losses), abs=1e-6)
 
 
@@ -129,7 +138,7 @@ def test_a_step_of_stage_one_regresses_the_targets_of_its_images(make_module, ta
     batch = next(iter(loader))
     result = module.training_step(batch, 0)
     predictions = [module.head(module.method.backbone(module.normalize(v))) for v in batch["views"]]
-    expected = target_loss(predictions, targets[batch["index"]])
+    expected = target_loss(predictions, [targets[batch["index"]]] * 2)
     torch.testing.assert_close(result["loss"], expected)
 
 
@@ -150,7 +159,7 @@ def test_the_linear_layer_is_trained_only_if_asked(make_module, learned: bool):
 
 def test_no_optimizer_holds_the_momentum_network(make_module):
     module, _ = make_module(num_classes=NUM_CLASSES)
-    optimizer = module.configure_optimizers()
+    optimizer = module.configure_optimizers()  # of a constant rate: no schedule beside it
     assert isinstance(optimizer, torch.optim.AdamW)
     optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
     named = {name for name, p in module.named_parameters() if id(p) in optimized}
@@ -203,7 +212,7 @@ def test_views_and_targets_change_with_the_batch_after_the_hand_over(
     module, loader = make_module(handover=FixedHandOver(steps))
     batches = fit(module, loader, epochs=2).batches
     expected = {}
-    for stage, views in ((1, stage1_views(SIZE)), (2, BYOL.views(SIZE))):
+    for stage, views in ((1, stage1_views(SIZE)), (2, BYOL_VIEWS)):
         plain = ViewLoader(beton, views, 4)
         expected[stage] = []
         for epoch in range(2):
@@ -215,9 +224,9 @@ def test_views_and_targets_change_with_the_batch_after_the_hand_over(
         assert torch.equal(batch["index"], wanted["index"])
         for found, view in zip(batch["views"], wanted["views"], strict=True):
             assert torch.equal(found, view), step
-        assert ("target" in batch) == (step < steps)
+        assert ("targets" in batch) == (step < steps)
         if step < steps:
-            assert torch.equal(batch["target"], targets[batch["index"]])
+            assert all(torch.equal(t, targets[batch["index"]]) for t in batch["targets"])
     assert (module.stage, module.handover_step) == (2, steps)
 
 
@@ -225,7 +234,7 @@ def test_without_a_hand_over_the_algorithm_trains_from_the_start(make_module):
     module, loader = make_module()
     recorder = fit(module, loader, epochs=1)
     assert (module.stage, module.handover_step) == (2, None)
-    assert all("target" not in batch for batch in recorder.batches)
+    assert all("targets" not in batch for batch in recorder.batches)
     assert len(recorder.objectives) == 3
 
 
@@ -275,3 +284,66 @@ def test_an_infinite_target_ends_the_training(make_module, targets: Tensor):
     module, loader = make_module(handover=FixedHandOver(100), targets=wrong)
     with pytest.raises(DivergedError, match="stage-1"):
         fit(module, loader, epochs=1)
+
+
+# What the algorithm is told
+
+
+class Telling(BYOL):
+    """Remembers where it was told to be, and asks for another weight decay at every step."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.forwards: list[Progress] = []
+        self.steps: list[Progress] = []
+        self.momentum: list[Progress | None] = []
+
+    def forward(self, views, labels, progress):
+        self.forwards.append(progress)
+        return super().forward(views, labels, progress)
+
+    def before_step(self, progress):
+        assert self.backbone[1].weight.grad is not None
+        self.steps.append(progress)
+
+    def update_momentum(self, progress):
+        self.momentum.append(progress)
+
+    def weight_decay(self, base, progress):
+        return base + progress.step
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_stage_two_counts_its_own_steps(make_module, accumulate: int):
+    module, loader = make_module(
+        batch_size=4 // accumulate, make_method=Telling, handover=FixedHandOver(4)
+    )
+    module.num_steps, loader.accumulate = 9, accumulate
+    fit(module, loader, epochs=3, accumulate=accumulate)
+    method = module.method
+    assert method.steps == [Progress(step, 5, 3) for step in range(5)]
+    assert method.forwards == [p for p in method.steps for _ in range(accumulate)]
+    assert method.momentum == [None] * 4 + [Progress(step, 5, 3) for step in range(1, 6)]
+    assert Progress(5, 5, 3).epoch == 1
+    (group,) = module.optimizers().param_groups
+    assert group["weight_decay"] == pytest.approx(0.01 + 4)
+
+
+def test_the_rate_follows_its_schedule_through_both_stages(make_module):
+    settings = OptimizerSettings("sgd", 0.5, 0.0, "cosine", warmup_epochs=1)
+    module, loader = make_module(optimizer=settings, handover=FixedHandOver(4))
+    module.num_steps = 9
+    rates = []
+
+    class Rates(pl.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    pl.Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, callbacks=[Rates()],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False,
+    ).fit(module, loader)  # fmt: skip
+    warmup = [0.5 * (step + 1) / 3 for step in range(3)]
+    cosine = [0.5 * (0.001 + 0.999 * (1 + np.cos(np.pi * k / 5)) / 2) for k in range(6)]
+    assert rates == pytest.approx(warmup + cosine, rel=1e-9)
