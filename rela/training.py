@@ -35,8 +35,6 @@ from rela.two_stage import TwoStage
 from rela.views import stage1_views
 from rela.weights import save_weights, state_sha256
 
-_CHANNELS_LAST_SIDE = 128
-
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -238,9 +236,9 @@ def _fit(
 
 
 def _memory_format(plan: TrainingPlan) -> torch.memory_format:
-    """Channels last, but for small images on the CPU, where it is the slower one."""
-    small = plan.image_size < _CHANNELS_LAST_SIDE and not torch.cuda.is_available()
-    return torch.contiguous_format if small else torch.channels_last
+    """Channels last, but on the CPU for small-image stems, whose wide early layers it slows down."""
+    slower = plan.model.endswith("_small") and not torch.cuda.is_available()
+    return torch.contiguous_format if slower else torch.channels_last
 
 
 def _device_options(plan: TrainingPlan) -> dict[str, Any]:
