@@ -43,7 +43,7 @@ class TrainingPlan:
     - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
     - `batch_size`: images per optimizer step over all devices, in `accumulate` micro-batches;
     - `learn_head`: whether stage 1's linear layer W is trained;
-    - `hyperparameters`, `ema`, `local_crops`: see rela.methods.method.MethodOptions;
+    - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
     - `optimizer`: with the rate for this very batch size;
     - `precision`, `devices`: as Lightning's Trainer takes them, or "auto".
     """
@@ -52,6 +52,7 @@ class TrainingPlan:
     hyperparameters: Literal["reference", "paper"]
     ema: Literal["constant", "cosine"] | None
     local_crops: int | None
+    min_scale: float | None
     optimizer: OptimizerSettings
     model: str
     image_size: int
@@ -182,6 +183,7 @@ def _build(
         hyperparameters=plan.hyperparameters,
         ema=plan.ema,
         local_crops=plan.local_crops,
+        min_scale=plan.min_scale,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
@@ -190,7 +192,7 @@ def _build(
             targets = None
         loader = ViewLoader(
             beton,
-            method.views() if targets is None else stage1_views(plan.image_size),
+            method.stage2_views() if targets is None else stage1_views(plan.image_size),
             plan.batch_size,
             plan.seed,
             plan.data_ratio,

@@ -170,7 +170,7 @@ class TwoStage(pl.LightningModule):
         """Change to the algorithm and to its views, from the next batch on."""
         self.stage = 2
         self.handover_step = self._steps_seen
-        self._loader.set_views(self.method.views(), with_targets=False)
+        self._loader.set_views(self.method.stage2_views(), with_targets=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What Lightning does not know of: the stage, the rule's averages, the random state."""
@@ -191,7 +191,7 @@ class TwoStage(pl.LightningModule):
         if self.handover is not None:
             self.handover.load_state_dict(state["handover"])
         if self.handover is not None and self.stage == 2:
-            self._loader.set_views(self.method.views(), with_targets=False)
+            self._loader.set_views(self.method.stage2_views(), with_targets=False)
         if self.trainer.world_size > 1:
             return  # the saved states are rank 0's; every rank goes on with its own seed
         torch.set_rng_state(state["torch_rng_state"].cpu())

@@ -143,6 +143,14 @@ class TrainSettings:
     local_crops: int | None = option(
         None, "Small views beside the two full ones.", minimum=0, kind=int, shown="the method's"
     )
+    min_scale: float | None = option(
+        None,
+        "Smallest share of the image that a full view of stage 2 shows.",
+        above=0,
+        maximum=1,
+        kind=float,
+        shown="the method's",
+    )
     seed: int = option(0, "Initial weights, order and views.", minimum=0)
     precision: str = option(
         "auto",

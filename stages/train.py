@@ -266,6 +266,7 @@ def _run_locked(
         hyperparameters=settings.hyperparameters,  # type: ignore[arg-type]
         ema=settings.ema,  # type: ignore[arg-type]
         local_crops=settings.local_crops,
+        min_scale=settings.min_scale,
         optimizer=optimizer_of(settings),
         model=settings.model,
         image_size=settings.image_size,

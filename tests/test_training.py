@@ -46,6 +46,7 @@ PLAN = TrainingPlan(
     hyperparameters="reference",
     ema=None,
     local_crops=None,
+    min_scale=None,
     optimizer=OptimizerSettings("adamw", 1e-3, 0.01, "constant", decay_all=True),
     model="shufflenet_v2_x0_5",
     image_size=16,

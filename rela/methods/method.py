@@ -1,6 +1,6 @@
 """What every algorithm is: a module around a backbone, with its loss, views and hyperparameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lightly.utils.scheduler import cosine_schedule
@@ -23,6 +23,7 @@ class MethodOptions:
     - `hyperparameters`: "reference" (ReLA's code) or "paper" (the algorithm's own publication);
     - `ema`: course of the momentum, "constant" or "cosine"; None is what `hyperparameters` say;
     - `local_crops`: number of small views; None is what `hyperparameters` say;
+    - `min_scale`: smallest share of the area that a full-sized view shows; None is the method's;
     - `num_images`: images of one epoch; `num_classes`: 0 without labels.
     """
 
@@ -33,6 +34,7 @@ class MethodOptions:
     hyperparameters: Literal["reference", "paper"] = "paper"
     ema: Literal["constant", "cosine"] | None = None
     local_crops: int | None = None
+    min_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,18 @@ class Method(nn.Module):
     def views(self) -> tuple[View, ...]:
         """The random views of one image; the first ones are full-sized."""
         raise NotImplementedError
+
+    def stage2_views(self) -> tuple[View, ...]:
+        """`views`, with the crops that were asked for: small ones miss objects that are small."""
+        size, smallest = self.options.image_size, self.options.min_scale
+        if smallest is None:
+            return self.views()
+        return tuple(
+            replace(view, scale=(smallest, max(smallest, view.scale[1])))
+            if view.size == size
+            else view
+            for view in self.views()
+        )
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress

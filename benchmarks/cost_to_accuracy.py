@@ -1,0 +1,261 @@
+"""How much cheaper does a prior make training? Accuracy against cost, everything counted.
+
+Trains a small prior on one data set, then models on another with and without it, at several budgets
+(shares of the images that each epoch draws, as in table 1 of arXiv 2405.14669) and seeds, and
+evaluates each. Prints one row per variant and budget: linear and 20-NN accuracy, total seconds (convert,
+embed, targets, both stages, data wait, checkpoints), images seen; and the budget and the seconds at
+which each variant reaches the full-budget baseline.
+
+    python benchmarks/cost_to_accuracy.py --pair digits
+    python benchmarks/cost_to_accuracy.py --pair letters-scripts --data FOLDER
+
+`letters-scripts` wants FOLDER/letters and FOLDER/scripts: class folders, with train/ and val/. What is
+finished in --output is not done again, so a campaign may be interrupted, and several processes may
+share one: give each its own --seeds, and one of them --report at the end.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifact import Artifact
+from stages.convert import convert
+from stages.demo import PRIOR_DIGITS, write_digits
+from stages.embed import embed, prior_request
+from stages.evaluate import evaluate_run
+from stages.run_files import COST_FILE, read_json
+from stages.settings import ConvertSettings, EmbedSettings, TrainSettings
+from stages.tables import format_table
+from stages.train import train
+from stages.workspace import Workspace
+
+NUM_CROPS = 8
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prior's data set and training, and the target's."""
+
+    prior_data: str
+    target_data: str
+    prior: TrainSettings
+    target: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train: which prior, and settings that differ from the pair's."""
+
+    name: str
+    prior: str  # "none", "random" or "trained"
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+PAIRS = {
+    "digits": Pair(
+        "digits-0-4",
+        "digits",
+        TrainSettings(prior="none", epochs=30, devices="1"),
+        {"epochs": 40, "devices": "1"},
+    ),
+    "letters-scripts": Pair(
+        "letters",
+        "scripts",
+        TrainSettings(
+            prior="none", method="supervised", model="shufflenet_v2_x0_5", epochs=30, devices="1",
+            optimizer="adamw", lr=2e-3, schedule="cosine", weight_decay=0.05, min_scale=0.5,
+        ),
+        {"model": "shufflenet_v2_x0_5", "epochs": 10, "devices": "1", "min_scale": 0.5},
+    ),
+}  # fmt: skip
+
+BASELINE = Variant("no prior", "none")
+RELA = Variant("prior", "trained", {"handover": 0.5})
+# At every budget, and (the choices within the method) at half of it.
+EVERYWHERE = (BASELINE, Variant("random prior", "random", {"handover": 0.5}), RELA)
+AT_HALF = (
+    Variant("prior, W learned", "trained", {"handover": 0.5, "head": "learned"}),
+    Variant("prior, hand-over 0.75", "trained", {"handover": 0.75}),
+    Variant("prior, adaptive hand-over", "trained", {}),
+    Variant("prior, stage 1 alone", "trained", {"method": "none"}),
+    Variant(f"prior, {NUM_CROPS} crops", "trained", {"handover": 0.5, "crops": NUM_CROPS}),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One evaluated run; accuracies in [0, 1]."""
+
+    variant: str
+    budget: float
+    seed: int
+    linear: float
+    knn20: float
+    total_seconds: float
+    images_seen: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--pair", choices=sorted(PAIRS), default="digits")
+    parser.add_argument("--data", type=Path, default=None)
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.1, 0.2, 0.5, 1.0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="of the full budget")
+    parser.add_argument("--method", help="of stage 2 and of the baseline")
+    parser.add_argument("--output", type=Path, default=Path("rela-benchmark"))
+    parser.add_argument("--report", action="store_true", help="only show what is finished")
+    arguments = parser.parse_args()
+    pair = PAIRS[arguments.pair]
+    settings = dict(pair.target)
+    settings |= {k: v for k in ("epochs", "method") if (v := getattr(arguments, k)) is not None}
+
+    workspace = Workspace(arguments.output / "workspace")
+    results = arguments.output / "results"
+    if not arguments.report:
+        campaign(workspace, results, pair, settings, arguments)
+    found = [Outcome(**json.loads(path.read_text())) for path in sorted(results.glob("*.json"))]
+    print(report(found))
+
+
+def campaign(
+    workspace: Workspace, results: Path, pair: Pair, settings: dict[str, Any], arguments: Any
+) -> None:
+    prior_data, target = (
+        prepare(workspace, name, arguments) for name in (pair.prior_data, pair.target_data)
+    )
+    prior = train(workspace, prior_data, pair.prior, "the-prior").artifact
+    results.mkdir(parents=True, exist_ok=True)
+    for seed in arguments.seeds:
+        for budget in arguments.budgets:
+            for variant in (*EVERYWHERE, *(AT_HALF if budget == 0.5 else ())):
+                path = results / f"{slug(variant.name)}-{budget:g}-{seed}.json"
+                if not path.exists():
+                    outcome = measure(workspace, target, prior, variant, budget, seed, settings)
+                    path.write_text(json.dumps(asdict(outcome)))
+                    print(json.dumps(asdict(outcome)), flush=True)
+
+
+def prepare(workspace: Workspace, name: str, arguments: Any) -> Artifact:
+    """The data set `name`, converted; digits are written first."""
+    if arguments.pair == "digits":
+        source = arguments.output / name
+        write_digits(source, range(PRIOR_DIGITS if name == "digits-0-4" else 10))
+    else:
+        source = arguments.data / name
+    return convert(workspace, source, ConvertSettings()).artifact
+
+
+def measure(
+    workspace: Workspace, target: Artifact, prior: Artifact, variant: Variant, budget: float,
+    seed: int, common: dict[str, Any],
+) -> Outcome:  # fmt: skip
+    changes = common | variant.changes
+    crops = changes.get("crops", 0)
+    if variant.prior == "trained":
+        request = prior_request(target, prior.name)
+        embed(workspace, target, request, EmbedSettings(crops=crops))
+        changes |= {"crops": crops}
+    named = {"none": "none", "random": "random", "trained": prior.name}[variant.prior]
+    settings = TrainSettings(prior=named, data_ratio=budget, seed=seed, **changes)
+    name = f"{slug(variant.name)}-{budget:g}-{seed}"
+    run = train(workspace, target, settings, name).artifact
+    accuracies: dict[str, Any] = evaluate_run(workspace, run).results["accuracies"]
+    batch_size = run.manifest.parameters["batch_size"]
+    num_images = target.manifest.content["splits"]["train"]["num_images"]
+    embedded = 0 if variant.prior == "none" else num_images * max(1, crops)
+    return Outcome(
+        variant=variant.name,
+        budget=budget,
+        seed=seed,
+        linear=accuracies["linear-reference"]["top1"],
+        knn20=accuracies["knn20"]["top1"],
+        total_seconds=float(read_json(run.path / COST_FILE)["total_seconds"]),
+        images_seen=run.manifest.content["num_steps"] * batch_size + embedded,
+    )
+
+
+def slug(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
+
+
+def report(found: list[Outcome]) -> str:
+    """The table, and where each variant reaches the full-budget baseline."""
+    header = ["training", "budget", "seeds", "linear %", "20-NN %", "seconds", "images seen"]
+    order = [v.name for v in (*EVERYWHERE, *AT_HALF)]
+    rows = []
+    for variant in order:
+        for budget in sorted({o.budget for o in found if o.variant == variant}):
+            group = [o for o in found if (o.variant, o.budget) == (variant, budget)]
+            rows.append([
+                variant, f"{100 * budget:g} %", len(group),
+                *(spread([f(o) for o in group], digits) for f, digits in FIGURES),
+                f"{statistics.fmean(o.images_seen for o in group):,.0f}",
+            ])  # fmt: skip
+    return "\n".join([format_table(header, rows), "", *crossings(found)])
+
+
+FIGURES: tuple[tuple[Callable[[Outcome], float], int], ...] = (
+    (lambda o: 100 * o.linear, 1),
+    (lambda o: 100 * o.knn20, 1),
+    (lambda o: o.total_seconds, 0),
+)
+
+
+def crossings(found: list[Outcome]) -> list[str]:
+    """Per variant and seed: the cost at which it has the full-budget baseline's linear accuracy."""
+    lines = []
+    for variant in EVERYWHERE[1:]:
+        shares: dict[str, list[float]] = {"total_seconds": [], "images_seen": []}
+        never = 0
+        for seed in sorted({o.seed for o in found}):
+            aims = [o for o in found if (o.variant, o.budget, o.seed) == (BASELINE.name, 1.0, seed)]
+            mine = [o for o in found if (o.variant, o.seed) == (variant.name, seed)]
+            if not aims or not mine:
+                continue
+            for cost, reached in shares.items():
+                at = cost_of_reaching(mine, aims[0].linear, cost)
+                if at is None:
+                    never += cost == "total_seconds"
+                else:
+                    reached.append(100 * at / float(getattr(aims[0], cost)))
+        words = "; ".join(
+            f"{spread(values, 0)} % of its {cost.replace('_', ' ')}"
+            for cost, values in shares.items()
+            if values
+        )
+        missed = f"; never on {never} seeds" if never else ""
+        lines.append(
+            f"{variant.name}: the full-budget baseline's linear accuracy at {words}{missed}"
+        )
+    return lines
+
+
+def cost_of_reaching(outcomes: list[Outcome], linear: float, cost: str) -> float | None:
+    """The cost of `linear`, interpolated between budgets; the smallest budget's if that has it."""
+    ordered = sorted(outcomes, key=lambda o: o.budget)
+    before: Outcome | None = None
+    for after in ordered:
+        if after.linear >= linear:
+            if before is None:
+                return float(getattr(after, cost))
+            share = (linear - before.linear) / (after.linear - before.linear)
+            low, high = float(getattr(before, cost)), float(getattr(after, cost))
+            return low + share * (high - low)
+        before = after
+    return None
+
+
+def spread(values: list[float], digits: int) -> str:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+if __name__ == "__main__":
+    main()
