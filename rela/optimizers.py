@@ -62,7 +62,8 @@ def build_optimizer(
     assert settings.lr_batch_size is None, "the rate is still to be scaled; see for_batch"
     lr = settings.lr
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, fused=True)
+        # fused, it would unscale 16-bit gradients itself, after they were to be clipped
+        return torch.optim.AdamW(groups, lr=lr, fused=settings.clip_norm is None)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=_SGD_MOMENTUM)
     optimizer: torch.optim.Optimizer = LARS(groups, lr=lr, momentum=_SGD_MOMENTUM)

@@ -13,6 +13,15 @@ if TYPE_CHECKING:  # the command line lists METHOD_NAMES without importing torch
 
 _CLASSES = {
     "byol": "BYOL",
+    "dino": "DINO",
+    "simclr": "SimCLR",
+    "mocov2": "MoCoV2",
+    "mocov3": "MoCoV3",
+    "simsiam": "SimSiam",
+    "barlowtwins": "BarlowTwins",
+    "vicreg": "VICReg",
+    "swav": "SwAV",
+    "supervised": "Supervised",
     "none": "Stage1Only",
 }
 METHOD_NAMES = tuple(_CLASSES)

@@ -119,3 +119,11 @@ def momentum_at(progress: Progress | None, start: float, course: str) -> float:
     if course == "constant":
         return start
     return float(cosine_schedule(progress.step, progress.num_steps, start, 1.0))
+
+
+def head_width(published: int, feature_dim: int) -> int:
+    """Units of a projection head: as published for ResNet-50, at most four times the features' F.
+
+    Heads of 8192 units would have twelve times the weights of a ResNet-18.
+    """
+    return min(published, 4 * feature_dim)

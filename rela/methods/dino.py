@@ -1,0 +1,135 @@
+"""DINO: Emerging Properties in Self-Supervised Vision Transformers (Caron et al., 2021, arXiv 2104.14294)."""
+
+import copy
+import warnings
+
+import torch
+from lightly.loss import DINOLoss
+from lightly.models.modules import DINOProjectionHead
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly.utils.scheduler import cosine_schedule, linear_warmup_schedule
+from torch import Tensor, nn
+
+from rela.methods.method import Method, MethodOptions, Progress, momentum_at
+from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
+from rela.optimizers import OptimizerSettings
+from rela.views import View, is_small
+
+_HIDDEN_DIM, _BOTTLENECK_DIM = 2048, 256
+_NUM_PROTOTYPES = {"reference": 2048, "paper": 65_536}
+_NUM_LOCAL_CROPS = {"reference": 0, "paper": 8}
+_MOMENTUM = {"reference": 0.99, "paper": 0.996}
+_FROZEN_EPOCHS = {"reference": 0, "paper": 1}
+_TEMPERATURE, _LAST_TEMPERATURE = 0.04, 0.07
+_TEMPERATURE_WARMUP_EPOCHS, _LARGEST_WARMUP_SHARE = 30, 0.3
+_DECAY_GROWTH = 10  # from 0.04 to 0.4
+
+
+class DINO(Method):
+    """A student finds, in every crop, the prototypes that its moving average sees in the full views.
+
+    Head F → 2048 → 2048 → 256, then cosines with the prototypes. Two sets of hyperparameters:
+
+    - "reference" (ReLA's): 2,048 prototypes, batch norm in the head, no local crops, momentum 0.99
+      and a teacher temperature of 0.04 throughout;
+    - "paper" (for a ViT-S): 65,536 prototypes, no batch norm, 8 local crops, momentum
+      rising from 0.996 to 1, weight decay from 0.04 to 0.4, teacher temperature from 0.04 to 0.07
+      within 30 epochs or three tenths of stage 2 (as in 100 epochs), last layer frozen for an epoch;
+      AdamW with 5e-4 per 256 images, 10 epochs of warm-up, gradients clipped at norm 3 (here all
+      together, by the authors each tensor). For a ResNet the authors prefer SGD.
+
+    Every course begins at the hand-over.
+    """
+
+    optimizer = OptimizerSettings(
+        "adamw", lr=5e-4, weight_decay=0.04, warmup_epochs=10, lr_batch_size=256, clip_norm=3.0
+    )
+    default_hyperparameters = "reference"
+    has_momentum = True
+    has_local_crops = True
+
+    def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
+        super().__init__(backbone, options)
+        kind, chosen = options.hyperparameters, options.local_crops
+        self.num_local_crops = _NUM_LOCAL_CROPS[kind] if chosen is None else chosen
+        if self.num_local_crops:
+            check_local_crops(backbone, options.image_size)
+        self.projector = _head(options)
+        self.momentum_backbone = copy.deepcopy(backbone)
+        self.momentum_projector = _head(options)  # weight norm cannot be deep-copied
+        self.momentum_projector.load_state_dict(self.projector.state_dict())
+        deactivate_requires_grad(self.momentum_backbone)
+        deactivate_requires_grad(self.momentum_projector)
+        self.criterion = DINOLoss(_NUM_PROTOTYPES[kind], teacher_temp=_TEMPERATURE)
+
+    def views(self) -> tuple[View, ...]:
+        """Two different full-sized views, then the local crops; without blur for small images."""
+        size = self.options.image_size
+        blur = not is_small(size)
+        full = View(size, scale=(0.4, 1.0), blur_probability=1.0 if blur else 0.0)
+        other = View(
+            size,
+            scale=(0.4, 1.0),
+            blur_probability=0.1 if blur else 0.0,
+            solarize_probability=0.2,
+        )
+        local = View(local_size(size), scale=(0.05, 0.4), blur_probability=0.5 if blur else 0.0)
+        return full, other, *[local] * self.num_local_crops
+
+    def forward(
+        self, views: list[Tensor], labels: Tensor, progress: Progress
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Mean cross-entropy over pairs of a teacher's view and another crop (equation 3)."""
+        features = multi_crop_features(self.backbone, views)
+        outputs = [self.projector(f).float() for f in features]
+        student = [crop for several in outputs for crop in several.split(len(views[0]))]
+        with torch.no_grad():
+            teacher = [
+                self.momentum_projector(self.momentum_backbone(view)).float() for view in views[:2]
+            ]
+        with torch.autocast(student[0].device.type, enabled=False):
+            loss = self.criterion(teacher, student, teacher_temp=self.teacher_temperature(progress))
+        return loss, features[:2]
+
+    def teacher_temperature(self, progress: Progress) -> float:
+        """Constant in the reference; in the paper, growing linearly at the beginning of stage 2."""
+        if self.options.hyperparameters == "reference":
+            return _TEMPERATURE
+        warmup_steps = min(
+            _TEMPERATURE_WARMUP_EPOCHS * progress.steps_per_epoch,
+            round(_LARGEST_WARMUP_SHARE * progress.num_steps),
+        )
+        return float(
+            linear_warmup_schedule(progress.step, warmup_steps, _TEMPERATURE, _LAST_TEMPERATURE)
+        )
+
+    def before_step(self, progress: Progress) -> None:
+        """Leave the last layer alone for the first epoch of the paper's stage 2."""
+        self.projector.cancel_last_layer_gradients(progress.epoch)
+
+    def weight_decay(self, base: float, progress: Progress) -> float:
+        """In the paper a half cosine from `base` up to ten times that."""
+        if self.options.hyperparameters == "reference":
+            return base
+        return float(cosine_schedule(progress.step, progress.num_steps, base, _DECAY_GROWTH * base))
+
+    @torch.no_grad()
+    def update_momentum(self, progress: Progress | None) -> None:
+        """Move the teacher towards the student."""
+        momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
+        update_momentum(self.backbone, self.momentum_backbone, momentum)
+        update_momentum(self.projector, self.momentum_projector, momentum)
+
+
+def _head(options: MethodOptions) -> DINOProjectionHead:
+    kind = options.hyperparameters
+    with warnings.catch_warnings():  # lightly calls weight norm by the name it has in older torch
+        warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated")
+        return DINOProjectionHead(
+            options.feature_dim,
+            _HIDDEN_DIM,
+            _BOTTLENECK_DIM,
+            _NUM_PROTOTYPES[kind],
+            batch_norm=kind == "reference",
+            freeze_last_layer=_FROZEN_EPOCHS[kind],
+        )

@@ -1,0 +1,96 @@
+"""MoCo v2: Improved Baselines with Momentum Contrastive Learning (Chen et al., 2020, arXiv 2003.04297)."""
+
+import copy
+from typing import Literal
+
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models.modules import MoCoProjectionHead
+from lightly.models.utils import (
+    batch_shuffle,
+    batch_unshuffle,
+    deactivate_requires_grad,
+    update_momentum,
+)
+from lightly.utils.dist import world_size
+from torch import Tensor, nn
+
+from rela.methods.method import Method, MethodOptions, Progress, momentum_at
+from rela.optimizers import OptimizerSettings
+from rela.views import View, is_small
+
+_OUTPUT_DIM = 128
+_TEMPERATURE = 0.2
+_MOMENTUM = 0.999
+_LARGEST_QUEUE = 65_536
+
+
+class MoCoV2(Method):
+    """A query finds its key among a queue of keys that a slow moving average made of earlier batches.
+
+    Projector F → F → 128, SGD with 0.03 per 256 images, decay 1e-4, cosine without warm-up, momentum
+    0.999, temperature 0.2 and a queue of 65,536 keys are the publication's, and MoCo's before it
+    (arXiv 1911.05722). The queue holds at most half an epoch of images: in a longer one a query would
+    mostly meet an old key of its own image as a negative. It is part of the checkpoint. Keys are as
+    slow under the reference's hyperparameters, which know no queue.
+    """
+
+    optimizer = OptimizerSettings("sgd", lr=0.03, weight_decay=1e-4, lr_batch_size=256)
+    has_momentum = True
+    paper_ema: Literal["constant", "cosine"] = "constant"
+
+    def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
+        super().__init__(backbone, options)
+        width = options.feature_dim
+        self.projector = MoCoProjectionHead(width, width, _OUTPUT_DIM)
+        self.momentum_backbone = copy.deepcopy(backbone)
+        self.momentum_projector = copy.deepcopy(self.projector)
+        deactivate_requires_grad(self.momentum_backbone)
+        deactivate_requires_grad(self.momentum_projector)
+        queue_length = min(_LARGEST_QUEUE, max(1, options.num_images // 2))
+        self.criterion = NTXentLoss(
+            _TEMPERATURE,
+            memory_bank_size=(queue_length, _OUTPUT_DIM),
+            gather_distributed=torch.distributed.is_available(),
+        )
+        queue = self.criterion.memory_bank
+        for name, value in list(queue.named_buffers()):  # lightly leaves them out of checkpoints
+            queue.register_buffer(name, value, persistent=True)
+
+    def views(self) -> tuple[View, ...]:
+        """Twice the same; without blur for small images."""
+        size = self.options.image_size
+        view = View(
+            size,
+            scale=(0.2, 1.0),
+            saturation=0.4,
+            blur_probability=0.0 if is_small(size) else 0.5,
+        )
+        return view, view
+
+    def forward(
+        self, views: list[Tensor], labels: Tensor, progress: Progress
+    ) -> tuple[Tensor, list[Tensor]]:
+        """InfoNCE of the queries (first views) against their keys (second views) and the queue."""
+        features = self.backbone(views[0])
+        loss = self.criterion(self.projector(features), self._keys(views[1]))
+        return loss, [features]
+
+    @torch.no_grad()
+    def _keys(self, view: Tensor) -> Tensor:
+        """[B, 128], from batches mixed over devices, whose norm layers would give the pairs away."""
+        several = world_size() > 1
+        order = None
+        if several:
+            view, order = batch_shuffle(view.contiguous(), distributed=True)
+        keys: Tensor = self.momentum_projector(self.momentum_backbone(view)).float()
+        if several:
+            keys = batch_unshuffle(keys, order, distributed=True)
+        return keys
+
+    @torch.no_grad()
+    def update_momentum(self, progress: Progress | None) -> None:
+        """Move the network of the keys towards that of the queries."""
+        momentum = momentum_at(progress, _MOMENTUM, self.ema)
+        update_momentum(self.backbone, self.momentum_backbone, momentum)
+        update_momentum(self.projector, self.momentum_projector, momentum)

@@ -1,0 +1,37 @@
+"""Small crops beside the full-sized views: their size, and how a backbone takes both (multi-crop)."""
+
+import torch
+from torch import Tensor, nn
+
+from rela.backbones import feature_dim
+from rela.errors import ChoiceError
+
+_PUBLISHED_SIDES = 96, 224  # local and full, arXiv 2006.09882
+_SMALLEST_SIDE = 8
+
+
+def local_size(image_size: int) -> int:
+    """Side of local crops in pixels: 96 for 224, in proportion for others, but at least 8."""
+    local, full = _PUBLISHED_SIDES
+    return min(image_size, max(_SMALLEST_SIDE, round(image_size * local / full)))
+
+
+def check_local_crops(backbone: nn.Module, image_size: int) -> None:
+    """Raise ChoiceError if the backbone takes no crops of the local size."""
+    size = local_size(image_size)
+    try:
+        feature_dim(backbone, size)
+    except ChoiceError as error:
+        raise ChoiceError(
+            f"the model cannot take local crops of {size}×{size} pixels beside views of "
+            f"{image_size}×{image_size}; choose --local-crops 0, a larger --image-size, or a model that "
+            "takes any size, such as a ResNet or a vision transformer of timm:"
+        ) from error
+
+
+def multi_crop_features(backbone: nn.Module, views: list[Tensor]) -> list[Tensor]:
+    """Features [B, F] of the two full-sized views, then [L · B, F] of all L local crops at once."""
+    features = [backbone(view) for view in views[:2]]
+    if len(views) > 2:
+        features.append(backbone(torch.cat(views[2:])))
+    return features

@@ -1,0 +1,59 @@
+"""SimCLR: A Simple Framework for Contrastive Learning (Chen et al., 2020, arXiv 2002.05709)."""
+
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+from torch import Tensor, nn
+
+from rela.methods.method import Method, MethodOptions, Progress
+from rela.optimizers import OptimizerSettings
+from rela.views import View, is_small
+
+_OUTPUT_DIM = 128
+_TEMPERATURE, _SMALL_TEMPERATURE = 0.1, 0.5
+
+
+class SimCLR(Method):
+    """Of all views in a batch, over all devices, the other one of the same image is to be found.
+
+    Projector F → F → 128. LARS with 0.3 per 256 images, decay 1e-6 and 10 epochs of warm-up, and
+    temperature 0.1, are those of ImageNet (table 5); temperature 0.5, half the colour
+    strength and no blur for small images those of CIFAR-10 (appendix B.9).
+    """
+
+    optimizer = OptimizerSettings(
+        "lars", lr=0.3, weight_decay=1e-6, warmup_epochs=10, lr_batch_size=256
+    )
+
+    def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
+        super().__init__(backbone, options)
+        width = options.feature_dim
+        self.projector = SimCLRProjectionHead(width, width, _OUTPUT_DIM)
+        small = is_small(options.image_size)
+        self.criterion = NTXentLoss(
+            _SMALL_TEMPERATURE if small else _TEMPERATURE,
+            gather_distributed=torch.distributed.is_available(),
+        )
+
+    def views(self) -> tuple[View, ...]:
+        """Twice the same: colour strength 1, blur 0.5; strength 0.5 without blur for small images."""
+        size = self.options.image_size
+        small = is_small(size)
+        strength = 0.5 if small else 1.0
+        view = View(
+            size,
+            brightness=0.8 * strength,
+            contrast=0.8 * strength,
+            saturation=0.8 * strength,
+            hue=0.2 * strength,
+            blur_probability=0.0 if small else 0.5,
+        )
+        return view, view
+
+    def forward(
+        self, views: list[Tensor], labels: Tensor, progress: Progress
+    ) -> tuple[Tensor, list[Tensor]]:
+        """NT-Xent (equation 1), the mean over both views."""
+        features = [self.backbone(view) for view in views]
+        first, second = (self.projector(f) for f in features)
+        return self.criterion(first, second), features

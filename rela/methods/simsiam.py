@@ -1,0 +1,53 @@
+"""SimSiam: Exploring Simple Siamese Representation Learning (Chen & He, 2020, arXiv 2011.10566)."""
+
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
+from torch import Tensor, nn
+
+from rela.methods.method import Method, MethodOptions, Progress, head_width
+from rela.optimizers import OptimizerSettings
+from rela.views import View, is_small
+
+_WIDTH = 2048
+
+
+class SimSiam(Method):
+    """A network predicts what it projects of the other view itself, without gradient to that side.
+
+    Projector F → D → D → D and predictor D → D/4 → D, with D = 2048 (but see `head_width`). SGD with
+    0.05 per 256 images, decay 1e-4 and cosine without warm-up. The authors also train
+    with a constant rate of the predictor, a little better; here all weights have one.
+    """
+
+    optimizer = OptimizerSettings("sgd", lr=0.05, weight_decay=1e-4, lr_batch_size=256)
+
+    def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
+        super().__init__(backbone, options)
+        width = head_width(_WIDTH, options.feature_dim)
+        self.projector = SimSiamProjectionHead(options.feature_dim, width, width)
+        self.predictor = SimSiamPredictionHead(width, width // 4, width)
+        self.criterion = NegativeCosineSimilarity()
+
+    def views(self) -> tuple[View, ...]:
+        """Twice the same; without blur for small images."""
+        size = self.options.image_size
+        view = View(
+            size,
+            scale=(0.2, 1.0),
+            saturation=0.4,
+            blur_probability=0.0 if is_small(size) else 0.5,
+        )
+        return view, view
+
+    def forward(
+        self, views: list[Tensor], labels: Tensor, progress: Progress
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Mean of both negative cosines between a prediction and the other view's projection."""
+        features = [self.backbone(view) for view in views]
+        projections = [self.projector(f) for f in features]
+        predictions = [self.predictor(z) for z in projections]
+        loss = 0.5 * (
+            self.criterion(predictions[0], projections[1].detach())
+            + self.criterion(predictions[1], projections[0].detach())
+        )
+        return loss, features

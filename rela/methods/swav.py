@@ -1,0 +1,77 @@
+"""SwAV: Contrasting Cluster Assignments (Caron et al., 2020, arXiv 2006.09882)."""
+
+import torch
+from lightly.loss import SwaVLoss
+from lightly.models.modules import SwaVProjectionHead
+from lightly.models.utils import normalize_weight
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from rela.methods.method import Method, MethodOptions, Progress, head_width
+from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
+from rela.optimizers import OptimizerSettings
+from rela.views import View, is_small
+
+_HIDDEN_DIM, _OUTPUT_DIM = 2048, 128
+_NUM_PROTOTYPES = 3000
+_NUM_LOCAL_CROPS = 6
+_FROZEN_EPOCHS = 1
+
+
+class SwAV(Method):
+    """Every crop predicts to which prototypes the full-sized views of its image were assigned.
+
+    Projector F → 2048 → 128 (but see `head_width`), 3,000 prototypes of length 1, which are frozen
+    in the first epoch of stage 2, temperature 0.1, and 3 Sinkhorn iterations with ε = 0.05. LARS with
+    0.6 per 256 images, decay 1e-6 and cosine without warm-up are the authors' for batches of 256
+    (appendix A). Their queue of earlier batches, for such small ones, is left out.
+    """
+
+    optimizer = OptimizerSettings("lars", lr=0.6, weight_decay=1e-6, lr_batch_size=256)
+    has_local_crops = True
+
+    def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
+        super().__init__(backbone, options)
+        chosen = options.local_crops
+        self.num_local_crops = _NUM_LOCAL_CROPS if chosen is None else chosen
+        if self.num_local_crops:
+            check_local_crops(backbone, options.image_size)
+        hidden = head_width(_HIDDEN_DIM, options.feature_dim)
+        self.projector = SwaVProjectionHead(options.feature_dim, hidden, _OUTPUT_DIM)
+        # lightly's prototypes have a bias; the authors' have none
+        self.prototypes = nn.Linear(_OUTPUT_DIM, _NUM_PROTOTYPES, bias=False)
+        self.criterion = SwaVLoss(sinkhorn_gather_distributed=torch.distributed.is_available())
+
+    def views(self) -> tuple[View, ...]:
+        """Two full-sized views and the local crops, in the same strong colours."""
+        size = self.options.image_size
+        full = self._view(size, (0.14, 1.0))
+        local = self._view(local_size(size), (0.05, 0.14))
+        return full, full, *[local] * self.num_local_crops
+
+    def _view(self, size: int, scale: tuple[float, float]) -> View:
+        return View(
+            size,
+            scale=scale,
+            brightness=0.8,
+            contrast=0.8,
+            saturation=0.8,
+            hue=0.2,
+            blur_probability=0.0 if is_small(self.options.image_size) else 0.5,
+        )
+
+    def forward(
+        self, views: list[Tensor], labels: Tensor, progress: Progress
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Swapped prediction over all crops (equation 2 and section 3.2)."""
+        normalize_weight(self.prototypes.weight)
+        features = multi_crop_features(self.backbone, views)
+        outputs = [self.prototypes(normalize(self.projector(f), dim=1)).float() for f in features]
+        local = [crop for several in outputs[2:] for crop in several.split(len(views[0]))]
+        loss = self.criterion(outputs[:2], local)
+        return loss.squeeze(), features[:2]
+
+    def before_step(self, progress: Progress) -> None:
+        """Leave the prototypes alone for an epoch."""
+        if progress.epoch < _FROZEN_EPOCHS:
+            self.prototypes.weight.grad = None
