@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from rela.options import flag_name
-from stages.settings import ConvertSettings, EmbedSettings, TrainSettings
+from stages.settings import ConvertSettings, EmbedSettings, RankSettings, TrainSettings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -167,8 +167,11 @@ def convert(
 @click.argument("dataset", required=False)
 @click.option(
     "--prior",
+    "priors",
     required=True,
-    help="A torchvision model (resnet18), random:ARCH, or an earlier run by name.",
+    multiple=True,
+    help="A torchvision model (resnet18), random:ARCH, or an earlier run by name. Several are "
+    "embedded one by one and combined.",
 )
 @_prior_options
 @click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")
@@ -185,7 +188,7 @@ def embed(
     workspace: Any,
     /,
     dataset: str | None,
-    prior: str,
+    priors: tuple[str, ...],
     weights: Path | None,
     image_size: int | None,
     seed: int,
@@ -195,12 +198,17 @@ def embed(
     **options: Any,
 ) -> None:
     """Represent every image of DATASET by a prior, once."""
-    from stages import embed as stage
+    from stages import combine as stage
+    from stages.embed import parse_shard, prior_request
 
+    if weights is not None and len(priors) > 1:
+        raise click.UsageError(
+            f"--weights describes one --prior, and {len(priors)} are named; leave one of them out"
+        )
     data = workspace.dataset(dataset)
-    request = stage.prior_request(data, prior, weights, seed, image_size)
+    requests = [prior_request(data, prior, weights, seed, image_size) for prior in priors]
     settings = EmbedSettings(**options)
-    result = stage.embed(workspace, data, request, settings, split, stage.parse_shard(shard), _say)
+    result = stage.embed_all(workspace, data, requests, settings, split, parse_shard(shard), _say)
     _print(as_json, stage.format_result, result)
 
 
@@ -283,6 +291,38 @@ def evaluate(
         request = prior_request(data, prior, weights, seed, image_size)
         result = stage.evaluate_prior(workspace, data, request, settings=settings, say=_say)
     _print(as_json, stage.format_result, result)
+
+
+@main.group()
+def priors() -> None:
+    """Choose a prior: list what can be used here, rank what is embedded."""
+
+
+@priors.command("list")
+@_json_option
+@click.pass_obj
+def list_priors(workspace: Any, /, as_json: bool) -> None:
+    """Show which priors can be used here and now, and which are embedded for which data sets."""
+    from stages import prior_list as stage
+
+    _print(as_json, stage.format_result, stage.list_priors(workspace))
+
+
+@priors.command("rank")
+@click.argument("dataset", required=False)
+@_settings(RankSettings)
+@_json_option
+@click.pass_obj
+def rank_priors(workspace: Any, /, dataset: str | None, as_json: bool, **options: Any) -> None:
+    """Compare the embedded priors of DATASET by their representations, without training.
+
+    Effective rank (RankMe; more is better), uniformity (less is better), k-NN accuracy where there
+    are labels, and how alike the priors are (linear CKA, 0 to 1).
+    """
+    from stages import priors as stage
+
+    data = workspace.dataset(dataset)
+    _print(as_json, stage.format_result, stage.rank(workspace, data, RankSettings(**options)))
 
 
 @main.command()

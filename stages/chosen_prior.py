@@ -5,8 +5,10 @@ from collections.abc import Callable
 from pipeline.artifact import Artifact
 from rela.errors import ChoiceError
 from rela.priors import PriorRequest
+from rela.priors.combination import combined
+from stages.combine import embed_all, requests_of
 from stages.convert import images_sha256
-from stages.embed import crops_of, embed, prior_of, prior_request
+from stages.embed import crops_of, prior_of, prior_request
 from stages.prior_records import identify
 from stages.settings import EmbedSettings, TrainSettings
 from stages.workspace import Workspace
@@ -40,43 +42,46 @@ def chosen_representations(
                 f"{dataset.name} --prior resnet18{and_crops}` first, or train without one: --prior none"
             )
         return _the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
-    matching = _matching(workspace, dataset, settings, cached)
+    requests = _requests(workspace, dataset, settings)
+    matching = _matching(workspace, requests, settings.prior, cached)
     if matching:
         return _the_only(matching, f"representations by prior {settings.prior} are there")
+    names = [request.name for request in requests]
     if embed_first or settings.prior == RANDOM_PRIOR:  # a random one is no choice and no download
-        request = _request(dataset, settings)
-        say(f"embedding data set {dataset.name} with prior {request.name}")
+        say(f"embedding data set {dataset.name} with prior {' and '.join(names)}")
         how = EmbedSettings(crops=settings.crops or 0)
-        return embed(workspace, dataset, request, how, say=say).artifact
+        return embed_all(workspace, dataset, requests, how, say=say).artifact
     raise ChoiceError(
         f"prior {settings.prior} has not been embedded for data set {dataset.name}{with_crops}; run "
-        f"`rela embed {dataset.name} --prior {settings.prior}{and_crops}` first, or add --embed"
+        f"`rela embed {dataset.name} --prior {' --prior '.join(names)}{and_crops}` first, or add --embed"
     )
 
 
 def _matching(
-    workspace: Workspace, dataset: Artifact, settings: TrainSettings, cached: list[Artifact]
+    workspace: Workspace, requests: list[PriorRequest], name: str, cached: list[Artifact]
 ) -> list[Artifact]:
-    """Those of `cached` that `settings.prior` names: by fingerprint or folder, by prior, by identity.
+    """Those of `cached` that `name` means: by fingerprint or folder, by prior, by identity.
 
     The name of a run is looked up, so that features of a run that had the name before do not count.
     Other names are taken from the manifests: the weights need not be here any more.
     """
-    assert settings.prior is not None
-    exact = [a for a in cached if settings.prior in (a.fingerprint, a.name)]
-    named = [a for a in cached if settings.prior == prior_of(a).name]
-    if exact or (named and not workspace.has_run(settings.prior)):
+    exact = [a for a in cached if name in (a.fingerprint, a.name)]
+    named = [a for a in cached if name == prior_of(a).name]
+    if exact or (named and not any(workspace.has_run(request.name) for request in requests)):
         return exact or named
-    key = identify(workspace, _request(dataset, settings)).identity.key()
+    key = combined([identify(workspace, request).identity for request in requests]).key()
     return [a for a in cached if prior_of(a).key() == key]
 
 
-def _request(dataset: Artifact, settings: TrainSettings) -> PriorRequest:
+def _requests(
+    workspace: Workspace, dataset: Artifact, settings: TrainSettings
+) -> list[PriorRequest]:
     """What to embed; the prior `random` is the model itself, untrained."""
     assert settings.prior is not None
     if settings.prior == RANDOM_PRIOR:
-        return prior_request(dataset, f"random:{settings.model}", image_size=settings.image_size)
-    return prior_request(dataset, settings.prior)
+        arch = f"random:{settings.model}"
+        return [prior_request(dataset, arch, image_size=settings.image_size)]
+    return requests_of(workspace, dataset, settings.prior)
 
 
 def _the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:

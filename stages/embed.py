@@ -17,6 +17,7 @@ from rela.crops import CROPS_VERSION, CropPlan
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.priors import PriorIdentity, PriorRequest
+from rela.priors.combination import Combination, identity_from_dict
 from stages.convert import beton_path, images_sha256, read_index
 from stages.prior_records import KnownPrior, identify
 from stages.progress import progress_bar
@@ -133,9 +134,9 @@ def format_result(result: EmbedResult) -> str:
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 
 
-def prior_of(representations: Artifact) -> PriorIdentity:
-    """Who made these representations."""
-    return PriorIdentity.from_dict(representations.manifest.content["prior"])
+def prior_of(representations: Artifact) -> PriorIdentity | Combination:
+    """Who made these representations: one prior, or several side by side."""
+    return identity_from_dict(representations.manifest.content["prior"])
 
 
 def crops_of(representations: Artifact) -> int:

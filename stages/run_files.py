@@ -42,7 +42,7 @@ def cost_of(
     """The whole ledger of a run; artifacts that were there count as they did when they were made."""
     seconds = {"convert": dataset.manifest.provenance["seconds"]}
     if representations is not None and targets is not None:
-        seconds["embed"] = representations.manifest.provenance["seconds"]
+        seconds |= _representations_seconds(representations)
         seconds["targets"] = targets.manifest.provenance["seconds"]
     seconds |= {phase: round(value, 4) for phase, value in train_seconds.items()}
     on_device = sum(seconds.get(phase, 0.0) for phase in ("embed", "stage1", "stage2", "data_wait"))
@@ -52,6 +52,14 @@ def cost_of(
         "device_seconds": round(num_devices * on_device, 4),
         "num_devices": num_devices,
     }
+
+
+def _representations_seconds(representations: Artifact) -> dict[str, float]:
+    """Embedding, and where several priors were combined (stages.combine), every one's and the join."""
+    known = representations.manifest.provenance
+    if "components_seconds" not in known:
+        return {"embed": known["seconds"]}
+    return {"embed": round(sum(known["components_seconds"]), 4), "combine": known["seconds"]}
 
 
 def loading_snippet(run: Artifact) -> str:

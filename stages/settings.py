@@ -63,11 +63,23 @@ class EmbedSettings:
 
 
 @dataclass(frozen=True)
+class RankSettings:
+    """How to compare priors."""
+
+    rows: int = option(
+        5000, "Images to compare, drawn by a fixed rule; the same for every prior.", minimum=2
+    )
+
+
+@dataclass(frozen=True)
 class TrainSettings:
     """Everything that decides the trained weights, and where to compute them."""
 
     prior: str | None = option(
-        None, "Name of an embedded prior, none, or random.", kind=str, shown="the one embedded"
+        None,
+        "Name of an embedded prior (A+B if combined), none, or random.",
+        kind=str,
+        shown="the one embedded",
     )
     crops: int | None = option(
         None, "Targets of how many crops per image.", minimum=0, kind=int, shown="those embedded"

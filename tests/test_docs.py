@@ -18,6 +18,19 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(main.commands)
 
 
+def every_command(group: click.Group = main, before: str = "") -> dict[str, click.Command]:
+    """Commands and sub-commands by what is typed for them: `embed`, `priors rank`."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[before + name] = command
+        if isinstance(command, click.Group):
+            found |= every_command(command, f"{before}{name} ")
+    return found
+
+
+EVERY_COMMAND = every_command()
+
+
 def readme_commands() -> list[list[str]]:
     """Every `rela ...` in a code block or in backticks, split into words, comments cut off."""
     blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
@@ -32,7 +45,10 @@ def test_every_command_and_option_in_the_readme_exists() -> None:
     for words in readme_commands():
         if words[1] == "COMMAND":
             continue
-        command = main.commands[words[1]]
+        typed = (
+            " ".join(words[1:3]) if isinstance(main.commands[words[1]], click.Group) else words[1]
+        )
+        command = EVERY_COMMAND[typed]
         known = {name for p in command.params for name in p.opts} | {"--help"}
         for word in words[2:]:
             if word.startswith("--"):
@@ -44,9 +60,9 @@ def test_the_readme_names_every_command() -> None:
         assert f"`rela {name}" in README, name
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", sorted(EVERY_COMMAND))
 def test_every_command_and_every_option_has_help(name: str) -> None:
-    command = main.commands[name]
+    command = EVERY_COMMAND[name]
     assert command.help
     for parameter in command.params:
         if isinstance(parameter, click.Option):
@@ -54,9 +70,9 @@ def test_every_command_and_every_option_has_help(name: str) -> None:
 
 
 def test_every_option_without_a_value_says_what_happens_then() -> None:
-    optional = {("eval", "prior"), ("embed", "prior")}  # a choice of its own, and a required one
-    for name in COMMANDS:
-        for parameter in main.commands[name].params:
+    optional = {("eval", "prior"), ("embed", "priors")}  # a choice of its own, and a required one
+    for name, command in EVERY_COMMAND.items():
+        for parameter in command.params:
             has_value = isinstance(parameter.default, str | int | float | Path)
             if isinstance(parameter, click.Option) and not (has_value or parameter.is_flag):
                 said = isinstance(parameter.show_default, str)

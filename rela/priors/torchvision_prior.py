@@ -58,6 +58,12 @@ def resolve(request: PriorRequest) -> Prior:
     return Prior(identity, lambda: backbone, path)
 
 
+def published_files() -> dict[str, str]:
+    """Every model with published weights, and the name that torch.hub gives to their file."""
+    found = {name: _default_weights(name) for name in tv.list_models(module=tv)}
+    return {name: Path(w.url).name for name, w in found.items() if w is not None}
+
+
 def _published(name: str, weights: Any, path: Path) -> nn.Module:
     """torchvision's own loading: download if needed, rename old keys; the file must be the published one."""
     try:
