@@ -205,8 +205,8 @@ def test_features_that_are_not_numbers_name_their_images(
 
     compute = Embedder.__call__
 
-    def spoiled(self: Embedder, beton: object, rows: np.ndarray, on_progress: object) -> np.ndarray:
-        features = compute(self, beton, rows, on_progress)  # type: ignore[arg-type]
+    def spoiled(self: Embedder, *arguments: object) -> np.ndarray:
+        features = compute(self, *arguments)  # type: ignore[arg-type]
         features[5, 7] = np.nan
         return features
 
