@@ -4,6 +4,7 @@
 - gradients reach every weight of the backbone, and never a momentum network;
 - the momentum update equals its formula in both stages, and leaves all else alone;
 - features are those of the full-sized views, as the backbone gives them;
+- with 16-bit arithmetic the loss is still computed in float32, and the gradient points the same way;
 - a state dict holds everything: the next step from it has the same bits;
 - views have the distributions of lightly's transforms, without blur for small images;
 - heads are never wider than four times the features.
@@ -129,6 +130,21 @@ def test_features_are_the_backbones_of_the_full_sized_views(name: str):
     for view, found in zip(views, features, strict=False):
         assert view.shape[-1] == SIZE and found.shape == (BATCH, WIDTH)
         torch.testing.assert_close(found, method.backbone(view))
+
+
+@EACH
+def test_with_16_bit_numbers_the_loss_is_the_same_within_their_precision(name: str):
+    losses, gradients = [], []
+    for mixed in (False, True):
+        method = make_method(name)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss, _ = method(some_views(method), some_labels(), SECOND_EPOCH)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in method.backbone.parameters()]))
+    assert losses[1].dtype == torch.float32
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-2, atol=1e-2)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.97
 
 
 @EACH

@@ -51,9 +51,11 @@ class BYOL(Method):
     ) -> tuple[Tensor, list[Tensor]]:
         """Mean of both negative cosines between a prediction and the other view's projection."""
         features = [self.backbone(view) for view in views]
-        predictions = [self.predictor(self.projector(f)) for f in features]
+        predictions = [self.predictor(self.projector(f)).float() for f in features]
         with torch.no_grad():
-            projections = [self.momentum_projector(self.momentum_backbone(view)) for view in views]
+            projections = [
+                self.momentum_projector(self.momentum_backbone(view)).float() for view in views
+            ]
         loss = 0.5 * (
             self.criterion(predictions[0], projections[1])
             + self.criterion(predictions[1], projections[0])

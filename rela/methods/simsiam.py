@@ -44,8 +44,8 @@ class SimSiam(Method):
     ) -> tuple[Tensor, list[Tensor]]:
         """Mean of both negative cosines between a prediction and the other view's projection."""
         features = [self.backbone(view) for view in views]
-        projections = [self.projector(f) for f in features]
-        predictions = [self.predictor(z) for z in projections]
+        projections = [self.projector(f).float() for f in features]
+        predictions = [self.predictor(z).float() for z in projections]
         loss = 0.5 * (
             self.criterion(predictions[0], projections[1].detach())
             + self.criterion(predictions[1], projections[0].detach())
