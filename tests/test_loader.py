@@ -2,8 +2,8 @@
 
 Covers: what a batch holds, against the beton; the same pixels for any number of threads, batch size,
 position and restart, other ones in other epochs; slices of ranks; changing views in the middle of an
-epoch; targets joined by index; the data ratio; some rows; one order per epoch; errors out of threads; no thread
-left behind; centre crops against torchvision.
+epoch; targets joined by index; the data ratio; some rows; one order per epoch; errors out of threads;
+no thread left behind; centre crops against torchvision.
 """
 
 import threading
