@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import click
 
 from rela.options import flag_name
-from stages.settings import ConvertSettings, EmbedSettings, RankSettings, TrainSettings
+from stages.settings import (
+    ConvertSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    RankSettings,
+    TrainSettings,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
@@ -92,7 +98,10 @@ def _option(described: "Field[Any]") -> Callable[[_F], _F]:
     if rules["kind"] is bool:
         return click.option(flag, is_flag=True, help=rules["help"])
     kind: Any = rules["kind"]
-    if rules["choices"]:
+    several = kind is tuple
+    if kind is Path:
+        kind = click.Path(path_type=Path)
+    elif rules["choices"]:
         kind = click.Choice(rules["choices"])
     elif kind in (int, float):
         ranges: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
@@ -102,7 +111,12 @@ def _option(described: "Field[Any]") -> Callable[[_F], _F]:
         kind = ranges[kind](low, rules["maximum"], min_open=is_open)
     shown = rules["shown"] or True
     return click.option(
-        flag, default=described.default, type=kind, show_default=shown, help=rules["help"]
+        flag,
+        default=described.default,
+        type=kind,
+        multiple=several,
+        show_default=shown,
+        help=rules["help"],
     )
 
 
@@ -255,9 +269,11 @@ def train(
 
 
 @main.command("eval")
-@click.argument("run", required=False)
+@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Evaluate every finished run.")
 @click.option("--prior", help="Evaluate a prior instead of a run.")
 @click.option("--dataset", show_default="the run's own, or the only one", help="Which data set.")
+@_settings(EvaluateSettings)
 @_prior_options
 @_settings(EmbedSettings, leave_out=("dtype", "crops"))
 @_json_option
@@ -265,7 +281,8 @@ def train(
 def evaluate(
     workspace: Any,
     /,
-    run: str | None,
+    runs: tuple[str, ...],
+    every: bool,
     prior: str | None,
     dataset: str | None,
     weights: Path | None,
@@ -274,23 +291,28 @@ def evaluate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Measure the frozen features of a RUN or a prior: k-NN and linear probes."""
-    from stages import evaluate as stage
-    from stages.embed import prior_request
+    """Measure RUNs or a prior: k-NN, linear probes, fine-tuning, segmentation.
 
-    settings = EmbedSettings(**options)
+    Of runs that differ in nothing but their seed, mean and standard deviation are shown too.
+    """
+    from stages import evaluate as stage
+    from stages.evaluation_report import format_report, report
+
+    asked = {f.name: options.pop(f.name) for f in fields(EvaluateSettings)}
+    settings, embedding = EvaluateSettings(**asked), EmbedSettings(**options)
     if prior is None:
         if weights or image_size or seed:
             raise click.UsageError("--weights, --image-size and --seed describe a --prior; name it")
-        chosen = workspace.run(run)
-        result = stage.evaluate_run(workspace, chosen, dataset, settings=settings, say=_say)
-    elif run is not None:
+        if runs and every:
+            raise click.UsageError("name runs or say --all, not both")
+        found = stage.evaluate_runs(workspace, runs, every, dataset, settings, embedding, _say)
+    elif runs or every:
         raise click.UsageError("name a run or --prior, not both")
     else:
-        data = workspace.dataset(dataset)
-        request = prior_request(data, prior, weights, seed, image_size)
-        result = stage.evaluate_prior(workspace, data, request, settings=settings, say=_say)
-    _print(as_json, stage.format_result, result)
+        data = workspace.dataset(dataset) if dataset or stage.needs_dataset(settings) else None
+        request = stage.prior_request(data, prior, weights, seed, image_size)
+        found = [stage.evaluate_prior(workspace, data, request, settings, embedding, _say)]
+    _print(as_json, format_report, report(found))
 
 
 @main.group()

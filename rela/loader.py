@@ -75,8 +75,9 @@ class ViewLoader:
     The incomplete last batch of an epoch is left out (its batch-norm statistics would differ).
 
     `batch_size` counts over all ranks and `accumulate` micro-batches: B is this rank's share of one
-    micro-batch. Raises ChoiceError if an epoch would have no batch at all, and DataError while
-    iterating if an image of the beton is damaged.
+    micro-batch. `rows` (int64, distinct) restricts the epochs to these rows of the beton; what a
+    view of a row looks like does not depend on them. Raises ChoiceError if an epoch would have no
+    batch at all, and DataError while iterating if an image of the beton is damaged.
     """
 
     def __init__(
@@ -90,18 +91,20 @@ class ViewLoader:
         num_threads: int | None = None,
         accumulate: int = 1,
         crops: NDArray[np.uint16] | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         self.beton, self.views, self.batch_size = beton, views, batch_size // accumulate
+        self.rows = np.arange(len(beton)) if rows is None else rows
         self.seed, self.data_ratio, self.accumulate = seed, data_ratio, accumulate
         self.targets, self.crops = targets, NO_CROPS if crops is None else crops
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self.rank, self.world_size = 0, 1
         self.epoch = 0
         self.wait_seconds = 0.0  # how long the consumer waited for batches
-        chosen = num_chosen(len(beton), data_ratio)
+        chosen = num_chosen(len(self.rows), data_ratio)
         self._num_batches = chosen // batch_size * accumulate
         if self._num_batches == 0:
-            drawn = f"{chosen} of {len(beton)} images" if data_ratio < 1 else f"{chosen} images"
+            drawn = f"{chosen} of {len(self.rows)} images" if data_ratio < 1 else f"{chosen} images"
             raise ChoiceError(
                 f"{drawn} do not fill one batch of {batch_size}; lower --batch-size"
                 + (" or raise --data-ratio" if data_ratio < 1 else "")
@@ -135,7 +138,7 @@ class ViewLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch = self.epoch
-        order = epoch_order(len(self.beton), self.seed, epoch, self.data_ratio)
+        order = self.rows[epoch_order(len(self.rows), self.seed, epoch, self.data_ratio)]
         batches = order[: self._num_batches * self.batch_size].reshape(self._num_batches, -1)
         share = self.batch_size // self.world_size
         slices = batches[:, self.rank * share : (self.rank + 1) * share]

@@ -21,7 +21,10 @@ def option(
     kind: type | None = None,
     shown: str | None = None,
 ) -> Any:
-    """A dataclass field; `kind` is its type where the default is None, `shown` that default in words."""
+    """A dataclass field; `kind` is its type where the default is None, `shown` that default in words.
+
+    A field whose default is a tuple takes several of its choices.
+    """
     metadata = {
         "help": help,
         "choices": choices,
@@ -45,8 +48,9 @@ def check_options(settings: Any) -> None:
         value, rules = getattr(settings, described.name), described.metadata
         if value is None or not rules:
             continue
+        chosen = value if isinstance(value, tuple) else (value,)
         wrong = (
-            (rules["choices"] and value not in rules["choices"])
+            (rules["choices"] and not set(chosen) <= set(rules["choices"]))
             or (rules["minimum"] is not None and value < rules["minimum"])
             or (rules["maximum"] is not None and value > rules["maximum"])
             or (rules["above"] is not None and value <= rules["above"])

@@ -1,168 +1,223 @@
-"""A run or a prior × a labelled data set → accuracies of its frozen features."""
+"""Runs or priors × data sets → how good their features are, by the protocols of rela.probes."""
 
-import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact
-from pipeline.atomic import write_atomic
 from pipeline.fingerprint import fingerprint
 from rela.errors import ChoiceError
+from rela.options import check_options
 from rela.priors import PriorRequest
-from rela.probes.protocols import KNN_PROTOCOLS, LINEAR_PROTOCOLS
+from rela.probes.protocols import (
+    PROTOCOLS,
+    SEGMENTATION_PROTOCOL,
+    Protocol,
+    SegmentationProtocol,
+)
+from rela.voc import VocFolder, open_voc
+from stages import embed
 from stages.convert import beton_path
-from stages.embed import REPRESENTATIONS_FILE, embed, prior_of
-from stages.settings import EmbedSettings
-from stages.tables import format_table
-from stages.workspace import Workspace
+from stages.measurements import EVALUATION_FILE, FIRST_SEED, Measurements
+from stages.prior_records import identify
+from stages.probing import Probing
+from stages.settings import EmbedSettings, EvaluateSettings
+from stages.workspace import Workspace, slug
 
-STAGE_VERSION = 1
-EVALUATION_FILE = "eval.json"
+STAGE_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `eval.json` holds: accuracies in [0, 1] by protocol, and what was evaluated."""
+    """What was asked for, of what `eval.json` at `path` holds (see stages.measurements).
+
+    `cached`: whether all of it was there. `run` is the run's name and `parameters` its settings.
+    """
 
     path: Path
     results: dict[str, Any]
     cached: bool
+    run: str | None = None
+    parameters: dict[str, Any] | None = None
 
 
 def evaluate_run(
     workspace: Workspace,
     run: Artifact,
     dataset_name: str | None = None,
-    seed: int = 0,
-    settings: EmbedSettings | None = None,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Evaluate a finished run on a data set: the one it was trained on, unless another is named."""
-    dataset = workspace.dataset(dataset_name or run.manifest.content["dataset"])
-    own = dataset.fingerprint == run.manifest.inputs["dataset"]
-    name = EVALUATION_FILE if own else f"eval-{dataset.name}.json"
+    """Evaluate a finished run on a data set: the one it was trained on, unless another is named.
+
+    Protocols and probe seeds that were measured before are not measured again.
+    """
+    settings = settings or EvaluateSettings()
+    own_name, own_key = run.manifest.content["dataset"], run.manifest.inputs["dataset"]
+    dataset, path = None, run.path / EVALUATION_FILE
+    if dataset_name is not None or needs_dataset(settings):
+        dataset = workspace.dataset(dataset_name or own_name)
+        if dataset.fingerprint != own_key:
+            path = run.path / f"eval-{dataset.name}.json"
+    name, key = (own_name, own_key) if dataset is None else (dataset.name, dataset.fingerprint)
     request = PriorRequest(f"run:{run.name}")
-    return _evaluate(workspace, dataset, request, run.path / name, seed, settings, say)
+    found = _evaluate(workspace, dataset, (name, key), request, path, settings, embedding, say)
+    return replace(found, run=run.name, parameters=run.manifest.parameters)
 
 
 def evaluate_prior(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: Artifact | None,
     request: PriorRequest,
-    seed: int = 0,
-    settings: EmbedSettings | None = None,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Evaluate a prior on a data set, as a yardstick for the runs that learn from it."""
-    return _evaluate(workspace, dataset, request, None, seed, settings, say)
+    """Evaluate a prior on a data set, as a yardstick for the runs that learn from it.
+
+    The data set may be None if no protocol needs it (segmentation has its own).
+    """
+    settings = settings or EvaluateSettings()
+    name, key = (None, None) if dataset is None else (dataset.name, dataset.fingerprint)
+    return _evaluate(workspace, dataset, (name, key), request, None, settings, embedding, say)
 
 
-def format_result(evaluation: Evaluation) -> str:
-    """A table: protocol, top-1 and top-5 in percent, and how it was measured."""
-    described = {p.name: p.describe() for p in (*KNN_PROTOCOLS, *LINEAR_PROTOCOLS)}
+def evaluate_runs(
+    workspace: Workspace,
+    names: Sequence[str],
+    every: bool = False,
+    dataset_name: str | None = None,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Evaluation]:
+    """Evaluate the named runs, the only one there is, or every one.
 
-    def percent(value: float | None) -> str | None:
-        return None if value is None else f"{100 * value:.2f}"
+    Of `every` run those whose data set cannot be evaluated on are left out, which is said.
+    """
+    if every:
+        chosen = workspace.runs() or [workspace.run()]
+    else:
+        chosen = [workspace.run(name) for name in dict.fromkeys(names)] or [workspace.run()]
+    settings = settings or EvaluateSettings()
+    _open_voc(settings)
+    found, reasons = [], []
+    for run in chosen:
+        try:
+            found.append(evaluate_run(workspace, run, dataset_name, settings, embedding, say))
+        except ChoiceError as error:
+            if not every:
+                raise
+            reasons.append(error)
+            say(f"run {run.name} is left out: {error}")
+    if not found:
+        raise reasons[0]
+    return found
 
-    results = evaluation.results
-    rows = [
-        [name, percent(found["top1"]), percent(found.get("top5")), described[name]]
-        for name, found in results["accuracies"].items()
-    ]
-    table = format_table(["protocol", "top-1 %", "top-5 %", "how"], rows)
-    title = f"{results['evaluated']} on data set {results['dataset']}"
-    return f"{title}\n{table}\nwritten to {evaluation.path}"
+
+def prior_request(
+    dataset: Artifact | None,
+    name: str,
+    weights: Path | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+) -> PriorRequest:
+    """As in stages.embed; without a data set, segmentation's images decide the input size."""
+    if dataset is None:
+        return PriorRequest(name, weights, seed, image_size or SEGMENTATION_PROTOCOL.image_size)
+    return embed.prior_request(dataset, name, weights, seed, image_size)
+
+
+def needs_dataset(settings: EvaluateSettings) -> bool:
+    """Whether any protocol measures on a labelled data set of the workspace."""
+    return any(not isinstance(PROTOCOLS[name], SegmentationProtocol) for name in settings.protocol)
 
 
 def _evaluate(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: Artifact | None,
+    dataset_identity: tuple[str | None, str | None],
     request: PriorRequest,
     path: Path | None,
-    seed: int,
-    settings: EmbedSettings | None,
+    settings: EvaluateSettings,
+    embedding: EmbedSettings | None,
     say: Callable[[str], None],
 ) -> Evaluation:
+    check_options(settings)
+    embedding = embedding or EmbedSettings()
+    check_options(embedding)
+    if needs_dataset(settings):
+        assert dataset is not None
+        _require_labels(dataset)
+    voc = _open_voc(settings)
+    model = identify(workspace, request)
+    dataset_name, dataset_key = dataset_identity
+    # the number formats of features are part of what they are
+    identity = {"model": model.identity.key(), "dtype": embedding.dtype, "dataset": dataset_key}
+    subject = fingerprint(identity)
+    if path is None:
+        words = [dataset_name, slug(model.identity.name), subject[:12]]
+        path = workspace.evaluations_dir / ("-".join(word for word in words if word) + ".json")
+    head = {
+        "subject": subject,
+        "evaluated": request.name,
+        "dataset": dataset_name,
+        "dataset_fingerprint": dataset_key,
+        "identity": model.identity.as_dict(),
+    }
+    kept = Measurements(path, head)
+    probing = Probing(workspace, request, model, dataset, voc, embedding, say)
+    cached, seeds = True, {}
+    voc_sha256 = None if voc is None else voc.digests()
+    for protocol in _protocols(settings):
+        of_voc = isinstance(protocol, SegmentationProtocol)
+        data = {"voc": voc_sha256} if of_voc else {"embed": embed.STAGE_VERSION}
+        key = fingerprint(
+            {
+                "stage": "evaluate",
+                "version": STAGE_VERSION,
+                "subject": subject,
+                "protocol": {"name": protocol.name, **asdict(protocol)},
+                **data,
+            }
+        )
+        seeds[protocol.name] = tuple(range(settings.seeds)) if protocol.is_random else (FIRST_SEED,)
+        for seed in seeds[protocol.name]:
+            if not kept.has(protocol.name, key, seed):
+                cached = False
+                start = time.perf_counter()
+                figures = probing.measure(protocol, seed)
+                seconds = round(time.perf_counter() - start, 4)
+                record = {"how": protocol.describe(figures), "settings": asdict(protocol)}
+                kept.add(protocol.name, key, seed, record, {**figures, "seconds": seconds})
+    return Evaluation(path, kept.chosen(seeds), cached)
+
+
+def _protocols(settings: EvaluateSettings) -> list[Protocol]:
+    """Those asked for, each once, with what the settings say about them."""
+    chosen = [PROTOCOLS[name] for name in dict.fromkeys(settings.protocol)]
+    return [
+        replace(p, num_classes=settings.voc_classes) if isinstance(p, SegmentationProtocol) else p
+        for p in chosen
+    ]
+
+
+def _require_labels(dataset: Artifact) -> None:
     if not dataset.manifest.content["labelled"]:
         raise ChoiceError(f"data set {dataset.name} has no labels; evaluation needs class folders")
     beton_path(dataset, "val")
-    start = time.perf_counter()
-    representations = {}
-    for split in ("train", "val"):
-        result = embed(workspace, dataset, request, settings, split, say=say)
-        assert result.artifact is not None, "an evaluation is never sharded"
-        representations[split] = result.artifact
-    identity = prior_of(representations["train"])
-    key = fingerprint(
-        {
-            "stage": "evaluate",
-            "version": STAGE_VERSION,
-            "representations": [representations[s].fingerprint for s in ("train", "val")],
-            "dataset": dataset.fingerprint,
-            "protocols": _protocols(),
-            "seed": seed,
-        }
-    )
-    if path is None:
-        path = workspace.evaluations_dir / f"{dataset.name}-{key[:12]}.json"
-    cached = _read(path)
-    if cached is not None and cached["fingerprint"] == key:
-        return Evaluation(path, cached, True)
-    results = {
-        "fingerprint": key,
-        "evaluated": request.name,
-        "dataset": dataset.name,
-        "identity": identity.as_dict(),
-        "protocols": _protocols(),
-        "seed": seed,
-        "accuracies": _accuracies(dataset, representations, seed),
-        "seconds": round(time.perf_counter() - start, 4),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps(results, indent=1).encode())
-    return Evaluation(path, results, False)
 
 
-def _accuracies(
-    dataset: Artifact,
-    representations: dict[str, Artifact],
-    seed: int,
-) -> dict[str, Any]:
-    import numpy as np
-    import torch
-
-    from rela.beton import open_beton
-    from rela.probes.knn import knn_accuracy
-    from rela.probes.linear import linear_probe
-    from rela.representations import open_matrix
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    arrays = []
-    for split in ("train", "val"):
-        matrix = open_matrix(representations[split].path / REPRESENTATIONS_FILE)
-        arrays.append(torch.from_numpy(matrix.values.astype(np.float32)).to(device))
-        arrays.append(torch.from_numpy(open_beton(beton_path(dataset, split)).labels).to(device))
-    features = (arrays[0], arrays[1], arrays[2], arrays[3])
-    num_classes = len(dataset.manifest.content["class_names"])
-    accuracies: dict[str, Any] = {}
-    for knn in KNN_PROTOCOLS:
-        accuracies[knn.name] = {"top1": knn_accuracy(*features, num_classes, knn)}
-    for linear in LINEAR_PROTOCOLS:
-        accuracies[linear.name] = linear_probe(*features, num_classes, linear, seed)
-    return accuracies
-
-
-def _protocols() -> dict[str, Any]:
-    """Every setting by which the accuracies were measured, spelled out."""
-    return {p.name: asdict(p) for p in (*KNN_PROTOCOLS, *LINEAR_PROTOCOLS)}
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        results: dict[str, Any] = json.loads(path.read_bytes())
-        return results if "fingerprint" in results and "accuracies" in results else None
-    except (OSError, ValueError, TypeError):
-        return None
+def _open_voc(settings: EvaluateSettings) -> VocFolder | None:
+    asked = SegmentationProtocol.name in settings.protocol
+    if asked and settings.voc is None:
+        raise ChoiceError(
+            "--protocol segmentation needs --voc PATH: a folder in the layout of Pascal VOC 2012, with "
+            "JPEGImages, SegmentationClass and ImageSets/Segmentation"
+        )
+    if settings.voc is not None and not asked:
+        raise ChoiceError("--voc is for segmentation; add --protocol segmentation")
+    return open_voc(settings.voc) if asked and settings.voc is not None else None

@@ -1,10 +1,12 @@
 """The settings of every stage, each with its default, help and range. Light: the CLI imports this."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from rela.methods import METHOD_NAMES
 from rela.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
+from rela.probes.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, SEGMENTATION_PROTOCOL
 
 
 @dataclass(frozen=True)
@@ -170,3 +172,32 @@ class TrainSettings:
         choices=("auto", "32-true", "16-mixed", "bf16-mixed"),
     )
     devices: str = option("auto", "How many GPUs, or which: 2, or 0,3.")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What to measure, and how often."""
+
+    protocol: tuple[str, ...] = option(
+        DEFAULT_PROTOCOLS,
+        "How to measure; say it several times for several. What was measured before is kept.",
+        choices=tuple(PROTOCOLS),
+        shown=", ".join(DEFAULT_PROTOCOLS),
+    )
+    seeds: int = option(
+        1,
+        "Repeat trained probes with this many probe seeds: initial layer, order, labelled subset.",
+        minimum=1,
+    )
+    voc: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+        None,
+        "For segmentation: a folder in the layout of Pascal VOC 2012.",
+        kind=Path,
+        shown="none",
+    )
+    voc_classes: int = option(
+        SEGMENTATION_PROTOCOL.num_classes,
+        "Classes of --voc, background included.",
+        minimum=2,
+        maximum=255,
+    )

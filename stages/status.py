@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.artifact import find_artifacts
 from rela.run_directory import METRICS_FILE
-from stages.evaluate import EVALUATION_FILE
+from stages.measurements import EVALUATION_FILE
 from stages.run_files import COST_FILE, read_config, read_json
 from stages.tables import format_table, human_bytes
 from stages.workspace import Workspace

@@ -88,7 +88,8 @@ def test_three_commands_then_evaluation_and_a_second_pass_reruns_nothing(
     assert dict(calls) == first
     assert all(read_json(result)["cached"] for result in again)
 
-    accuracies = read_json(again[-1])["results"]["accuracies"]
+    [evaluation] = read_json(again[-1])["evaluations"]
+    accuracies = evaluation["results"]["accuracies"]
     assert set(accuracies) == {"knn20", "knn200", "linear-reference", "linear-lightly"}
     assert all(0 <= found["top1"] <= 1 for found in accuracies.values())
     status = read_json(rela("status", "--json"))

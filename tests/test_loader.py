@@ -2,8 +2,8 @@
 
 Covers: what a batch holds, against the beton; the same pixels for any number of threads, batch size,
 position and restart, other ones in other epochs; slices of ranks; changing views in the middle of an
-epoch; targets joined by index; the data ratio; one order per epoch; errors out of threads; no thread
-left behind; centre crops against torchvision.
+epoch; targets joined by index; the data ratio; some rows; one order per epoch; errors out of threads;
+no thread left behind; centre crops against torchvision.
 """
 
 import threading
@@ -285,6 +285,31 @@ def test_a_subset_smaller_than_a_batch_is_refused(beton):
     ):
         ViewLoader(beton, (MILD,), 13, data_ratio=0.5)
     assert len(ViewLoader(beton, (MILD,), 12, data_ratio=0.5)) == 1
+
+
+# Some rows
+
+
+def test_all_rows_are_the_same_as_none_said(beton):
+    expected = list(ViewLoader(beton, (MILD,), 6))
+    for a, b in zip(ViewLoader(beton, (MILD,), 6, rows=np.arange(N)), expected, strict=True):
+        assert_equal(a, b)
+
+
+def test_an_epoch_of_some_rows_has_their_pixels_in_an_order_of_its_own(beton):
+    whole = by_index(ViewLoader(beton, (MILD, STRONG), 6))
+    rows = np.array([20, 3, 7, 8, 15, 1])
+    loader = ViewLoader(beton, (MILD, STRONG), 3, rows=rows)
+    some = by_index(loader)
+    assert some == {row: whole[row] for row in rows.tolist()}
+    loader.set_epoch(1)
+    again = by_index(loader)
+    assert again.keys() == some.keys() and list(again) != list(some)
+
+
+def test_fewer_rows_than_a_batch_are_refused(beton):
+    with pytest.raises(ChoiceError, match="5 images do not fill one batch of 6"):
+        ViewLoader(beton, (MILD,), 6, rows=np.arange(5))
 
 
 # Threads

@@ -2,7 +2,8 @@
 
 - k-nearest neighbours: the same accuracy as KNeighborsClassifier with weights exp(cosine / T);
 - linear probes: separable data is separated, overlapping data as well as LogisticRegression does it;
-- an Adam run equals a loop in numpy; results depend on the seed alone; top-5 from 6 classes on.
+- an Adam run equals a loop in numpy; results depend on the seed alone; top-5 from 6 classes on;
+- what is told beside them: the real k and batch, and the last epochs against shorter trainings.
 """
 
 from dataclasses import replace
@@ -133,6 +134,39 @@ def test_top5_is_reported_from_six_classes_on(num_classes: int):
     data = blobs(num_classes, 1.0)
     found = linear_probe(*data, num_classes, replace(LIGHTLY_PROTOCOL, epochs=1))
     assert ("top5" in found) == (num_classes > 5)
+
+
+def test_the_mean_over_the_last_epochs_is_that_of_shorter_trainings():
+    data = blobs(6, 2.0)
+    short = replace(REFERENCE_PROTOCOL, lr=0.05)  # a rate at which epochs differ
+    found = linear_probe(*data, 6, replace(short, epochs=7))
+    single = [linear_probe(*data, 6, replace(short, epochs=n))["top1"] for n in (5, 6, 7)]
+    assert len(set(single)) > 1
+    assert found["top1"] == single[-1]
+    assert found["top1_mean_last_3_epochs"] == pytest.approx(np.mean(single))
+    assert found["top1_std_last_3_epochs"] == pytest.approx(np.std(single, ddof=1))
+    assert "top1_mean_last_3_epochs" not in linear_probe(*data, 6, LIGHTLY_PROTOCOL)
+
+
+@pytest.mark.parametrize(
+    ("num_train", "expected"),
+    [(100, 100), (128, 128), (1_000_000, 128), (1_000_001, 1024), (14_000_000, 1024)],
+)
+def test_the_reference_takes_larger_batches_from_a_million_images(num_train: int, expected: int):
+    batch_size = REFERENCE_PROTOCOL.batch_size_for(num_train)
+    assert batch_size == expected
+    words = REFERENCE_PROTOCOL.describe({"batch_size": batch_size})
+    assert f"batch {expected}" in words
+    assert ("cut from 128" in words) == (num_train < 128)
+
+
+@pytest.mark.parametrize("num_train", [12, 20, 5000])
+def test_the_real_number_of_neighbours_is_told(num_train: int):
+    protocol = KNNProtocol(20)
+    words = protocol.describe({"k": protocol.neighbours(num_train)})
+    assert words.startswith(
+        "k = 12 (all train images; 20 asked for)" if num_train == 12 else "k = 20,"
+    )
 
 
 def test_top5_counts_the_five_best_classes():

@@ -1,1 +1,1 @@
-"""Measuring frozen features: k-nearest neighbours and linear probes."""
+"""Measuring models: k-nearest neighbours, linear probes, fine-tuning, semantic segmentation."""

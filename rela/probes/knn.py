@@ -19,10 +19,11 @@ def knn_accuracy(
 ) -> float:
     """Top-1 accuracy in [0, 1] of the class with the largest summed weight.
 
-    Features float32 [N, D], labels int64 [N]. k is cut to the number of training rows.
+    Features float32 [N, D], labels int64 [N]. k is `protocol.neighbours(N)`: cut to the number of
+    training rows.
     """
     bank = normalize(train_features, dim=1).T.contiguous()
-    k = min(protocol.k, len(train_labels))
+    k = protocol.neighbours(len(train_labels))
     correct = 0
     for start in range(0, len(val_labels), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)

@@ -1,7 +1,15 @@
-"""By which settings features are measured. No torch here, so that results can be looked up fast."""
+"""By which settings models are measured. No torch here, so that results can be looked up fast.
 
+A protocol has a `name`; `is_random`, whether its result depends on a probe seed; and
+`describe(found)`, one line in words on how the figures `found` came about.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+Found = Mapping[str, Any]
+_LARGE_DATA_SET = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -10,22 +18,30 @@ class KNNProtocol:
 
     k: int
     temperature: float = 0.07
+    is_random: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         """`knn20`, `knn200`."""
         return f"knn{self.k}"
 
-    def describe(self) -> str:
-        """One line for tables and reports."""
-        return f"k = {self.k}, T = {self.temperature:g}, cosine, centre-crop features"
+    def neighbours(self, num_train: int) -> int:
+        """How many neighbours vote: there cannot be more than training images."""
+        return min(self.k, num_train)
+
+    def describe(self, found: Found) -> str:
+        """One line for tables and reports; `found` has `k`."""
+        cut = "" if found["k"] == self.k else f" (all train images; {self.k} asked for)"
+        return f"k = {found['k']}{cut}, T = {self.temperature:g}, cosine, centre-crop features"
 
 
 @dataclass(frozen=True)
 class LinearProtocol:
-    """How the layer is trained. Accuracies are those of the last epoch, never of the best.
+    """How a linear layer on frozen features is trained. Accuracies are the last epoch's, never the best.
 
-    `cosine` decays the rate to zero along a half cosine.
+    `cosine` decays the rate to zero along a half cosine. `large_batch_size` is that for more than a
+    million training images. Of the last `averaged_epochs` of one training the mean and the spread
+    are told too: they are no spread over seeds.
     """
 
     name: str
@@ -34,17 +50,125 @@ class LinearProtocol:
     epochs: int
     batch_size: int
     cosine: bool
+    large_batch_size: int | None = None
+    averaged_epochs: int = 0
+    is_random: ClassVar[bool] = True
 
-    def describe(self) -> str:
-        """One line for tables and reports."""
+    def batch_size_for(self, num_train: int) -> int:
+        """The batch for a data set of this many training images."""
+        large = num_train > _LARGE_DATA_SET and self.large_batch_size
+        return min(large or self.batch_size, num_train)
+
+    def describe(self, found: Found) -> str:
+        """One line for tables and reports; `found` has `batch_size`."""
         schedule = "cosine" if self.cosine else "constant"
+        averaged = (
+            f" (and mean ± std over the last {self.averaged_epochs} epochs of one training)"
+            if self.averaged_epochs
+            else ""
+        )
         return (
-            f"{self.optimizer}, lr {self.lr:g} {schedule}, {self.epochs} epochs, batch "
-            f"{self.batch_size}, centre-crop features, last epoch"
+            f"frozen centre-crop features, {self.optimizer}, lr {self.lr:g} {schedule}, "
+            f"{self.epochs} epochs, {_batch(found, self.batch_size)}, last epoch{averaged}"
         )
 
 
-REFERENCE_PROTOCOL = LinearProtocol("linear-reference", "adam", 3e-4, 100, 128, cosine=False)
+@dataclass(frozen=True)
+class FinetuneProtocol:
+    """How a whole model is fine-tuned on a share of the labels.
+
+    SimCLR's procedure (arXiv 2002.05709, appendix B.5): SGD with momentum 0.9, rate
+    0.05 · batch / 256 without warm-up, no weight decay, random resized crops and flips alone; 60
+    epochs for 1 % of the labels, 30 for 10 %. As in lightly's benchmarks
+    (benchmarks/imagenet/resnet50/finetune_eval.py) the batch is 256, the rate decays along a half
+    cosine, momentum is not Nesterov's, and all labels take 30 epochs.
+    """
+
+    percent: int
+    epochs: int
+    lr: float = 0.05
+    batch_size: int = 256
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    is_random: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """`finetune-100`, `finetune-10`, `finetune-1`."""
+        return f"finetune-{self.percent}"
+
+    def batch_size_for(self, num_images: int) -> int:
+        """The batch for this many training images: there are no larger ones than all."""
+        return min(self.batch_size, num_images)
+
+    def num_seen(self, num_images: int) -> int:
+        """How many images all epochs show; an incomplete batch at an epoch's end is left out."""
+        batch_size = self.batch_size_for(num_images)
+        return self.epochs * (num_images // batch_size) * batch_size
+
+    def lr_for(self, batch_size: int) -> float:
+        """The learning rate, linear in the batch."""
+        return self.lr * batch_size / 256
+
+    def describe(self, found: Found) -> str:
+        """One line for tables and reports; `found` has `num_images` and `batch_size`."""
+        labels = "" if self.percent == 100 else f" ({self.percent} % of the labels, class-balanced)"
+        return (
+            f"whole model trained on {found['num_images']:,} images{labels}, sgd, momentum "
+            f"{self.momentum:g}, lr {self.lr_for(found['batch_size']):.4g} cosine, {self.epochs} "
+            f"epochs, {_batch(found, self.batch_size)}, random resized crops and flips, centre-crop "
+            "evaluation, last epoch"
+        )
+
+
+@dataclass(frozen=True)
+class SegmentationProtocol:
+    """How a head on a frozen backbone's feature maps is trained to label pixels (ReLA's settings).
+
+    Images and masks are stretched to `image_size`² pixels.
+    """
+
+    num_classes: int = 21
+    image_size: int = 224
+    lr: float = 3e-4
+    batch_size: int = 8
+    epochs: int = 10
+    name: ClassVar[str] = "segmentation"
+    is_random: ClassVar[bool] = True
+
+    def describe(self, found: Found) -> str:
+        """One line for tables and reports; `found` has `head`, `map`, `image_size`, `batch_size`."""
+        own = "" if found["image_size"] == self.image_size else ", the only size the model takes"
+        return (
+            f"frozen backbone, {found['head']} head on {found['map']} feature maps, stretched to "
+            f"{found['image_size']}²{own}, adam, lr {self.lr:g} constant, {self.epochs} epochs, "
+            f"{_batch(found, self.batch_size)}, last epoch; {self.num_classes} classes, void left "
+            "out; mIoU over the classes in masks or predictions"
+        )
+
+
+def _batch(found: Found, published: int) -> str:
+    cut = f" (cut from {published})" if found["batch_size"] < published else ""
+    return f"batch {found['batch_size']}{cut}"
+
+
+Protocol = KNNProtocol | LinearProtocol | FinetuneProtocol | SegmentationProtocol
+
+REFERENCE_PROTOCOL = LinearProtocol(
+    "linear-reference", "adam", 3e-4, 100, 128, cosine=False, large_batch_size=1024,
+    averaged_epochs=3,
+)  # fmt: skip
 LIGHTLY_PROTOCOL = LinearProtocol("linear-lightly", "sgd", 0.1, 90, 256, cosine=True)
 KNN_PROTOCOLS = (KNNProtocol(20), KNNProtocol(200))
 LINEAR_PROTOCOLS = (REFERENCE_PROTOCOL, LIGHTLY_PROTOCOL)
+FINETUNE_PROTOCOLS = (
+    FinetuneProtocol(100, 30), FinetuneProtocol(10, 30), FinetuneProtocol(1, 60),
+)  # fmt: skip
+SEGMENTATION_PROTOCOL = SegmentationProtocol()
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        *KNN_PROTOCOLS, *LINEAR_PROTOCOLS, *FINETUNE_PROTOCOLS, SEGMENTATION_PROTOCOL,
+    )
+}  # fmt: skip
+DEFAULT_PROTOCOLS = tuple(protocol.name for protocol in (*KNN_PROTOCOLS, *LINEAR_PROTOCOLS))
