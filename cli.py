@@ -15,6 +15,7 @@ from stages.settings import ConvertSettings, EmbedSettings, TrainSettings
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 _INTERRUPTED = 130
+_PRIOR_OPTIONS = ("weights", "arch", "layer", "trust_code", "image_size", "seed")
 
 
 def _say(message: str) -> None:
@@ -112,7 +113,7 @@ def _json_option(function: _F) -> _F:
 
 
 def _prior_options(function: _F) -> _F:
-    """What finds a prior, beside its name."""
+    """What finds a prior, beside its name: `_PRIOR_OPTIONS`."""
     for option in (
         click.option("--seed", default=0, help="Initial weights of a random prior."),
         click.option(
@@ -122,10 +123,24 @@ def _prior_options(function: _F) -> _F:
             help="Input size in pixels of a prior that has none of its own.",
         ),
         click.option(
+            "--trust-code",
+            is_flag=True,
+            help="Open TorchScript files, which runs the code in them.",
+        ),
+        click.option(
+            "--layer",
+            default="pooled",
+            help="Features of another layer: class, patches or class+patches of a vision "
+            "transformer, or a module's name (layer3, blocks.8).",
+        ),
+        click.option(
+            "--arch", metavar="NAME", help="Architecture of the weights in --prior file:PATH."
+        ),
+        click.option(
             "--weights",
             type=click.Path(path_type=Path),
             show_default="the published ones",
-            help="Local weights for the architecture --prior: a state dict or .safetensors.",
+            help="Local weights for the architecture --prior: a checkpoint or .safetensors.",
         ),
     ):
         function = option(function)
@@ -168,7 +183,8 @@ def convert(
 @click.option(
     "--prior",
     required=True,
-    help="A torchvision model (resnet18), random:ARCH, or an earlier run by name.",
+    help="A torchvision model (resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, or an "
+    "earlier run by name.",
 )
 @_prior_options
 @click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")
@@ -186,9 +202,6 @@ def embed(
     /,
     dataset: str | None,
     prior: str,
-    weights: Path | None,
-    image_size: int | None,
-    seed: int,
     split: str,
     shard: str | None,
     as_json: bool,
@@ -198,7 +211,7 @@ def embed(
     from stages import embed as stage
 
     data = workspace.dataset(dataset)
-    request = stage.prior_request(data, prior, weights, seed, image_size)
+    request = stage.prior_request(data, prior, **{o: options.pop(o) for o in _PRIOR_OPTIONS})
     settings = EmbedSettings(**options)
     result = stage.embed(workspace, data, request, settings, split, stage.parse_shard(shard), _say)
     _print(as_json, stage.format_result, result)
@@ -232,8 +245,7 @@ def train(
     from stages import train as stage
 
     if resume:
-        typed = click.core.ParameterSource.COMMANDLINE
-        given = [flag_name(o) for o in options if ctx.get_parameter_source(o) is typed]
+        given = [flag_name(o) for o in options if _is_typed(ctx, o)]
         if given or dataset or embed_first:
             what = ", ".join(given) or dataset or "--embed"
             raise click.UsageError(
@@ -253,16 +265,13 @@ def train(
 @_prior_options
 @_settings(EmbedSettings, leave_out=("dtype",))
 @_json_option
-@click.pass_obj
+@click.pass_context
 def evaluate(
-    workspace: Any,
+    ctx: click.Context,
     /,
     run: str | None,
     prior: str | None,
     dataset: str | None,
-    weights: Path | None,
-    image_size: int | None,
-    seed: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -270,17 +279,19 @@ def evaluate(
     from stages import evaluate as stage
     from stages.embed import prior_request
 
+    workspace, described = ctx.obj, {o: options.pop(o) for o in _PRIOR_OPTIONS}
     settings = EmbedSettings(**options)
     if prior is None:
-        if weights or image_size or seed:
-            raise click.UsageError("--weights, --image-size and --seed describe a --prior; name it")
+        given = [flag_name(o) for o in _PRIOR_OPTIONS if _is_typed(ctx, o)]
+        if given:
+            raise click.UsageError(f"{', '.join(given)} describe a --prior; name it")
         chosen = workspace.run(run)
         result = stage.evaluate_run(workspace, chosen, dataset, settings=settings, say=_say)
     elif run is not None:
         raise click.UsageError("name a run or --prior, not both")
     else:
         data = workspace.dataset(dataset)
-        request = prior_request(data, prior, weights, seed, image_size)
+        request = prior_request(data, prior, **described)
         result = stage.evaluate_prior(workspace, data, request, settings=settings, say=_say)
     _print(as_json, stage.format_result, result)
 
@@ -309,6 +320,10 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
     from stages import demo as stage
 
     _print(as_json, stage.format_result, stage.demo(output, seeds, _say))
+
+
+def _is_typed(ctx: click.Context, option: str) -> bool:
+    return ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
 def _print(as_json: bool, words: Callable[[Any], str], result: Any) -> None:

@@ -11,7 +11,7 @@ from pipeline.artifact import Artifact
 from pipeline.atomic import write_atomic
 from pipeline.fingerprint import fingerprint
 from rela.errors import ChoiceError
-from rela.priors import PriorRequest
+from rela.priors import POOLED, PriorRequest
 from rela.probes.protocols import KNN_PROTOCOLS, LINEAR_PROTOCOLS
 from stages.convert import beton_path
 from stages.embed import REPRESENTATIONS_FILE, embed, prior_of
@@ -113,7 +113,7 @@ def _evaluate(
         return Evaluation(path, cached, True)
     results = {
         "fingerprint": key,
-        "evaluated": request.name,
+        "evaluated": request.name + ("" if request.layer == POOLED else f"+{request.layer}"),
         "dataset": dataset.name,
         "identity": identity.as_dict(),
         "protocols": _protocols(),
