@@ -28,7 +28,7 @@ _HEAD = re.compile(
     re.IGNORECASE,
 )
 # Where several copies are there: DINO evaluates its teacher, everyone else the online network.
-_PREFERRED = re.compile(r"teacher|(^|[._])ema([._]|$)")
+_PREFERRED = re.compile(r"teacher|(^|[._/])ema([._/]|$)")
 _SPURNED = re.compile(r"momentum|student|target|encoder_k|key_encoder")
 _DIALECTS = (  # by container/prefix
     (r"/method\.backbone\.$", "rela"),

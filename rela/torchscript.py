@@ -31,7 +31,7 @@ def open_torchscript(path: Path, trust_code: bool) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript as a whole
+            warnings.filterwarnings("ignore", "`torch.jit")  # deprecated as a whole
             return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
