@@ -21,6 +21,7 @@ from stages.settings import (
 _F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 _INTERRUPTED = 130
+_PRIOR_OPTIONS = ("weights", "arch", "layer", "trust_code", "image_size", "seed")
 
 
 def _say(message: str) -> None:
@@ -126,7 +127,7 @@ def _json_option(function: _F) -> _F:
 
 
 def _prior_options(function: _F) -> _F:
-    """What finds a prior, beside its name."""
+    """What finds a prior, beside its name: `_PRIOR_OPTIONS`."""
     for option in (
         click.option("--seed", default=0, help="Initial weights of a random prior."),
         click.option(
@@ -136,10 +137,24 @@ def _prior_options(function: _F) -> _F:
             help="Input size in pixels of a prior that has none of its own.",
         ),
         click.option(
+            "--trust-code",
+            is_flag=True,
+            help="Open TorchScript files, which runs the code in them.",
+        ),
+        click.option(
+            "--layer",
+            default="pooled",
+            help="Features of another layer: class, patches or class+patches of a vision "
+            "transformer, or a module's name (layer3, blocks.8).",
+        ),
+        click.option(
+            "--arch", metavar="NAME", help="Architecture of the weights in --prior file:PATH."
+        ),
+        click.option(
             "--weights",
             type=click.Path(path_type=Path),
             show_default="the published ones",
-            help="Local weights for the architecture --prior: a state dict or .safetensors.",
+            help="Local weights for the architecture --prior: a checkpoint or .safetensors.",
         ),
     ):
         function = option(function)
@@ -184,8 +199,8 @@ def convert(
     "priors",
     required=True,
     multiple=True,
-    help="A torchvision model (resnet18), random:ARCH, or an earlier run by name. Several are "
-    "embedded one by one and combined.",
+    help="A torchvision model (resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, or an "
+    "earlier run by name. Several are embedded one by one and combined.",
 )
 @_prior_options
 @click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")
@@ -203,9 +218,6 @@ def embed(
     /,
     dataset: str | None,
     priors: tuple[str, ...],
-    weights: Path | None,
-    image_size: int | None,
-    seed: int,
     split: str,
     shard: str | None,
     as_json: bool,
@@ -215,12 +227,14 @@ def embed(
     from stages import combine as stage
     from stages.embed import parse_shard, prior_request
 
-    if weights is not None and len(priors) > 1:
-        raise click.UsageError(
-            f"--weights describes one --prior, and {len(priors)} are named; leave one of them out"
-        )
+    described = {o: options.pop(o) for o in _PRIOR_OPTIONS}
+    for option in ("weights", "arch"):
+        if described[option] is not None and len(priors) > 1:
+            raise click.UsageError(
+                f"--{option} describes one --prior, and {len(priors)} are named; leave one out"
+            )
     data = workspace.dataset(dataset)
-    requests = [prior_request(data, prior, weights, seed, image_size) for prior in priors]
+    requests = [prior_request(data, prior, **described) for prior in priors]
     settings = EmbedSettings(**options)
     result = stage.embed_all(workspace, data, requests, settings, split, parse_shard(shard), _say)
     _print(as_json, stage.format_result, result)
@@ -254,8 +268,7 @@ def train(
     from stages import train as stage
 
     if resume:
-        typed = click.core.ParameterSource.COMMANDLINE
-        given = [flag_name(o) for o in options if ctx.get_parameter_source(o) is typed]
+        given = [flag_name(o) for o in options if _is_typed(ctx, o)]
         if given or dataset or embed_first:
             what = ", ".join(given) or dataset or "--embed"
             raise click.UsageError(
@@ -277,17 +290,14 @@ def train(
 @_prior_options
 @_settings(EmbedSettings, leave_out=("dtype", "crops"))
 @_json_option
-@click.pass_obj
+@click.pass_context
 def evaluate(
-    workspace: Any,
+    ctx: click.Context,
     /,
     runs: tuple[str, ...],
     every: bool,
     prior: str | None,
     dataset: str | None,
-    weights: Path | None,
-    image_size: int | None,
-    seed: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -298,11 +308,13 @@ def evaluate(
     from stages import evaluate as stage
     from stages.evaluation_report import format_report, report
 
+    workspace, described = ctx.obj, {o: options.pop(o) for o in _PRIOR_OPTIONS}
     asked = {f.name: options.pop(f.name) for f in fields(EvaluateSettings)}
     settings, embedding = EvaluateSettings(**asked), EmbedSettings(**options)
     if prior is None:
-        if weights or image_size or seed:
-            raise click.UsageError("--weights, --image-size and --seed describe a --prior; name it")
+        given = [flag_name(o) for o in _PRIOR_OPTIONS if _is_typed(ctx, o)]
+        if given:
+            raise click.UsageError(f"{', '.join(given)} describe a --prior; name it")
         if runs and every:
             raise click.UsageError("name runs or say --all, not both")
         found = stage.evaluate_runs(workspace, runs, every, dataset, settings, embedding, _say)
@@ -310,7 +322,7 @@ def evaluate(
         raise click.UsageError("name a run or --prior, not both")
     else:
         data = workspace.dataset(dataset) if dataset or stage.needs_dataset(settings) else None
-        request = stage.prior_request(data, prior, weights, seed, image_size)
+        request = stage.prior_request(data, prior, **described)
         found = [stage.evaluate_prior(workspace, data, request, settings, embedding, _say)]
     _print(as_json, format_report, report(found))
 
@@ -371,6 +383,10 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
     from stages import demo as stage
 
     _print(as_json, stage.format_result, stage.demo(output, seeds, _say))
+
+
+def _is_typed(ctx: click.Context, option: str) -> bool:
+    return ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
 def _print(as_json: bool, words: Callable[[Any], str], result: Any) -> None:

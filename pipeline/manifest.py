@@ -14,7 +14,10 @@ from pipeline.errors import CorruptArtifactError
 from pipeline.fingerprint import fingerprint
 
 MANIFEST_NAME = "manifest.json"
-_VERSIONED_PACKAGES = ("rela", "torch", "torchvision", "lightly", "ffcv", "numpy", "h5py", "numba")
+_VERSIONED_PACKAGES = (
+    "rela", "torch", "torchvision", "timm", "open_clip_torch", "lightly", "ffcv", "numpy", "h5py",
+    "numba",
+)  # fmt: skip
 
 
 def installed_versions() -> dict[str, str]:

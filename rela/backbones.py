@@ -1,4 +1,4 @@
-"""Model names → backbones: torchvision's classification models without their classifier."""
+"""Model names → backbones: torchvision's classification models, or timm's, without classifier."""
 
 import copy
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from rela.errors import ChoiceError
+from rela.timm_backbones import PREFIX as TIMM_PREFIX
+from rela.timm_backbones import create_timm_model, timm_classifier_keys
 
 _SMALL_SUFFIX = "_small"
 _SMALL_FAMILIES = ("resnet", "resnext", "wide_resnet")
@@ -23,7 +25,7 @@ class ModelName:
 
 
 def model_names() -> list[str]:
-    """Every name that `build_backbone` accepts, small-image variants included."""
+    """Every torchvision name that `build_backbone` accepts, small-image variants included."""
     names = tv.list_models(module=tv)
     return sorted([*names, *(n + _SMALL_SUFFIX for n in names if n.startswith(_SMALL_FAMILIES))])
 
@@ -43,9 +45,10 @@ def parse_model_name(name: str) -> ModelName:
 def build_backbone(name: str, image_size: int = 224, seed: int | None = None) -> nn.Module:
     """A freshly initialised backbone: images [B, 3, S, S] float → features [B, D].
 
-    `NAME_small` has the stem for small images: a 3×3 convolution of stride 1 instead of 7×7 of
-    stride 2, and no max-pooling. Vision transformers are built for `image_size`. With `seed` the
-    initial weights are a function of it alone and the global random state is left untouched.
+    `timm:NAME` is timm's model. `NAME_small` has the stem for small images: a 3×3 convolution of
+    stride 1 instead of 7×7 of stride 2, and no max-pooling. Vision transformers are built for
+    `image_size`. With `seed` the initial weights are a function of it alone and the global random
+    state is left untouched.
     """
     return assemble_backbone(name, image_size, seed)[0]
 
@@ -54,10 +57,13 @@ def assemble_backbone(
     name: str, image_size: int = 224, seed: int | None = None
 ) -> tuple[nn.Module, list[str]]:
     """`build_backbone`, with the names of the parameters that the removed classifier had."""
-    parsed = parse_model_name(name)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        if name.startswith(TIMM_PREFIX):
+            model, _ = create_timm_model(name, image_size)
+            return model, timm_classifier_keys(model)
+        parsed = parse_model_name(name)
         model = build_classifier(parsed.torchvision_name, image_size)
         if parsed.small:
             old = model.conv1
@@ -112,5 +118,7 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
             f"the model cannot take images of {image_size}×{image_size} pixels ({reason}); "
             "choose a larger --image-size or a small-image variant such as resnet18_small"
         ) from error
-    assert features.ndim == 2, f"features of shape {tuple(features.shape)}, expected [B, D]"
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        what = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ChoiceError(f"the model gives {what} for two images, expected features [2, D]")
     return int(features.shape[1])

@@ -26,3 +26,9 @@ class UnavailableError(RelaError):
     """A file could not be read or fetched."""
 
     exit_status = 74
+
+
+class UnsafeError(RelaError):
+    """A file that could be opened only by running code in it."""
+
+    exit_status = 77

@@ -4,15 +4,16 @@ Understood are torchvision's, timm's and open_clip's models. A *prefix token* is
 transformer that stands for no patch: the class token, and registers.
 """
 
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torchvision.models as tv
 from torch import Tensor, nn
 
 from rela.errors import ChoiceError
 
-POOLED = "pooled"  # the backbone's own features
 TOKEN_LAYERS = ("class", "patches", "class+patches")
 # The module of torchvision's CNNs that gives the last feature map.
 _LAST_MAPS: tuple[tuple[Any, str], ...] = (
@@ -31,6 +32,61 @@ class _Tokens:
     num_prefix: int
     has_class: bool
     patch_size: tuple[int, int]
+
+
+class LayerFeatures(nn.Module):
+    """A backbone's features [B, D] at another layer than its last.
+
+    `layer` is one of TOKEN_LAYERS, for vision transformers, or the dotted name of a module. A
+    module's maps [B, C, H, W] are averaged over space, its tokens [B, N, C] over tokens (of vision
+    transformers that are known: over patches), [B, C] is taken as it is. Raises ChoiceError for
+    layers that the backbone does not have and for outputs that are none of these.
+    """
+
+    def __init__(self, backbone: nn.Module, layer: str) -> None:
+        super().__init__()
+        self.backbone, self.layer = backbone, layer
+        self._tokens = _find_tokens(backbone)
+        if layer in TOKEN_LAYERS:
+            name = type(backbone).__name__
+            if self._tokens is None:
+                raise ChoiceError(
+                    f"--layer {layer}: {name} is not known as a vision transformer; choose one of "
+                    f"its modules, such as {list(dict(backbone.named_children()))[-1]}"
+                )
+            if "class" in layer and not self._tokens.has_class:
+                raise ChoiceError(f"--layer {layer}: this {name} has no class token; use patches")
+            return
+        modules = [name for name, _ in backbone.named_modules() if name]
+        if layer not in modules:
+            top = [name for name, _ in backbone.named_children()]
+            close = difflib.get_close_matches(layer, modules, n=4) or top
+            raise ChoiceError(
+                f"--layer {layer}: no such layer; there are {', '.join(close)} and others inside "
+                f"{', '.join(top)}"
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, 3, S, S] → features [B, D]."""
+        if self.layer in TOKEN_LAYERS and self._tokens is not None:
+            tokens = _outputs(self.backbone, self._tokens.module, images)
+            class_token = tokens[:, 0]
+            patches = tokens[:, self._tokens.num_prefix :].mean(1)
+            chosen = {"class": [class_token], "patches": [patches]}
+            return torch.cat(chosen.get(self.layer, [class_token, patches]), 1)
+        output = _outputs(self.backbone, self.layer, images)
+        shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        if isinstance(output, Tensor) and output.ndim == 4:
+            space = (1, 2) if _is_channels_last(self.backbone, self.layer) else (2, 3)
+            return output.mean(space)
+        if isinstance(output, Tensor) and output.ndim == 3:
+            return output[:, self._tokens.num_prefix if self._tokens else 0 :].mean(1)
+        if isinstance(output, Tensor) and output.ndim == 2:
+            return output
+        raise ChoiceError(
+            f"--layer {self.layer} gives {shape}; choose one that gives maps [B, C, H, W], tokens "
+            "[B, N, C] or features [B, C]"
+        )
 
 
 def spatial_features(backbone: nn.Module, images: Tensor) -> Tensor:
@@ -70,7 +126,11 @@ def _find_tokens(backbone: nn.Module) -> _Tokens | None:
         return _Tokens(
             "norm", model.num_prefix_tokens, has_class, tuple(model.patch_embed.patch_size)
         )
-    if type(backbone).__module__ == "open_clip.transformer" and hasattr(model, "ln_post"):
+    if (
+        type(backbone).__module__ == "open_clip.transformer"
+        and model.attn_pool is None
+        and not model.final_ln_after_pool
+    ):
         return _Tokens("ln_post", 1, True, tuple(model.patch_size))
     return None
 
@@ -96,4 +156,6 @@ def _outputs(backbone: nn.Module, module: str, images: Tensor) -> Any:
         backbone(images)
     finally:
         hook.remove()
+    if not found:
+        raise ChoiceError(f"--layer {module} does not run when the model looks at an image")
     return found[-1]

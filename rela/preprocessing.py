@@ -1,8 +1,11 @@
 """What a model wants to see: one centre crop at its own size, normalised its own way."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from rela.errors import ChoiceError
 from rela.views import NORMALIZE_MEAN, NORMALIZE_STD
 
 SMALL_IMAGE_SIDE = (
@@ -33,6 +36,43 @@ class Preprocessing:
         """The inverse of `as_dict`, also after a trip through JSON."""
         mean, std = (tuple(float(x) for x in values[key]) for key in ("mean", "std"))
         return cls(int(values["resize"]), int(values["crop"]), values["interpolation"], mean, std)  # type: ignore[arg-type]
+
+
+def published_preprocessing(
+    name: str,
+    *,
+    input_size: tuple[int, int],
+    crop_share: float,
+    crop_mode: str,
+    interpolation: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Preprocessing:
+    """What timm or open_clip publish with the weights `name`.
+
+    `input_size` is (height, width) in pixels, `crop_share` the crop's share of the resized side.
+    Raises ChoiceError if that is no square centre crop, or resized by another interpolation.
+    """
+    height, width = input_size
+    wants = {
+        f"{height}×{width} pixels": height == width,
+        f"crop mode {crop_mode}": crop_mode in ("center", "shortest"),
+        f"{interpolation} interpolation": interpolation in ("bilinear", "bicubic"),
+    }
+    if not all(wants.values()):
+        raise ChoiceError(
+            f"{name} wants {', '.join(want for want, known in wants.items() if not known)}; known "
+            "are square centre crops, bilinear or bicubic"
+        )
+    return Preprocessing.from_dict(
+        {
+            "resize": math.floor(height / crop_share),
+            "crop": height,
+            "interpolation": interpolation,
+            "mean": mean,
+            "std": std,
+        }
+    )
 
 
 def preprocessing_for(image_size: int) -> Preprocessing:

@@ -1,7 +1,9 @@
 """Weight files → backbones, strictly; and digests of weights that don't depend on the file format."""
 
+import argparse
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rela.errors import DataError, UnavailableError
+from rela.torchscript import is_torchscript, open_torchscript
 
 _SHOWN = 6
 
@@ -23,18 +26,23 @@ def state_sha256(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file or a PyTorch state dict.
+def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
+    """Whatever a checkpoint holds: tensors by name, or containers of such.
 
-    Pickles are opened with `weights_only=True`: nothing in them is executed. Raises UnavailableError
-    if there is no such file, DataError if it holds anything else than named tensors.
+    Pickles are opened with `weights_only=True`: nothing in them is executed. Of a TorchScript file,
+    which runs code when it is opened, the tensors are taken only with `trust_code`. Raises
+    UnavailableError if there is no such file, UnsafeError for TorchScript, DataError for what cannot
+    be opened this way.
     """
     if not path.is_file():
         raise UnavailableError(f"{path}: no such weights file")
+    if is_torchscript(path):
+        return dict(open_torchscript(path, trust_code).state_dict())
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain attributes
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise DataError(f"{path} is not a readable weights file: {error}") from error
     except Exception as error:  # pickle.UnpicklingError, and whatever a hostile pickle provokes
@@ -42,6 +50,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors and was not opened; expected a state dict "
             "(torch.save(model.state_dict(), ...)) or a .safetensors file"
         ) from error
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, and nothing else, from a file; raises as `read_checkpoint`, or DataError."""
+    loaded = read_checkpoint(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not loaded:

@@ -73,6 +73,8 @@ def embed(
     if existing is not None:
         shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
         return EmbedResult(existing, True, 0, time.perf_counter() - start)
+    if prior.note:
+        say(prior.note)
     from rela.representations import ROWS_PER_PART
 
     num_images = dataset.manifest.content["splits"][split]["num_images"]
@@ -103,9 +105,14 @@ def prior_request(
     weights: Path | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    **others: Any,
 ) -> PriorRequest:
-    """A request for `name`; a prior without an input size of its own takes the data set's."""
-    return PriorRequest(name, weights, seed, image_size or default_image_size(dataset))
+    """A request for `name`; a prior without an input size of its own takes the data set's.
+
+    `others` are further fields of PriorRequest.
+    """
+    size = image_size or default_image_size(dataset)
+    return PriorRequest(name, weights, seed, size, **others)
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
@@ -279,7 +286,7 @@ def _seal(
         "architecture": identity.arch,
         "weights_sha256": identity.weights_sha256,
         "preprocessing": json.dumps(identity.preprocessing.as_dict()),
-        "layer": "pooled",
+        "layer": identity.layer,
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "split": split,
@@ -308,7 +315,11 @@ def _seal(
             kind="representations",
             fingerprint=key,
             inputs={"images": images_sha256(dataset, split), "prior": identity.weights_sha256},
-            parameters={"dtype": settings.dtype, "layer": "pooled", "crops": settings.crops},
+            parameters={
+                "dtype": settings.dtype,
+                "layer": identity.layer,
+                "crops": settings.crops,
+            },
             content={
                 "shape": [num_rows, width],
                 "crops": settings.crops,

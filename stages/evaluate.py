@@ -124,11 +124,13 @@ def prior_request(
     weights: Path | None = None,
     seed: int = 0,
     image_size: int | None = None,
+    **others: Any,
 ) -> PriorRequest:
     """As in stages.embed; without a data set, segmentation's images decide the input size."""
     if dataset is None:
-        return PriorRequest(name, weights, seed, image_size or SEGMENTATION_PROTOCOL.image_size)
-    return embed.prior_request(dataset, name, weights, seed, image_size)
+        size = image_size or SEGMENTATION_PROTOCOL.image_size
+        return PriorRequest(name, weights, seed, size, **others)
+    return embed.prior_request(dataset, name, weights, seed, image_size, **others)
 
 
 def needs_dataset(settings: EvaluateSettings) -> bool:

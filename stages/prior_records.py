@@ -2,7 +2,7 @@
 
 Building a prior takes seconds of imports and of reading weights. Its identity is recorded under the
 request, and taken from the record as long as the weights file is unchanged (inode, size and
-times) and torch and torchvision are the same versions.
+times) and the libraries that models come from are the same versions.
 """
 
 import json
@@ -15,20 +15,25 @@ from pipeline.atomic import write_atomic
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import installed_versions
 from rela.errors import ChoiceError, DataError
-from rela.priors import PriorIdentity, PriorRequest, resolve
+from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, resolve
 from rela.priors.run_prior import load_backbone, read_identity
 from stages.workspace import Workspace
 
-_RUN_PREFIX = "run:"
+_RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
+_LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch")
 
 
 @dataclass(frozen=True)
 class KnownPrior:
-    """An identity, and how to get the model when it is needed after all."""
+    """An identity, and how to get the model when it is needed after all.
+
+    `note` says what was found in the weights file.
+    """
 
     identity: PriorIdentity
     load: Callable[[], Any]
     run: str | None = None
+    note: str = ""
 
 
 def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
@@ -38,11 +43,14 @@ def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
     if is_run or request.name.startswith(_RUN_PREFIX):
         run = workspace.run(name)
         identity = read_identity(run.path)
-        return KnownPrior(identity, lambda: load_backbone(run.path, identity), run.name)
+        found = Prior(identity, lambda: load_backbone(run.path, identity))
+        found = at_layer(found, request.layer)
+        return KnownPrior(found.identity, found.load, run.name)
     record_path = _record_path(workspace, request)
     recorded = _read_record(record_path)
     if recorded is not None:
-        return KnownPrior(recorded, lambda: _load_recorded(request, recorded, record_path))
+        known, note = recorded
+        return KnownPrior(known, lambda: _load_recorded(request, known, record_path), note=note)
     try:
         prior = resolve(request)
     except ChoiceError as error:
@@ -50,10 +58,14 @@ def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
         if run_names and ":" not in request.name:
             raise ChoiceError(f"{error} Runs of this workspace: {run_names}") from error
         raise
-    record = {"prior": prior.identity.as_dict(), "weights_file": _file_state(prior.weights_file)}
+    record = {
+        "prior": prior.identity.as_dict(),
+        "weights_file": _file_state(prior.weights_file),
+        "note": prior.note,
+    }
     record_path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(record_path, json.dumps(record, indent=1).encode())
-    return KnownPrior(prior.identity, prior.load)
+    return KnownPrior(prior.identity, prior.load, note=prior.note)
 
 
 def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: Path) -> Any:
@@ -70,23 +82,30 @@ def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: 
 
 def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
     versions = installed_versions()
+    name = request.name
+    if name.startswith(_FILE_PREFIX):  # the same words mean another file elsewhere
+        name = str(Path(name.removeprefix(_FILE_PREFIX)).resolve())
     key = {
-        "name": request.name,
+        "name": name,
         "weights": None if request.weights is None else str(request.weights.resolve()),
         "seed": request.seed,
         "image_size": request.image_size,
-        "versions": [versions.get("torch"), versions.get("torchvision")],
+        "arch": request.arch,
+        "layer": request.layer,
+        "trust_code": request.trust_code,
+        "versions": [versions.get(library) for library in _LIBRARIES],
     }
     return workspace.prior_records_dir / f"{fingerprint(key)[:16]}.json"
 
 
-def _read_record(path: Path) -> PriorIdentity | None:
+def _read_record(path: Path) -> tuple[PriorIdentity, str] | None:
+    """The identity and the note of a record that still holds."""
     try:
         record = json.loads(path.read_bytes())
         state = record["weights_file"]
         if state is not None and state != _file_state(Path(state["path"])):
             return None
-        return PriorIdentity.from_dict(record["prior"])
+        return PriorIdentity.from_dict(record["prior"]), record["note"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -67,7 +67,18 @@ def loading_snippet(run: Artifact) -> str:
     model, path = run.manifest.parameters["model"], str(run.path / BACKBONE_FILE)
     size = run.manifest.parameters["image_size"]
     options = f", image_size={size}" if model.startswith("vit_") else ""
-    if model.endswith("_small"):
+    if model.startswith("timm:"):
+        from rela.timm_backbones import create_timm_model
+
+        made_with = create_timm_model(model, size)[1]
+        given = "".join(f", {key}={value}" for key, value in made_with.items())
+        lines = [
+            "import timm",
+            "from safetensors.torch import load_file",
+            f"model = timm.create_model({model.removeprefix('timm:')!r}, num_classes=0{given})",
+            f"model.load_state_dict(load_file({path!r}))",
+        ]
+    elif model.endswith("_small"):
         lines = [
             "from rela.backbones import build_backbone",
             "from safetensors.torch import load_file",

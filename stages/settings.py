@@ -98,7 +98,7 @@ class TrainSettings:
     )
     model: str | None = option(
         None,
-        "A torchvision classification model; NAME_small has the stem for small images.",
+        "A torchvision model, where NAME_small has the stem for small images, or timm:NAME.",
         kind=str,
         shown="resnet18, or resnet18_small up to 64 pixels",
     )

@@ -1,17 +1,21 @@
 """Features from inside a backbone (rela.layers), against a plain computation.
 
 - feature maps: torchvision's and timm's CNNs before pooling, vision transformers' patch tokens where
-  the patches lie; other models are refused.
+  the patches lie; other models are refused;
+- class and patch tokens of torchvision's, timm's and open_clip's vision transformers, registers
+  apart; modules by name, channels first or last; layers that are not there are answered with those
+  that are.
 """
 
+import open_clip
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
 
-from rela.backbones import build_backbone
+from rela.backbones import build_backbone, feature_dim
 from rela.errors import ChoiceError
-from rela.layers import spatial_features
+from rela.layers import LayerFeatures, spatial_features
 
 
 def images(size: int) -> Tensor:
@@ -99,3 +103,101 @@ def test_registers_are_no_patches():
 def test_a_model_without_a_known_map_is_refused():
     with pytest.raises(ChoiceError, match="AlexNet"):
         spatial_features(build_backbone("alexnet", seed=0), images(64))
+
+
+# Layers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("library", ["torchvision", "timm", "timm with registers", "open_clip"])
+def test_class_and_patch_tokens_equal_a_plain_computation(library: str):
+    if library == "torchvision":
+        backbone = build_backbone("vit_b_32", 64, seed=0).eval()
+        tokens, prefix = torchvision_tokens(backbone, images(64)), 1
+    elif library == "timm":
+        backbone = timm_model("test_vit", img_size=64)
+        tokens, prefix = backbone.forward_features(images(64)), 1
+    elif library == "timm with registers":
+        backbone = timm_model("vit_small_patch16_dinov3.lvd1689m", img_size=64)
+        tokens, prefix = backbone.forward_features(images(64)), 5
+    else:
+        backbone = clip_tower()
+        backbone.output_tokens, backbone.proj = True, None
+        class_token, patches = backbone(images(64))
+        backbone.output_tokens = False
+        tokens, prefix = torch.cat([class_token[:, None], patches], 1), 1
+    expected = {"class": tokens[:, 0], "patches": tokens[:, prefix:].mean(1)}
+    expected["class+patches"] = torch.cat(list(expected.values()), 1)
+    for layer, values in expected.items():
+        features = LayerFeatures(backbone, layer)
+        torch.testing.assert_close(features(images(64)), values)
+        assert feature_dim(features, 64) == values.shape[1]
+
+
+def clip_tower() -> nn.Module:
+    """An image tower of open_clip, small."""
+    return open_clip.transformer.VisionTransformer(
+        image_size=64, patch_size=32, width=64, layers=2, heads=2, mlp_ratio=2.0, output_dim=16
+    ).eval()
+
+
+@torch.no_grad()
+def test_a_module_by_name():
+    backbone = build_backbone("resnet18_small", seed=0).eval()
+    found = backbone.layer1(backbone.relu(backbone.bn1(backbone.conv1(images(16)))))
+    maps = LayerFeatures(backbone, "layer2.0")
+    torch.testing.assert_close(maps(images(16)), backbone.layer2[0](found).mean((2, 3)))
+    pooled = LayerFeatures(backbone, "fc")  # the identity in the classifier's place
+    torch.testing.assert_close(pooled(images(16)), backbone(images(16)))
+
+
+@torch.no_grad()
+def test_a_transformers_block_is_averaged_over_its_patches():
+    backbone = timm_model("test_vit", img_size=64)
+    _, (tokens,) = backbone.forward_intermediates(images(64), indices=[1], output_fmt="NLC")
+    features = LayerFeatures(backbone, "blocks.1")
+    torch.testing.assert_close(features(images(64)), tokens.mean(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("library", "layer", "width"), [("torchvision", "features.3", 192), ("timm", "layers.1", 192)]
+)
+def test_maps_of_swin_transformers_have_their_channels_last(library: str, layer: str, width: int):
+    if library == "torchvision":
+        backbone = build_backbone("swin_t", seed=0).eval()
+        maps = backbone.features[:4](images(64))
+    else:
+        backbone = timm_model("swin_tiny_patch4_window7_224", img_size=64)
+        maps = backbone.layers[:2](backbone.patch_embed(images(64)))
+    features = LayerFeatures(backbone, layer)(images(64))
+    assert features.shape == (2, width)
+    torch.testing.assert_close(features, maps.mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "message"),
+    [
+        ("resnet18", "layer9", "layer4"),
+        ("resnet18", "nothing", "avgpool"),
+        ("resnet18", "class", "vision transformer"),
+        ("timm:vit_medium_patch16_gap_240", "class", "no class token; use patches"),
+        ("timm:test_vit", "blocks.0.attn.attn_drop", "does not run"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_answered_with_those_that_are(
+    name: str, layer: str, message: str
+):
+    with torch.device("meta"):
+        backbone = build_backbone(name, 240).eval()
+    with pytest.raises(ChoiceError, match=message):
+        LayerFeatures(backbone, layer)(torch.zeros(2, 3, 240, 240, device="meta"))
+
+
+def test_a_layer_that_gives_several_tensors_is_refused():
+    class Twins(nn.Module):
+        def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+            return batch, batch
+
+    with pytest.raises(ChoiceError, match="--layer 0 gives tuple"):
+        LayerFeatures(nn.Sequential(Twins()), "0")(images(8))

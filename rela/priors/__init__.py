@@ -1,20 +1,34 @@
-"""Priors: public models, earlier runs, or random networks that turn images into targets.
+"""Priors: public models, checkpoints, earlier runs, or random networks that turn images into targets.
 
-A source is one module with a `resolve(request) -> Prior`, and one line in `resolve` below. Nothing
-here imports torch until a prior has to be built.
+A source is one module with a `resolve(request) -> Prior`, and one line in `_SOURCES`. Nothing here
+imports torch until a prior has to be built.
 """
 
-from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+from importlib import import_module
 
-__all__ = ["Prior", "PriorIdentity", "PriorRequest", "resolve"]
+from rela.errors import ChoiceError
+from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest, at_layer
+
+__all__ = ["POOLED", "Prior", "PriorIdentity", "PriorRequest", "at_layer", "resolve"]
+
+_SOURCES = {  # by what stands before the first colon of a name
+    "": "torchvision_prior",
+    "timm": "timm_prior",
+    "clip": "clip_prior",
+    "file": "file_prior",
+    "random": "random_prior",
+}
 
 
 def resolve(request: PriorRequest) -> Prior:
-    """Find and build the prior that `request` names."""
-    if request.name.startswith("random:"):
-        from rela.priors import random_prior
-
-        return random_prior.resolve(request)
-    from rela.priors import torchvision_prior
-
-    return torchvision_prior.resolve(request)
+    """Find and build the prior that `request` names, at the layer that it names."""
+    prefix = request.name.partition(":")[0] if ":" in request.name else ""
+    if prefix not in _SOURCES:
+        prefixes = ", ".join(f"{known}:" for known in _SOURCES if known)
+        raise ChoiceError(
+            f"no priors called {prefix}:...; there are torchvision's names, {prefixes} and run:"
+        )
+    if request.arch is not None and prefix != "file":
+        raise ChoiceError(f"--arch {request.arch} says what is in a file:PATH, not {request.name}")
+    prior: Prior = import_module(f"rela.priors.{_SOURCES[prefix]}").resolve(request)
+    return at_layer(prior, request.layer)

@@ -1,12 +1,13 @@
 """What a prior is: an identity that features depend on, and a model that can be loaded."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rela.preprocessing import Preprocessing
 
+POOLED = "pooled"  # the layer that is a backbone's own features
 # Bumped by hand when the same identity would give other features.
 EMBEDDING_VERSION = 1
 
@@ -15,16 +16,22 @@ EMBEDDING_VERSION = 1
 class PriorRequest:
     """What a user asked for; enough to find the prior again.
 
-    - `name`: `resnet18`, `random:resnet18`, `run:NAME`;
+    - `name`: `resnet18`, `timm:NAME`, `clip:NAME@TAG`, `file:PATH`, `random:resnet18`, `run:NAME`;
     - `weights`: a local file in place of the model's default weights;
     - `seed`: initial weights of a random prior;
-    - `image_size`: input size of a random prior, pixels.
+    - `image_size`: input size in pixels of a prior that has none of its own;
+    - `arch`: the architecture of the weights in a `file:PATH`;
+    - `layer`: which features, see `rela.layers`;
+    - `trust_code`: open TorchScript files, which runs the code in them.
     """
 
     name: str
     weights: Path | None = None
     seed: int = 0
     image_size: int = 224
+    arch: str | None = None
+    layer: str = POOLED
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,8 @@ class PriorIdentity:
     """Everything that the features of a prior depend on, and nothing else.
 
     `weights_sha256` is `rela.weights.state_sha256` of the backbone, so the same weights in another
-    file are the same prior. `name` is for people and plays no part in the key.
+    file are the same prior; for TorchScript it is the file's. `name` is for people and plays no part
+    in the key.
     """
 
     name: str
@@ -41,6 +49,7 @@ class PriorIdentity:
     weights_sha256: str
     preprocessing: Preprocessing
     feature_dim: int
+    layer: str = POOLED
 
     def key(self) -> dict[str, Any]:
         """The ingredients of the fingerprint of its representations."""
@@ -49,7 +58,7 @@ class PriorIdentity:
             "arch": self.arch,
             "image_size": self.image_size,
             "weights_sha256": self.weights_sha256,
-            "layer": "pooled",
+            "layer": self.layer,
             "preprocessing": self.preprocessing.as_dict(),
         }
 
@@ -62,6 +71,7 @@ class PriorIdentity:
             "weights_sha256": self.weights_sha256,
             "preprocessing": self.preprocessing.as_dict(),
             "feature_dim": self.feature_dim,
+            "layer": self.layer,
         }
 
     @classmethod
@@ -76,9 +86,27 @@ class Prior:
     """An identity with the backbone that has it.
 
     `load` returns a torch module in eval mode: images [B, 3, S, S] → features [B, D]. `weights_file`
-    is the file that the weights came from, if any.
+    is the file that the weights came from, if any, and `note` what was found in it.
     """
 
     identity: PriorIdentity
     load: Callable[[], Any]
     weights_file: Path | None = None
+    note: str = ""
+
+
+def at_layer(prior: Prior, layer: str) -> Prior:
+    """The same prior with the features of another layer; raises ChoiceError if it has none such."""
+    if layer == POOLED:
+        return prior
+    from rela.backbones import feature_dim
+    from rela.layers import LayerFeatures
+
+    backbone = LayerFeatures(prior.load(), layer).eval()
+    identity = replace(
+        prior.identity,
+        name=f"{prior.identity.name}@{layer}",
+        layer=layer,
+        feature_dim=feature_dim(backbone, prior.identity.image_size),
+    )
+    return replace(prior, identity=identity, load=lambda: backbone)

@@ -11,17 +11,17 @@ import torchvision.models as tv
 from torch import nn
 
 from rela.backbones import (
-    AUXILIARY_MODELS,
     assemble_backbone,
     feature_dim,
     parse_model_name,
     remove_classifier,
 )
+from rela.dialects import load_backbone_weights
 from rela.digests import file_sha256
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.preprocessing import Preprocessing, preprocessing_for
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
-from rela.weights import load_strict, read_state_dict, state_sha256
+from rela.weights import state_sha256
 
 
 def resolve(request: PriorRequest) -> Prior:
@@ -36,9 +36,10 @@ def resolve(request: PriorRequest) -> Prior:
         preprocessing = preprocessing_for(request.image_size)
     else:
         preprocessing = _preprocessing(defaults)
+    note = ""
     if request.weights is not None:
         path = request.weights
-        backbone = _from_file(request.name, preprocessing.crop, path)
+        backbone, note = _from_file(request, preprocessing.crop, path)
     elif defaults is None or parsed.small:
         raise ChoiceError(
             f"{request.name} has no published weights; give --weights FILE, or use "
@@ -55,7 +56,7 @@ def resolve(request: PriorRequest) -> Prior:
         preprocessing=preprocessing,
         feature_dim=feature_dim(backbone, preprocessing.crop),
     )
-    return Prior(identity, lambda: backbone, path)
+    return Prior(identity, lambda: backbone, path, note)
 
 
 def published_files() -> dict[str, str]:
@@ -90,16 +91,13 @@ def _has_its_hash(path: Path) -> bool:
     return named is None or file_sha256(path).startswith(named.group(1))
 
 
-def _from_file(name: str, image_size: int, path: Path) -> nn.Module:
+def _from_file(request: PriorRequest, image_size: int, path: Path) -> tuple[nn.Module, str]:
     """The same architecture with the weights of a local file, every key accounted for."""
-    backbone, classifier = assemble_backbone(name, image_size, seed=0)
+    backbone, classifier = assemble_backbone(request.name, image_size, seed=0)
     if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
         setattr(backbone, "transform_input", True)  # noqa: B010
-    state = {_modern_key(key): value for key, value in read_state_dict(path).items()}
-    if name in AUXILIARY_MODELS:  # heads that only training uses
-        state = {key: value for key, value in state.items() if not key.lower().startswith("aux")}
-    load_strict(backbone, state, classifier, str(path))
-    return backbone.eval()
+    note = load_backbone_weights(backbone, path, classifier, request.trust_code, _modern_key)
+    return backbone.eval(), note
 
 
 def _modern_key(key: str) -> str:

@@ -1,0 +1,60 @@
+"""`file:PATH`: a checkpoint as a prior, or a TorchScript file whose code is trusted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rela.digests import file_sha256
+from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.preprocessing import preprocessing_for
+from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest
+from rela.torchscript import ScriptedBackbone, is_torchscript, open_torchscript
+
+PREFIX = "file:"
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """The model `request.arch` with the weights in the file, or the program that the file is.
+
+    A TorchScript file sees images of `request.image_size` pixels, normalised as is usual for
+    ImageNet. Raises ChoiceError without an architecture, UnsafeError for code that is not trusted.
+    """
+    path = Path(request.name.removeprefix(PREFIX))
+    if request.weights is not None:
+        raise ChoiceError(f"--weights {request.weights} contradicts --prior {request.name}")
+    if not path.is_file():
+        raise UnavailableError(f"{path}: no such weights file")
+    if request.arch is not None:
+        import rela.priors as priors
+
+        named = replace(request, name=request.arch, weights=path, arch=None, layer=POOLED)
+        prior = priors.resolve(named)
+        return replace(prior, identity=replace(prior.identity, name=path.stem))
+    if not is_torchscript(path):
+        raise ChoiceError(
+            f"{path} does not say what architecture its weights are of; add --arch, such as "
+            "resnet18, resnet18_small, vit_b_16 or timm:vit_small_patch16_224"
+        )
+    return _scripted(path, request)
+
+
+def _scripted(path: Path, request: PriorRequest) -> Prior:
+    script = open_torchscript(path, request.trust_code)
+    backbone = ScriptedBackbone(script, str(path)).eval()
+    size = request.image_size
+    with torch.no_grad():
+        features = backbone(torch.zeros(2, 3, size, size))
+    if len(features) != 2:
+        raise DataError(f"{path} gives {len(features)} vectors for two images")
+    identity = PriorIdentity(
+        name=path.stem,
+        arch="torchscript",
+        image_size=size,
+        weights_sha256=file_sha256(path),
+        preprocessing=preprocessing_for(size),
+        feature_dim=int(features.shape[1]),
+    )
+    return Prior(
+        identity, lambda: backbone, path, f"code of {path}, SHA-256 {identity.weights_sha256}"
+    )
