@@ -148,7 +148,10 @@ def _prior_options(function: _F) -> _F:
             "transformer, or a module's name (layer3, blocks.8).",
         ),
         click.option(
-            "--arch", metavar="NAME", help="Architecture of the weights in --prior file:PATH."
+            "--arch",
+            metavar="NAME",
+            show_default="none",
+            help="Architecture of the weights in --prior file:PATH.",
         ),
         click.option(
             "--weights",

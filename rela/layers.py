@@ -60,10 +60,10 @@ class LayerFeatures(nn.Module):
         modules = [name for name, _ in backbone.named_modules() if name]
         if layer not in modules:
             top = [name for name, _ in backbone.named_children()]
-            close = difflib.get_close_matches(layer, modules, n=4) or top
+            close = difflib.get_close_matches(layer, modules, n=4)
+            meant = f"did you mean {', '.join(close)}? " if close else ""
             raise ChoiceError(
-                f"--layer {layer}: no such layer; there are {', '.join(close)} and others inside "
-                f"{', '.join(top)}"
+                f"--layer {layer}: no such layer; {meant}The outermost are {', '.join(top)}"
             )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,16 +4,24 @@
   width that torchvision's own classifier takes;
 - small-image variants: a 3×3 stem of stride 1, no pooling, the rest unchanged;
 - the seed decides the weights and leaves the global random state alone;
+- timm's models, built for the size of the images where that matters;
 - unknown names and images that are too small give errors that help.
 """
 
 import pytest
+import timm
 import torch
 import torchvision.models as tv
 from torch import nn
 from torchvision.models.regnet import BlockParams
 
-from rela.backbones import build_backbone, feature_dim, model_names, parse_model_name
+from rela.backbones import (
+    assemble_backbone,
+    build_backbone,
+    feature_dim,
+    model_names,
+    parse_model_name,
+)
 from rela.errors import ChoiceError
 
 NUM_CLASSES = 1000  # no other tensor of a torchvision model has as many rows
@@ -136,3 +144,28 @@ def test_finding_the_width_leaves_the_model_as_it_was():
     assert feature_dim(backbone, 8) == 512
     assert backbone.training
     assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
+
+
+# timm
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "timm:test_efficientnet"])
+def test_a_timm_backbone_is_timms_model_without_its_classifier(name: str):
+    backbone, classifier = assemble_backbone(name, 64, seed=3)
+    whole = timm.create_model(name.removeprefix("timm:"), num_classes=7)
+    assert backbone.state_dict().keys() == whole.state_dict().keys() - set(classifier)
+    assert feature_dim(backbone, 64) == whole.num_features
+    again, other = (build_backbone(name, 64, seed=s).state_dict() for s in (3, 4))
+    assert all(torch.equal(again[k], v) for k, v in backbone.state_dict().items())
+    assert any(not torch.equal(other[k], v) for k, v in backbone.state_dict().items())
+
+
+def test_a_timm_transformer_is_built_for_its_images_and_takes_others():
+    backbone = build_backbone("timm:test_vit", 64, seed=0).eval()
+    assert backbone.pos_embed.shape[1] == 1 + 4 * 4
+    assert backbone(torch.zeros(2, 3, 96, 96)).shape == (2, 64)
+
+
+def test_a_model_that_gives_no_vectors_is_refused():
+    with pytest.raises(ChoiceError, match=r"gives \[2, 4, 6, 6\]"):
+        feature_dim(nn.Conv2d(3, 4, 3), 8)

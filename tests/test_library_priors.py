@@ -28,7 +28,7 @@ from rela.embedding import Embedder
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.image_folder import Sample
-from rela.preprocessing import Preprocessing
+from rela.preprocessing import Preprocessing, published_preprocessing
 from rela.priors import PriorRequest, resolve
 
 SIZES = [(48, 64), (300, 260), (171, 230)]
@@ -149,9 +149,17 @@ def test_a_prior_sees_what_timms_transform_makes(
         ("clip:ViT-B-16-SigLIP@webli", "crop mode squash"),
     ],
 )
-def test_what_is_no_square_centre_crop_is_refused(name: str, wants: str):
+def test_what_is_no_centre_crop_is_refused(name: str, wants: str):
     with pytest.raises(ChoiceError, match=wants):
         resolve(PriorRequest(name))
+
+
+def test_only_square_images_are_known():
+    with pytest.raises(ChoiceError, match="256×192 pixels"):
+        published_preprocessing(
+            "tall", input_size=(256, 192), crop_share=1.0, crop_mode="center",
+            interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1),
+        )  # fmt: skip
 
 
 @torch.no_grad()

@@ -40,6 +40,11 @@ def resolve(request: PriorRequest) -> Prior:
 
 
 def _scripted(path: Path, request: PriorRequest) -> Prior:
+    if request.layer != POOLED:
+        raise ChoiceError(
+            f"--layer {request.layer}: the inside of a TorchScript file cannot be reached; leave "
+            "--layer out"
+        )
     script = open_torchscript(path, request.trust_code)
     backbone = ScriptedBackbone(script, str(path)).eval()
     size = request.image_size
@@ -56,5 +61,8 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
         feature_dim=int(features.shape[1]),
     )
     return Prior(
-        identity, lambda: backbone, path, f"code of {path}, SHA-256 {identity.weights_sha256}"
+        identity,
+        lambda: backbone,
+        path,
+        f"running the code of {path}, SHA-256 {identity.weights_sha256}",
     )
