@@ -41,7 +41,11 @@ def test_pipeline_needs_the_standard_library_alone() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import cli", "import stages.convert, stages.embed, stages.train, stages.status"],
+    [
+        "import cli",
+        "import stages.convert, stages.embed, stages.train, stages.status",
+        "import stages.evaluate, stages.evaluation_report",
+    ],
 )
 def test_the_command_line_and_cache_hits_do_not_import_torch(statement: str) -> None:
     heavy = "{'torch', 'torchvision', 'ffcv', 'numba', 'pytorch_lightning', 'lightly'}"
