@@ -44,6 +44,7 @@ def test_pipeline_needs_the_standard_library_alone() -> None:
     [
         "import cli",
         "import stages.convert, stages.embed, stages.train, stages.status, stages.priors",
+        "import stages.evaluate, stages.evaluation_report",
     ],
 )
 def test_the_command_line_and_cache_hits_do_not_import_torch(statement: str) -> None:
