@@ -31,7 +31,7 @@ class MoCoV2(Method):
     Projector F → F → 128, SGD with 0.03 per 256 images, decay 1e-4, cosine without warm-up, momentum
     0.999, temperature 0.2 and a queue of 65,536 keys are the publication's, and MoCo's before it
     (arXiv 1911.05722). The queue holds at most half an epoch of images: in a longer one a query would
-    mostly meet an old key of its own image as a negative. It is part of the checkpoint. Keys are as
+    often meet an old key of its own image among the negatives. It is part of the checkpoint. Keys are as
     slow under the reference's hyperparameters, which know no queue.
     """
 

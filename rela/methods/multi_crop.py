@@ -25,7 +25,7 @@ def check_local_crops(backbone: nn.Module, image_size: int) -> None:
         raise ChoiceError(
             f"the model cannot take local crops of {size}×{size} pixels beside views of "
             f"{image_size}×{image_size}; choose --local-crops 0, a larger --image-size, or a model that "
-            "takes any size, such as a ResNet or a vision transformer of timm:"
+            "takes any size, such as resnet50 or a vision transformer named timm:…"
         ) from error
 
 
