@@ -9,7 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
+from pipeline.errors import PipelineError
+from rela.errors import RelaError
 from rela.options import flag_name
+from stages.failures import failure_of
+from stages.presets import PRESET_NAMES, preset
 from stages.settings import (
     ConvertSettings,
     EmbedSettings,
@@ -32,26 +36,14 @@ class _Commands(click.Group):
     """Turns the exceptions of stages into one line on stderr and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from pipeline.errors import PipelineError
-        from rela.errors import RelaError
-
         try:
             return super().invoke(ctx)
-        except (RelaError, PipelineError, OSError) as error:
-            if ctx.params.get("debug"):
+        except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:
+            failure = failure_of(error)
+            if ctx.params.get("debug") or failure is None:
                 raise
-            if isinstance(error, OSError):
-                where = f" ({error.filename})" if error.filename else ""
-                _say(f"rela: {error.strerror or error}{where}; --debug shows where this came from")
-                ctx.exit(74)
-            _say(f"rela: {error}")
-            ctx.exit(error.exit_status)
-        except (MemoryError, RuntimeError) as error:
-            out_of_memory = isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-            if ctx.params.get("debug") or not out_of_memory:
-                raise
-            _say("rela: out of memory; lower --batch-size or --image-size")
-            ctx.exit(75)
+            _say(f"rela: {failure[0]}")
+            ctx.exit(failure[1])
         except KeyboardInterrupt:
             _say("rela: interrupted; the same command goes on from what is finished")
             ctx.exit(_INTERRUPTED)
@@ -245,6 +237,14 @@ def embed(
 
 @main.command()
 @click.argument("dataset", required=False)
+@click.option(
+    "--preset",
+    "preset_name",
+    type=click.Choice(PRESET_NAMES),
+    show_default="none",
+    help="The reference's input size, batch, model and epochs for a data set; options given here "
+    "go before it.",
+)
 @_settings(TrainSettings)
 @click.option("--name", show_default="DATASET-METHOD-NUMBER", help="Name of the run.")
 @click.option(
@@ -261,6 +261,7 @@ def train(
     ctx: click.Context,
     /,
     dataset: str | None,
+    preset_name: str | None,
     name: str | None,
     embed_first: bool,
     resume: bool,
@@ -270,17 +271,19 @@ def train(
     """Train a model on DATASET: targets first, then the algorithm."""
     from stages import train as stage
 
+    given = {o: value for o, value in options.items() if _is_typed(ctx, o)}
     if resume:
-        given = [flag_name(o) for o in options if _is_typed(ctx, o)]
-        if given or dataset or embed_first:
-            what = ", ".join(given) or dataset or "--embed"
+        flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
+        if flags or dataset or embed_first:
+            what = ", ".join(flags) or dataset or "--embed"
             raise click.UsageError(
                 f"--resume goes on with the run's own configuration, without {what}"
             )
         result = stage.resume(ctx.obj, name, _say)
     else:
         data = ctx.obj.dataset(dataset)
-        result = stage.train(ctx.obj, data, TrainSettings(**options), name, embed_first, _say)
+        settings = TrainSettings(**{**options, **preset(preset_name), **given})
+        result = stage.train(ctx.obj, data, settings, name, embed_first, _say)
     _print(as_json, stage.format_result, result)
 
 
@@ -360,6 +363,66 @@ def rank_priors(workspace: Any, /, dataset: str | None, as_json: bool, **options
 
     data = workspace.dataset(dataset)
     _print(as_json, stage.format_result, stage.rank(workspace, data, RankSettings(**options)))
+
+
+@main.command("run")
+@click.argument("recipe", metavar="RECIPE.toml", type=click.Path(path_type=Path))
+@click.option(
+    "--set",
+    "variables",
+    metavar="NAME=VALUE",
+    multiple=True,
+    show_default="the recipe's [variables]",
+    help="Fill {NAME} in the recipe; can be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the jobs and what they will cost.")
+@click.option(
+    "--no-measure",
+    is_flag=True,
+    help="Estimate from what the workspace has measured alone, without trying out a few steps.",
+)
+@_json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    recipe: Path,
+    variables: tuple[str, ...],
+    dry_run: bool,
+    no_measure: bool,
+    as_json: bool,
+) -> None:
+    """Run the jobs and sweeps of a recipe (docs/recipes.md): what is missing, not what is there.
+
+    A job that fails does not stop the others; the exit status is that of the first failure.
+    """
+    from stages.recipe import load_recipe
+
+    if no_measure and not dry_run:
+        raise click.UsageError("--no-measure is for --dry-run")
+    jobs = load_recipe(recipe, ctx.obj, dict(_assignment(text) for text in variables))
+    if dry_run:
+        from stages import plan_recipe as planning
+
+        plan = planning.plan_recipe(ctx.obj, jobs, not no_measure, _say)
+        _print(as_json, planning.format_plan, plan)
+        return
+    from stages import run_recipe as stage
+
+    result = stage.run_recipe(ctx.obj, jobs, _say)
+    _print(as_json, stage.format_result, result)
+    if result.exit_status:
+        _say(f"rela: {stage.describe_failures(result)}")
+        ctx.exit(result.exit_status)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise click.UsageError(
+            f"--set {text}: expected NAME=VALUE, such as --set data=path/to/data"
+        )
+    return name, value
 
 
 @main.command()

@@ -210,9 +210,9 @@ def _build(
             target_width=0 if targets is None else targets.values.shape[1],
             learn_head=plan.learn_head,
             seed=plan.seed,
-            memory_format=_memory_format(plan),
+            memory_format=memory_format(plan),
         )
-    return module.to(memory_format=_memory_format(plan)), loader
+    return module.to(memory_format=memory_format(plan)), loader
 
 
 def _handover(plan: TrainingPlan, num_steps: int) -> HandOver:
@@ -237,7 +237,7 @@ def _fit(
         signal.signal(signal.SIGINT, handler)
 
 
-def _memory_format(plan: TrainingPlan) -> torch.memory_format:
+def memory_format(plan: TrainingPlan) -> torch.memory_format:
     """Channels last, but on the CPU for small-image stems, whose wide early layers it slows down."""
     slower = plan.model.endswith("_small") and not torch.cuda.is_available()
     return torch.contiguous_format if slower else torch.channels_last

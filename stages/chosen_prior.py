@@ -22,8 +22,12 @@ def chosen_representations(
     settings: TrainSettings,
     embed_first: bool,
     say: Callable[[str], None],
+    may_build: bool = True,
 ) -> Artifact | None:
-    """The cached representations that the settings mean; None for training without a prior."""
+    """The cached representations that the settings mean; None for training without a prior.
+
+    Without `may_build` they are only looked up: nothing is embedded, and ChoiceError says so.
+    """
     if settings.prior == NO_PRIOR:
         return None
     images = images_sha256(dataset, "train")
@@ -42,12 +46,13 @@ def chosen_representations(
                 f"{dataset.name} --prior resnet18{and_crops}` first, or train without one: --prior none"
             )
         return _the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
-    requests = _requests(workspace, dataset, settings)
-    matching = _matching(workspace, requests, settings.prior, cached)
+    requests = training_requests(workspace, dataset, settings)
+    matching = _matching(workspace, requests, settings.prior, cached, may_build)
     if matching:
         return _the_only(matching, f"representations by prior {settings.prior} are there")
     names = [request.name for request in requests]
-    if embed_first or settings.prior == RANDOM_PRIOR:  # a random one is no choice and no download
+    # a random one is no choice and no download
+    if may_build and (embed_first or settings.prior == RANDOM_PRIOR):
         say(f"embedding data set {dataset.name} with prior {' and '.join(names)}")
         how = EmbedSettings(crops=settings.crops or 0)
         return embed_all(workspace, dataset, requests, how, say=say).artifact
@@ -58,7 +63,11 @@ def chosen_representations(
 
 
 def _matching(
-    workspace: Workspace, requests: list[PriorRequest], name: str, cached: list[Artifact]
+    workspace: Workspace,
+    requests: list[PriorRequest],
+    name: str,
+    cached: list[Artifact],
+    may_build: bool,
 ) -> list[Artifact]:
     """Those of `cached` that `name` means: by fingerprint or folder, by prior, by identity.
 
@@ -69,11 +78,12 @@ def _matching(
     named = [a for a in cached if name == prior_of(a).name]
     if exact or (named and not any(workspace.has_run(request.name) for request in requests)):
         return exact or named
-    key = combined([identify(workspace, request).identity for request in requests]).key()
+    known = [identify(workspace, request, may_build) for request in requests]
+    key = combined([prior.identity for prior in known]).key()
     return [a for a in cached if prior_of(a).key() == key]
 
 
-def _requests(
+def training_requests(
     workspace: Workspace, dataset: Artifact, settings: TrainSettings
 ) -> list[PriorRequest]:
     """What to embed; the prior `random` is the model itself, untrained."""

@@ -14,7 +14,14 @@ from rela.errors import ChoiceError, DataError
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.combination import JOINT, Combination
 from stages.convert import images_sha256
-from stages.embed import REPRESENTATIONS_FILE, EmbedResult, crops_of, embed, prior_request
+from stages.embed import (
+    REPRESENTATIONS_FILE,
+    EmbedResult,
+    crops_of,
+    embed,
+    find_representations,
+    prior_request,
+)
 from stages.embed import format_result as format_embed_result
 from stages.prior_records import identify
 from stages.settings import EmbedSettings
@@ -78,20 +85,29 @@ def embed_all(
     return CombineResult(combination, cached, results, time.perf_counter() - start)
 
 
+def find_all(
+    workspace: Workspace,
+    dataset: Artifact,
+    requests: Sequence[PriorRequest],
+    settings: EmbedSettings,
+    split: str = "train",
+) -> Artifact | None:
+    """What `embed_all` would find at once, if anything; no prior is built and nothing is written."""
+    found = [find_representations(workspace, dataset, r, settings, split) for r in requests]
+    components = [artifact for artifact in found if artifact is not None]
+    if len(requests) == 1 or len(components) < len(requests):
+        return found[0] if len(requests) == 1 else None
+    key = _fingerprint(components, settings.dtype)
+    there = workspace.representations(images_sha256(dataset, split))
+    return next((artifact for artifact in there if artifact.fingerprint == key), None)
+
+
 def combine(
     workspace: Workspace, dataset: Artifact, components: list[Artifact], dtype: str, split: str
 ) -> tuple[Artifact, bool]:
     """The representations of one split side by side, and whether that was there already."""
     start = time.perf_counter()
-    key = fingerprint(
-        {
-            "stage": "combine",
-            "version": STAGE_VERSION,
-            "method": METHOD,
-            "components": [component.fingerprint for component in components],
-            "dtype": dtype,
-        }
-    )
+    key = _fingerprint(components, dtype)
     images = images_sha256(dataset, split)
     for artifact in workspace.representations(images):
         if artifact.fingerprint == key:
@@ -134,6 +150,18 @@ def combine(
             provenance=provenance(time.perf_counter() - start) | {"components_seconds": seconds},
         )
         return publish_or_adopt(directory, destination, manifest), False
+
+
+def _fingerprint(components: Sequence[Artifact], dtype: str) -> str:
+    return fingerprint(
+        {
+            "stage": "combine",
+            "version": STAGE_VERSION,
+            "method": METHOD,
+            "components": [component.fingerprint for component in components],
+            "dtype": dtype,
+        }
+    )
 
 
 def _write(

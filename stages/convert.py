@@ -61,10 +61,7 @@ def convert(
     if existing is not None:
         if _same_source(existing, folder, settings):
             return ConvertResult(existing, True, time.perf_counter() - start)
-        raise ChoiceError(
-            f"{destination} already holds a data set made from other images or with other options; "
-            "choose another --name, or remove that folder first"
-        )
+        raise _taken(destination)
     workers = num_workers or len(os.sched_getaffinity(0))
     encoding = Encoding(
         settings.write_mode,
@@ -96,6 +93,37 @@ def convert(
         manifest = _manifest(folder, settings, results, bad, seconds)
         artifact = publish(directory, destination, manifest)
     return ConvertResult(artifact, False, seconds)
+
+
+def find_dataset(
+    workspace: Workspace, folder: ImageFolder, settings: ConvertSettings, name: str
+) -> Artifact | None:
+    """The data set that `convert` would find, by settings and the names of its files alone.
+
+    Their contents, which `convert` compares, are not read. Raises ChoiceError if another is called
+    `name`.
+    """
+    existing = open_artifact(workspace.datasets_dir / name)
+    if existing is None:
+        return None
+    content = existing.manifest.content
+    left_out = {path for path, _ in content["bad_images"]}
+    same = existing.manifest.parameters == _deciding(settings) and all(
+        split in content["splits"]
+        and {row["path"] for row in read_index(existing, split)}
+        == {sample.path for sample in samples} - left_out
+        for split, samples in folder.splits.items()
+    )
+    if not same:
+        raise _taken(existing.path)
+    return existing
+
+
+def _taken(destination: Path) -> ChoiceError:
+    return ChoiceError(
+        f"{destination} already holds a data set made from other images or with other options; "
+        "choose another --name, or remove that folder first"
+    )
 
 
 def format_result(result: ConvertResult) -> str:

@@ -63,12 +63,8 @@ def embed(
     start = time.perf_counter()
     settings = settings or EmbedSettings()
     check_options(settings)
-    images = images_sha256(dataset, split)
     prior = identify(workspace, request)
-    key = _fingerprint(images, prior.identity, settings)
-    with_crops = f"-{settings.crops}crops" if settings.crops else ""
-    name = f"{dataset.name}-{split}-{slug(prior.identity.name)}{with_crops}-{key[:12]}"
-    existing = open_artifact(workspace.representations_dir / name) or _find(workspace, images, key)
+    name, key, existing = _look_up(workspace, dataset, prior.identity, settings, split)
     parts_directory = workspace.representations_dir / f".parts-{key[:32]}"
     if existing is not None:
         shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
@@ -91,6 +87,21 @@ def embed(
     if artifact is not None:
         shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)
+
+
+def find_representations(
+    workspace: Workspace,
+    dataset: Artifact,
+    request: PriorRequest,
+    settings: EmbedSettings,
+    split: str = "train",
+) -> Artifact | None:
+    """What `embed` would find at once, if anything; no prior is built and nothing is written."""
+    try:
+        prior = identify(workspace, request, may_build=False)
+    except ChoiceError:
+        return None
+    return _look_up(workspace, dataset, prior.identity, settings, split)[2]
 
 
 def default_image_size(dataset: Artifact) -> int:
@@ -175,6 +186,22 @@ def _fingerprint(images: str, prior: PriorIdentity, settings: EmbedSettings) -> 
             **({"crops": crops} if crops else {}),
         }
     )
+
+
+def _look_up(
+    workspace: Workspace,
+    dataset: Artifact,
+    prior: PriorIdentity,
+    settings: EmbedSettings,
+    split: str,
+) -> tuple[str, str, Artifact | None]:
+    """Name and fingerprint of the representations, and they themselves if they are there."""
+    images = images_sha256(dataset, split)
+    key = _fingerprint(images, prior, settings)
+    with_crops = f"-{settings.crops}crops" if settings.crops else ""
+    name = f"{dataset.name}-{split}-{slug(prior.name)}{with_crops}-{key[:12]}"
+    existing = open_artifact(workspace.representations_dir / name) or _find(workspace, images, key)
+    return name, key, existing
 
 
 def _find(workspace: Workspace, images: str, key: str) -> Artifact | None:

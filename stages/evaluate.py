@@ -103,7 +103,7 @@ def evaluate_runs(
     else:
         chosen = [workspace.run(name) for name in dict.fromkeys(names)] or [workspace.run()]
     settings = settings or EvaluateSettings()
-    _open_voc(settings)
+    open_voc_of(settings)
     found, reasons = [], []
     for run in chosen:
         try:
@@ -154,7 +154,7 @@ def _evaluate(
     if needs_dataset(settings):
         assert dataset is not None
         _require_labels(dataset)
-    voc = _open_voc(settings)
+    voc = open_voc_of(settings)
     model = identify(workspace, request)
     dataset_name, dataset_key = dataset_identity
     # the number formats of features are part of what they are
@@ -213,7 +213,8 @@ def _require_labels(dataset: Artifact) -> None:
     beton_path(dataset, "val")
 
 
-def _open_voc(settings: EvaluateSettings) -> VocFolder | None:
+def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:
+    """The folder for segmentation, if that is asked for; raises ChoiceError if one misses the other."""
     asked = SegmentationProtocol.name in settings.protocol
     if asked and settings.voc is None:
         raise ChoiceError(

@@ -36,8 +36,12 @@ class KnownPrior:
     note: str = ""
 
 
-def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
-    """The prior that `request` means: an earlier run of this workspace, or a model by name."""
+def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True) -> KnownPrior:
+    """The prior that `request` means: an earlier run of this workspace, or a model by name.
+
+    Without `may_build` nothing is built, fetched or written, and a prior that has no record yet
+    raises ChoiceError.
+    """
     name = request.name.removeprefix(_RUN_PREFIX)
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):
@@ -51,6 +55,8 @@ def identify(workspace: Workspace, request: PriorRequest) -> KnownPrior:
     if recorded is not None:
         known, note = recorded
         return KnownPrior(known, lambda: _load_recorded(request, known, record_path), note=note)
+    if not may_build:
+        raise ChoiceError(f"prior {request.name} has not been used in {workspace.root} yet")
     try:
         prior = resolve(request)
     except ChoiceError as error:

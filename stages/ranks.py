@@ -12,3 +12,8 @@ def is_another_rank() -> bool:
 
 def silent(message: str) -> None:
     """What the first process says, the others need not repeat."""
+
+
+def num_processes() -> int:
+    """How many were started beside each other by torchrun or SLURM; 1 for a plain call."""
+    return max(int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_NTASKS"))

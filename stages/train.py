@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.atomic import write_atomic
@@ -36,6 +36,9 @@ from stages.run_files import (
 from stages.settings import TrainSettings
 from stages.targets import TARGETS_FILE, make_targets
 from stages.workspace import Workspace, check_name
+
+if TYPE_CHECKING:
+    from rela.training import TrainingPlan
 
 STAGE_VERSION = 2
 NO_METHOD = "none"
@@ -76,10 +79,9 @@ def train(
     labelled = dataset.manifest.content["labelled"]
     resolved = resolve_hyperparameters(resolved, labelled)
     config = _config(dataset, resolved, representations)
-    same = [run for run in workspace.runs() if run.fingerprint == config["fingerprint"]]
-    for run in same:
-        if name in (None, run.name):
-            return TrainResult(run, True)
+    finished = _finished(workspace, config, name)
+    if finished is not None:
+        return TrainResult(finished, True)
     for directory in workspace.unfinished_runs():
         same_settings = read_config(directory)["fingerprint"] == config["fingerprint"]
         if same_settings and name in (None, directory.name):
@@ -92,6 +94,26 @@ def train(
         if not (directory / CHECKPOINTS_DIR).is_dir():  # it never got going: nothing to resume
             shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def find_run(
+    workspace: Workspace, dataset: Artifact, settings: TrainSettings, name: str | None = None
+) -> Artifact | None:
+    """The finished run that `train` would return at once; nothing is embedded, built or written."""
+    resolved = resolve_settings(dataset, settings)
+    try:
+        representations = chosen_representations(
+            workspace, dataset, resolved, False, silent, may_build=False
+        )
+    except ChoiceError:
+        return None  # what is not embedded, nobody has learned from
+    resolved = resolve_hyperparameters(resolved, dataset.manifest.content["labelled"])
+    return _finished(workspace, _config(dataset, resolved, representations), name)
+
+
+def _finished(workspace: Workspace, config: dict[str, Any], name: str | None) -> Artifact | None:
+    same = (run for run in workspace.runs() if run.fingerprint == config["fingerprint"])
+    return next((run for run in same if name in (None, run.name)), None)
 
 
 def resume(
@@ -135,6 +157,14 @@ def resume(
 
 def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSettings:
     """Fill in what follows the data set: input size and model variant. Checks every range."""
+    settings = check_settings(settings)
+    image_size = settings.image_size or default_image_size(dataset)
+    model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
+    return replace(settings, image_size=image_size, model=model)
+
+
+def check_settings(settings: TrainSettings) -> TrainSettings:
+    """Refuse what is out of range or contradicts itself; drop what has no meaning."""
     check_options(settings)
     if settings.batch_size % settings.accumulate or settings.batch_size < 2 * settings.accumulate:
         raise ChoiceError(
@@ -150,9 +180,7 @@ def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSetting
                 "--method"
             )
         settings = replace(settings, handover=1.0)
-    image_size = settings.image_size or default_image_size(dataset)
-    model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
-    return replace(settings, image_size=image_size, model=model)
+    return settings
 
 
 def _config(
@@ -244,7 +272,7 @@ def _run_locked(
     from rela.backbones import build_backbone, feature_dim
     from rela.beton import open_beton
     from rela.targets import open_targets
-    from rela.training import TrainingPlan, run_training
+    from rela.training import run_training
 
     # "auto" was decided where the run began, and stays so wherever it goes on
     settings = TrainSettings(**{**config["settings"], "precision": config["precision"]})
@@ -261,25 +289,7 @@ def _run_locked(
         _refuse_other_images(target_artifact, dataset)
         targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))
     say(_resolved(directory.name, dataset, settings, representations))
-    plan = TrainingPlan(
-        method=settings.method,
-        hyperparameters=settings.hyperparameters,  # type: ignore[arg-type]
-        ema=settings.ema,  # type: ignore[arg-type]
-        local_crops=settings.local_crops,
-        min_scale=settings.min_scale,
-        optimizer=optimizer_of(settings),
-        model=settings.model,
-        image_size=settings.image_size,
-        handover=settings.handover,
-        learn_head=settings.head == "learned",
-        data_ratio=settings.data_ratio,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        seed=settings.seed,
-        precision=settings.precision,
-        devices=settings.devices,
-    )
+    plan = training_plan(settings)
     num_classes = len(dataset.manifest.content["class_names"])
     outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, start, say)
     if not outcome.is_global_zero:
@@ -308,6 +318,32 @@ def _run_locked(
     )
     manifest.write(directory)
     return TrainResult(Artifact(directory, manifest), False)
+
+
+def training_plan(settings: TrainSettings) -> "TrainingPlan":
+    """Resolved settings as `rela.training` takes them."""
+    from rela.training import TrainingPlan
+
+    assert settings.model is not None and settings.image_size is not None
+    return TrainingPlan(
+        method=settings.method,
+        hyperparameters=settings.hyperparameters,  # type: ignore[arg-type]
+        ema=settings.ema,  # type: ignore[arg-type]
+        local_crops=settings.local_crops,
+        min_scale=settings.min_scale,
+        optimizer=optimizer_of(settings),
+        model=settings.model,
+        image_size=settings.image_size,
+        handover=settings.handover,
+        learn_head=settings.head == "learned",
+        data_ratio=settings.data_ratio,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        accumulate=settings.accumulate,
+        seed=settings.seed,
+        precision=settings.precision,
+        devices=settings.devices,
+    )
 
 
 def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:

@@ -1,0 +1,218 @@
+"""Running recipes: everything once, what is missing afterwards, and failures told at the end.
+
+Covers: the small recipe whole (jobs, results against the runs' own files), a second pass that makes
+nothing, one deleted run, a failing job with those that need it, the dry run (states, nothing
+written), several devices, results over seeds.
+"""
+
+import json
+import shutil
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import rela.training as training
+from cli import main
+from rela.errors import DataError
+from stages import run_recipe as stage
+
+SMALL = Path(__file__).parent.parent / "recipes" / "small.toml"
+Rela = Callable[..., Result]
+
+
+@pytest.fixture
+def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rela:
+    """rela("run", ...) in an empty directory; fails the test unless exit is as said."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RELA_WORKSPACE", "WORLD_SIZE", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object, exit_code: int = 0) -> Result:
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == exit_code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the trainings of every run, by its name."""
+    calls: Counter[str] = Counter()
+    original = training.run_training
+
+    def counted(plan: Any, directory: Path, *args: Any) -> Any:
+        calls[directory.name] += 1
+        return original(plan, directory, *args)
+
+    monkeypatch.setattr(training, "run_training", counted)
+    return calls
+
+
+def states(result: Result) -> list[tuple[str, str]]:
+    return [(job["job"], job["state"]) for job in json.loads(result.stdout)["jobs"]]
+
+
+def everything_in(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_the_small_recipe_runs_once_and_then_what_is_missing(
+    rela: Rela, make_tree: Callable[..., Path], tmp_path: Path, trained: Counter[str]
+) -> None:
+    make_tree(
+        {f"{s}/{c}/{i}.png": (8, 8) for s, n in (("train", 32), ("val", 4)) for c in "ab" for i in range(n)},
+        "pictures",
+    )  # fmt: skip
+    command = ("run", SMALL, "--set", "images=pictures", "--json")
+    planned = rela(*command, "--dry-run", "--no-measure")
+    stages = ["convert"] + 8 * ["train"] + 8 * ["eval"]
+    assert states(planned) == [(name, "to do") for name in stages]
+    assert json.loads(planned.stdout)["num_unknown"] == 17
+    assert not (tmp_path / "workspace").exists()
+
+    first = rela(*command)
+    assert states(first) == [(name, "made") for name in stages]
+    assert trained == {f"small-byol-{number}": 1 for number in range(1, 9)}
+    check_results(json.loads(first.stdout)["results"], tmp_path / "workspace" / "runs")
+
+    trained.clear()
+    before = everything_in(tmp_path / "workspace")
+    again = rela(*command)
+    assert states(again) == [(name, "was there") for name in stages]
+    planned = rela(*command, "--dry-run")
+    assert states(planned) == [(name, "there") for name in stages]
+    assert json.loads(planned.stdout)["seconds"] == 0
+    assert everything_in(tmp_path / "workspace") == before
+    assert not trained
+    assert json.loads(again.stdout)["results"] == json.loads(first.stdout)["results"]
+
+    shutil.rmtree(tmp_path / "workspace/runs/small-byol-3")  # the third job of the sweep
+    planned = rela(*command, "--dry-run", "--no-measure")
+    missing = {stages.index("train") + 2, stages.index("eval") + 2}
+    for found, expected in ((planned, ("there", "to do")), (rela(*command), ("was there", "made"))):
+        wanted = [(name, expected[i in missing]) for i, name in enumerate(stages)]
+        assert states(found) == wanted
+    assert all(job["seconds"] is not None for job in json.loads(planned.stdout)["jobs"])
+    assert trained == {"small-byol-3": 1}
+
+
+def check_results(rows: list[dict[str, Any]], runs: Path) -> None:
+    """Every row against what its runs wrote themselves."""
+    groups = [(row["prior"].split(":")[0], row["data_ratio"], row["seeds"]) for row in rows]
+    assert groups == [(p, r, [0, 1]) for p in ("none", "random") for r in (0.5, 1.0)]
+    for row in rows:
+        for protocol in ("knn20", "linear-reference"):
+            files = [json.loads((runs / r / "eval.json").read_text()) for r in row["runs"]]
+            values = [file["accuracies"][protocol]["top1"] for file in files]
+            found = row["accuracies"][protocol]
+            assert found["mean"] == pytest.approx(sum(values) / 2)
+            assert found["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+        seconds = [json.loads((runs / r / "cost.json").read_text()) for r in row["runs"]]
+        assert row["seconds"]["mean"] == pytest.approx(
+            statistics.fmean(cost["total_seconds"] for cost in seconds)
+        )
+
+
+def test_a_failing_job_stops_only_what_needs_it(
+    rela: Rela, small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        '[[convert]]\nsource = "images"\n[[train]]\nprior = "none"\nseed = [0, 1, 2]\n'
+        'model = "shufflenet_v2_x0_5"\nimage_size = 32\nbatch_size = 8\nepochs = 1\n[[eval]]\n'
+    )
+    original = training.run_training
+
+    def failing(plan: Any, *args: Any) -> Any:
+        if plan.seed == 1:
+            raise DataError("the second one is bad")
+        if plan.seed == 2:
+            raise KeyError("a defect")
+        return original(plan, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "run_training", failing)
+        result = rela("run", recipe, "--json", exit_code=65)
+    train = [("train", "made"), ("train", "failed"), ("train", "failed")]
+    evals = [("eval", "made"), ("eval", "not run"), ("eval", "not run")]
+    assert states(result) == [("convert", "made"), *train, *evals]
+    end = result.stderr[result.stderr.index("rela: 2 of 7 jobs failed") :]
+    assert "2 that need them were not run" in end
+    assert "the second one is bad" in end
+    assert "KeyError: 'a defect'" in end
+    assert "Traceback" in result.stderr  # of the defect
+    assert json.loads(result.stdout)["jobs"][5]["message"].startswith("needs train images")
+    mended = rela("run", recipe)
+    assert mended.stdout.count("was there") == 3
+    assert mended.stdout.count("made") == 4
+    table = mended.stdout[mended.stdout.index("20-NN %") :]
+    assert "0, 1, 2" in table
+
+
+def test_a_dry_run_measures_what_nobody_has_measured(
+    rela: Rela, small_tree: Path, tmp_path: Path
+) -> None:
+    command = ("run", SMALL, "--set", "images=images", "--dry-run", "--json")
+    small = tmp_path / "recipe.toml"
+    small.write_text(SMALL.read_text().replace("batch_size = 32", "batch_size = 4"))
+    result = rela(*command[:1], small, *command[2:])
+    plan = json.loads(result.stdout)
+    assert plan["num_unknown"] == 0
+    assert all(job["basis"] == "measured now" for job in plan["jobs"])
+    by_ratio = [
+        job["seconds"] for job in plan["jobs"][1:9:2]
+    ]  # none .5, none 1, random .5, random 1
+    assert by_ratio[1] == pytest.approx(2 * by_ratio[0])  # 3 and 6 steps per epoch
+    assert plan["seconds"] == pytest.approx(sum(job["seconds"] for job in plan["jobs"]), abs=0.1)
+    assert not (tmp_path / "workspace").exists()
+    assert "measuring" in result.stderr
+
+
+def test_several_devices_train_in_a_process_of_their_own(
+    rela: Rela, small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        '[[convert]]\nsource = "images"\n[[train]]\nname = "two"\nprior = "none"\ndevices = "2"\n'
+        'model = "shufflenet_v2_x0_5"\nimage_size = 32\nbatch_size = 8\nepochs = 1\nseed = 3\n'
+    )
+    commands = []
+
+    class Done:
+        returncode = 0
+
+    def pretend(command: list[str], **options: Any) -> Done:
+        """Trains here instead, on one device, which plays no part in the fingerprint."""
+        commands.append(command)
+        words = command[command.index("cli") + 1 :]
+        words[words.index("--devices") + 1] = "1"
+        rela(*words)
+        return Done()
+
+    monkeypatch.setattr(stage.subprocess, "run", pretend)
+    assert states(rela("run", recipe, "--json")) == [("convert", "made"), ("train", "made")]
+    [command] = commands
+    for words in (["train", "images", "--embed"], ["--seed", "3"], ["--name", "two"]):
+        begin = command.index(words[0])
+        assert command[begin : begin + len(words)] == words
+    Done.returncode = 1
+    shutil.rmtree(tmp_path / "workspace" / "runs")
+    monkeypatch.setattr(stage.subprocess, "run", lambda *args, **options: Done)
+    assert "ended with status 1" in rela("run", recipe, exit_code=74).stderr
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_NTASKS"])
+def test_a_recipe_is_started_once(
+    rela: Rela, small_tree: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "2")
+    message = rela("run", SMALL, "--set", "images=images", exit_code=2).stderr
+    assert "start it once" in message
