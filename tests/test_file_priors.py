@@ -160,7 +160,7 @@ def test_the_layer_is_part_of_the_identity():
     assert pooled.identity.key() | {"layer": "layer3"} == third.identity.key()
     assert pooled.identity.weights_sha256 == third.identity.weights_sha256
     assert (third.identity.name, third.identity.feature_dim) == (
-        "random:resnet18_small-seed0+layer3",
+        "random:resnet18_small-seed0@layer3",
         256,
     )
     assert PriorIdentity.from_dict(third.identity.as_dict()) == third.identity
@@ -202,7 +202,7 @@ def test_a_checkpoint_from_convert_to_a_hit(tmp_path: Path, rela: Callable[..., 
     (path,) = (tmp_path / "ws" / "representations").glob("*/representations.h5")
     with h5py.File(path) as file:
         assert file["representations"].shape == (24, 128)
-        assert (file.attrs["layer"], file.attrs["prior"]) == ("layer2", "mine+layer2")
+        assert (file.attrs["layer"], file.attrs["prior"]) == ("layer2", "mine@layer2")
 
 
 def test_code_needs_trust_on_the_command_line(
@@ -234,4 +234,4 @@ def test_a_timm_model_is_trained_loaded_and_is_a_prior(tmp_path: Path, rela: Cal
     made = rela("embed", "--prior", "first", "--layer", "class+patches")
     assert made.exit_code == 0, made.output
     assert "24 × 128" in made.output
-    assert "first+class+patches" in rela("status").output
+    assert "first@class+patches" in rela("status").output
