@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from rela.backbones import assemble_backbone, build_backbone
 from rela.dialects import load_backbone_weights
 from rela.errors import DataError, UnsafeError
-from rela.methods import build_method
+from rela.methods.byol import BYOL
+from rela.methods.method import MethodOptions
 
 State = dict[str, Tensor]
 NAME = "shufflenet_v2_x0_5"
@@ -245,7 +246,7 @@ def test_a_lightning_checkpoint_of_a_real_trainer(tmp_path: Path):
 
 
 def test_a_checkpoint_of_our_own_training(tmp_path: Path):
-    method = build_method("byol", build_backbone(NAME, 32, seed=1), 1024)
+    method = BYOL(build_backbone(NAME, 32, seed=1), MethodOptions(1024, 32))
     with torch.no_grad():
         for parameter in method.momentum_backbone.parameters():
             parameter.zero_()
