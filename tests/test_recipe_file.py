@@ -95,6 +95,8 @@ def test_a_preset_on_the_command_line_gives_way_to_options(
 
 def test_variables_and_paths(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere" / "images").mkdir(parents=True)
+    for name in ("a.pt", "resnet50.pt"):
+        (tmp_path / name).touch()
     text = '[variables]\nfolder = "."\nbest = "resnet50"\n[[convert]]\nsource = "{folder}/images"\n'
     text += '[[embed]]\nprior = ["file:a.pt", "{best}"]\nweights = "{best}.pt"\n'
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -107,7 +109,8 @@ def test_variables_and_paths(load: Load, tmp_path: Path, monkeypatch: pytest.Mon
     assert convert.options["source"].resolve() == tmp_path / "elsewhere" / "images"
 
 
-def test_jobs_need_what_makes_their_inputs(load: Load) -> None:
+def test_jobs_need_what_makes_their_inputs(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "best.pt").touch()
     jobs = load(
         CONVERT + 'name = "one"\n' + CONVERT + 'name = "two"\n'
         '[[train]]\ndataset = "one"\nname = "teacher"\nprior = "none"\n'
@@ -163,6 +166,8 @@ TRAIN = CONVERT + "[[train]]\n"
         (TRAIN + 'dataset = "other"\n', ["no data set 'other'"]),
         (TRAIN + 'name = "x"\nseed = [0, 1]\n', ["x is trained twice", "swept (seed)"]),
         (CONVERT + "[[embed]]\n", ["prior is missing"]),
+        (CONVERT + '[[embed]]\nprior = "file:x.pt"\n', ["x.pt: no such weights file"]),
+        (CONVERT + '[[embed]]\nprior = "x"\nweights = "y.pt"\n', ["y.pt: no such weights file"]),
         (CONVERT + '[[embed]]\nprior = "x"\nsplit = "test"\n', ["one of train, val"]),
         (CONVERT + "[[eval]]\n", ["no [[train]] stands above"]),
         (CONVERT + '[[eval]]\nrun = "x"\n', ["no finished run 'x'"]),
@@ -206,6 +211,7 @@ def test_a_missing_recipe_is_an_input_error(tmp_path: Path) -> None:
 def test_every_recipe_of_the_repository_is_right(
     path: Path, tmp_path: Path, small_tree: Path
 ) -> None:
+    (small_tree / "byol-imagenet1k.safetensors").touch()
     names = set(re.findall(r"\{(\w+)\}", path.read_text()))
     jobs = load_recipe(
         path, Workspace(tmp_path / "workspace"), dict.fromkeys(names, str(small_tree))
