@@ -109,7 +109,7 @@ class Estimator:
             return Estimate(None, f"no evaluation of {key[0]} at {key[1]} px yet")
         num_classes = len(dataset.manifest.content["class_names"])
         probes = self._now(
-            ("probes", key, splits["train"], num_classes),
+            ("probes", *key, splits["train"], num_classes),
             lambda: _probe_seconds(key, splits["train"], num_classes),
         )
         if probes is None:
@@ -121,7 +121,8 @@ class Estimator:
         if not self.measure:
             return None
         if key not in self._measured:
-            self.say("measuring " + " ".join(str(part) for part in key if part is not None)[:80])
+            words = [str(part) for part in key if isinstance(part, str | int)]
+            self.say(f"measuring {' '.join(words)}")
             try:
                 self._measured[key] = measured()
             except (RelaError, MemoryError) as error:

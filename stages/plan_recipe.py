@@ -19,7 +19,7 @@ from stages.estimate import NOTHING, Estimate, Estimator, embed_key
 from stages.measured_rates import EmbedKey, measured_rates
 from stages.measurements import EVALUATION_FILE
 from stages.ranks import silent
-from stages.recipe import Job, embed_requests
+from stages.recipe import Job, embed_requests, embeds_prior
 from stages.run_files import read_json
 from stages.settings import EmbedSettings, TrainSettings
 from stages.tables import format_table
@@ -136,7 +136,10 @@ class _Planner:
             return None, NOTHING
         self._seen.add(key)
         embedding = NOTHING
-        if resolved.prior not in (None, NO_PRIOR) and not self._is_embedded(job, dataset, resolved):
+        prior = resolved.prior
+        made_above = any(embeds_prior(self.jobs[i], str(prior), dataset.name) for i in job.needs)
+        without = prior in (None, NO_PRIOR) or made_above
+        if not without and not self._is_embedded(job, dataset, resolved):
             requests = training_requests(self.workspace, dataset, resolved)
             how = EmbedSettings(crops=resolved.crops or 0)
             embedding = self._embeddings(dataset, requests, how, "train")
@@ -233,7 +236,7 @@ class _Planner:
         if self.workspace.has_run(name):
             parameters = self.workspace.run(name).manifest.parameters
             return parameters["model"], parameters["image_size"]
-        arch = name.removeprefix("random:").partition("@")[0]
+        arch = request.arch or name.removeprefix("random:").partition("@")[0]
         if ":" in arch:
             return None
         if name.startswith("random:"):

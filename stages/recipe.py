@@ -163,13 +163,16 @@ def _job(
         prior = options["prior"]
         if options.setdefault("split", "train") not in ("train", "val"):
             raise ChoiceError(f"--split {options['split']}: expected one of train, val")
+        _check_files(options)
         shown = {"prior": prior, **swept}
     else:
         prior = settings.prior
         _check_training(jobs, options, settings, swept)
         shown = {key: getattr(settings, key) for key in _SHOWN_ALWAYS} | swept
         if prior is not None:  # a prior embedded with options of its own, or in several parts
-            needs += [i for i, job in enumerate(jobs) if _embeds(job, prior, options["dataset"])]
+            needs += [
+                i for i, job in enumerate(jobs) if embeds_prior(job, prior, options["dataset"])
+            ]
     for part in (prior or "").split(JOINT):
         needs += _makers(jobs, "train", "name", part.removeprefix("run:"))
     shown = {key: value for key, value in shown.items() if key not in ("dataset", "name")}
@@ -190,6 +193,17 @@ def _conversion(jobs: list[Job], table: Table, options: dict[str, Any], settings
     if _makers(jobs, "convert", "name", name):
         raise ChoiceError(f"data set {name} is converted twice; give each its own name")
     return Job("convert", table.where, name, {**options, "name": name}, settings)
+
+
+def _check_files(options: dict[str, Any]) -> None:
+    """Weights that are read in hours to come had better be there now."""
+    prior, named = options["prior"], options.get("weights")
+    paths = [] if named is None else [named]
+    if prior.startswith(FILE_PREFIX):
+        paths.append(Path(prior.removeprefix(FILE_PREFIX)))
+    for path in paths:
+        if not path.is_file():
+            raise ChoiceError(f"{path}: no such weights file")
 
 
 def _check_training(
@@ -273,7 +287,8 @@ def _conversions_of(workspace: Workspace, jobs: list[Job], dataset: str | None) 
     return _makers(jobs, "convert", "name", _dataset(workspace, jobs, dataset))
 
 
-def _embeds(job: Job, prior: str, dataset: str) -> bool:
+def embeds_prior(job: Job, prior: str, dataset: str) -> bool:
+    """Whether the job embeds this data set by what trainings call `prior`."""
     if job.stage != "embed" or job.options["dataset"] != dataset or job.options["split"] != "train":
         return False
     weights, own = job.options.get("weights"), job.options["prior"]
