@@ -3,12 +3,13 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import Field, asdict, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from cli_options import json_option, options_of
 from pipeline.errors import PipelineError
 from rela.errors import RelaError
 from rela.options import flag_name
@@ -18,14 +19,14 @@ from stages.settings import (
     ConvertSettings,
     EmbedSettings,
     EvaluateSettings,
+    PriorSettings,
     RankSettings,
     TrainSettings,
 )
 
-_F = TypeVar("_F", bound=Callable[..., Any])
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 _INTERRUPTED = 130
-_PRIOR_OPTIONS = ("weights", "arch", "layer", "trust_code", "image_size", "seed")
+_PRIOR_OPTIONS = tuple(described.name for described in fields(PriorSettings))
 
 
 def _say(message: str) -> None:
@@ -74,99 +75,17 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
     ctx.obj = Workspace(workspace)
 
 
-def _settings(settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[_F], _F]:
-    """One option for each field of a settings class (see rela.options)."""
-
-    def decorate(function: _F) -> _F:
-        for described in reversed(fields(settings)):
-            if described.name not in leave_out:
-                function = _option(described)(function)
-        return function
-
-    return decorate
-
-
-def _option(described: "Field[Any]") -> Callable[[_F], _F]:
-    rules, flag = described.metadata, flag_name(described.name)
-    if rules["kind"] is bool:
-        return click.option(flag, is_flag=True, help=rules["help"])
-    kind: Any = rules["kind"]
-    several = kind is tuple
-    if kind is Path:
-        kind = click.Path(path_type=Path)
-    elif rules["choices"]:
-        kind = click.Choice(rules["choices"])
-    elif kind in (int, float):
-        ranges: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
-        low, is_open = rules["minimum"], False
-        if rules["above"] is not None:
-            low, is_open = rules["above"], True
-        kind = ranges[kind](low, rules["maximum"], min_open=is_open)
-    shown = rules["shown"] or True
-    return click.option(
-        flag,
-        default=described.default,
-        type=kind,
-        multiple=several,
-        show_default=shown,
-        help=rules["help"],
-    )
-
-
-def _json_option(function: _F) -> _F:
-    flag = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-    return flag(function)
-
-
-def _prior_options(function: _F) -> _F:
-    """What finds a prior, beside its name: `_PRIOR_OPTIONS`."""
-    for option in (
-        click.option("--seed", default=0, help="Initial weights of a random prior."),
-        click.option(
-            "--image-size",
-            type=click.IntRange(1),
-            show_default="the data set's, at most 224",
-            help="Input size in pixels of a prior that has none of its own.",
-        ),
-        click.option(
-            "--trust-code",
-            is_flag=True,
-            help="Open TorchScript files, which runs the code in them.",
-        ),
-        click.option(
-            "--layer",
-            default="pooled",
-            help="Features of another layer: class, patches or class+patches of a vision "
-            "transformer, or a module's name (layer3, blocks.8).",
-        ),
-        click.option(
-            "--arch",
-            metavar="NAME",
-            show_default="none",
-            help="Architecture of the weights in --prior file:PATH.",
-        ),
-        click.option(
-            "--weights",
-            type=click.Path(path_type=Path),
-            show_default="the published ones",
-            help="Local weights for the architecture --prior: a checkpoint or .safetensors.",
-        ),
-    ):
-        function = option(function)
-    return function
-
-
 @main.command()
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.option("--name", show_default="the folder's name", help="Name of the data set.")
-@_settings(ConvertSettings)
+@options_of(ConvertSettings)
 @click.option(
     "--workers",
     type=click.IntRange(1),
     show_default="all cores",
     help="Processes that read and encode.",
 )
-@_json_option
+@json_option
 @click.pass_obj
 def convert(
     workspace: Any,
@@ -197,7 +116,7 @@ def convert(
     help="A torchvision model (resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, or an "
     "earlier run by name. Several are embedded one by one and combined.",
 )
-@_prior_options
+@options_of(PriorSettings)
 @click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")
 @click.option(
     "--shard",
@@ -205,8 +124,8 @@ def convert(
     show_default="what torchrun or a SLURM array say",
     help="Do part I of N, counted from 0.",
 )
-@_settings(EmbedSettings)
-@_json_option
+@options_of(EmbedSettings)
+@json_option
 @click.pass_obj
 def embed(
     workspace: Any,
@@ -245,7 +164,7 @@ def embed(
     help="The reference's input size, batch, model and epochs for a data set; options given here "
     "go before it.",
 )
-@_settings(TrainSettings)
+@options_of(TrainSettings)
 @click.option("--name", show_default="DATASET-METHOD-NUMBER", help="Name of the run.")
 @click.option(
     "--embed", "embed_first", is_flag=True, help="Embed the prior first if that was not done."
@@ -255,7 +174,7 @@ def embed(
     is_flag=True,
     help="Go on with an interrupted run as it was configured; --name chooses.",
 )
-@_json_option
+@json_option
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -292,10 +211,10 @@ def train(
 @click.option("--all", "every", is_flag=True, help="Evaluate every finished run.")
 @click.option("--prior", help="Evaluate a prior instead of a run.")
 @click.option("--dataset", show_default="the run's own, or the only one", help="Which data set.")
-@_settings(EvaluateSettings)
-@_prior_options
-@_settings(EmbedSettings, leave_out=("dtype", "crops"))
-@_json_option
+@options_of(EvaluateSettings)
+@options_of(PriorSettings)
+@options_of(EmbedSettings, leave_out=("dtype", "crops"))
+@json_option
 @click.pass_context
 def evaluate(
     ctx: click.Context,
@@ -339,7 +258,7 @@ def priors() -> None:
 
 
 @priors.command("list")
-@_json_option
+@json_option
 @click.pass_obj
 def list_priors(workspace: Any, /, as_json: bool) -> None:
     """Show which priors can be used here and now, and which are embedded for which data sets."""
@@ -350,8 +269,8 @@ def list_priors(workspace: Any, /, as_json: bool) -> None:
 
 @priors.command("rank")
 @click.argument("dataset", required=False)
-@_settings(RankSettings)
-@_json_option
+@options_of(RankSettings)
+@json_option
 @click.pass_obj
 def rank_priors(workspace: Any, /, dataset: str | None, as_json: bool, **options: Any) -> None:
     """Compare the embedded priors of DATASET by their representations, without training.
@@ -381,7 +300,7 @@ def rank_priors(workspace: Any, /, dataset: str | None, as_json: bool, **options
     is_flag=True,
     help="Estimate from what the workspace has measured alone, without trying out a few steps.",
 )
-@_json_option
+@json_option
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -426,7 +345,7 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 @main.command()
-@_json_option
+@json_option
 @click.pass_obj
 def status(workspace: Any, /, as_json: bool) -> None:
     """Show data sets, representations, runs, and what can be resumed."""
@@ -443,7 +362,7 @@ def status(workspace: Any, /, as_json: bool) -> None:
     help="Where images, workspace and plot go.",
 )
 @click.option("--seeds", default=3, type=click.IntRange(1), help="Runs of each kind.")
-@_json_option
+@json_option
 def demo(output: Path, seeds: int, as_json: bool) -> None:
     """Show the whole method on scikit-learn's handwritten digits, in a few minutes."""
     from stages import demo as stage

@@ -48,6 +48,35 @@ class ConvertSettings:
 
 
 @dataclass(frozen=True)
+class PriorSettings:
+    """What finds a prior, beside its name."""
+
+    weights: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+        None,
+        "Local weights for the architecture --prior: a checkpoint or .safetensors.",
+        kind=Path,
+        shown="the published ones",
+    )
+    arch: str | None = option(
+        None, "Architecture of the weights in --prior file:PATH.", kind=str, shown="none"
+    )
+    layer: str = option(
+        "pooled",
+        "Features of another layer: class, patches or class+patches of a vision transformer, or a "
+        "module's name (layer3, blocks.8).",
+    )
+    trust_code: bool = option(False, "Open TorchScript files, which runs the code in them.")
+    image_size: int | None = option(
+        None,
+        "Input size in pixels of a prior that has none of its own.",
+        minimum=1,
+        kind=int,
+        shown="the data set's, at most 224",
+    )
+    seed: int = option(0, "Initial weights of a random prior.", minimum=0)
+
+
+@dataclass(frozen=True)
 class EmbedSettings:
     """How to compute representations; `crops` and `dtype` are part of what they mean."""
 

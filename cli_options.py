@@ -1,0 +1,57 @@
+"""Command-line options made from settings classes, so that a default is written once."""
+
+from collections.abc import Callable
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from rela.options import flag_name
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def options_of(settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[_F], _F]:
+    """One command-line option for each field of a settings class (see rela.options)."""
+
+    def decorate(function: _F) -> _F:
+        for described in reversed(fields(settings)):
+            if described.name not in leave_out:
+                function = _option(described)(function)
+        return function
+
+    return decorate
+
+
+def _option(described: "Field[Any]") -> Callable[[_F], _F]:
+    rules, flag = described.metadata, flag_name(described.name)
+    if rules["kind"] is bool:
+        return click.option(flag, is_flag=True, help=rules["help"])
+    kind: Any = rules["kind"]
+    several = kind is tuple
+    if kind is Path:
+        kind = click.Path(path_type=Path)
+    elif rules["choices"]:
+        kind = click.Choice(rules["choices"])
+    elif kind in (int, float):
+        ranges: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
+        low, is_open = rules["minimum"], False
+        if rules["above"] is not None:
+            low, is_open = rules["above"], True
+        kind = ranges[kind](low, rules["maximum"], min_open=is_open)
+    shown = rules["shown"] or True
+    return click.option(
+        flag,
+        default=described.default,
+        type=kind,
+        multiple=several,
+        show_default=shown,
+        help=rules["help"],
+    )
+
+
+def json_option(function: _F) -> _F:
+    """`--json`, as `as_json`."""
+    flag = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    return flag(function)
