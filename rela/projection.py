@@ -1,4 +1,4 @@
-"""Raw representations → targets: PCA and standardisation, in float64, one pass over the rows."""
+"""Raw representations → targets: PCA and whitening, in float64, one pass over the rows."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ _BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class Projection:
-    """Centre, rotate onto the leading principal components, scale each to unit variance.
+    """Centre, rotate onto the leading principal components, scale each.
 
-    - `mean` float64 [D]; `components` float64 [d, D], orthonormal rows; `scale` float64 [d], the
-      standard deviation along each; `eigenvalues` float64 [D], descending;
+    - `mean` float64 [D]; `components` float64 [d, D], orthonormal rows; `scale` float64 [d], by
+      which each is divided; `eigenvalues` float64 [D], descending;
     - `num_dropped`: components that were asked for and fell below the floor.
     """
 
@@ -39,14 +39,20 @@ class Projection:
         return float(self.eigenvalues[: self.width].sum() / self.eigenvalues.sum())
 
     def apply(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
-        """[n, D] → [n, d], zero mean and unit variance over the rows that were fitted."""
+        """[n, D] → [n, d], zero mean over the rows that were fitted."""
         return ((rows.astype(np.float64) - self.mean) @ self.components.T) / self.scale
 
 
 def fit_projection(
-    rows: NDArray[np.floating], width: int, floor: float = EIGENVALUE_FLOOR
+    rows: NDArray[np.floating],
+    width: int,
+    floor: float = EIGENVALUE_FLOOR,
+    whitening: float = 1.0,
 ) -> Projection:
     """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
+
+    With λ the eigenvalues and w the `whitening`, component i is divided by √λᵢʷ √λ₁¹⁻ʷ: at 1, the
+    paper's, each has unit variance; at 0 they keep their shares, the first at unit variance.
 
     Covariance Y'Y / (N − 1) accumulated in float64 around the first row; the sign of
     each component makes its largest entry positive, so the result is the same on every machine. The
@@ -83,7 +89,7 @@ def fit_projection(
     return Projection(
         mean=shift + offset,
         components=np.ascontiguousarray(components * signs[:, None]),
-        scale=np.sqrt(eigenvalues[:kept]),
+        scale=np.sqrt(eigenvalues[:kept] ** whitening * eigenvalues[0] ** (1 - whitening)),
         eigenvalues=eigenvalues,
         num_dropped=wanted - kept,
     )

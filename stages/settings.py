@@ -151,6 +151,13 @@ class TrainSettings:
         "Stage 1's linear layer: random as in the reference, or trained.",
         choices=("fixed", "learned"),
     )
+    whitening: float = option(
+        1.0,
+        "How far targets are whitened: 1 gives every principal component unit variance, as in the "
+        "reference; 0 leaves them their shares.",
+        minimum=0,
+        maximum=1,
+    )
     data_ratio: float = option(
         1.0, "Share of the images that each epoch draws afresh.", above=0, maximum=1
     )

@@ -11,7 +11,7 @@ from rela.projection import EIGENVALUE_FLOOR, Projection, fit_projection
 from stages.embed import REPRESENTATIONS_FILE
 from stages.workspace import Workspace
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 TARGETS_FILE, PROJECTION_FILE = "targets.h5", "projection.safetensors"
 
 
@@ -19,15 +19,17 @@ def make_targets(
     workspace: Workspace,
     representations: Artifact,
     width: int,
+    whitening: float = 1.0,
     say: Callable[[str], None] = print,
 ) -> Artifact:
-    """PCA to at most `width` components, standardised, as an artifact; a hit if it was made before."""
+    """PCA to at most `width` components, whitened, as an artifact; a hit if it was made before."""
     meaning = {
         "stage": "targets",
         "version": STAGE_VERSION,
         "representations": representations.fingerprint,
         "width": width,
         "eigenvalue_floor": EIGENVALUE_FLOOR,
+        "whitening": whitening,
     }
     key = fingerprint(meaning)
     destination = workspace.targets_dir / f"{representations.name}-d{width}-{key[:8]}"
@@ -39,7 +41,7 @@ def make_targets(
 
     start = time.perf_counter()
     matrix = open_matrix(representations.path / REPRESENTATIONS_FILE)
-    projection = fit_projection(matrix.values, width)
+    projection = fit_projection(matrix.values, width, whitening=whitening)
     if projection.num_dropped:
         say(
             f"targets have {projection.width} components: {projection.num_dropped} more would be "
@@ -56,7 +58,11 @@ def make_targets(
                 "representations": representations.fingerprint,
                 "images": representations.manifest.inputs["images"],
             },
-            parameters={"width": width, "eigenvalue_floor": EIGENVALUE_FLOOR},
+            parameters={
+                "width": width,
+                "eigenvalue_floor": EIGENVALUE_FLOOR,
+                "whitening": whitening,
+            },
             content={
                 "shape": [len(matrix.values), projection.width],
                 "num_dropped": projection.num_dropped,

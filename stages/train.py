@@ -172,7 +172,13 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
             f"{settings.accumulate}; expected equal micro-batches of at least 2 images"
         )
     if settings.prior == NO_PRIOR:  # what belongs to stage 1 means nothing then
-        settings = replace(settings, handover=None, head=TrainSettings.head, crops=None)
+        settings = replace(
+            settings,
+            handover=None,
+            head=TrainSettings.head,
+            whitening=TrainSettings.whitening,
+            crops=None,
+        )
     if settings.method == NO_METHOD:
         if settings.prior == NO_PRIOR or settings.handover not in (None, 1):
             raise ChoiceError(
@@ -284,7 +290,7 @@ def _run_locked(
             build_backbone(settings.model, settings.image_size, seed=0), settings.image_size
         )
         before_targets = time.perf_counter()
-        target_artifact = make_targets(workspace, representations, width, say)
+        target_artifact = make_targets(workspace, representations, width, settings.whitening, say)
         start += time.perf_counter() - before_targets  # those seconds are on the targets' account
         _refuse_other_images(target_artifact, dataset)
         targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))
