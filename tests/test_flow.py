@@ -190,7 +190,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
     rela: Callable[..., Result], small_tree: Path, tmp_path: Path
 ) -> None:
     rela("convert", small_tree)
-    command = [sys.executable, "-m", "cli", "train", "--prior", "none", "--epochs", "10", *TINY]
+    command = [sys.executable, "-m", "cli", "train", "--prior", "none", "--epochs", "30", *TINY]
     repository = Path(__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     with subprocess.Popen(
@@ -209,7 +209,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
     resumed = rela("train", "--resume")
     assert "resuming after epoch" in resumed.stderr
     records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in records] == list(range(10))
+    assert [json.loads(line)["epoch"] for line in records] == list(range(30))
     losses = [json.loads(line)["loss"] for line in records]
     assert np.isfinite(losses).all()
 

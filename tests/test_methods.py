@@ -229,3 +229,13 @@ def test_methods_are_found_by_name():
         assert issubclass(method_class(name), Method)
     with pytest.raises(ChoiceError, match="no method 'boyl'; there is byol, dino"):
         method_class("boyl")
+
+
+@pytest.mark.parametrize("name", ["byol", "swav", "supervised"])
+def test_the_smallest_crop_can_be_chosen_for_full_sized_views(name: str):
+    chosen = make_method(name, min_scale=0.6)
+    for plain, found in zip(chosen.views(), chosen.stage2_views(), strict=True):
+        full = plain.size == SIZE
+        assert found.scale == ((0.6, 1.0) if full else plain.scale)
+        assert replace(found, scale=plain.scale) == plain
+    assert make_method(name).stage2_views() == make_method(name).views()
