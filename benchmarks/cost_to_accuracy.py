@@ -9,7 +9,7 @@ which each variant reaches the full-budget baseline.
     python benchmarks/cost_to_accuracy.py --pair digits
     python benchmarks/cost_to_accuracy.py --pair letters-scripts --data FOLDER
 
-`letters-scripts` wants FOLDER/letters and FOLDER/scripts: class folders, with train/ and val/. What is
+`letters-scripts` needs timm, and wants FOLDER/letters and FOLDER/scripts: class folders, with train/ and val/. What is
 finished in --output is not done again, so a campaign may be interrupted, and several processes may
 share one: give each its own --seeds, and one of them --report at the end.
 """
@@ -66,10 +66,10 @@ PAIRS = {
         "letters",
         "scripts",
         TrainSettings(
-            prior="none", method="supervised", model="shufflenet_v2_x0_5", epochs=30, devices="1",
-            optimizer="adamw", lr=2e-3, schedule="cosine", weight_decay=0.05, min_scale=0.5,
+            prior="none", method="supervised", model="timm:regnetx_002", epochs=12, devices="1",
+            optimizer="adamw", lr=2e-3, schedule="cosine", weight_decay=0.05, min_scale=0.7,
         ),
-        {"model": "shufflenet_v2_x0_5", "epochs": 10, "devices": "1", "min_scale": 0.5},
+        {"model": "timm:regnetx_002", "epochs": 10, "devices": "1", "min_scale": 0.5},
     ),
 }  # fmt: skip
 
@@ -78,6 +78,9 @@ RELA = Variant("prior", "trained", {"handover": 0.5})
 # At every budget, and (the choices within the method) at half of it.
 EVERYWHERE = (BASELINE, Variant("random prior", "random", {"handover": 0.5}), RELA)
 AT_HALF = (
+    Variant("prior, targets not whitened", "trained", {"handover": 0.5, "whitening": 0.0}),
+    Variant("prior, targets half whitened", "trained", {"handover": 0.5, "whitening": 0.5}),
+    Variant("prior, targets whitened", "trained", {"handover": 0.5, "whitening": 1.0}),
     Variant("prior, W learned", "trained", {"handover": 0.5, "head": "learned"}),
     Variant("prior, hand-over 0.75", "trained", {"handover": 0.75}),
     Variant("prior, adaptive hand-over", "trained", {}),
