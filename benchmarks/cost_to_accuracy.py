@@ -9,9 +9,9 @@ which each variant reaches the full-budget baseline.
     python benchmarks/cost_to_accuracy.py --pair digits
     python benchmarks/cost_to_accuracy.py --pair letters-scripts --data FOLDER
 
-`letters-scripts` needs timm, and wants FOLDER/letters and FOLDER/scripts: class folders, with train/ and val/. What is
-finished in --output is not done again, so a campaign may be interrupted, and several processes may
-share one: give each its own --seeds, and one of them --report at the end.
+`letters-scripts` needs timm, and wants FOLDER/letters and FOLDER/scripts: class folders, with train/
+and val/. What is finished in --output is not done again, so a campaign may be interrupted, and several
+processes may share one: give each its own --seeds, and one of them --report at the end.
 """
 
 import argparse
