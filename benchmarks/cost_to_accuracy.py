@@ -80,7 +80,10 @@ EVERYWHERE = (BASELINE, Variant("random prior", "random", {"handover": 0.5}), RE
 AT_HALF = (
     Variant("prior, targets not whitened", "trained", {"handover": 0.5, "whitening": 0.0}),
     Variant("prior, targets half whitened", "trained", {"handover": 0.5, "whitening": 0.5}),
-    Variant("prior, targets whitened", "trained", {"handover": 0.5, "whitening": 1.0}),
+    *(
+        Variant(f"prior, {width} components", "trained", {"handover": 0.5, "target_width": width})
+        for width in (32, 128)
+    ),
     Variant("prior, W learned", "trained", {"handover": 0.5, "head": "learned"}),
     Variant("prior, hand-over 0.75", "trained", {"handover": 0.75}),
     Variant("prior, adaptive hand-over", "trained", {}),

@@ -151,6 +151,13 @@ class TrainSettings:
         "Stage 1's linear layer: random as in the reference, or trained.",
         choices=("fixed", "learned"),
     )
+    target_width: int | None = option(
+        None,
+        "Most principal components that the targets keep.",
+        minimum=1,
+        kind=int,
+        shown="the width of the model's features",
+    )
     whitening: float = option(
         1.0,
         "How far targets are whitened: 1 gives every principal component unit variance, as in the "

@@ -176,6 +176,7 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
             settings,
             handover=None,
             head=TrainSettings.head,
+            target_width=None,
             whitening=TrainSettings.whitening,
             crops=None,
         )
@@ -289,6 +290,7 @@ def _run_locked(
         width = feature_dim(
             build_backbone(settings.model, settings.image_size, seed=0), settings.image_size
         )
+        width = min(width, settings.target_width or width)
         before_targets = time.perf_counter()
         target_artifact = make_targets(workspace, representations, width, settings.whitening, say)
         start += time.perf_counter() - before_targets  # those seconds are on the targets' account
