@@ -78,8 +78,10 @@ RELA = Variant("prior", "trained", {"handover": 0.5})
 # At every budget, and (the choices within the method) at half of it.
 EVERYWHERE = (BASELINE, Variant("random prior", "random", {"handover": 0.5}), RELA)
 AT_HALF = (
-    Variant("prior, targets not whitened", "trained", {"handover": 0.5, "whitening": 0.0}),
-    Variant("prior, targets half whitened", "trained", {"handover": 0.5, "whitening": 0.5}),
+    *(
+        Variant(f"prior, decay {decay:g}", "trained", {"handover": 0.5, "target_decay": decay})
+        for decay in (0.0, 0.5, 1.0)
+    ),
     *(
         Variant(f"prior, {width} components", "trained", {"handover": 0.5, "target_width": width})
         for width in (32, 128)

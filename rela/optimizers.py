@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 OPTIMIZER_NAMES = ("adamw", "sgd", "lars")
 SCHEDULE_NAMES = ("constant", "cosine")
 _SGD_MOMENTUM = 0.9
+_SMALLEST_LARS_DECAY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class OptimizerSettings:
     lr_batch_size: int | None = None
     decay_all: bool = False
     clip_norm: float | None = None
+
+    @property
+    def decay(self) -> float:
+        """The weight decay in use: lightly's LARS adapts only what decays, be it ever so little."""
+        smallest = _SMALLEST_LARS_DECAY if self.optimizer == "lars" else 0.0
+        return max(self.weight_decay, smallest)
 
     def for_batch(self, batch_size: int) -> "OptimizerSettings":
         """The same with the rate for batches of `batch_size` (arXiv 1706.02677)."""
@@ -55,7 +62,7 @@ def build_optimizer(
     decaying = [p for p in trained if p.ndim > 1 or settings.decay_all]
     others = [p for p in trained if not (p.ndim > 1 or settings.decay_all)]
     groups: list[dict[str, Any]] = [
-        {"params": decaying, "weight_decay": settings.weight_decay, "decays": True}
+        {"params": decaying, "weight_decay": settings.decay, "decays": True}
     ]
     if others:
         groups.append({"params": others, "weight_decay": 0.0, "decays": False})

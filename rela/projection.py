@@ -1,4 +1,4 @@
-"""Raw representations → targets: PCA and whitening, in float64, one pass over the rows."""
+"""Raw representations → targets: PCA and standardisation, in float64, one pass over the rows."""
 
 from dataclasses import dataclass
 
@@ -47,12 +47,12 @@ def fit_projection(
     rows: NDArray[np.floating],
     width: int,
     floor: float = EIGENVALUE_FLOOR,
-    whitening: float = 1.0,
+    decay: float = 0.0,
 ) -> Projection:
     """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
 
-    With λ the eigenvalues and w the `whitening`, component i is divided by √λᵢʷ √λ₁¹⁻ʷ: at 1, the
-    paper's, each has unit variance; at 0 they keep their shares, the first at unit variance.
+    Component i = 1, 2, … is scaled to a standard deviation of i^−decay. At 0, the paper's, all have unit
+    variance, and the many last ones, which nothing new can be learned from, drown the first.
 
     Covariance Y'Y / (N − 1) accumulated in float64 around the first row; the sign of
     each component makes its largest entry positive, so the result is the same on every machine. The
@@ -89,7 +89,7 @@ def fit_projection(
     return Projection(
         mean=shift + offset,
         components=np.ascontiguousarray(components * signs[:, None]),
-        scale=np.sqrt(eigenvalues[:kept] ** whitening * eigenvalues[0] ** (1 - whitening)),
+        scale=np.sqrt(eigenvalues[:kept]) * np.arange(1.0, kept + 1) ** decay,
         eigenvalues=eigenvalues,
         num_dropped=wanted - kept,
     )

@@ -125,6 +125,11 @@ def run_training(
         )
         seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
         _fit(trainer, module, loader, None if newest is None else newest[0])
+        if plan.handover is None and module.stage == 1:
+            say(
+                f"no hand-over within {trainer.global_step} steps (the adaptive rule needs hundreds to "
+                f"thousands): {plan.method} never ran; give more --epochs, or --handover 0.5"
+            )
         if trainer.is_global_zero:
             _export(directory, plan, module, name)
     finally:  # an interrupted attempt costs, too

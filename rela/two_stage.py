@@ -144,10 +144,22 @@ class TwoStage(pl.LightningModule):
         if self.stage == 1:
             return
         self.method.before_step(self.progress)
-        decay = self.method.weight_decay(self.optimizer_settings.weight_decay, self.progress)
+        decay = self.method.weight_decay(self.optimizer_settings.decay, self.progress)
         for group in optimizer.param_groups:
             if group["decays"]:
                 group["weight_decay"] = decay
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the algorithm's gradients alone: the monitoring classifier's must not shrink them."""
+        if gradient_clip_val is not None:
+            parts = (self.method, self.head, self.classifier)
+            for part in (p for p in parts if p is not None):
+                torch.nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an optimizer step: momentum update, then the hand-over rule on the step's loss."""

@@ -86,7 +86,7 @@ def _matching(
 def training_requests(
     workspace: Workspace, dataset: Artifact, settings: TrainSettings
 ) -> list[PriorRequest]:
-    """What to embed; the prior `random` is the model itself, untrained."""
+    """What to embed; the prior `random` is the model itself, untrained: one for all seeds of a run."""
     assert settings.prior is not None
     if settings.prior == RANDOM_PRIOR:
         arch = f"random:{settings.model}"

@@ -43,8 +43,9 @@ class CombineResult:
 
 
 def requests_of(workspace: Workspace, dataset: Artifact, name: str) -> list[PriorRequest]:
-    """What a prior's name asks for: `A+B` is two, unless a run is called so."""
-    names = [name] if workspace.has_run(name) else name.split(JOINT)
+    """What a prior's name asks for: `A+B` is two, unless a run, a file or a layer is called so."""
+    is_one = workspace.has_run(name) or name.startswith("file:") or "@class+patches" in name
+    names = [name] if is_one else name.split(JOINT)
     return [prior_request(dataset, part) for part in names]
 
 

@@ -241,7 +241,9 @@ def _embed_parts(
     with progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - total) as bar:
         for part, part_row_numbers in rows.items():
             part_start = time.perf_counter()
-            values = embedder(beton, part_row_numbers, bar.update, crops).astype(settings.dtype)
+            features = embedder(beton, part_row_numbers, bar.update, crops)
+            with np.errstate(over="ignore"):  # what overflows is named below
+                values = features.astype(settings.dtype)
             image_rows = np.repeat(part_row_numbers, settings.crops or 1)
             _refuse_non_finite(dataset, split, image_rows, values, settings.dtype)
             seconds = time.perf_counter() - part_start

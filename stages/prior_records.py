@@ -46,6 +46,10 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):
         run = workspace.run(name)
+        if request.arch or request.seed or request.trust_code:
+            raise ChoiceError(
+                f"--arch, --seed and --trust-code mean nothing to the run {run.name}; leave them out"
+            )
         identity = read_identity(run.path)
         found = Prior(identity, lambda: load_backbone(run.path, identity))
         found = at_layer(found, request.layer)

@@ -158,12 +158,11 @@ class TrainSettings:
         kind=int,
         shown="the width of the model's features",
     )
-    whitening: float = option(
-        1.0,
-        "How far targets are whitened: 1 gives every principal component unit variance, as in the "
-        "reference; 0 leaves them their shares.",
+    target_decay: float = option(
+        0.0,
+        "Scale the targets' i-th principal component by i^-DECAY; 0 is the reference.",
         minimum=0,
-        maximum=1,
+        maximum=2,
     )
     data_ratio: float = option(
         1.0, "Share of the images that each epoch draws afresh.", above=0, maximum=1

@@ -41,6 +41,9 @@ def status(workspace: Workspace) -> Status:
                 "prior": a.manifest.content["prior"]["name"],
                 "dataset": a.manifest.content["dataset"],
                 "split": a.manifest.content["split"],
+                "input_pixels": a.manifest.content["prior"].get("image_size"),
+                "crops": a.manifest.content["crops"],
+                "dtype": a.manifest.parameters["dtype"],
                 "rows": a.manifest.content["shape"][0],
                 "width": a.manifest.content["shape"][1],
                 "num_bytes": _num_bytes(a.path),
@@ -74,9 +77,12 @@ def format_status(found: Status) -> str:
             ],
         ),
         "representations": (
-            ["prior", "data set", "split", "rows", "width", "size"],
+            ["prior", "input", "crops", "data set", "split", "rows", "width", "type", "size"],
             [
-                [r["prior"], r["dataset"], r["split"], r["rows"], r["width"], human_bytes(r["num_bytes"])]
+                [
+                    r["prior"], r["input_pixels"], r["crops"], r["dataset"], r["split"], r["rows"],
+                    r["width"], r["dtype"], human_bytes(r["num_bytes"]),
+                ]
                 for r in found.representations
             ],
         ),
@@ -84,7 +90,8 @@ def format_status(found: Status) -> str:
             ["name", "data set", "model", "prior", "epochs", "hand-over step", "seconds", "20-NN", "linear"],
             [
                 [
-                    r["name"], r["dataset"], r["model"], r["prior"], r["epochs"], r["handover_step"],
+                    r["name"], r["dataset"], r["model"], r["prior"], r["epochs"],
+                    "never" if r["handover_step"] is None and r["prior"] != "none" else r["handover_step"],
                     r["total_seconds"], percent(r["knn20"]), percent(r["linear"]),
                 ]
                 for r in found.runs

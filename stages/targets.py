@@ -19,17 +19,17 @@ def make_targets(
     workspace: Workspace,
     representations: Artifact,
     width: int,
-    whitening: float = 1.0,
+    decay: float = 0.0,
     say: Callable[[str], None] = print,
 ) -> Artifact:
-    """PCA to at most `width` components, whitened, as an artifact; a hit if it was made before."""
+    """PCA to at most `width` components, scaled, as an artifact; a hit if it was made before."""
     meaning = {
         "stage": "targets",
         "version": STAGE_VERSION,
         "representations": representations.fingerprint,
         "width": width,
         "eigenvalue_floor": EIGENVALUE_FLOOR,
-        "whitening": whitening,
+        "decay": decay,
     }
     key = fingerprint(meaning)
     destination = workspace.targets_dir / f"{representations.name}-d{width}-{key[:8]}"
@@ -41,7 +41,7 @@ def make_targets(
 
     start = time.perf_counter()
     matrix = open_matrix(representations.path / REPRESENTATIONS_FILE)
-    projection = fit_projection(matrix.values, width, whitening=whitening)
+    projection = fit_projection(matrix.values, width, decay=decay)
     if projection.num_dropped:
         say(
             f"targets have {projection.width} components: {projection.num_dropped} more would be "
@@ -61,7 +61,7 @@ def make_targets(
             parameters={
                 "width": width,
                 "eigenvalue_floor": EIGENVALUE_FLOOR,
-                "whitening": whitening,
+                "decay": decay,
             },
             content={
                 "shape": [len(matrix.values), projection.width],

@@ -17,7 +17,7 @@ from pipeline.fingerprint import file_sha256, fingerprint
 from pipeline.lock import exclusive
 from pipeline.manifest import Manifest, provenance
 from rela.errors import ChoiceError, DataError, RelaError
-from rela.options import check_options
+from rela.options import check_options, flag_name
 from rela.preprocessing import SMALL_IMAGE_SIDE
 from rela.run_directory import CHECKPOINTS_DIR
 from stages.chosen_prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
@@ -75,9 +75,12 @@ def train(
     """
     say = silent if is_another_rank() else say
     resolved = resolve_settings(dataset, settings)
+    _say_what_means_nothing(settings, resolved, say)
+    # before hours of embedding, everything that can be refused is
+    resolved = resolve_hyperparameters(resolved, dataset.manifest.content["labelled"])
+    if embed_first:
+        _check_model(resolved)
     representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
-    labelled = dataset.manifest.content["labelled"]
-    resolved = resolve_hyperparameters(resolved, labelled)
     config = _config(dataset, resolved, representations)
     finished = _finished(workspace, config, name)
     if finished is not None:
@@ -94,6 +97,25 @@ def train(
         if not (directory / CHECKPOINTS_DIR).is_dir():  # it never got going: nothing to resume
             shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def _say_what_means_nothing(
+    settings: TrainSettings, resolved: TrainSettings, say: Callable[[str], None]
+) -> None:
+    """Without a prior there is no stage 1: what describes it was left out."""
+    described = ("handover", "head", "target_width", "target_decay", "crops")
+    given = [n for n in described if getattr(settings, n) != getattr(resolved, n)]
+    if settings.prior == NO_PRIOR and given:
+        flags = ", ".join(flag_name(name) for name in given)
+        say(f"{flags}: means nothing without a prior, left out")
+
+
+def _check_model(settings: TrainSettings) -> None:
+    """Raise ChoiceError now if the model cannot be built for this input size."""
+    from rela.backbones import build_backbone, feature_dim
+
+    assert settings.model is not None and settings.image_size is not None
+    feature_dim(build_backbone(settings.model, settings.image_size, seed=0), settings.image_size)
 
 
 def find_run(
@@ -177,7 +199,7 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
             handover=None,
             head=TrainSettings.head,
             target_width=None,
-            whitening=TrainSettings.whitening,
+            target_decay=TrainSettings.target_decay,
             crops=None,
         )
     if settings.method == NO_METHOD:
@@ -292,7 +314,9 @@ def _run_locked(
         )
         width = min(width, settings.target_width or width)
         before_targets = time.perf_counter()
-        target_artifact = make_targets(workspace, representations, width, settings.whitening, say)
+        target_artifact = make_targets(
+            workspace, representations, width, settings.target_decay, say
+        )
         start += time.perf_counter() - before_targets  # those seconds are on the targets' account
         _refuse_other_images(target_artifact, dataset)
         targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))

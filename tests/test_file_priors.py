@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cli import main
 from rela.backbones import build_backbone
 from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError
+from rela.preprocessing import preprocessing_for
 from rela.priors import PriorIdentity, PriorRequest, resolve
 from rela.run_directory import BACKBONE_FILE
 from rela.weights import state_sha256
@@ -71,7 +72,10 @@ def test_a_checkpoint_is_the_architecture_that_it_is_said_to_be(tmp_path: Path, 
     plain = build_backbone(arch, size, seed=1).eval()
     state = {f"backbone.{key}": value for key, value in plain.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "mine.ckpt")
-    prior = resolve(PriorRequest(f"file:{tmp_path}/mine.ckpt", arch=arch, image_size=32))
+    prior = resolve(PriorRequest(f"file:{tmp_path}/mine.ckpt", arch=arch, image_size=size))
+    # neither torchvision's nor timm's own: nobody knows what a file was trained on
+    assert prior.identity.preprocessing == preprocessing_for(size)
+    assert prior.identity.image_size == size
     assert (prior.identity.name, prior.identity.arch) == ("mine", arch)
     assert prior.identity.weights_sha256 == state_sha256(plain.state_dict())
     assert prior.weights_file == tmp_path / "mine.ckpt"

@@ -38,7 +38,7 @@ class DINO(Method):
       AdamW with 5e-4 per 256 images, 10 epochs of warm-up, gradients clipped at norm 3 (here all
       together, by the authors each tensor). For a ResNet the authors prefer SGD.
 
-    Every course begins at the hand-over.
+    Every course but the learning rate's begins at the hand-over.
     """
 
     optimizer = OptimizerSettings(

@@ -73,8 +73,9 @@ class MoCoV2(Method):
     ) -> tuple[Tensor, list[Tensor]]:
         """InfoNCE of the queries (first views) against their keys (second views) and the queue."""
         features = self.backbone(views[0])
-        loss = self.criterion(self.projector(features), self._keys(views[1]))
-        return loss, [features]
+        queries, keys = self.projector(features).float(), self._keys(views[1])
+        with torch.autocast(queries.device.type, enabled=False):
+            return self.criterion(queries, keys), [features]
 
     @torch.no_grad()
     def _keys(self, view: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ class MoCoV3(Method):
     - with it (ResNet): projector of 2 layers, temperature 1, crops of at least 0.2 of the area;
     - without (ViT): projector of 3 layers, temperature 0.2, crops of at least 0.08.
 
-    Hidden layers have 4096 units (but see `head_width`), with batch norm everywhere. The momentum
+    Hidden layers have 4096 units (but see `head_width`), with batch norm everywhere (the
+    authors' predictor for a ResNet ends without one). The momentum
     rises from 0.99 to 1. LARS with 0.6 per 256 images, decay 1e-6 and 10 epochs of warm-up are the
     ResNet's (100 epochs); for a ViT choose --optimizer adamw --lr 1.5e-4 × batch size / 256
     --weight-decay 0.1 --warmup-epochs 40. Patch embeddings are trained, not frozen.

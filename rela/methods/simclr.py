@@ -55,5 +55,6 @@ class SimCLR(Method):
     ) -> tuple[Tensor, list[Tensor]]:
         """NT-Xent (equation 1), the mean over both views."""
         features = [self.backbone(view) for view in views]
-        first, second = (self.projector(f) for f in features)
-        return self.criterion(first, second), features
+        first, second = (self.projector(f).float() for f in features)
+        with torch.autocast(first.device.type, enabled=False):
+            return self.criterion(first, second), features

@@ -70,14 +70,27 @@ def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest
         names = ", ".join(PREFIX + n for n in close or ["ViT-B-16", "RN50"])
         raise ChoiceError(f"no model {request.name!r}; did you mean {names}?")
     tags = open_clip.list_pretrained_tags_by_model(model_name)
-    if tag not in tags and request.weights is not None and "@" not in request.name:
-        return {}
+    if request.weights is not None and "@" not in request.name:
+        if len({_meaning(open_clip.get_pretrained_cfg(model_name, t)) for t in tags}) > 1:
+            names = ", ".join(f"{PREFIX}{model_name}@{t}" for t in tags)
+            raise ChoiceError(
+                f"--weights {request.weights}: activation and preprocessing depend on whose weights "
+                f"they are; name the family, one of {names}"
+            )
+        if tag not in tags:
+            return dict(open_clip.get_pretrained_cfg(model_name, tags[0])) if tags else {}
     if tag not in tags:
         names = ", ".join(f"{PREFIX}{model_name}@{t}" for t in tags) or "none"
         raise ChoiceError(
             f"{PREFIX}{model_name} has no weights {tag!r}; there are {names}, or give --weights FILE"
         )
     return dict(open_clip.get_pretrained_cfg(model_name, tag))
+
+
+def _meaning(config: dict[str, Any]) -> str:
+    """What of a tag's configuration changes features: all but where the file is."""
+    keys = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
+    return str([config.get(key) or None for key in keys])
 
 
 def _create(

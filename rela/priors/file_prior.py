@@ -9,6 +9,7 @@ from rela.digests import file_sha256
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.preprocessing import preprocessing_for
 from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest
+from rela.run_directory import BACKBONE_FILE
 from rela.torchscript import ScriptedBackbone, is_torchscript, open_torchscript
 
 PREFIX = "file:"
@@ -17,8 +18,9 @@ PREFIX = "file:"
 def resolve(request: PriorRequest) -> Prior:
     """The model `request.arch` with the weights in the file, or the program that the file is.
 
-    A TorchScript file sees images of `request.image_size` pixels, normalised as is usual for
-    ImageNet. Raises ChoiceError without an architecture, UnsafeError for code that is not trusted.
+    Either sees images of `request.image_size` pixels, normalised as is usual for ImageNet: a file does
+    not say what its weights were trained on. A CLIP tower keeps its own preprocessing. Raises
+    ChoiceError without an architecture, UnsafeError for code that is not trusted.
     """
     path = Path(request.name.removeprefix(PREFIX))
     if request.weights is not None:
@@ -28,9 +30,11 @@ def resolve(request: PriorRequest) -> Prior:
     if request.arch is not None:
         import rela.priors as priors
 
-        named = replace(request, name=request.arch, weights=path, arch=None, layer=POOLED)
+        named = replace(
+            request, name=request.arch, weights=path, arch=None, layer=POOLED, somebodys=True
+        )
         prior = priors.resolve(named)
-        return replace(prior, identity=replace(prior.identity, name=path.stem))
+        return replace(prior, identity=replace(prior.identity, name=_display_name(path)))
     if not is_torchscript(path):
         raise ChoiceError(
             f"{path} does not say what architecture its weights are of; add --arch, such as "
@@ -53,7 +57,7 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
     if len(features) != 2:
         raise DataError(f"{path} gives {len(features)} vectors for two images")
     identity = PriorIdentity(
-        name=path.stem,
+        name=_display_name(path),
         arch="torchscript",
         image_size=size,
         weights_sha256=file_sha256(path),
@@ -66,3 +70,8 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
         path,
         f"running the code of {path}, SHA-256 {identity.weights_sha256}",
     )
+
+
+def _display_name(path: Path) -> str:
+    """The file's name; of a run's `backbone.safetensors` the run's."""
+    return path.resolve().parent.name if path.name == BACKBONE_FILE else path.stem

@@ -22,7 +22,9 @@ class PriorRequest:
     - `image_size`: input size in pixels of a prior that has none of its own;
     - `arch`: the architecture of the weights in a `file:PATH`;
     - `layer`: which features, see `rela.layers`;
-    - `trust_code`: open TorchScript files, which runs the code in them.
+    - `trust_code`: open TorchScript files, which runs the code in them;
+    - `somebodys`: the weights are not the published ones' kin: `image_size` and ImageNet's mean and std
+      in place of the preprocessing that was published with the architecture's own weights.
     """
 
     name: str
@@ -32,6 +34,7 @@ class PriorRequest:
     arch: str | None = None
     layer: str = POOLED
     trust_code: bool = False
+    somebodys: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rela.backbones import feature_dim
 from rela.dialects import load_backbone_weights
 from rela.errors import ChoiceError, DataError
 from rela.hugging_face import weights_from_hub
-from rela.preprocessing import published_preprocessing
+from rela.preprocessing import preprocessing_for, published_preprocessing
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
 from rela.timm_backbones import (
     check_timm_name,
@@ -30,15 +30,18 @@ def resolve(request: PriorRequest) -> Prior:
     timm, bare = require_timm(), check_timm_name(request.name)
     config = timm.get_pretrained_cfg(bare)
     data = timm.data.resolve_data_config(config.to_dict())
-    preprocessing = published_preprocessing(
-        request.name,
-        input_size=data["input_size"][1:],
-        crop_share=data["crop_pct"],
-        crop_mode=data["crop_mode"],
-        interpolation=data["interpolation"],
-        mean=data["mean"],
-        std=data["std"],
-    )
+    if request.somebodys:
+        preprocessing = preprocessing_for(request.image_size)
+    else:
+        preprocessing = published_preprocessing(
+            request.name,
+            input_size=data["input_size"][1:],
+            crop_share=data["crop_pct"],
+            crop_mode=data["crop_mode"],
+            interpolation=data["interpolation"],
+            mean=data["mean"],
+            std=data["std"],
+        )
     name, note = request.name, ""
     if request.weights is not None:
         name = f"{request.name}@{request.weights.stem}"

@@ -32,7 +32,7 @@ def resolve(request: PriorRequest) -> Prior:
     """
     parsed = parse_model_name(request.name)
     defaults = _default_weights(parsed.torchvision_name)
-    if defaults is None or parsed.small:
+    if defaults is None or parsed.small or request.somebodys:
         preprocessing = preprocessing_for(request.image_size)
     else:
         preprocessing = _preprocessing(defaults)
