@@ -304,3 +304,52 @@ def test_a_loss_that_is_not_a_number_ends_the_run(
         message = failing(65, "train", "--prior", "none", "--epochs", 1, *TINY)
     assert "loss became nan at step 1" in message
     assert "--lr" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "simclr", "--ema", "cosine"), "--ema means nothing to --method simclr"),
+        (("--model", "resnet19"), "no model 'resnet19'"),
+        (("--model", "inception_v3", "--image-size", 16), "cannot take images of 16×16"),
+        (("--optimizer", "lars"), "--optimizer lars needs an --lr"),
+        (("--method", "none", "--handover", 0.5), "--method none is stage 1 alone"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_hours_of_embedding(
+    failing: Callable[..., str], converted: Path, options: tuple[object, ...], message: str
+) -> None:
+    embed = ("train", "--prior", "random:shufflenet_v2_x0_5", "--embed")
+    assert message in failing(2, *embed, *options)
+    assert not (converted / "representations").exists()
+
+
+def test_what_means_nothing_without_a_prior_is_said(
+    failing: Callable[..., str], converted: Path
+) -> None:
+    tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
+    options = ("--handover", 0.5, "--crops", 2, "--target-width", 3)
+    said = failing(0, "train", "--prior", "none", *tiny, *options)
+    assert "--handover, --target-width, --crops: means nothing without a prior, left out" in said
+    assert "means nothing" not in failing(0, "train", "--prior", "none", *tiny)
+
+
+def test_an_algorithm_that_never_ran_is_said(failing: Callable[..., str], converted: Path) -> None:
+    tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
+    said = failing(0, "train", "--prior", "random", *tiny)
+    assert "no hand-over within 3 steps" in said
+    assert "byol never ran; give more --epochs, or --handover 0.5" in said
+    for quiet in (("--handover", 0.4), ("--handover", 1), ("--method", "none")):
+        assert "never ran" not in failing(0, "train", "--prior", "random", *tiny, *quiet)
+    result = CliRunner().invoke(main, ["status"])
+    assert result.stdout.count("never") == 3  # the adaptive rule's, and the two of stage 1 alone
+
+
+def test_what_means_nothing_to_a_run_as_a_prior_is_refused(
+    failing: Callable[..., str], converted: Path
+) -> None:
+    tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
+    failing(0, "train", "--prior", "none", *tiny, "--name", "teacher")
+    for option in (("--seed", 5), ("--arch", "resnet18"), ("--trust-code",)):
+        message = failing(2, "embed", "--prior", "teacher", *option)
+        assert "mean nothing to the run teacher" in message

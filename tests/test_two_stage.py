@@ -347,3 +347,36 @@ def test_the_rate_follows_its_schedule_through_both_stages(make_module):
     warmup = [0.5 * (step + 1) / 3 for step in range(3)]
     cosine = [0.5 * (0.001 + 0.999 * (1 + np.cos(np.pi * k / 5)) / 2) for k in range(6)]
     assert rates == pytest.approx(warmup + cosine, rel=1e-9)
+
+
+# Clipping
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_clipping_the_classifier_does_not_shrink_the_algorithms_steps(make_module, stage: int):
+    """Labels are for monitoring: with and without them the backbone has the same weights."""
+    weights = []
+    for num_classes in (0, NUM_CLASSES):
+        options = {"handover": FixedHandOver(100)} if stage == 1 else {}
+        module, loader = make_module(num_classes=num_classes, **options)
+        pl.Trainer(
+            accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+            gradient_clip_val=1e-3,
+        ).fit(module, loader)  # fmt: skip
+        weights.append(module.method.backbone[1].weight.detach().clone())
+    assert torch.equal(weights[0], weights[1])
+
+
+def test_gradients_are_clipped_at_the_norm_that_was_asked_for(make_module):
+    module, loader = make_module(optimizer=OptimizerSettings("sgd", 1.0, 0.0, "constant"))
+    before = [p.detach().clone() for p in module.method.parameters() if p.requires_grad]
+    loader._num_batches = 1
+    pl.Trainer(
+        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        gradient_clip_val=1e-2,
+    ).fit(module, loader)  # fmt: skip
+    after = [p.detach() for p in module.method.parameters() if p.requires_grad]
+    moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
+    assert float(moved.norm()) == pytest.approx(1e-2, rel=1e-3)
