@@ -55,9 +55,10 @@ def list_priors(workspace: Workspace) -> PriorList:
         for name, datasets in sorted(embedded.items(), key=lambda item: (sources[item[0]], item[0]))
         if name not in listed
     ]
-    rows.append(
-        ListedPrior("random", "random:ARCH", True, "untrained, such as random:resnet18", [])
-    )
+    rows += [
+        ListedPrior("file", "file:PATH", True, "a checkpoint, with --arch NAME", []),
+        ListedPrior("random", "random:ARCH", True, "untrained, such as random:resnet18", []),
+    ]
     rows += [_package_row(*package) for package in _PACKAGES]
     return PriorList(str(workspace.root), rows)
 

@@ -92,7 +92,7 @@ def format_status(found: Status) -> str:
                 [
                     r["name"], r["dataset"], r["model"], r["prior"], r["epochs"],
                     "never" if r["handover_step"] is None and r["prior"] != "none" else r["handover_step"],
-                    r["total_seconds"], percent(r["knn20"]), percent(r["linear"]),
+                    None if r["total_seconds"] is None else round(r["total_seconds"], 1), percent(r["knn20"]), percent(r["linear"]),
                 ]
                 for r in found.runs
             ],
