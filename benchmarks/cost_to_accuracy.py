@@ -79,12 +79,8 @@ RELA = Variant("prior", "trained", {"handover": 0.5})
 EVERYWHERE = (BASELINE, Variant("random prior", "random", {"handover": 0.5}), RELA)
 AT_HALF = (
     *(
-        Variant(f"prior, decay {decay:g}", "trained", {"handover": 0.5, "target_decay": decay})
-        for decay in (0.0, 0.5, 1.0)
-    ),
-    *(
         Variant(f"prior, {width} components", "trained", {"handover": 0.5, "target_width": width})
-        for width in (32, 128)
+        for width in (16, 32, 64)
     ),
     Variant("prior, W learned", "trained", {"handover": 0.5, "head": "learned"}),
     Variant("prior, hand-over 0.75", "trained", {"handover": 0.75}),

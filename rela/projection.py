@@ -15,10 +15,10 @@ _BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class Projection:
-    """Centre, rotate onto the leading principal components, scale each.
+    """Centre, rotate onto the leading principal components, scale each to unit variance.
 
-    - `mean` float64 [D]; `components` float64 [d, D], orthonormal rows; `scale` float64 [d], by
-      which each is divided; `eigenvalues` float64 [D], descending;
+    - `mean` float64 [D]; `components` float64 [d, D], orthonormal rows; `scale` float64 [d], the
+      standard deviation along each; `eigenvalues` float64 [D], descending;
     - `num_dropped`: components that were asked for and fell below the floor.
     """
 
@@ -39,20 +39,14 @@ class Projection:
         return float(self.eigenvalues[: self.width].sum() / self.eigenvalues.sum())
 
     def apply(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
-        """[n, D] → [n, d], zero mean over the rows that were fitted."""
+        """[n, D] → [n, d], zero mean and unit variance over the rows that were fitted."""
         return ((rows.astype(np.float64) - self.mean) @ self.components.T) / self.scale
 
 
 def fit_projection(
-    rows: NDArray[np.floating],
-    width: int,
-    floor: float = EIGENVALUE_FLOOR,
-    decay: float = 0.0,
+    rows: NDArray[np.floating], width: int, floor: float = EIGENVALUE_FLOOR
 ) -> Projection:
     """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
-
-    Component i = 1, 2, … is scaled to a standard deviation of i^−decay. At 0, the paper's, all have unit
-    variance, and the many last ones, which nothing new can be learned from, drown the first.
 
     Covariance Y'Y / (N − 1) accumulated in float64 around the first row; the sign of
     each component makes its largest entry positive, so the result is the same on every machine. The
@@ -89,7 +83,7 @@ def fit_projection(
     return Projection(
         mean=shift + offset,
         components=np.ascontiguousarray(components * signs[:, None]),
-        scale=np.sqrt(eigenvalues[:kept]) * np.arange(1.0, kept + 1) ** decay,
+        scale=np.sqrt(eigenvalues[:kept]),
         eigenvalues=eigenvalues,
         num_dropped=wanted - kept,
     )

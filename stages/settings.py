@@ -158,12 +158,6 @@ class TrainSettings:
         kind=int,
         shown="the width of the model's features",
     )
-    target_decay: float = option(
-        0.0,
-        "Scale the targets' i-th principal component by i^-DECAY; 0 is the reference.",
-        minimum=0,
-        maximum=2,
-    )
     data_ratio: float = option(
         1.0, "Share of the images that each epoch draws afresh.", above=0, maximum=1
     )

@@ -91,8 +91,7 @@ def format_status(found: Status) -> str:
             [
                 [
                     r["name"], r["dataset"], r["model"], r["prior"], r["epochs"],
-                    "never" if r["handover_step"] is None and r["prior"] != "none" else r["handover_step"],
-                    None if r["total_seconds"] is None else round(r["total_seconds"], 1), percent(r["knn20"]), percent(r["linear"]),
+                    _handover(r), r["total_seconds"], percent(r["knn20"]), percent(r["linear"]),
                 ]
                 for r in found.runs
             ],
@@ -106,7 +105,14 @@ def format_status(found: Status) -> str:
     return "\n\n".join([f"workspace {found.workspace}", *shown])
 
 
+def _handover(run: dict[str, Any]) -> Any:
+    """The step; "never" where stage 1 did not end, and nothing where there was none."""
+    never = run["handover_step"] is None and run["prior"] != "none"
+    return "never" if never else run["handover_step"]
+
+
 def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    seconds = read_json(path / COST_FILE).get("total_seconds")
     accuracies = read_json(path / EVALUATION_FILE).get("accuracies", {})
     return {
         "name": path.name,
@@ -115,7 +121,7 @@ def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) ->
         "prior": content["prior"] or "none",
         "epochs": parameters["epochs"],
         "handover_step": content["handover_step"],
-        "total_seconds": read_json(path / COST_FILE).get("total_seconds"),
+        "total_seconds": None if seconds is None else round(seconds, 1),
         "knn20": accuracies.get("knn20", {}).get("top1"),
         "linear": accuracies.get("linear-reference", {}).get("top1"),
     }

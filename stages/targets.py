@@ -19,17 +19,15 @@ def make_targets(
     workspace: Workspace,
     representations: Artifact,
     width: int,
-    decay: float = 0.0,
     say: Callable[[str], None] = print,
 ) -> Artifact:
-    """PCA to at most `width` components, scaled, as an artifact; a hit if it was made before."""
+    """PCA to at most `width` components, standardised, as an artifact; a hit if it was made before."""
     meaning = {
         "stage": "targets",
         "version": STAGE_VERSION,
         "representations": representations.fingerprint,
         "width": width,
         "eigenvalue_floor": EIGENVALUE_FLOOR,
-        "decay": decay,
     }
     key = fingerprint(meaning)
     destination = workspace.targets_dir / f"{representations.name}-d{width}-{key[:8]}"
@@ -41,7 +39,7 @@ def make_targets(
 
     start = time.perf_counter()
     matrix = open_matrix(representations.path / REPRESENTATIONS_FILE)
-    projection = fit_projection(matrix.values, width, decay=decay)
+    projection = fit_projection(matrix.values, width)
     if projection.num_dropped:
         say(
             f"targets have {projection.width} components: {projection.num_dropped} more would be "
@@ -58,11 +56,7 @@ def make_targets(
                 "representations": representations.fingerprint,
                 "images": representations.manifest.inputs["images"],
             },
-            parameters={
-                "width": width,
-                "eigenvalue_floor": EIGENVALUE_FLOOR,
-                "decay": decay,
-            },
+            parameters={"width": width, "eigenvalue_floor": EIGENVALUE_FLOOR},
             content={
                 "shape": [len(matrix.values), projection.width],
                 "num_dropped": projection.num_dropped,

@@ -103,7 +103,7 @@ def _say_what_means_nothing(
     settings: TrainSettings, resolved: TrainSettings, say: Callable[[str], None]
 ) -> None:
     """Without a prior there is no stage 1: what describes it was left out."""
-    described = ("handover", "head", "target_width", "target_decay", "crops")
+    described = ("handover", "head", "target_width", "crops")
     given = [n for n in described if getattr(settings, n) != getattr(resolved, n)]
     if settings.prior == NO_PRIOR and given:
         flags = ", ".join(flag_name(name) for name in given)
@@ -199,7 +199,6 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
             handover=None,
             head=TrainSettings.head,
             target_width=None,
-            target_decay=TrainSettings.target_decay,
             crops=None,
         )
     if settings.method == NO_METHOD:
@@ -314,9 +313,7 @@ def _run_locked(
         )
         width = min(width, settings.target_width or width)
         before_targets = time.perf_counter()
-        target_artifact = make_targets(
-            workspace, representations, width, settings.target_decay, say
-        )
+        target_artifact = make_targets(workspace, representations, width, say)
         start += time.perf_counter() - before_targets  # those seconds are on the targets' account
         _refuse_other_images(target_artifact, dataset)
         targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))

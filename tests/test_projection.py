@@ -133,11 +133,3 @@ def test_what_is_not_a_number_is_refused(wrong: float, row: int):
 def test_one_row_is_too_few():
     with pytest.raises(DataError, match="at least 2"):
         fit_projection(np.ones((1, 4)), 4)
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
-def test_later_components_are_scaled_down_by_their_number(decay: float):
-    rows = correlated(300, 6)
-    targets = fit_projection(rows, 4, decay=decay).apply(rows)
-    np.testing.assert_allclose(targets.std(axis=0, ddof=1), [i**-decay for i in (1, 2, 3, 4)])
-    np.testing.assert_allclose(np.corrcoef(targets.T), np.eye(4), atol=1e-6)
