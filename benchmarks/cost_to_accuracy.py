@@ -10,7 +10,7 @@ which each variant reaches the full-budget baseline.
     python benchmarks/cost_to_accuracy.py --pair letters-scripts --data FOLDER
 
 `letters-scripts` needs timm, and wants FOLDER/letters and FOLDER/scripts: class folders, with train/
-and val/. What is finished in --output is not done again, so a campaign may be interrupted, and several
+and val/. What --results holds is not done again, so a campaign may be interrupted, and several
 processes may share one: give each its own --seeds, and one of them --report at the end.
 """
 
@@ -114,6 +114,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of the full budget")
     parser.add_argument("--method", help="of stage 2 and of the baseline")
     parser.add_argument("--output", type=Path, default=Path("rela-benchmark"))
+    parser.add_argument(
+        "--results", type=Path, help="a JSON line for each run; what it holds is done"
+    )
     parser.add_argument("--report", action="store_true", help="only show what is finished")
     arguments = parser.parse_args()
     pair = PAIRS[arguments.pair]
@@ -121,11 +124,15 @@ def main() -> None:
     settings |= {k: v for k in ("epochs", "method") if (v := getattr(arguments, k)) is not None}
 
     workspace = Workspace(arguments.output / "workspace")
-    results = arguments.output / "results"
+    results = arguments.results or arguments.output / f"{arguments.pair}.jsonl"
     if not arguments.report:
         campaign(workspace, results, pair, settings, arguments)
-    found = [Outcome(**json.loads(path.read_text())) for path in sorted(results.glob("*.json"))]
-    print(report(found))
+    print(report(read_results(results)))
+
+
+def read_results(path: Path) -> list["Outcome"]:
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [Outcome(**json.loads(line)) for line in lines]
 
 
 def campaign(
@@ -135,15 +142,16 @@ def campaign(
         prepare(workspace, name, arguments) for name in (pair.prior_data, pair.target_data)
     )
     prior = train(workspace, prior_data, pair.prior, "the-prior").artifact
-    results.mkdir(parents=True, exist_ok=True)
+    done = {(o.variant, o.budget, o.seed) for o in read_results(results)}
     for seed in arguments.seeds:
         for budget in arguments.budgets:
             for variant in (*EVERYWHERE, *(AT_HALF if budget == 0.5 else ())):
-                path = results / f"{slug(variant.name)}-{budget:g}-{seed}.json"
-                if not path.exists():
+                if (variant.name, budget, seed) not in done:
                     outcome = measure(workspace, target, prior, variant, budget, seed, settings)
-                    path.write_text(json.dumps(asdict(outcome)))
-                    print(json.dumps(asdict(outcome)), flush=True)
+                    line = json.dumps(asdict(outcome))
+                    with open(results, "a") as file:  # one write: processes don't mix their lines
+                        file.write(line + "\n")
+                    print(line, flush=True)
 
 
 def prepare(workspace: Workspace, name: str, arguments: Any) -> Artifact:
