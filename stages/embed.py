@@ -71,6 +71,8 @@ def embed(
         return EmbedResult(existing, True, 0, time.perf_counter() - start)
     if prior.note:
         say(prior.note)
+    side = prior.identity.image_size
+    say(f"prior {prior.identity.name} sees {side}×{side} pixels, layer {prior.identity.layer}")
     from rela.representations import ROWS_PER_PART
 
     num_images = dataset.manifest.content["splits"][split]["num_images"]

@@ -165,11 +165,12 @@ def test_rows_of_the_file_are_the_features_of_the_crops(
     def rela(*arguments: object) -> str:
         result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
         assert result.exit_code == 0, result.output
-        return result.stdout
+        return result.stderr
 
     rela("convert", small_tree)
     prior = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32)
-    rela("embed", *prior, "--crops", 3, "--batch-size", 7, "--dtype", "float32")
+    said = rela("embed", *prior, "--crops", 3, "--batch-size", 7, "--dtype", "float32")
+    assert "sees 32×32 pixels, layer pooled" in said
     (path,) = tmp_path.glob("workspace/representations/*/representations.h5")
     with h5py.File(path) as file:
         found, crops = file["representations"][()], file["crops"][()]
