@@ -226,6 +226,8 @@ class CenterCropLoader:
     Resizing is Pillow's, horizontally first, and the crop is torchvision's; see `rela.preprocessing`.
     """
 
+    inputs_per_image = 1
+
     def __init__(
         self,
         beton: Beton,
@@ -254,17 +256,21 @@ class CenterCropLoader:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
-        out = np.empty((len(rows), self.crop, self.crop, 3), np.uint8)
+        out = np.empty((len(rows) * self.inputs_per_image, self.crop, self.crop, 3), np.uint8)
         status = np.full(len(rows), NOT_DECODABLE, np.uint8)
-        storage = self.beton.storage()
 
         def fill(first: int, end: int) -> None:
-            samples.load_center_crops(
-                *storage, rows[first:end], self.resize, self.interpolation, out, first, status
-            )
+            self._load(rows[first:end], out, first, status)
 
         parts = _in_parts(pool, self.num_threads, len(rows), fill)
         return _Batch((), rows, out, status, parts, NO_CROPS)
+
+    def _load(
+        self, rows: NDArray[np.int64], out: NDArray[np.uint8], first: int, status: NDArray[np.uint8]
+    ) -> None:
+        samples.load_center_crops(
+            *self.beton.storage(), rows, self.resize, self.interpolation, out, first, status
+        )
 
 
 class ReplayedCropLoader(CenterCropLoader):
@@ -285,18 +291,11 @@ class ReplayedCropLoader(CenterCropLoader):
     ) -> None:
         images_per_batch = max(1, batch_size // crops.shape[1])
         super().__init__(beton, rows, size, size, interpolation, images_per_batch, num_threads)
-        self.crops = crops
+        self.crops, self.inputs_per_image = crops, crops.shape[1]
 
-    def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
-        num_outputs = len(rows) * self.crops.shape[1]
-        out = np.empty((num_outputs, self.crop, self.crop, 3), np.uint8)
-        status = np.full(len(rows), NOT_DECODABLE, np.uint8)
-        storage = self.beton.storage()
-
-        def fill(first: int, end: int) -> None:
-            samples.load_crops(
-                *storage, rows[first:end], self.crops, self.interpolation, out, first, status
-            )
-
-        parts = _in_parts(pool, self.num_threads, len(rows), fill)
-        return _Batch((), rows, out, status, parts, NO_CROPS)
+    def _load(
+        self, rows: NDArray[np.int64], out: NDArray[np.uint8], first: int, status: NDArray[np.uint8]
+    ) -> None:
+        samples.load_crops(
+            *self.beton.storage(), rows, self.crops, self.interpolation, out, first, status
+        )

@@ -59,14 +59,7 @@ class MoCoV2(Method):
 
     def views(self) -> tuple[View, ...]:
         """Twice the same; without blur for small images."""
-        size = self.options.image_size
-        view = View(
-            size,
-            scale=(0.2, 1.0),
-            saturation=0.4,
-            blur_probability=0.0 if is_small(size) else 0.5,
-        )
-        return view, view
+        return mocov2_views(self.options.image_size)
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
@@ -95,3 +88,14 @@ class MoCoV2(Method):
         momentum = momentum_at(progress, _MOMENTUM, self.ema)
         update_momentum(self.backbone, self.momentum_backbone, momentum)
         update_momentum(self.projector, self.momentum_projector, momentum)
+
+
+def mocov2_views(size: int) -> tuple[View, View]:
+    """What SimSiam took over from MoCo v2; without blur for small images."""
+    view = View(
+        size,
+        scale=(0.2, 1.0),
+        saturation=0.4,
+        blur_probability=0.0 if is_small(size) else 0.5,
+    )
+    return view, view

@@ -5,8 +5,9 @@ from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 from torch import Tensor, nn
 
 from rela.methods.method import Method, MethodOptions, Progress, head_width
+from rela.methods.mocov2 import mocov2_views
 from rela.optimizers import OptimizerSettings
-from rela.views import View, is_small
+from rela.views import View
 
 _WIDTH = 2048
 
@@ -29,15 +30,8 @@ class SimSiam(Method):
         self.criterion = NegativeCosineSimilarity()
 
     def views(self) -> tuple[View, ...]:
-        """Twice the same; without blur for small images."""
-        size = self.options.image_size
-        view = View(
-            size,
-            scale=(0.2, 1.0),
-            saturation=0.4,
-            blur_probability=0.0 if is_small(size) else 0.5,
-        )
-        return view, view
+        """MoCo v2's: twice the same."""
+        return mocov2_views(self.options.image_size)
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
