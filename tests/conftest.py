@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner, Result
 from PIL import Image
+
+from cli import main
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -53,3 +56,12 @@ def small_tree(make_tree: Callable[..., Path]) -> Path:
             for i in range(count)
         }
     )
+
+
+def run_rela(*arguments: object, exit_code: int = 0) -> Result:
+    """The command line in this process; fails the test unless it exits as said."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == exit_code, result.output
+    return result

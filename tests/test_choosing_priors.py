@@ -16,9 +16,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from conftest import run_rela
 
-from cli import main
 from pipeline.artifact import open_artifact
 from rela.ranking import sample_rows
 
@@ -38,14 +38,7 @@ def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
-    def run(*arguments: object, exit_code: int = 0) -> Result:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == exit_code, result.output
-        return result
-
-    return run
+    return run_rela
 
 
 def read_json(result: Result) -> Any:

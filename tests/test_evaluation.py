@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from conftest import picture
+from click.testing import Result
+from conftest import picture, run_rela
 from PIL import Image
 
-from cli import main
 from rela.probes.protocols import PROTOCOLS, FinetuneProtocol, KNNProtocol, SegmentationProtocol
 from stages.probing import Probing
 
@@ -38,15 +37,8 @@ def rela(
     for percent in (100, 10, 1):
         monkeypatch.setitem(PROTOCOLS, f"finetune-{percent}", FinetuneProtocol(percent, 2))
 
-    def run(*arguments: object, exit_code: int = 0) -> Result:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == exit_code, result.output
-        return result
-
-    run("convert", small_tree)
-    return run
+    run_rela("convert", small_tree)
+    return run_rela
 
 
 @pytest.fixture

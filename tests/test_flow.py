@@ -22,10 +22,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
+from conftest import run_rela
 from torchvision.models import get_model
 
-from cli import main
 from pipeline.parts import PartStore
 
 TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
@@ -37,14 +37,7 @@ def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RELA_WORKSPACE", raising=False)
 
-    def run(*arguments: object, exit_code: int = 0) -> Result:
-        result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=True)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == exit_code, result.output
-        return result
-
-    return run
+    return run_rela
 
 
 def read_json(result: Result) -> Any:

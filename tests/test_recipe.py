@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from conftest import run_rela
 
 import rela.training as training
-from cli import main
 from rela.errors import DataError
 from stages import run_recipe as stage
 
@@ -32,14 +32,7 @@ def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rela:
     for name in ("RELA_WORKSPACE", "WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(*arguments: object, exit_code: int = 0) -> Result:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == exit_code, result.output
-        return result
-
-    return run
+    return run_rela
 
 
 @pytest.fixture
