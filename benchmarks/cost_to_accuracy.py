@@ -34,6 +34,7 @@ from stages.train import train
 from stages.workspace import Workspace
 
 NUM_CROPS = 8
+WIDTH = 32  # components of the targets; other widths are compared at half of the budget
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,24 @@ PAIRS = {
     ),
 }  # fmt: skip
 
+# What the variants with a prior share; each of AT_HALF differs in one of them.
+CENTRE = {"handover": 0.5, "target_width": WIDTH}
 BASELINE = Variant("no prior", "none")
-RELA = Variant("prior", "trained", {"handover": 0.5})
+RELA = Variant("prior", "trained", CENTRE)
 # At every budget, and (the choices within the method) at half of it.
-EVERYWHERE = (BASELINE, Variant("random prior", "random", {"handover": 0.5}), RELA)
-AT_HALF = (
-    *(
-        Variant(f"prior, {width} components", "trained", {"handover": 0.5, "target_width": width})
-        for width in (16, 32, 64)
-    ),
-    Variant("prior, W learned", "trained", {"handover": 0.5, "head": "learned"}),
-    Variant("prior, hand-over 0.75", "trained", {"handover": 0.75}),
-    Variant("prior, adaptive hand-over", "trained", {}),
-    Variant("prior, stage 1 alone", "trained", {"method": "none"}),
-    Variant(f"prior, {NUM_CROPS} crops", "trained", {"handover": 0.5, "crops": NUM_CROPS}),
+EVERYWHERE = (BASELINE, Variant("random prior", "random", CENTRE), RELA)
+AT_HALF = tuple(
+    Variant(f"prior, {name}", "trained", CENTRE | changes)
+    for name, changes in {
+        "16 components": {"target_width": 16},
+        "64 components": {"target_width": 64},
+        "all components": {"target_width": None},
+        "W learned": {"head": "learned"},
+        "hand-over 0.75": {"handover": 0.75},
+        "adaptive hand-over": {"handover": None},
+        "stage 1 alone": {"method": "none"},
+        f"{NUM_CROPS} crops": {"crops": NUM_CROPS},
+    }.items()
 )
 
 
