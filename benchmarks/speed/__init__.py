@@ -1,3 +1,15 @@
 """Speed, side by side with what a user would otherwise run. One file per question, listed here."""
 
-BENCHMARKS: dict[str, str] = {}  # name → what it measures; the module has the same name
+# name → what it measures; the module of that name has run(rounds, scratch) -> list of results.
+BENCHMARKS = {
+    "loading": "two augmented views per image: JPEG and raw at 224 px, raw at 32 px",
+    "data_wait": "share of a training step spent waiting for batches",
+    "embedding": "rela embed: images per second against the forward pass alone",
+    "stage1": "a step on cached targets against a step with the prior in it; fetching targets",
+    "stage2": "a BYOL step against the plain module",
+    "converting": "rela convert against FFCV's own writer",
+    "startup": "time to the first batch; a cache hit; --help",
+    "projection": "PCA of cached representations: time, and memory as rows grow",
+    "growth": "seconds per image as the data set grows",
+    "gpu": "on a GPU: embedding, both stages, ImageNet-sized extrapolation",
+}
