@@ -9,8 +9,8 @@ which each variant reaches the full-budget baseline.
     python benchmarks/cost_to_accuracy.py --pair digits
     python benchmarks/cost_to_accuracy.py --pair letters-scripts --data FOLDER
 
-`letters-scripts` needs timm, and wants FOLDER/letters and FOLDER/scripts: class folders, with train/
-and val/. What --results holds is not done again, so a campaign may be interrupted, and several
+Both need timm. `letters-scripts` wants FOLDER/letters and FOLDER/scripts: class folders, with train/ and
+val/. What --results holds is not done again, so a campaign may be interrupted, and several
 processes may share one: give each its own --seeds, and one of them --report at the end.
 """
 
@@ -28,11 +28,12 @@ from stages.demo import PRIOR_DIGITS, write_digits
 from stages.embed import embed, prior_request
 from stages.evaluate import evaluate_run
 from stages.run_files import COST_FILE, read_json
-from stages.settings import ConvertSettings, EmbedSettings, TrainSettings
+from stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, TrainSettings
 from stages.tables import format_table
 from stages.train import train
 from stages.workspace import Workspace
 
+PROBES = EvaluateSettings(protocol=("knn20", "linear-reference"))
 NUM_CROPS = 8
 WIDTH = 32  # components of the targets; other widths are compared at half of the budget
 
@@ -56,21 +57,27 @@ class Variant:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
+# Small batches: on a CPU an image costs the same in them, and more steps are made.
+MODEL = {"model": "timm:regnetx_002", "batch_size": 32, "min_scale": 0.5, "devices": "1"}
 PAIRS = {
     "digits": Pair(
         "digits-0-4",
         "digits",
-        TrainSettings(prior="none", epochs=30, devices="1"),
-        {"epochs": 40, "devices": "1"},
+        TrainSettings(
+            prior="none", method="supervised", epochs=20, image_size=32,
+            optimizer="adamw", lr=1e-3, schedule="constant", weight_decay=0.05, **MODEL,
+        ),
+        {"epochs": 10, "image_size": 32, **MODEL},
     ),
     "letters-scripts": Pair(
         "letters",
         "scripts",
         TrainSettings(
-            prior="none", method="supervised", model="timm:regnetx_002", epochs=12, devices="1",
-            optimizer="adamw", lr=2e-3, schedule="cosine", weight_decay=0.05, min_scale=0.7,
+            prior="none", method="supervised", epochs=12, optimizer="adamw", lr=2e-3,
+            schedule="cosine", weight_decay=0.05,
+            **MODEL | {"batch_size": 128, "min_scale": 0.7},
         ),
-        {"model": "timm:regnetx_002", "epochs": 10, "devices": "1", "min_scale": 0.5},
+        {"epochs": 2, **MODEL},
     ),
 }  # fmt: skip
 
@@ -89,7 +96,7 @@ AT_HALF = tuple(
         "W learned": {"head": "learned"},
         "hand-over 0.75": {"handover": 0.75},
         "adaptive hand-over": {"handover": None},
-        "stage 1 alone": {"method": "none"},
+        "stage 1 alone": {"method": "none", "handover": None},
         f"{NUM_CROPS} crops": {"crops": NUM_CROPS},
     }.items()
 )
@@ -183,7 +190,7 @@ def measure(
     settings = TrainSettings(prior=named, data_ratio=budget, seed=seed, **changes)
     name = f"{slug(variant.name)}-{budget:g}-{seed}"
     run = train(workspace, target, settings, name).artifact
-    accuracies: dict[str, Any] = evaluate_run(workspace, run).results["accuracies"]
+    accuracies: dict[str, Any] = evaluate_run(workspace, run, settings=PROBES).results["accuracies"]
     batch_size = run.manifest.parameters["batch_size"]
     num_images = target.manifest.content["splits"]["train"]["num_images"]
     embedded = 0 if variant.prior == "none" else num_images * max(1, crops)
