@@ -15,7 +15,7 @@ from stages.embed import default_image_size
 from stages.hyperparameters import resolve_hyperparameters
 from stages.measured_rates import EmbedKey, Rates, TrainRates, train_key
 from stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, TrainSettings
-from stages.train import resolve_settings, training_plan
+from stages.train_settings import resolve_settings, training_plan
 
 MEASURED_NOW = "measured now"
 _ENCODED_SECONDS = 1.0

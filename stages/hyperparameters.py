@@ -1,6 +1,7 @@
 """What was not chosen follows the algorithm: optimizer, rate, schedules, momentum, local crops."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _OPTIMIZER_FIELDS = ("optimizer", "lr", "weight_decay", "schedule", "warmup_epochs")
 _LARGEST_WARMUP_SHARE = 0.1
+_FEWEST_LARS_STEPS = 2000
 
 
 def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSettings:
@@ -45,6 +47,15 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
     chosen: dict[str, Any] = {name: getattr(settings, name) for name in _OPTIMIZER_FIELDS}
     own = {name: getattr(default, name) for name, value in chosen.items() if value is None}
     return replace(settings, **own)
+
+
+def say_if_too_short(settings: TrainSettings, num_steps: int, say: Callable[[str], None]) -> None:
+    """Warn, once and in words, where LARS will hardly leave its starting point."""
+    if settings.optimizer == "lars" and num_steps < _FEWEST_LARS_STEPS:
+        say(
+            f"{num_steps} steps are few for LARS, {settings.method}'s own optimizer, which needs "
+            "thousands; --hyperparameters reference (AdamW) learns faster in a short training"
+        )
 
 
 def optimizer_of(settings: TrainSettings) -> "OptimizerSettings":

@@ -23,7 +23,8 @@ from stages.recipe import Job, embed_requests, embeds_prior
 from stages.run_files import read_json
 from stages.settings import EmbedSettings, TrainSettings
 from stages.tables import format_table
-from stages.train import find_run, resolve_settings
+from stages.train import find_run
+from stages.train_settings import resolve_settings
 from stages.workspace import Workspace
 
 THERE, TO_DO, SAME, REFUSED = "there", "to do", "as above", "refused"

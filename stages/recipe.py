@@ -19,7 +19,7 @@ from stages.hyperparameters import resolve_hyperparameters
 from stages.presets import preset
 from stages.recipe_file import FILE_PREFIX, Table, closest, read_tables
 from stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, TrainSettings
-from stages.train import check_settings
+from stages.train_settings import check_settings
 from stages.workspace import Workspace, check_name, slug
 
 _SHOWN_ALWAYS = ("prior", "data_ratio", "method", "seed")

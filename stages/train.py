@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.artifact import Artifact, open_artifact
 from pipeline.atomic import write_atomic
@@ -17,13 +17,11 @@ from pipeline.fingerprint import file_sha256, fingerprint
 from pipeline.lock import exclusive
 from pipeline.manifest import Manifest, provenance
 from rela.errors import ChoiceError, DataError, RelaError
-from rela.options import check_options, flag_name
-from rela.preprocessing import SMALL_IMAGE_SIDE
 from rela.run_directory import CHECKPOINTS_DIR
 from stages.chosen_prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from stages.convert import beton_path, images_sha256
-from stages.embed import crops_of, default_image_size, prior_of
-from stages.hyperparameters import optimizer_of, resolve_hyperparameters
+from stages.embed import crops_of, prior_of
+from stages.hyperparameters import resolve_hyperparameters, say_if_too_short
 from stages.ranks import is_another_rank, silent
 from stages.run_files import (
     CONFIG_FILE,
@@ -35,13 +33,10 @@ from stages.run_files import (
 )
 from stages.settings import TrainSettings
 from stages.targets import TARGETS_FILE, make_targets
+from stages.train_settings import resolve_settings, say_what_means_nothing, training_plan
 from stages.workspace import Workspace, check_name
 
-if TYPE_CHECKING:
-    from rela.training import TrainingPlan
-
 STAGE_VERSION = 2
-NO_METHOD = "none"
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def train(
     """
     say = silent if is_another_rank() else say
     resolved = resolve_settings(dataset, settings)
-    _say_what_means_nothing(settings, resolved, say)
+    say_what_means_nothing(settings, resolved, say)
     # before hours of embedding, everything that can be refused is
     resolved = resolve_hyperparameters(resolved, dataset.manifest.content["labelled"])
     if embed_first:
@@ -97,17 +92,6 @@ def train(
         if not (directory / CHECKPOINTS_DIR).is_dir():  # it never got going: nothing to resume
             shutil.rmtree(directory, ignore_errors=True)
         raise
-
-
-def _say_what_means_nothing(
-    settings: TrainSettings, resolved: TrainSettings, say: Callable[[str], None]
-) -> None:
-    """Without a prior there is no stage 1: what describes it was left out."""
-    described = ("handover", "head", "target_width", "crops")
-    given = [n for n in described if getattr(settings, n) != getattr(resolved, n)]
-    if settings.prior == NO_PRIOR and given:
-        flags = ", ".join(flag_name(name) for name in given)
-        say(f"{flags}: means nothing without a prior, left out")
 
 
 def _check_model(settings: TrainSettings) -> None:
@@ -175,40 +159,6 @@ def resume(
         )
     representations = chosen_representations(workspace, dataset, resolved, False, say)
     return _run(workspace, dataset, representations, unfinished[chosen], config, say)
-
-
-def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSettings:
-    """Fill in what follows the data set: input size and model variant. Checks every range."""
-    settings = check_settings(settings)
-    image_size = settings.image_size or default_image_size(dataset)
-    model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
-    return replace(settings, image_size=image_size, model=model)
-
-
-def check_settings(settings: TrainSettings) -> TrainSettings:
-    """Refuse what is out of range or contradicts itself; drop what has no meaning."""
-    check_options(settings)
-    if settings.batch_size % settings.accumulate or settings.batch_size < 2 * settings.accumulate:
-        raise ChoiceError(
-            f"--batch-size {settings.batch_size} cannot be split by --accumulate "
-            f"{settings.accumulate}; expected equal micro-batches of at least 2 images"
-        )
-    if settings.prior == NO_PRIOR:  # what belongs to stage 1 means nothing then
-        settings = replace(
-            settings,
-            handover=None,
-            head=TrainSettings.head,
-            target_width=None,
-            crops=None,
-        )
-    if settings.method == NO_METHOD:
-        if settings.prior == NO_PRIOR or settings.handover not in (None, 1):
-            raise ChoiceError(
-                "--method none is stage 1 alone: it needs a prior, and no --handover; choose another "
-                "--method"
-            )
-        settings = replace(settings, handover=1.0)
-    return settings
 
 
 def _config(
@@ -299,6 +249,7 @@ def _run_locked(
 ) -> TrainResult:
     from rela.backbones import build_backbone, feature_dim
     from rela.beton import open_beton
+    from rela.order import num_chosen
     from rela.targets import open_targets
     from rela.training import run_training
 
@@ -318,6 +269,10 @@ def _run_locked(
         _refuse_other_images(target_artifact, dataset)
         targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))
     say(_resolved(directory.name, dataset, settings, representations))
+    num_steps = settings.epochs * (
+        num_chosen(len(beton), settings.data_ratio) // settings.batch_size
+    )
+    say_if_too_short(settings, num_steps, say)
     plan = training_plan(settings)
     num_classes = len(dataset.manifest.content["class_names"])
     outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, start, say)
@@ -347,32 +302,6 @@ def _run_locked(
     )
     manifest.write(directory)
     return TrainResult(Artifact(directory, manifest), False)
-
-
-def training_plan(settings: TrainSettings) -> "TrainingPlan":
-    """Resolved settings as `rela.training` takes them."""
-    from rela.training import TrainingPlan
-
-    assert settings.model is not None and settings.image_size is not None
-    return TrainingPlan(
-        method=settings.method,
-        hyperparameters=settings.hyperparameters,  # type: ignore[arg-type]
-        ema=settings.ema,  # type: ignore[arg-type]
-        local_crops=settings.local_crops,
-        min_scale=settings.min_scale,
-        optimizer=optimizer_of(settings),
-        model=settings.model,
-        image_size=settings.image_size,
-        handover=settings.handover,
-        learn_head=settings.head == "learned",
-        data_ratio=settings.data_ratio,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        seed=settings.seed,
-        precision=settings.precision,
-        devices=settings.devices,
-    )
 
 
 def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:

@@ -3,6 +3,7 @@
 - BYOL and DINO have ReLA's reference by default, all others their publications;
 - the publications' rates are those of 256 images, scaled to the batch; a chosen rate is taken as it is;
 - warm-ups are shortened in short trainings; every choice wins over the default;
+- LARS in a training of few steps is warned about, once;
 - what an algorithm has no use for is refused in one line; resolving twice changes nothing.
 """
 
@@ -10,7 +11,7 @@ import pytest
 
 from rela.errors import ChoiceError
 from rela.methods import METHOD_NAMES
-from stages.hyperparameters import optimizer_of, resolve_hyperparameters
+from stages.hyperparameters import optimizer_of, resolve_hyperparameters, say_if_too_short
 from stages.settings import TrainSettings
 
 PUBLISHED = {  # optimizer, rate for 256 images, weight decay, warm-up epochs
@@ -125,3 +126,22 @@ def test_momentum_and_local_crops_can_be_chosen_where_they_are():
         assert resolved(method=method, ema="constant").ema == "constant"
     for method in ("dino", "swav"):
         assert resolved(method=method, local_crops=0).local_crops == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "hyperparameters", "num_steps", "warned"),
+    [
+        ("simclr", "paper", 300, True),
+        ("simclr", "paper", 20_000, False),
+        ("simclr", "reference", 300, False),
+        ("mocov2", "paper", 300, False),
+    ],
+)
+def test_few_steps_of_lars_are_warned_about(
+    method: str, hyperparameters: str, num_steps: int, warned: bool
+):
+    said: list[str] = []
+    settings = resolved(method=method, hyperparameters=hyperparameters)
+    say_if_too_short(settings, num_steps, said.append)
+    assert len(said) == warned
+    assert all("300 steps" in line and "--hyperparameters reference" in line for line in said)

@@ -173,6 +173,16 @@ def test_a_random_timm_model_is_built_for_the_size_of_the_images():
     assert prior.load()(batch(48)).shape == (2, prior.identity.feature_dim)
 
 
+@torch.no_grad()
+def test_a_random_prior_looks_at_the_whole_image():
+    # timm's residual branches begin at zero, and its shortcuts see one pixel in a block
+    prior = resolve(PriorRequest("random:timm:regnetx_002", image_size=32)).load()
+    images = batch(32)
+    changed = images.clone()
+    changed[:, :, 8:24, 8:24] = 0
+    assert not torch.allclose(prior(images), prior(changed), rtol=1e-3)
+
+
 # CLIP
 
 TINY = {

@@ -68,10 +68,16 @@ def test_the_seed_of_a_random_prior_is_its_identity():
     assert first.feature_dim == 512
 
 
+def test_a_random_prior_is_not_the_student_of_the_same_seed():
+    prior = resolve(PriorRequest("random:resnet18_small", seed=3, image_size=32)).load()
+    student = build_backbone("resnet18_small", 32, seed=3)
+    assert not torch.equal(prior.conv1.weight, student.conv1.weight)
+
+
 def test_a_random_prior_is_the_untrained_architecture_in_eval_mode():
     prior = resolve(PriorRequest("random:resnet18", seed=4, image_size=32))
     with torch.random.fork_rng():
-        torch.manual_seed(4)
+        torch.manual_seed(2**31 + 4)
         reference = tv.resnet18().eval()
     reference.fc = nn.Identity()
     assert not prior.load().training

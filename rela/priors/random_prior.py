@@ -1,5 +1,7 @@
 """`random:ARCH`: an untrained model as a prior, the method's own control."""
 
+from torch import nn
+
 from rela.backbones import build_backbone, feature_dim
 from rela.errors import ChoiceError
 from rela.preprocessing import preprocessing_for
@@ -7,8 +9,9 @@ from rela.priors.prior import Prior, PriorIdentity, PriorRequest
 from rela.weights import state_sha256
 
 PREFIX = "random:"
-# Beyond every seed of a run, so that a random prior is never the student's own initial weights.
-_FIRST_SEED = 1 << 32
+# Far from every seed of a run, so that a random prior is never the student's own initial weights.
+# Torch's generator on the CPU looks at the lowest 32 bits alone.
+_FIRST_SEED = 1 << 31
 
 
 def resolve(request: PriorRequest) -> Prior:
@@ -17,6 +20,7 @@ def resolve(request: PriorRequest) -> Prior:
         raise ChoiceError(f"--weights contradicts --prior {request.name}, which has random ones")
     arch = request.name.removeprefix(PREFIX)
     backbone = build_backbone(arch, request.image_size, seed=_FIRST_SEED + request.seed).eval()
+    _open_residual_branches(backbone)
     identity = PriorIdentity(
         name=f"{request.name}-seed{request.seed}",
         arch=arch,
@@ -26,3 +30,15 @@ def resolve(request: PriorRequest) -> Prior:
         feature_dim=feature_dim(backbone, request.image_size),
     )
     return Prior(identity, lambda: backbone)
+
+
+def _open_residual_branches(backbone: nn.Module) -> None:
+    """Give norms that begin at zero (at the ends of residual branches, in timm) a scale of 1.
+
+    Until they are trained the branches would be silent, and features those of the few pixels that
+    strided 1×1 shortcuts happen to visit.
+    """
+    for module in backbone.modules():
+        scale = getattr(module, "weight", None)
+        if isinstance(scale, nn.Parameter) and scale.ndim == 1 and not scale.any():
+            nn.init.ones_(scale)
