@@ -1,15 +1,14 @@
 """The command line: parse, call a stage, print. Nothing heavy is imported until a command runs."""
 
-import json
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cli_options import json_option, options_of
+from cli_cache import cache
+from cli_options import json_option, options_of, print_result
 from pipeline.errors import PipelineError
 from rela.errors import RelaError
 from rela.options import flag_name
@@ -103,7 +102,7 @@ def convert(
     from stages import convert as stage
 
     result = stage.convert(workspace, source, ConvertSettings(**options), name, workers, _say)
-    _print(as_json, stage.format_result, result)
+    print_result(as_json, stage.format_result, result)
 
 
 @main.command()
@@ -151,7 +150,7 @@ def embed(
     requests = [prior_request(data, prior, **described) for prior in priors]
     settings = EmbedSettings(**options)
     result = stage.embed_all(workspace, data, requests, settings, split, parse_shard(shard), _say)
-    _print(as_json, stage.format_result, result)
+    print_result(as_json, stage.format_result, result)
 
 
 @main.command()
@@ -203,7 +202,7 @@ def train(
         data = ctx.obj.dataset(dataset)
         settings = TrainSettings(**{**options, **preset(preset_name), **given})
         result = stage.train(ctx.obj, data, settings, name, embed_first, _say)
-    _print(as_json, stage.format_result, result)
+    print_result(as_json, stage.format_result, result)
 
 
 @main.command("eval")
@@ -249,7 +248,7 @@ def evaluate(
         data = workspace.dataset(dataset) if dataset or stage.needs_dataset(settings) else None
         request = stage.prior_request(data, prior, **described)
         found = [stage.evaluate_prior(workspace, data, request, settings, embedding, _say)]
-    _print(as_json, format_report, report(found))
+    print_result(as_json, format_report, report(found))
 
 
 @main.group()
@@ -264,7 +263,7 @@ def list_priors(workspace: Any, /, as_json: bool) -> None:
     """Show which priors can be used here and now, and which are embedded for which data sets."""
     from stages import prior_list as stage
 
-    _print(as_json, stage.format_result, stage.list_priors(workspace))
+    print_result(as_json, stage.format_result, stage.list_priors(workspace))
 
 
 @priors.command("rank")
@@ -281,7 +280,7 @@ def rank_priors(workspace: Any, /, dataset: str | None, as_json: bool, **options
     from stages import priors as stage
 
     data = workspace.dataset(dataset)
-    _print(as_json, stage.format_result, stage.rank(workspace, data, RankSettings(**options)))
+    print_result(as_json, stage.format_result, stage.rank(workspace, data, RankSettings(**options)))
 
 
 @main.command("run")
@@ -324,12 +323,12 @@ def run(
         from stages import plan_recipe as planning
 
         plan = planning.plan_recipe(ctx.obj, jobs, not no_measure, _say)
-        _print(as_json, planning.format_plan, plan)
+        print_result(as_json, planning.format_plan, plan)
         return
     from stages import run_recipe as stage
 
     result = stage.run_recipe(ctx.obj, jobs, _say)
-    _print(as_json, stage.format_result, result)
+    print_result(as_json, stage.format_result, result)
     if result.exit_status:
         _say(f"rela: {stage.describe_failures(result)}")
         ctx.exit(result.exit_status)
@@ -351,7 +350,7 @@ def status(workspace: Any, /, as_json: bool) -> None:
     """Show data sets, representations, runs, and what can be resumed."""
     from stages import status as stage
 
-    _print(as_json, stage.format_status, stage.status(workspace))
+    print_result(as_json, stage.format_status, stage.status(workspace))
 
 
 @main.command()
@@ -367,16 +366,14 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
     """Show the whole method on scikit-learn's handwritten digits, in a few minutes."""
     from stages import demo as stage
 
-    _print(as_json, stage.format_result, stage.demo(output, seeds, _say))
+    print_result(as_json, stage.format_result, stage.demo(output, seeds, _say))
 
 
 def _is_typed(ctx: click.Context, option: str) -> bool:
     return ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
-def _print(as_json: bool, words: Callable[[Any], str], result: Any) -> None:
-    """A stage's result on standard output, for people or for scripts."""
-    click.echo(json.dumps(asdict(result), default=str) if as_json else words(result))
+main.add_command(cache)
 
 
 if __name__ == "__main__":

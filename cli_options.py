@@ -1,7 +1,8 @@
-"""Command-line options made from settings classes, so that a default is written once."""
+"""What commands share: options made from settings classes, and results for people or for scripts."""
 
+import json
 from collections.abc import Callable
-from dataclasses import Field, fields
+from dataclasses import Field, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,3 +56,8 @@ def json_option(function: _F) -> _F:
     """`--json`, as `as_json`."""
     flag = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     return flag(function)
+
+
+def print_result(as_json: bool, words: Callable[[Any], str], result: Any) -> None:
+    """A stage's result on standard output, for people or for scripts."""
+    click.echo(json.dumps(asdict(result), default=str) if as_json else words(result))

@@ -14,6 +14,7 @@ from pipeline.atomic import fsync_directory, fsync_file
 from pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
 from pipeline.fingerprint import file_sha256
 from pipeline.manifest import Manifest
+from pipeline.usage import REMOVED_PREFIX
 
 _STAGING_PREFIX = ".staging-"
 
@@ -124,11 +125,27 @@ def publish_or_adopt(directory: Path, destination: Path, manifest: Manifest) -> 
         return other
 
 
+def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
+    """What killed jobs left directly under `parent`: staged, or half removed.
+
+    Of this host, those of processes that live no more; of other hosts, those from before `used_before`
+    (seconds since 1970).
+    """
+    if not parent.is_dir():
+        return []
+    left = (p for p in parent.iterdir() if p.name.startswith((_STAGING_PREFIX, REMOVED_PREFIX)))
+    return sorted(p for p in left if _is_abandoned(p, used_before))
+
+
+def _is_abandoned(path: Path, used_before: float) -> bool:
+    host, pid, _ = path.name.rpartition("@")[2].rsplit("-", 2)
+    if host == platform.node():
+        return not Path(f"/proc/{pid}").exists()
+    return path.stat().st_mtime < used_before
+
+
 def _clear_abandoned(destination: Path) -> None:
     """Remove staging directories of `destination` whose process no longer lives on this host."""
-    ours = f"{_STAGING_PREFIX}{destination.name}@{platform.node()}-"
-    for path in destination.parent.iterdir():
-        if path.name.startswith(ours):
-            pid = path.name.removeprefix(ours).split("-")[0]
-            if not Path(f"/proc/{pid}").exists():
-                shutil.rmtree(path, ignore_errors=True)
+    for path in abandoned(destination.parent):
+        if path.name.startswith(f"{_STAGING_PREFIX}{destination.name}@"):
+            shutil.rmtree(path, ignore_errors=True)

@@ -3,15 +3,19 @@
 Any number of processes may fill one store; a part written twice holds the same bytes.
 """
 
+import contextlib
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.atomic import write_atomic
+from pipeline.usage import hold, remove_if_free
 
 _DIGEST_BYTES = 32
 _SECONDS = struct.Struct("<d")
+_LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,15 @@ class PartStore:
 
     directory: Path
     num_parts: int
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While the body works on the parts, no clean-up removes them."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = self.directory / _LOCK_NAME
+        lock.touch()
+        with hold(lock):
+            yield
 
     def write(self, part: int, content: bytes, seconds: float = 0.0) -> None:
         """Publish one part and what it cost; raises StorageError on a full disk."""
@@ -53,3 +66,10 @@ class PartStore:
 
     def _path(self, part: int) -> Path:
         return self.directory / f"part-{part:06d}"
+
+
+def remove_unused_parts(directory: Path) -> bool:
+    """Remove a store that nobody works on; returns whether it did."""
+    lock = directory / _LOCK_NAME
+    lock.touch()  # stores may have been begun before there were locks
+    return remove_if_free(lock)

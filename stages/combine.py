@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.artifact import Artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
+from pipeline.usage import in_use
 from rela.errors import ChoiceError, DataError
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.combination import JOINT, Combination
@@ -120,7 +121,8 @@ def combine(
     with_crops = f"-{crops}crops" if crops else ""
     name = f"{dataset.name}-{split}-{slug(prior.name)[:_SHOWN_NAME]}{with_crops}-{key[:12]}"
     destination = workspace.representations_dir / name
-    with staging(destination) as directory:
+    held = [component.path for component in components]
+    with in_use(*held), staging(destination) as directory:
         attributes = {
             "prior": prior.name,
             "combination": METHOD,

@@ -13,6 +13,7 @@ from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
 from pipeline.parts import PartStore
+from pipeline.usage import in_use, mark_used
 from rela.crops import CROPS_VERSION, CropPlan
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
@@ -65,8 +66,9 @@ def embed(
     check_options(settings)
     prior = identify(workspace, request)
     name, key, existing = _look_up(workspace, dataset, prior.identity, settings, split)
-    parts_directory = workspace.representations_dir / f".parts-{key[:32]}"
+    parts_directory = workspace.parts_dir(key)
     if existing is not None:
+        mark_used(existing.path)
         shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
         return EmbedResult(existing, True, 0, time.perf_counter() - start)
     if prior.note:
@@ -77,17 +79,18 @@ def embed(
 
     num_images = dataset.manifest.content["splits"][split]["num_images"]
     store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
-    todo = store.missing(*shard)
-    mine = len(range(shard[0], store.num_parts, shard[1]))
-    if len(todo) < mine:
-        say(f"going on after {mine - len(todo)} of {mine} parts")
-    num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings)
-    artifact = open_artifact(workspace.representations_dir / name)  # of a faster process
-    if artifact is None and not store.missing():
-        overhead = time.perf_counter() - start - part_seconds
-        artifact = _seal(workspace, dataset, split, prior, settings, store, name, key, overhead)
-    if artifact is not None:
-        shutil.rmtree(store.directory, ignore_errors=True)
+    with in_use(dataset.path), store.in_use():
+        todo = store.missing(*shard)
+        mine = len(range(shard[0], store.num_parts, shard[1]))
+        if len(todo) < mine:
+            say(f"going on after {mine - len(todo)} of {mine} parts")
+        num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings)
+        artifact = open_artifact(workspace.representations_dir / name)  # of a faster process
+        if artifact is None and not store.missing():
+            overhead = time.perf_counter() - start - part_seconds
+            artifact = _seal(workspace, dataset, split, prior, settings, store, name, key, overhead)
+        if artifact is not None:
+            shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)
 
 

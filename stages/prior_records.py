@@ -20,7 +20,7 @@ from rela.priors.run_prior import load_backbone, read_identity
 from stages.workspace import Workspace
 
 _RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
-_LIBRARIES = ("torch", "torchvision", "timm", "open_clip_torch")
+_LIBRARIES = ("rela", "torch", "torchvision", "timm", "open_clip_torch")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact
+from pipeline.usage import in_use
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.probes.protocols import KNN_PROTOCOLS
@@ -79,7 +80,8 @@ def rank(workspace: Workspace, dataset: Artifact, settings: RankSettings | None 
     num_held_out = len(chosen) // _HELD_OUT_SHARE
     labels = _labels(dataset, chosen) if num_held_out else None
     own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
-    matrices = [_rows(artifact, chosen, num_images) for artifact in cached]
+    with in_use(*(artifact.path for artifact in cached)):
+        matrices = [_rows(artifact, chosen, num_images) for artifact in cached]
     found = [
         RankedPrior(
             prior=prior_of(artifact).name,

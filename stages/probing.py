@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact
+from pipeline.usage import in_use
 from rela.priors import PriorRequest
 from rela.probes.protocols import (
     FinetuneProtocol,
@@ -119,9 +120,11 @@ class Probing:
                 self.workspace, self.dataset, self.request, self.settings, split, say=self.say
             )
             assert result.artifact is not None, "an evaluation is never sharded"
-            matrix = open_matrix(result.artifact.path / REPRESENTATIONS_FILE)
+            with in_use(result.artifact.path):
+                matrix = open_matrix(result.artifact.path / REPRESENTATIONS_FILE)
+                values = torch.from_numpy(matrix.values.astype(np.float32))
             labels = open_beton(beton_path(self.dataset, split)).labels
-            arrays.append(torch.from_numpy(matrix.values.astype(np.float32)).to(self._device))
+            arrays.append(values.to(self._device))
             arrays.append(torch.from_numpy(labels).to(self._device))
         return arrays[0], arrays[1], arrays[2], arrays[3]
 

@@ -55,7 +55,7 @@ def status(workspace: Workspace) -> Status:
         ],
         resumable=[
             *(_unfinished_run_row(path) for path in workspace.unfinished_runs()),
-            *(_unfinished_parts_row(path) for path in _parts_directories(workspace)),
+            *(_unfinished_parts_row(path) for path in workspace.unfinished_parts()),
         ],
     )
 
@@ -145,12 +145,6 @@ def _unfinished_parts_row(path: Path) -> dict[str, Any]:
         "done": f"{num_parts} parts",
         "command": "the same `rela embed` again",
     }
-
-
-def _parts_directories(workspace: Workspace) -> list[Path]:
-    if not workspace.representations_dir.is_dir():
-        return []
-    return sorted(workspace.representations_dir.glob(".parts-*"))
 
 
 def _num_bytes(path: Path) -> int:

@@ -16,6 +16,7 @@ from pipeline.errors import BusyError
 from pipeline.fingerprint import file_sha256, fingerprint
 from pipeline.lock import exclusive
 from pipeline.manifest import Manifest, provenance
+from pipeline.usage import in_use
 from rela.errors import ChoiceError, DataError, RelaError
 from rela.run_directory import CHECKPOINTS_DIR
 from stages.chosen_prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
@@ -222,7 +223,8 @@ def _run(
     directory.mkdir(parents=True, exist_ok=True)
     # one process locks for all that Lightning, torchrun or SLURM started together
     lock = contextlib.nullcontext() if is_another_rank() else exclusive(directory / ".lock")
-    with lock:
+    read = [artifact.path for artifact in (dataset, representations) if artifact is not None]
+    with lock, in_use(*read):
         finished = open_artifact(directory)
         if finished is not None:
             return TrainResult(finished, True)
@@ -275,7 +277,10 @@ def _run_locked(
     say_if_too_short(settings, num_steps, say)
     plan = training_plan(settings)
     num_classes = len(dataset.manifest.content["class_names"])
-    outcome = run_training(plan, directory, beton, targets, num_classes, directory.name, start, say)
+    with in_use(*([] if target_artifact is None else [target_artifact.path])):
+        outcome = run_training(
+            plan, directory, beton, targets, num_classes, directory.name, start, say
+        )
     if not outcome.is_global_zero:
         sys.exit(0)  # this process has done its share; the first one publishes
     costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.artifact import Artifact, find_artifacts, open_artifact
 from rela.errors import ChoiceError
 
+_PARTS_PREFIX = ".parts-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 
 
@@ -45,6 +46,14 @@ class Workspace:
     def evaluations_dir(self) -> Path:
         """evaluations/KEY.json: results of priors that are no runs."""
         return self.root / "evaluations"
+
+    def parts_dir(self, key: str) -> Path:
+        """representations/.parts-KEY: what is computed of representations that are not whole yet."""
+        return self.representations_dir / f"{_PARTS_PREFIX}{key[:32]}"
+
+    def unfinished_parts(self) -> list[Path]:
+        """The directories of representations that are not whole yet."""
+        return sorted(self.representations_dir.glob(f"{_PARTS_PREFIX}*"))
 
     def dataset(self, name: str | None = None) -> Artifact:
         """The named data set, or the only one there is."""
