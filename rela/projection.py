@@ -10,6 +10,11 @@ from rela.errors import DataError
 # Components below this share of the largest variance are noise of the stored precision: scaled to
 # unit variance they would drown the signal.
 EIGENVALUE_FLOOR = 1e-6
+# Scaled to unit variance, components that hardly vary are mostly what crops and colours change. The
+# default keeps the leading ones, and enough of them where one direction outweighs all others
+# (benchmarks/RESULTS.md).
+DEFAULT_VARIANCE_SHARE = 0.9
+LEAST_WIDTH = 16
 _BLOCK_ROWS = 8192
 
 
@@ -44,9 +49,15 @@ class Projection:
 
 
 def fit_projection(
-    rows: NDArray[np.floating], width: int, floor: float = EIGENVALUE_FLOOR
+    rows: NDArray[np.floating],
+    width: int,
+    floor: float = EIGENVALUE_FLOOR,
+    variance_share: float | None = None,
 ) -> Projection:
     """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
+
+    With `variance_share`, to the fewest of them that carry this share of the total variance, but
+    no fewer than LEAST_WIDTH.
 
     Covariance Y'Y / (N − 1) accumulated in float64 around the first row; the sign of
     each component makes its largest entry positive, so the result is the same on every machine. The
@@ -77,6 +88,11 @@ def fit_projection(
         raise DataError("every image has the same representation; this prior cannot give targets")
     wanted = min(width, num_columns)
     kept = min(wanted, int((eigenvalues > floor * eigenvalues[0]).sum()))
+    num_dropped = wanted - kept
+    if variance_share is not None:
+        carried = np.cumsum(eigenvalues) / eigenvalues.sum()
+        enough = 1 + int(np.searchsorted(carried, variance_share))
+        kept = min(kept, max(enough, LEAST_WIDTH))
     components = vectors[:, :kept].T
     largest = np.abs(components).argmax(axis=1)
     signs = np.sign(components[np.arange(kept), largest])
@@ -85,5 +101,5 @@ def fit_projection(
         components=np.ascontiguousarray(components * signs[:, None]),
         scale=np.sqrt(eigenvalues[:kept]),
         eigenvalues=eigenvalues,
-        num_dropped=wanted - kept,
+        num_dropped=num_dropped,
     )

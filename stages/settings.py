@@ -153,10 +153,11 @@ class TrainSettings:
     )
     target_width: int | None = option(
         None,
-        "Most principal components that the targets keep.",
+        "Most principal components that the targets keep; the paper keeps as many as the model has "
+        "features, which any large number does.",
         minimum=1,
         kind=int,
-        shown="the width of the model's features",
+        shown="those with 90 % of the variance, at least 16",
     )
     data_ratio: float = option(
         1.0, "Share of the images that each epoch draws afresh.", above=0, maximum=1

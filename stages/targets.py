@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
-from rela.projection import EIGENVALUE_FLOOR, Projection, fit_projection
+from rela.projection import EIGENVALUE_FLOOR, LEAST_WIDTH, Projection, fit_projection
 from stages.embed import REPRESENTATIONS_FILE
 from stages.workspace import Workspace
 
@@ -19,18 +19,26 @@ def make_targets(
     workspace: Workspace,
     representations: Artifact,
     width: int,
+    variance_share: float | None = None,
     say: Callable[[str], None] = print,
 ) -> Artifact:
-    """PCA to at most `width` components, standardised, as an artifact; a hit if it was made before."""
+    """PCA to at most `width` components, standardised, as an artifact; a hit if it was made before.
+
+    `variance_share` as in rela.projection.fit_projection.
+    """
+    leading = {"variance_share": variance_share, "least_width": LEAST_WIDTH}
+    leading = {} if variance_share is None else leading
     meaning = {
         "stage": "targets",
         "version": STAGE_VERSION,
         "representations": representations.fingerprint,
         "width": width,
         "eigenvalue_floor": EIGENVALUE_FLOOR,
+        **leading,
     }
     key = fingerprint(meaning)
-    destination = workspace.targets_dir / f"{representations.name}-d{width}-{key[:8]}"
+    at_most = "" if variance_share is None else "max"
+    destination = workspace.targets_dir / f"{representations.name}-d{at_most}{width}-{key[:8]}"
     existing = open_artifact(destination)
     if existing is not None:
         return existing
@@ -39,12 +47,15 @@ def make_targets(
 
     start = time.perf_counter()
     matrix = open_matrix(representations.path / REPRESENTATIONS_FILE)
-    projection = fit_projection(matrix.values, width)
+    projection = fit_projection(matrix.values, width, variance_share=variance_share)
     if projection.num_dropped:
         say(
             f"targets have {projection.width} components: {projection.num_dropped} more would be "
             f"noise, with less than {EIGENVALUE_FLOOR:g} of the largest variance"
         )
+    if variance_share is not None:
+        share = projection.explained_variance
+        say(f"targets: {projection.width} components with {100 * share:.0f} % of the variance")
     with staging(destination) as directory:
         attributes = {"representations_fingerprint": representations.fingerprint, "width": width}
         write_targets(directory / TARGETS_FILE, matrix.values, projection, attributes, matrix.crops)
@@ -56,7 +67,7 @@ def make_targets(
                 "representations": representations.fingerprint,
                 "images": representations.manifest.inputs["images"],
             },
-            parameters={"width": width, "eigenvalue_floor": EIGENVALUE_FLOOR},
+            parameters={"width": width, "eigenvalue_floor": EIGENVALUE_FLOOR, **leading},
             content={
                 "shape": [len(matrix.values), projection.width],
                 "num_dropped": projection.num_dropped,

@@ -37,7 +37,7 @@ from stages.targets import TARGETS_FILE, make_targets
 from stages.train_settings import resolve_settings, say_what_means_nothing, training_plan
 from stages.workspace import Workspace, check_name
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,7 @@ def _run_locked(
     from rela.backbones import build_backbone, feature_dim
     from rela.beton import open_beton
     from rela.order import num_chosen
+    from rela.projection import DEFAULT_VARIANCE_SHARE
     from rela.targets import open_targets
     from rela.training import run_training
 
@@ -264,9 +265,10 @@ def _run_locked(
         width = feature_dim(
             build_backbone(settings.model, settings.image_size, seed=0), settings.image_size
         )
+        share = DEFAULT_VARIANCE_SHARE if settings.target_width is None else None
         width = min(width, settings.target_width or width)
         before_targets = time.perf_counter()
-        target_artifact = make_targets(workspace, representations, width, say)
+        target_artifact = make_targets(workspace, representations, width, share, say)
         start += time.perf_counter() - before_targets  # those seconds are on the targets' account
         _refuse_other_images(target_artifact, dataset)
         targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))

@@ -69,7 +69,7 @@ def test_targets_are_standardised_principal_components_up_to_sign(
     rela("convert", tree)
     rela("embed", "--prior", "random:resnet18", "--image-size", 32, "--dtype", "float32")
     rela("train", "--model", "shufflenet_v2_x0_5", "--image-size", 32, "--epochs", 1,
-         "--batch-size", 20, "--method", "none")  # fmt: skip
+         "--batch-size", 20, "--method", "none", "--target-width", 9999)  # fmt: skip
     (representations,) = tmp_path.glob("workspace/representations/*/representations.h5")
     (targets,) = tmp_path.glob("workspace/targets/*/targets.h5")
     with h5py.File(representations) as file:

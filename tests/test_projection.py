@@ -51,6 +51,24 @@ def test_it_is_whitened_pca_of_scikit_learn():
     assert projection.explained_variance == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("share", [0.7, 0.9, 0.99])
+def test_a_share_of_the_variance_keeps_what_scikit_learn_keeps(share: float):
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((2000, 64)) * 1.03 ** -np.arange(64)
+    expected = PCA(n_components=share, svd_solver="full").fit(rows).n_components_
+    assert 16 < expected < 64
+    assert fit_projection(rows, 64, variance_share=share).width == expected
+    assert fit_projection(rows, expected - 1, variance_share=share).width == expected - 1
+
+
+def test_one_direction_that_outweighs_all_others_is_not_all_that_is_kept():
+    rows = correlated(500, 40)
+    rows[:, 0] *= 1000
+    projection = fit_projection(rows, 40, floor=1e-30, variance_share=0.9)
+    assert projection.eigenvalues[0] > 0.99 * projection.eigenvalues.sum()
+    assert projection.width == 16
+
+
 def test_the_largest_entry_of_every_component_is_positive():
     rows = correlated(300, 9)
     for data in (rows, -rows, rows[::-1]):

@@ -82,7 +82,7 @@ def test_a_preset_on_the_command_line_gives_way_to_options(
     monkeypatch.chdir(tmp_path)
     seen = []
     monkeypatch.setattr("stages.train.train", lambda w, d, settings, *rest: seen.append(settings))
-    monkeypatch.setattr("cli._print", lambda *arguments: None)
+    monkeypatch.setattr("cli.print_result", lambda *arguments: None)
     runner = CliRunner()
     assert runner.invoke(main, ["convert", str(small_tree)]).exit_code == 0
     words = ["train", "--prior", "none", "--preset", "imagenet1k", "--batch-size", "128"]
