@@ -35,7 +35,7 @@ class _Batch:
 
     views: tuple[View, ...]
     rows: NDArray[np.int64]
-    out: NDArray[np.uint8]
+    out: Tensor
     status: NDArray[np.uint8]
     parts: list["Future[None]"]
     crops: NDArray[np.uint16]
@@ -71,7 +71,8 @@ class ViewLoader:
     A batch is a dict: `views`, a list of uint8 tensors [B, 3, S, S] in channels-last memory;
     `label` int64 [B]; `index` int64 [B]; and `targets`, a tensor [B, d] for each view, if `targets`
     [N, d] was given. With `crops` (uint16 [N, K, 5], see rela.crops) each view replays one of its
-    image's K crops, and `targets` [N · K, d] holds a row for each.
+    image's K crops, and `targets` [N · K, d] holds a row for each. With `pin_memory` set, views and
+    targets lie in page-locked memory, from where a GPU copies them by itself.
     The incomplete last batch of an epoch is left out (its batch-norm statistics would differ).
 
     `batch_size` counts over all ranks and `accumulate` micro-batches: B is this rank's share of one
@@ -100,6 +101,7 @@ class ViewLoader:
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self.rank, self.world_size = 0, 1
         self.epoch = 0
+        self.pin_memory = False
         self.wait_seconds = 0.0  # how long the consumer waited for batches
         chosen = num_chosen(len(self.rows), data_ratio)
         self._num_batches = chosen // batch_size * accumulate
@@ -164,7 +166,8 @@ class ViewLoader:
         specs = specification(self.views)
         view_bytes = np.array([view.size * view.size * 3 for view in self.views], np.int64)
         offsets = np.concatenate([[0], np.cumsum(view_bytes * len(rows))[:-1]]).astype(np.int64)
-        out = np.empty(int(view_bytes.sum()) * len(rows), np.uint8)
+        num_bytes = int(view_bytes.sum()) * len(rows)
+        out = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=self.pin_memory)
         status = np.full(len(rows), NOT_DECODABLE, np.uint8)
         storage, seed, crops = self.beton.storage(), np.uint64(self.seed), self.crops
 
@@ -176,7 +179,7 @@ class ViewLoader:
                 np.uint64(epoch),
                 specs,
                 crops,
-                out,
+                out.numpy(),
                 offsets,
                 first,
                 status,
@@ -199,13 +202,18 @@ class ViewLoader:
         """One [B, d] for each view: the same for all, or that of the crop which the view replays."""
         num_crops = batch.crops.shape[1]
         if num_crops == 0:
-            return [targets.index_select(0, torch.from_numpy(batch.rows))] * len(batch.views)
+            return [self._rows_of(targets, batch.rows)] * len(batch.views)
         seed = np.uint64(self.seed)
         rows = [
             draws.replayed_rows(seed, np.uint64(epoch), batch.rows, view, num_crops)
             for view in range(len(batch.views))
         ]
-        return [targets.index_select(0, torch.from_numpy(r)) for r in rows]
+        return [self._rows_of(targets, r) for r in rows]
+
+    def _rows_of(self, targets: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        shape = (len(rows), targets.shape[1])
+        out = torch.empty(shape, dtype=targets.dtype, pin_memory=self.pin_memory)
+        return torch.index_select(targets, 0, torch.from_numpy(rows), out=out)
 
 
 def _split_views(batch: _Batch) -> list[Tensor]:
@@ -214,7 +222,7 @@ def _split_views(batch: _Batch) -> list[Tensor]:
     start = 0
     for view in batch.views:
         end = start + len(batch.rows) * view.size * view.size * 3
-        flat = torch.from_numpy(batch.out[start:end])
+        flat = batch.out[start:end]
         tensors.append(flat.view(len(batch.rows), view.size, view.size, 3).permute(0, 3, 1, 2))
         start = end
     return tensors
@@ -251,16 +259,17 @@ class CenterCropLoader:
             try:
                 for batch in _ahead(len(batches), lambda step: self._begin(pool, batches[step])):
                     batch.wait(self.beton)
-                    yield batch.rows, torch.from_numpy(batch.out).permute(0, 3, 1, 2)
+                    yield batch.rows, batch.out.permute(0, 3, 1, 2)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
-        out = np.empty((len(rows) * self.inputs_per_image, self.crop, self.crop, 3), np.uint8)
+        shape = (len(rows) * self.inputs_per_image, self.crop, self.crop, 3)
+        out = torch.empty(shape, dtype=torch.uint8)
         status = np.full(len(rows), NOT_DECODABLE, np.uint8)
 
         def fill(first: int, end: int) -> None:
-            self._load(rows[first:end], out, first, status)
+            self._load(rows[first:end], out.numpy(), first, status)
 
         parts = _in_parts(pool, self.num_threads, len(rows), fill)
         return _Batch((), rows, out, status, parts, NO_CROPS)

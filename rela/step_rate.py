@@ -7,18 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rela.backbones import build_backbone, feature_dim
+from rela.backbones import build_backbone
 from rela.embedding import Embedder, choose_device
 from rela.handover import AdaptiveHandOver
-from rela.methods import method_class
-from rela.methods.method import MethodOptions
+from rela.kept_memory import keep_freed_memory
 from rela.optimizers import build_optimizer
 from rela.preprocessing import preprocessing_for
 from rela.probes.linear import linear_probe
 from rela.probes.protocols import LINEAR_PROTOCOLS
-from rela.training import TrainingPlan, memory_format, resolve_precision
+from rela.training import TrainingPlan, build_method, build_module, resolve_precision
 from rela.two_stage import TwoStage
 from rela.views import stage1_views
 
@@ -45,6 +44,7 @@ def train_seconds_per_image(
 
     In a batch of the plan, one device's; from smaller ones if such a step takes too long to try.
     """
+    keep_freed_memory()
     device = choose_device("auto")
     precision = resolve_precision(plan.precision)
     found = {}
@@ -120,25 +120,10 @@ def published_image_size(arch: str) -> int | None:
 
 
 def _module(plan: TrainingPlan, num_classes: int, stage: int) -> TwoStage:
-    backbone: nn.Module = build_backbone(plan.model, plan.image_size, plan.seed)
-    width = feature_dim(backbone, plan.image_size)
-    options = MethodOptions(
-        feature_dim=width,
-        image_size=plan.image_size,
-        num_images=plan.batch_size,
-        num_classes=num_classes,
-        hyperparameters=plan.hyperparameters,
-        ema=plan.ema,
-        local_crops=plan.local_crops,
-        min_scale=plan.min_scale,
-    )
-    method = method_class(plan.method)(backbone, options)
     loader: Any = _NoLoader()
-    module = TwoStage(
-        method, loader, plan.optimizer, 1, AdaptiveHandOver() if stage == 1 else None, width,
-        plan.learn_head, memory_format=memory_format(plan),
-    )  # fmt: skip
-    return module.to(memory_format=memory_format(plan)).train()
+    method = build_method(plan, plan.batch_size, num_classes)
+    handover = AdaptiveHandOver() if stage == 1 else None
+    return build_module(plan, method, loader, 1, handover, method.options.feature_dim).train()
 
 
 def _images(batch_size: int, size: int) -> Tensor:

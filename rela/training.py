@@ -21,9 +21,10 @@ from rela.checkpoints import EpochCheckpoint, newest_checkpoint
 from rela.epoch_log import EpochLog, keep_epochs, last_record
 from rela.errors import ChoiceError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
+from rela.kept_memory import keep_freed_memory
 from rela.loader import ViewLoader
 from rela.methods import method_class
-from rela.methods.method import MethodOptions
+from rela.methods.method import Method, MethodOptions
 from rela.optimizers import OptimizerSettings
 from rela.order import num_chosen
 from rela.preprocessing import preprocessing_for
@@ -98,6 +99,7 @@ def run_training(
     run left to be resumed.
     """
     _quieten()
+    keep_freed_memory()
     device_options = _device_options(plan)
     checkpoint_dir = directory / CHECKPOINTS_DIR
     newest = newest_checkpoint(checkpoint_dir)
@@ -179,20 +181,9 @@ def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
 def _build(
     plan: TrainingPlan, beton: Beton, targets: Targets | None, num_classes: int
 ) -> tuple[TwoStage, ViewLoader]:
-    backbone = build_backbone(plan.model, plan.image_size, plan.seed)
-    options = MethodOptions(
-        feature_dim=feature_dim(backbone, plan.image_size),
-        image_size=plan.image_size,
-        num_images=num_chosen(len(beton), plan.data_ratio),
-        num_classes=num_classes,
-        hyperparameters=plan.hyperparameters,
-        ema=plan.ema,
-        local_crops=plan.local_crops,
-        min_scale=plan.min_scale,
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        method = method_class(plan.method)(backbone, options)
+        method = build_method(plan, num_chosen(len(beton), plan.data_ratio), num_classes)
         if plan.handover == 0:
             targets = None
         loader = ViewLoader(
@@ -206,18 +197,41 @@ def _build(
             crops=None if targets is None else targets.crops,
         )
         num_steps = plan.epochs * len(loader) // plan.accumulate
-        module = TwoStage(
-            method,
-            loader,
-            plan.optimizer,
-            num_steps,
-            None if targets is None else _handover(plan, num_steps),
-            target_width=0 if targets is None else targets.values.shape[1],
-            learn_head=plan.learn_head,
-            seed=plan.seed,
-            memory_format=memory_format(plan),
-        )
-    return module.to(memory_format=memory_format(plan)), loader
+        handover = None if targets is None else _handover(plan, num_steps)
+        target_width = 0 if targets is None else targets.values.shape[1]
+        return build_module(plan, method, loader, num_steps, handover, target_width), loader
+
+
+def build_method(plan: TrainingPlan, num_images: int, num_classes: int) -> Method:
+    """The algorithm around a fresh backbone; `num_images` in an epoch, `num_classes` 0 without labels."""
+    backbone = build_backbone(plan.model, plan.image_size, plan.seed)
+    options = MethodOptions(
+        feature_dim=feature_dim(backbone, plan.image_size),
+        image_size=plan.image_size,
+        num_images=num_images,
+        num_classes=num_classes,
+        hyperparameters=plan.hyperparameters,
+        ema=plan.ema,
+        local_crops=plan.local_crops,
+        min_scale=plan.min_scale,
+    )
+    return method_class(plan.method)(backbone, options)
+
+
+def build_module(
+    plan: TrainingPlan,
+    method: Method,
+    loader: ViewLoader,
+    num_steps: int,
+    handover: HandOver | None,
+    target_width: int,
+) -> TwoStage:
+    """What the Trainer trains; without `handover` in stage 2 from the start."""
+    module = TwoStage(
+        method, loader, plan.optimizer, num_steps, handover, target_width, plan.learn_head,
+        plan.seed, memory_format(plan),
+    )  # fmt: skip
+    return module.to(memory_format=memory_format(plan))
 
 
 def _handover(plan: TrainingPlan, num_steps: int) -> HandOver:

@@ -87,6 +87,7 @@ class TwoStage(pl.LightningModule):
         """Give this rank its share of every batch, and its own stream for dropout."""
         torch.manual_seed(self.seed + self.trainer.global_rank)
         self._loader.set_rank(self.trainer.global_rank, self.trainer.world_size)
+        self._loader.pin_memory = self.trainer.strategy.root_device.type == "cuda"
 
     def configure_optimizers(self) -> Any:
         """One optimizer and one rate for both stages: what was learned is not shaken by a restart."""

@@ -1,0 +1,111 @@
+"""Stage 1 on cached targets, against online distillation: the same step with the prior in it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.speed.comparison import Comparison, Figure, compare
+from benchmarks.speed.training_steps import (
+    RepeatedBatch,
+    byol_plan,
+    images_per_second,
+    random_batch,
+    two_stage,
+)
+from rela.backbones import build_backbone
+from rela.kept_memory import keep_freed_memory
+from rela.representations import ROWS_PER_PART, write_matrix
+from rela.targets import Targets, open_targets
+
+_MODEL, _IMAGE_SIZE, _BATCH_SIZE, _WIDTH = "resnet18", 64, 64, 512
+_NUM_STEPS = 4
+_NUM_TARGETS, _NUM_FETCHES = 100_000, 200
+
+
+class OnlinePrior(pl.Callback):  # type: ignore[misc]
+    """Computes the targets of every batch from its views, as distillation without a cache does.
+
+    The prior runs without gradients, in eval mode and in the memory layout that suits it; what it saw
+    is not projected, which would cost a little more.
+    """
+
+    def __init__(self, prior: nn.Module) -> None:
+        self.prior = prior.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        views = [pl_module.normalize(view) for view in batch["views"]]
+        batch["targets"] = [
+            self.prior(view.contiguous(memory_format=torch.channels_last)) for view in views
+        ]
+
+
+def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
+    keep_freed_memory()  # as training does, for both sides
+    targets = _targets(scratch / f"targets-{_NUM_TARGETS}x{_WIDTH}.h5")
+    steps = compare(
+        f"stage-1 step, {_MODEL} at {_IMAGE_SIZE} px, batches of {_BATCH_SIZE}, "
+        "a prior of the same architecture",
+        "img/s",
+        {"cached targets": cached, "online distillation": online},
+        rounds,
+        {"online distillation": 1.3},
+    )
+    step_seconds = [_BATCH_SIZE / rate for rate in steps.rates["cached targets"]]
+    shares = [100 * fetch_seconds(targets.values) / seconds for seconds in step_seconds]
+    title = f"fetching a batch's targets, {_NUM_TARGETS:,} rows of {_WIDTH}"
+    return [steps, Figure(title, "% of the step", shares, 0.5)]
+
+
+def cached() -> float:
+    """Images per second with targets at hand."""
+    plan = byol_plan(_MODEL, _IMAGE_SIZE, _BATCH_SIZE)
+    batch = random_batch(plan)
+    batch["targets"] = [torch.randn(_BATCH_SIZE, _WIDTH).half()] * 2
+    loader = RepeatedBatch(batch, _NUM_STEPS)
+    return images_per_second(two_stage(plan, 1, _WIDTH), loader, _BATCH_SIZE)
+
+
+def online() -> float:
+    """Images per second with targets computed in the step."""
+    plan = byol_plan(_MODEL, _IMAGE_SIZE, _BATCH_SIZE)
+    prior = OnlinePrior(build_backbone(_MODEL, _IMAGE_SIZE, seed=1))
+    loader = RepeatedBatch(random_batch(plan), _NUM_STEPS)
+    return images_per_second(two_stage(plan, 1, _WIDTH), loader, _BATCH_SIZE, [prior])
+
+
+def fetch_seconds(values: torch.Tensor) -> float:
+    """Seconds to gather one batch of random rows."""
+    draw = np.random.default_rng(0)
+    rows = [
+        torch.from_numpy(draw.choice(len(values), _BATCH_SIZE, replace=False))
+        for _ in range(_NUM_FETCHES)
+    ]
+    start = time.perf_counter()
+    for some in rows:
+        values.index_select(0, some)
+    return (time.perf_counter() - start) / _NUM_FETCHES
+
+
+def _targets(path: Path) -> Targets:
+    """Random ones in a file as `rela train` opens it."""
+    if not path.is_file():
+        draw = np.random.default_rng(0)
+
+        def part(start: int) -> NDArray[np.float32]:
+            num_rows = min(ROWS_PER_PART, _NUM_TARGETS - start)
+            return draw.standard_normal((num_rows, _WIDTH), np.float32)
+
+        parts = map(part, range(0, _NUM_TARGETS, ROWS_PER_PART))
+        unfinished = path.with_suffix(".tmp")
+        write_matrix(unfinished, parts, (_NUM_TARGETS, _WIDTH), "float16", {})
+        unfinished.replace(path)
+    return open_targets(path, _NUM_TARGETS)
