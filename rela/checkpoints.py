@@ -1,7 +1,9 @@
-"""Checkpoints that are there whole or not at all: one per epoch, the last two are kept."""
+"""Checkpoints that are there whole or not at all: at epochs and in between; the last two are kept."""
 
 import json
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,35 +12,96 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from rela.digests import file_sha256
-from rela.errors import UnavailableError
+from rela.errors import PreemptedError, UnavailableError
 
+PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)  # of batch systems, before they kill
 _KEPT = 2
 
 
-class EpochCheckpoint(Checkpoint):  # type: ignore[misc]
-    """Saves after every epoch: `epoch-0003.ckpt`, then `epoch-0003.json` with its SHA-256.
+class RunCheckpoint(Checkpoint):  # type: ignore[misc]
+    """Saves after every epoch, every `interval_seconds`, and when the job is told to make room.
 
-    The JSON file is renamed in last; a checkpoint without one does not count. It also holds
-    `seconds`, the run's ledger by phase, to which saving adds its own.
+    `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256: the JSON file is renamed in last,
+    and a checkpoint without one does not count. It also holds `seconds`, the run's ledger by phase, to
+    which saving adds its own. On SIGTERM or SIGUSR1 the step that is under way is finished and saved,
+    and PreemptedError raised.
     """
 
-    def __init__(self, directory: Path, seconds: dict[str, float]) -> None:
-        self.directory = directory
-        self.seconds = seconds
+    def __init__(self, directory: Path, seconds: dict[str, float], interval_seconds: float) -> None:
+        self.directory, self.seconds = directory, seconds
+        self.interval_seconds = interval_seconds
+        self._saved_at = 0.0
+        self._received: signal.Signals | None = None
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on, listen."""
+        self._saved_at = time.perf_counter()
+        if threading.current_thread() is threading.main_thread():
+            for number in PREEMPTIONS:
+                self._handlers[number] = signal.signal(number, self._receive)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """However the training ends, signals mean again what they meant before."""
+        self._stop_listening()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same."""
+        self._stop_listening()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Between two optimizer steps: everything of the last one is done, its averages included."""
+        if batch_idx > 0 and batch_idx % trainer.accumulate_grad_batches == 0:
+            told = self._is_told(trainer)
+            if told or self._is_due(trainer):
+                self._save(trainer, trainer.current_epoch)
+            if told:
+                self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, publish, and remove the one before the last."""
+        """Always."""
+        self._save(trainer, trainer.current_epoch + 1)
+        if self._is_told(trainer) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            self._stop(trainer)
+
+    def _is_told(self, trainer: pl.Trainer) -> bool:
+        return _any_rank(trainer, self._received is not None)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        since = time.perf_counter() - self._saved_at
+        return _any_rank(trainer, since >= self.interval_seconds)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        name = "a signal to another process" if self._received is None else self._received.name
+        raise PreemptedError(
+            f"{name}: saved after step {trainer.global_step}; go on with `rela train --resume`"
+        )
+
+    def _stop_listening(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _receive(self, number: int, frame: Any) -> None:
+        self._received = signal.Signals(number)
+
+    def _save(self, trainer: pl.Trainer, epochs_done: int) -> None:
         start = time.perf_counter()
-        epochs_done = trainer.current_epoch + 1
-        path = self.directory / f"epoch-{epochs_done:04d}.ckpt"
+        path = self.directory / f"step-{trainer.global_step:08d}.ckpt"
         temporary = path.with_suffix(".tmp")
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(temporary)
-            spent = time.perf_counter() - start
+            self._saved_at = time.perf_counter()
+            spent = self._saved_at - start
             self.seconds["checkpoint"] = self.seconds.get("checkpoint", 0.0) + spent
             if trainer.is_global_zero:
-                _publish(temporary, path, {"epochs_done": epochs_done, "seconds": self.seconds})
+                record = {"step": trainer.global_step, "epochs_done": epochs_done}
+                _publish(temporary, path, {**record, "seconds": self.seconds})
                 _remove_older(self.directory)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -48,9 +111,16 @@ class EpochCheckpoint(Checkpoint):  # type: ignore[misc]
             ) from error
 
 
+def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
+    """Saving is a matter of all ranks, so they decide alike."""
+    if trainer.world_size == 1:
+        return decision
+    return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
+
+
 def newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint whose digest matches, with its record; None if there is none."""
-    for record_path in sorted(directory.glob("epoch-*.json"), reverse=True):
+    for record_path in sorted(directory.glob("step-*.json"), reverse=True):
         path = record_path.with_suffix(".ckpt")
         try:
             record: dict[str, Any] = json.loads(record_path.read_bytes())
@@ -86,6 +156,6 @@ def _fsync(path: Path) -> None:
 
 
 def _remove_older(directory: Path) -> None:
-    for record in sorted(directory.glob("epoch-*.json"))[:-_KEPT]:
+    for record in sorted(directory.glob("step-*.json"))[:-_KEPT]:
         record.unlink()
         record.with_suffix(".ckpt").unlink(missing_ok=True)

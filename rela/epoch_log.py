@@ -32,14 +32,39 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._bar: Any = None
         self._announced = False
         self._waited_before = self._waited_at_start = 0.0
+        self._elapsed_earlier = self._waited_earlier = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an epoch that is under way has summed up so far."""
+        return {
+            "objectives": torch.stack(self._objectives).cpu() if self._objectives else None,
+            "accuracies": torch.stack(self._accuracies).cpu() if self._accuracies else None,
+            "elapsed": self._elapsed_earlier + time.perf_counter() - self._epoch_start,
+            "waited": self._waited_earlier + self.loader.wait_seconds - self._waited_at_start,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with those sums."""
+        for values, saved in (
+            (self._objectives, state_dict["objectives"]),
+            (self._accuracies, state_dict["accuracies"]),
+        ):
+            values[:] = [] if saved is None else list(saved)
+        if self._objectives:
+            self._elapsed_earlier, self._waited_earlier = (
+                state_dict["elapsed"],
+                state_dict["waited"],
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A bar over all epochs on a terminal; a resumed run that is in stage 2 has said so."""
+        self._start_clocks()
         self._announced = pl_module.handover_step is not None
         images_per_epoch = len(self.loader) * self.loader.batch_size
         self._bar = tqdm(
             total=images_per_epoch * (trainer.max_epochs or 0),
-            initial=images_per_epoch * trainer.current_epoch,
+            initial=images_per_epoch * trainer.current_epoch
+            + len(self._objectives) * self.loader.batch_size,
             desc="train",
             unit="img",
             disable=None if trainer.is_global_zero else True,
@@ -52,9 +77,9 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             self._bar.close()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Start the clocks of the epoch."""
-        self._mark = self._epoch_start = time.perf_counter()
-        self._waited_before = self._waited_at_start = self.loader.wait_seconds
+        """Start the clocks of the epoch; one that goes on in the middle has not this call."""
+        self._start_clocks()
+        self._elapsed_earlier = self._waited_earlier = 0.0
         self._objectives.clear()
         self._accuracies.clear()
 
@@ -83,9 +108,9 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's record and say it in one line."""
         self._announce(pl_module)
-        elapsed = time.perf_counter() - self._epoch_start
+        elapsed = self._elapsed_earlier + time.perf_counter() - self._epoch_start
         num_images = len(self._objectives) * self.loader.batch_size
-        waited = self.loader.wait_seconds - self._waited_at_start
+        waited = self._waited_earlier + self.loader.wait_seconds - self._waited_at_start
         record: dict[str, Any] = {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,
@@ -106,6 +131,12 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         for name in ("loss", "rho", "images_per_second", "data_wait_share", "online_accuracy"):
             if record.get(name) is not None:
                 pl_module.log(name, record[name], rank_zero_only=True)
+        self._objectives.clear()
+        self._accuracies.clear()
+
+    def _start_clocks(self) -> None:
+        self._mark = self._epoch_start = time.perf_counter()
+        self._waited_before = self._waited_at_start = self.loader.wait_seconds
 
     def _announce(self, module: Any) -> None:
         """Say once that stage 2 has begun; the module decides that after this callback's turn."""

@@ -1,6 +1,7 @@
 """The one root of everything that `rela` raises on purpose.
 
-Exit statuses follow sysexits.h: 2 usage, 65 bad data, 74 input/output, 77 refused as unsafe.
+Exit statuses follow sysexits.h: 2 usage, 65 bad data, 74 input/output, 75 try again, 77 refused as
+unsafe.
 """
 
 
@@ -26,6 +27,12 @@ class UnavailableError(RelaError):
     """A file could not be read or fetched."""
 
     exit_status = 74
+
+
+class PreemptedError(RelaError):
+    """The job was told to make room; it has saved where it is, and goes on when started again."""
+
+    exit_status = 75
 
 
 class UnsafeError(RelaError):

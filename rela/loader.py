@@ -56,12 +56,12 @@ def _in_parts(
     return [pool.submit(fill, first, min(first + share, num_rows)) for first in starts]
 
 
-def _ahead(num_batches: int, begin: Callable[[int], _Batch]) -> Iterator[_Batch]:
+def _ahead(steps: range, begin: Callable[[int], _Batch]) -> Iterator[_Batch]:
     """Batches in order, the next ones already begun."""
     pending: deque[_Batch] = deque()
-    for step in range(num_batches):
-        for following in range(step + len(pending), min(step + _PREFETCH_BATCHES, num_batches)):
-            pending.append(begin(following))
+    for done in range(len(steps)):
+        for step in steps[done + len(pending) : done + _PREFETCH_BATCHES]:
+            pending.append(begin(step))
         yield pending.popleft()
 
 
@@ -101,6 +101,7 @@ class ViewLoader:
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self.rank, self.world_size = 0, 1
         self.epoch = 0
+        self._first_batch = 0
         self.pin_memory = False
         self.wait_seconds = 0.0  # how long the consumer waited for batches
         chosen = num_chosen(len(self.rows), data_ratio)
@@ -124,6 +125,10 @@ class ViewLoader:
         """Choose the epoch that the next iteration visits."""
         self.epoch = epoch
 
+    def start_at(self, batch: int) -> None:
+        """Leave out the first `batch` batches of the next epoch: they were seen before."""
+        self._first_batch = batch
+
     def set_rank(self, rank: int, world_size: int) -> None:
         """Take the slice `rank` of `world_size` of every batch; raises ChoiceError if uneven."""
         if self.batch_size % world_size:
@@ -139,7 +144,7 @@ class ViewLoader:
             self.targets, self.crops = None, NO_CROPS
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        epoch = self.epoch
+        epoch, first_batch, self._first_batch = self.epoch, self._first_batch, 0
         order = self.rows[epoch_order(len(self.rows), self.seed, epoch, self.data_ratio)]
         batches = order[: self._num_batches * self.batch_size].reshape(self._num_batches, -1)
         share = self.batch_size // self.world_size
@@ -147,9 +152,8 @@ class ViewLoader:
         with ThreadPoolExecutor(self.num_threads, "rela-loader") as pool:
             try:
                 start = time.perf_counter()
-                for batch in _ahead(
-                    self._num_batches, lambda step: self._begin(pool, slices[step], epoch)
-                ):
+                steps = range(first_batch, self._num_batches)
+                for batch in _ahead(steps, lambda step: self._begin(pool, slices[step], epoch)):
                     if batch.views != self.views or batch.crops is not self.crops:
                         # begun before the views changed
                         batch = self._begin(pool, batch.rows, epoch)
@@ -257,7 +261,8 @@ class CenterCropLoader:
         batches = [self.rows[start : start + self.batch_size] for start in starts]
         with ThreadPoolExecutor(self.num_threads, "rela-loader") as pool:
             try:
-                for batch in _ahead(len(batches), lambda step: self._begin(pool, batches[step])):
+                steps = range(len(batches))
+                for batch in _ahead(steps, lambda step: self._begin(pool, batches[step])):
                     batch.wait(self.beton)
                     yield batch.rows, batch.out.permute(0, 3, 1, 2)
             finally:

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
-from rela.checkpoints import EpochCheckpoint, newest_checkpoint
+from rela.checkpoints import RunCheckpoint, newest_checkpoint
 from rela.epoch_log import EpochLog, keep_epochs, last_record
 from rela.errors import ChoiceError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
@@ -46,6 +46,7 @@ class TrainingPlan:
     - `learn_head`: whether stage 1's linear layer W is trained;
     - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
     - `optimizer`: with the rate for this very batch size;
+    - `checkpoint_seconds`: longest time between two checkpoints; each epoch ends with one anyway;
     - `precision`, `devices`: as Lightning's Trainer takes them, or "auto".
     """
 
@@ -66,6 +67,7 @@ class TrainingPlan:
     seed: int
     precision: str
     devices: str
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True)
@@ -107,16 +109,16 @@ def run_training(
     seconds = _seconds_so_far(directory, newest)
     before = sum(seconds.values())
     keep_epochs(directory / METRICS_FILE, epochs_done)
-    if newest:
-        say(f"resuming after epoch {epochs_done} of {plan.epochs}")
     try:
         module, loader = _build(plan, beton, targets, num_classes)
+        if newest:
+            say(_resuming(newest[1], plan, len(loader) // plan.accumulate))
         trainer = pl.Trainer(
             max_epochs=plan.epochs,
             accumulate_grad_batches=plan.accumulate,
             callbacks=[
                 EpochLog(directory / METRICS_FILE, loader, seconds, say),
-                EpochCheckpoint(checkpoint_dir, seconds),
+                RunCheckpoint(checkpoint_dir, seconds, plan.checkpoint_seconds),
             ],
             logger=TensorBoardLogger(directory, name="", version="tensorboard"),
             enable_progress_bar=False,
@@ -155,6 +157,13 @@ def resolve_precision(name: str) -> str:
     if name != "auto":
         return name
     return "16-mixed" if torch.cuda.is_available() else "32-true"
+
+
+def _resuming(record: dict[str, Any], plan: TrainingPlan, steps_per_epoch: int) -> str:
+    epochs_done, step = record["epochs_done"], record["step"]
+    if step == epochs_done * steps_per_epoch:
+        return f"resuming after epoch {epochs_done} of {plan.epochs}"
+    return f"resuming after step {step}, in epoch {epochs_done + 1} of {plan.epochs}"
 
 
 def _seconds_so_far(

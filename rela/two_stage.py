@@ -114,6 +114,12 @@ class TwoStage(pl.LightningModule):
     def _steps_per_epoch(self) -> int:
         return max(1, len(self._loader) // self._loader.accumulate)
 
+    @property
+    def _batches_done(self) -> int:
+        """Micro-batches of the epoch that is under way; counts what was learned, not what was fetched."""
+        completed = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        return int(completed) % len(self._loader)
+
     def normalize(self, view: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32, zero mean and unit variance per channel."""
         pixels = view.to(torch.float32, memory_format=self._memory_format)
@@ -192,6 +198,7 @@ class TwoStage(pl.LightningModule):
             "handover_step": self.handover_step,
             "handover": None if self.handover is None else self.handover.state_dict(),
             "steps_seen": self._steps_seen,
+            "batches_done": self._batches_done,
             "torch_rng_state": torch.get_rng_state(),
             "cuda_rng_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
@@ -201,6 +208,7 @@ class TwoStage(pl.LightningModule):
         state = checkpoint["rela"]
         self.stage, self.handover_step = state["stage"], state["handover_step"]
         self._steps_seen = state["steps_seen"]
+        self._loader.start_at(state["batches_done"])
         if self.handover is not None:
             self.handover.load_state_dict(state["handover"])
         if self.handover is not None and self.stage == 2:

@@ -209,6 +209,9 @@ class TrainSettings:
         choices=("auto", "32-true", "16-mixed", "bf16-mixed"),
     )
     devices: str = option("auto", "How many GPUs, or which: 2, or 0,3.")
+    checkpoint_minutes: float = option(
+        10.0, "Longest time between two checkpoints; every epoch ends with one.", minimum=0
+    )
 
 
 @dataclass(frozen=True)

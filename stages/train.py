@@ -165,11 +165,11 @@ def resume(
 def _config(
     dataset: Artifact, settings: TrainSettings, representations: Artifact | None
 ) -> dict[str, Any]:
-    """What `config.json` holds. Devices are where, not what: they are no part of the fingerprint."""
+    """What `config.json` holds. What does not change the weights is no part of the fingerprint."""
     prior = None if representations is None else representations.fingerprint
     crops = None if representations is None else crops_of(representations)
     described = asdict(replace(settings, prior=prior or NO_PRIOR, crops=crops))
-    meaning = {k: v for k, v in described.items() if k != "devices"}
+    meaning = {k: v for k, v in described.items() if k not in ("devices", "checkpoint_minutes")}
     content = dataset.manifest.content["splits"]["train"]
     return {
         "fingerprint": fingerprint(

@@ -87,4 +87,5 @@ def training_plan(settings: TrainSettings) -> "TrainingPlan":
         seed=settings.seed,
         precision=settings.precision,
         devices=settings.devices,
+        checkpoint_seconds=60 * settings.checkpoint_minutes,
     )

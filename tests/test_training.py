@@ -59,6 +59,7 @@ PLAN = TrainingPlan(
     seed=0,
     precision="32-true",
     devices="1",
+    checkpoint_seconds=3600,
 )
 
 
@@ -255,24 +256,24 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path, beton: Beton, uninterru
 
 
 def _flip_a_bit(checkpoints: Path) -> None:
-    path = checkpoints / "epoch-0002.ckpt"
+    path = checkpoints / "step-00000006.ckpt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def _truncate(checkpoints: Path) -> None:
-    path = checkpoints / "epoch-0002.ckpt"
+    path = checkpoints / "step-00000006.ckpt"
     path.write_bytes(path.read_bytes()[:-1])
 
 
 DAMAGES = {
     "a flipped bit": _flip_a_bit,
     "truncated": _truncate,
-    "no checkpoint": lambda checkpoints: (checkpoints / "epoch-0002.ckpt").unlink(),
-    "no record": lambda checkpoints: (checkpoints / "epoch-0002.json").unlink(),
-    "half a record": lambda checkpoints: (checkpoints / "epoch-0002.json").write_text('{"sha25'),
-    "another record": lambda checkpoints: (checkpoints / "epoch-0002.json").write_text("[]"),
+    "no checkpoint": lambda checkpoints: (checkpoints / "step-00000006.ckpt").unlink(),
+    "no record": lambda checkpoints: (checkpoints / "step-00000006.json").unlink(),
+    "half a record": lambda checkpoints: (checkpoints / "step-00000006.json").write_text('{"sha25'),
+    "another record": lambda checkpoints: (checkpoints / "step-00000006.json").write_text("[]"),
 }
 
 
@@ -300,10 +301,10 @@ def test_a_checkpoint_that_is_not_whole_gives_way_to_the_one_before(
 ):
     checkpoints = copy_of(two_epochs, tmp_path) / "checkpoints"
     found = newest_checkpoint(checkpoints)
-    assert found is not None and found[0].name == "epoch-0002.ckpt"
+    assert found is not None and found[0].name == "step-00000006.ckpt"
     DAMAGES[damage](checkpoints)
     found = newest_checkpoint(checkpoints)
-    assert found is not None and found[0].name == "epoch-0001.ckpt"
+    assert found is not None and found[0].name == "step-00000003.ckpt"
 
 
 def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
@@ -337,7 +338,7 @@ def test_without_a_whole_checkpoint_a_run_starts_again(
 
 def test_the_last_two_checkpoints_are_kept(uninterrupted: Path):
     assert {path.name for path in (uninterrupted / "checkpoints").iterdir()} == {
-        f"epoch-000{epoch}.{kind}" for epoch in (2, 3) for kind in ("ckpt", "json")
+        f"step-0000000{step}.{kind}" for step in (6, 9) for kind in ("ckpt", "json")
     }
 
 
