@@ -147,7 +147,7 @@ def test_the_crops_end_with_stage_one(beton: Beton):
 
 def features_by_hand(folder: Path, crops: np.ndarray, names: list[str]) -> Tensor:
     """The random prior's features of every crop, with torch and Pillow alone."""
-    backbone = build_backbone("shufflenet_v2_x0_5", 32, seed=1 << 32).eval()
+    backbone = build_backbone("shufflenet_v2_x0_5", 32, seed=1 << 31).eval()
     pixels = [
         cut(Image.open(folder / name), crop, 32)
         for name, own in zip(names, crops, strict=True)
@@ -182,7 +182,9 @@ def test_rows_of_the_file_are_the_features_of_the_crops(
         names = [line.split(",")[2] for line in index.read().splitlines()[1:]]
     # paths in the index are relative to the folder that was converted
     expected = features_by_hand(small_tree, crops, names)
-    np.testing.assert_allclose(found, expected.numpy(), atol=2e-5)
+    # ours are channels-last: sums in another order
+    tolerance = 1e-4 * float(expected.abs().max())
+    np.testing.assert_allclose(found, expected.numpy(), atol=tolerance)
 
     before = path.read_bytes()
     for shard in ("1/2", "0/2"):
