@@ -23,6 +23,7 @@ from rela.beton_format import (
     field_descriptors,
 )
 from rela.errors import DataError
+from rela.mapped_pages import release_pages
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Beton:
         return (
             np.uint64(self.address), self.pointers, self.sizes, self.modes, self.heights, self.widths,
         )  # fmt: skip
+
+    def release_pages(self) -> None:
+        """Let go of what was read so far; the next reader finds it in the page cache."""
+        release_pages(self.data)
 
 
 def open_beton(path: Path) -> Beton:

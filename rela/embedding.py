@@ -1,7 +1,8 @@
 """Images × a backbone → features, batch after batch."""
 
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from rela.beton import Beton
 from rela.errors import ChoiceError
+from rela.kept_memory import keep_freed_memory
 from rela.kernels.resample import BICUBIC, BILINEAR
-from rela.loader import CenterCropLoader, ReplayedCropLoader
+from rela.loader import CenterCropLoader, ReplayedCropLoader, in_batches
 from rela.preprocessing import Preprocessing
 
 _INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
@@ -33,13 +35,14 @@ class Embedder:
         num_threads: int | None = None,
     ) -> None:
         self.device = choose_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.backbone = backbone.eval().to(self.device).to(memory_format=torch.channels_last)
         self.preprocessing = preprocessing
         self.batch_size, self.num_threads = batch_size, num_threads
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
 
-    @torch.inference_mode()
     def __call__(
         self,
         beton: Beton,
@@ -51,32 +54,58 @@ class Embedder:
 
         With `crops` (uint16 [N, K, 5], see rela.crops) of those instead: [len(rows) · K, D].
         """
-        wanted = self.preprocessing
-        interpolation = _INTERPOLATIONS[wanted.interpolation]
-        loader: CenterCropLoader
-        if crops is None:
-            loader = CenterCropLoader(
-                beton, rows, wanted.resize, wanted.crop, interpolation, self.batch_size,
-                self.num_threads,
-            )  # fmt: skip
-        else:
-            loader = ReplayedCropLoader(
-                beton, rows, crops, wanted.crop, interpolation, self.batch_size, self.num_threads
-            )
-        features = []
-        for batch_rows, images in loader:
-            features.append(self.features(images).cpu().numpy())
-            on_progress(len(batch_rows))
-        return np.concatenate(features)
+        (features,) = self.parts(beton, [rows], on_progress, crops)
+        return features
+
+    @torch.inference_mode()
+    def parts(
+        self,
+        beton: Beton,
+        parts: Sequence[NDArray[np.int64]],
+        on_progress: Callable[[int], Any] = lambda count: None,
+        crops: NDArray[np.uint16] | None = None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """The same for one array of rows after the other, each as soon as it is done.
+
+        No batch crosses from one to the next, so that the features of a part depend on its rows alone.
+        """
+        images_per_batch = max(1, self.batch_size // (1 if crops is None else crops.shape[1]))
+        batches = [in_batches(rows, images_per_batch) for rows in parts]
+        images = iter(self._loader(beton, list(itertools.chain(*batches)), crops))
+        for batches_of_part in batches:
+            features = []
+            for rows, pixels in itertools.islice(images, len(batches_of_part)):
+                features.append(self.features(pixels))
+                on_progress(len(rows))
+            # only here does the host wait for a GPU
+            yield torch.cat(features).cpu().numpy()
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32 [B, D]."""
-        pixels = images.to(self.device, non_blocking=True).float().div(255)
+        pixels = images.to(self.device, non_blocking=True).float()
+        pixels.div_(255).sub_(self._mean).div_(self._std)
         with torch.autocast(
             self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda"
         ):
-            output: Tensor = self.backbone((pixels - self._mean) / self._std)
+            output: Tensor = self.backbone(pixels)
         return output.float()
+
+    def _loader(
+        self,
+        beton: Beton,
+        batches: Sequence[NDArray[np.int64]],
+        crops: NDArray[np.uint16] | None,
+    ) -> CenterCropLoader:
+        wanted = self.preprocessing
+        interpolation = _INTERPOLATIONS[wanted.interpolation]
+        for_gpu = self.device.type == "cuda"
+        if crops is None:
+            return CenterCropLoader(
+                beton, batches, wanted.resize, wanted.crop, interpolation, self.num_threads, for_gpu
+            )
+        return ReplayedCropLoader(
+            beton, batches, crops, wanted.crop, interpolation, self.num_threads, for_gpu
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.beton_format import MODE_JPEG, MODE_RAW, PAGE_BYTES
-from rela.image_file import BadImageError, decode_image
+from rela.image_file import BadImageError, check_jpeg, decode_image, plain_jpeg_size
 
 _LARGEST_JPEG_SIDE = 65_500
 AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
@@ -53,30 +53,44 @@ def encode_image(content: bytes, encoding: Encoding, draw: float) -> StoredImage
 
     Raises BadImageError with the reason.
     """
-    source = decode_image(content, encoding.alpha_on_white)
-    pixels = _shrink(source.pixels, encoding.max_side)
-    height, width = pixels.shape[:2]
-    mode = encoding.write_mode
-    if mode == "auto":
-        mode = "raw" if height * width <= AUTO_RAW_PIXELS else "jpg"
-    elif mode == "proportion":
-        mode = "jpg" if draw < encoding.jpeg_share else "raw"
-    if mode == "raw":
-        data = np.ascontiguousarray(pixels).tobytes()
-    elif (
-        source.jpeg_bytes is not None
-        and pixels is source.pixels
-        and _decodes(source.jpeg_bytes, height, width)
-    ):
-        data = source.jpeg_bytes
+    kept = _as_it_is(content, encoding, draw)
+    if kept is not None:
+        height, width = kept
+        data, mode = content, "jpg"
     else:
-        data = _encode_jpeg(pixels, encoding.jpeg_quality)
+        pixels = _shrink(decode_image(content, encoding.alpha_on_white), encoding.max_side)
+        height, width = pixels.shape[:2]
+        mode = _mode(height, width, encoding, draw)
+        if mode == "raw":
+            data = np.ascontiguousarray(pixels).tobytes()
+        else:
+            data = _encode_jpeg(pixels, encoding.jpeg_quality)
     if len(data) > PAGE_BYTES:
         raise BadImageError(
             f"too large: {width}×{height} pixels take {len(data):,} bytes stored as {mode}, a page "
             f"of the beton holds {PAGE_BYTES:,}; use --write-mode jpg or --max-side"
         )
     return StoredImage(data, MODE_RAW if mode == "raw" else MODE_JPEG, height, width)
+
+
+def _mode(height: int, width: int, encoding: Encoding, draw: float) -> str:
+    """raw or jpg, for an image of this size in pixels."""
+    if encoding.write_mode == "auto":
+        return "raw" if height * width <= AUTO_RAW_PIXELS else "jpg"
+    if encoding.write_mode == "proportion":
+        return "jpg" if draw < encoding.jpeg_share else "raw"
+    return encoding.write_mode
+
+
+def _as_it_is(content: bytes, encoding: Encoding, draw: float) -> tuple[int, int] | None:
+    """(height, width) of a JPEG file that can be stored unchanged, found sound by both decoders."""
+    size = plain_jpeg_size(content)
+    if size is None or _mode(*size, encoding, draw) == "raw":
+        return None
+    if encoding.max_side is not None and max(size) > encoding.max_side:
+        return None
+    check_jpeg(content)
+    return size if _decodes(content, *size) else None
 
 
 def _shrink(pixels: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:

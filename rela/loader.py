@@ -8,7 +8,7 @@ the batch is asked for.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -56,11 +56,13 @@ def _in_parts(
     return [pool.submit(fill, first, min(first + share, num_rows)) for first in starts]
 
 
-def _ahead(steps: range, begin: Callable[[int], _Batch]) -> Iterator[_Batch]:
-    """Batches in order, the next ones already begun."""
+def _ahead(
+    steps: range, begin: Callable[[int], _Batch], at_once: int = _PREFETCH_BATCHES
+) -> Iterator[_Batch]:
+    """Batches in order, the next ones already begun: `at_once` of them together with each."""
     pending: deque[_Batch] = deque()
     for done in range(len(steps)):
-        for step in steps[done + len(pending) : done + _PREFETCH_BATCHES]:
+        for step in steps[done + len(pending) : done + at_once]:
             pending.append(begin(step))
         yield pending.popleft()
 
@@ -232,10 +234,18 @@ def _split_views(batch: _Batch) -> list[Tensor]:
     return tensors
 
 
+def in_batches(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """`rows` in pieces of `batch_size`; the last may be shorter."""
+    return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
 class CenterCropLoader:
-    """Iterates over rows of a beton once, in order: uint8 [B, 3, S, S], for embedding and evaluation.
+    """Iterates once over batches of rows of a beton: uint8 [B, 3, S, S], for embedding and evaluation.
 
     Resizing is Pillow's, horizontally first, and the crop is torchvision's; see `rela.preprocessing`.
+    For a GPU the batches lie in pinned memory, and the next ones are loaded while it computes. A
+    CPU's cores are better given to one thing after the other: threads of the loader that interrupt
+    some threads of a convolution keep the others waiting.
     """
 
     inputs_per_image = 1
@@ -243,26 +253,27 @@ class CenterCropLoader:
     def __init__(
         self,
         beton: Beton,
-        rows: NDArray[np.int64],
+        batches: Sequence[NDArray[np.int64]],
         resize: int,
         crop: int,
         interpolation: int,
-        batch_size: int,
         num_threads: int | None = None,
+        for_gpu: bool = False,
     ) -> None:
-        self.beton, self.rows = beton, rows
+        self.beton, self.batches = beton, batches
         self.resize, self.crop, self.interpolation = resize, crop, interpolation
-        self.batch_size = batch_size
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self.for_gpu = for_gpu
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yields (rows int64 [B], images)."""
-        starts = range(0, len(self.rows), self.batch_size)
-        batches = [self.rows[start : start + self.batch_size] for start in starts]
         with ThreadPoolExecutor(self.num_threads, "rela-loader") as pool:
             try:
-                steps = range(len(batches))
-                for batch in _ahead(steps, lambda step: self._begin(pool, batches[step])):
+                for batch in _ahead(
+                    range(len(self.batches)),
+                    lambda step: self._begin(pool, self.batches[step]),
+                    _PREFETCH_BATCHES if self.for_gpu else 1,
+                ):
                     batch.wait(self.beton)
                     yield batch.rows, batch.out.permute(0, 3, 1, 2)
             finally:
@@ -270,7 +281,7 @@ class CenterCropLoader:
 
     def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64]) -> _Batch:
         shape = (len(rows) * self.inputs_per_image, self.crop, self.crop, 3)
-        out = torch.empty(shape, dtype=torch.uint8)
+        out = torch.empty(shape, dtype=torch.uint8, pin_memory=self.for_gpu)
         status = np.full(len(rows), NOT_DECODABLE, np.uint8)
 
         def fill(first: int, end: int) -> None:
@@ -296,15 +307,14 @@ class ReplayedCropLoader(CenterCropLoader):
     def __init__(
         self,
         beton: Beton,
-        rows: NDArray[np.int64],
+        batches: Sequence[NDArray[np.int64]],
         crops: NDArray[np.uint16],
         size: int,
         interpolation: int,
-        batch_size: int,
         num_threads: int | None = None,
+        for_gpu: bool = False,
     ) -> None:
-        images_per_batch = max(1, batch_size // crops.shape[1])
-        super().__init__(beton, rows, size, size, interpolation, images_per_batch, num_threads)
+        super().__init__(beton, batches, size, size, interpolation, num_threads, for_gpu)
         self.crops, self.inputs_per_image = crops, crops.shape[1]
 
     def _load(

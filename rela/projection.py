@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.errors import DataError
+from rela.mapped_pages import blocks
 
 # Components below this share of the largest variance are noise of the stored precision: scaled to
 # unit variance they would drown the signal.
@@ -70,8 +71,8 @@ def fit_projection(
     shift = rows[0].astype(np.float64)
     total = np.zeros(num_columns)
     products = np.zeros((num_columns, num_columns))
-    for start in range(0, num_rows, _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS].astype(np.float64)
+    for start, stored in blocks(rows, _BLOCK_ROWS):
+        block = stored.astype(np.float64)
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if bad.size:
             raise DataError(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rela.errors import DataError
+from rela.mapped_pages import blocks
 
 ROWS_PER_PART = 1024
 MATRIX, CROPS = "representations", "crops"
@@ -104,10 +105,9 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
     ):
         raise damaged("its crops were changed after they were written")
     if verify:
-        for start, expected in zip(parts, digests, strict=True):
-            found = hashlib.sha256(values[start : start + ROWS_PER_PART].tobytes()).hexdigest()
-            if found.encode() != expected:
-                end = min(start + ROWS_PER_PART, shape[0])
+        for (start, rows), expected in zip(blocks(values, ROWS_PER_PART), digests, strict=True):
+            if hashlib.sha256(rows.tobytes()).hexdigest().encode() != expected:
+                end = start + len(rows)
                 raise damaged(f"rows {start} to {end - 1} were changed after they were written")
     return Matrix(path, values, attributes, crops)
 

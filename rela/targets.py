@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rela.errors import DataError
+from rela.mapped_pages import blocks
 from rela.projection import Projection
 from rela.representations import ROWS_PER_PART, open_matrix, write_matrix
 
@@ -36,8 +37,8 @@ def write_targets(
     """Project representations [N, D] to targets [N, d] float16, part by part, into `path`."""
 
     def parts() -> Iterator[NDArray[np.float64]]:
-        for start in range(0, len(representations), ROWS_PER_PART):
-            values = projection.apply(representations[start : start + ROWS_PER_PART])
+        for start, rows in blocks(representations, ROWS_PER_PART):
+            values = projection.apply(rows)
             if not np.isfinite(values).all():
                 raise DataError(f"targets of rows {start} onwards hold NaN or Inf; embed again")
             yield values
@@ -57,8 +58,8 @@ def open_targets(path: Path, num_images: int) -> Targets:
     expected = num_images if crops is None else num_images * crops.shape[1]
     if len(values) != expected:
         raise DataError(f"{path} holds {len(values)} targets, the data set needs {expected}")
-    for start in range(0, len(values), ROWS_PER_PART):
-        if not np.isfinite(values[start : start + ROWS_PER_PART]).all():
+    for start, rows in blocks(values, ROWS_PER_PART):
+        if not np.isfinite(rows).all():
             raise DataError(f"{path}: targets of rows {start} onwards hold NaN or Inf")
     values.flags.writeable = False
     with warnings.catch_warnings():  # the mapping is read-only, and nothing writes to it

@@ -95,7 +95,7 @@ def read_labelled_image(
     the image's size, or holds values that are neither below `num_classes` nor 255.
     """
     try:
-        pixels = decode_image(pair.image.read_bytes()).pixels
+        pixels = decode_image(pair.image.read_bytes())
     except BadImageError as error:
         raise DataError(f"{pair.image}: {error}") from error
     mask = _read_mask(pair.mask)

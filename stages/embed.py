@@ -241,19 +241,21 @@ def _embed_parts(
         settings.threads,
     )  # fmt: skip
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
-    rows = {part: part_rows(part, len(beton)) for part in todo}
-    total, all_seconds = sum(len(r) for r in rows.values()), 0.0
+    rows = [part_rows(part, len(beton)) for part in todo]
+    total, all_seconds = sum(len(r) for r in rows), 0.0
     with progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - total) as bar:
-        for part, part_row_numbers in rows.items():
-            part_start = time.perf_counter()
-            features = embedder(beton, part_row_numbers, bar.update, crops)
+        part_start = time.perf_counter()
+        parts = embedder.parts(beton, rows, bar.update, crops)
+        for part, part_row_numbers, features in zip(todo, rows, parts, strict=True):
             with np.errstate(over="ignore"):  # what overflows is named below
                 values = features.astype(settings.dtype)
             image_rows = np.repeat(part_row_numbers, settings.crops or 1)
             _refuse_non_finite(dataset, split, image_rows, values, settings.dtype)
+            beton.release_pages()
             seconds = time.perf_counter() - part_start
             store.write(part, values.tobytes(), seconds)
             all_seconds += seconds
+            part_start = time.perf_counter()
     return total, all_seconds
 
 

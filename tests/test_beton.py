@@ -25,7 +25,7 @@ from rela.encoding import Encoding
 from rela.errors import DataError
 from rela.image_folder import Sample
 from rela.kernels import decode
-from rela.loader import CenterCropLoader, ViewLoader
+from rela.loader import CenterCropLoader, ViewLoader, in_batches
 from rela.views import View
 
 NUM_IMAGES, HEIGHT, WIDTH = 10, 24, 32
@@ -251,7 +251,7 @@ def test_changes_of_the_allocation_table_are_refused_or_found_while_loading(raw,
 
 def crops(path: Path, num_threads: int = 1) -> CenterCropLoader:
     beton = open_beton(path)
-    return CenterCropLoader(beton, np.arange(len(beton)), 24, 24, 0, 4, num_threads)
+    return CenterCropLoader(beton, in_batches(np.arange(len(beton)), 4), 24, 24, 0, num_threads)
 
 
 def garbage(size: int) -> bytes:

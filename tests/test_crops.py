@@ -28,7 +28,7 @@ from rela.encoding import Encoding
 from rela.errors import DataError
 from rela.image_folder import Sample
 from rela.kernels.resample import BILINEAR
-from rela.loader import ReplayedCropLoader, ViewLoader
+from rela.loader import ReplayedCropLoader, ViewLoader, in_batches
 from rela.representations import open_matrix
 from rela.views import NORMALIZE_MEAN, NORMALIZE_STD, View, stage1_views
 
@@ -80,11 +80,13 @@ def test_more_crops_begin_with_the_fewer(beton: Beton):
     assert len(np.unique(many[0], axis=0)) == 9  # narrow images often have but the central crop
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_the_prior_sees_what_pillow_cuts(beton: Beton, images: list[Image.Image], batch_size: int):
     crops = CropPlan(3).draw(beton)
     rows = np.array([4, 0, 14, 7])
-    loader = ReplayedCropLoader(beton, rows, crops, 16, BILINEAR, batch_size, num_threads=2)
+    loader = ReplayedCropLoader(
+        beton, in_batches(rows, batch_size), crops, 16, BILINEAR, num_threads=2
+    )
     shown = np.concatenate([batch.permute(0, 2, 3, 1).numpy() for _, batch in loader])
     expected = [cut(images[row], crops[row, k], 16) for row in rows for k in range(3)]
     assert np.array_equal(shown, np.stack(expected))
@@ -145,7 +147,7 @@ def test_the_crops_end_with_stage_one(beton: Beton):
 
 def features_by_hand(folder: Path, crops: np.ndarray, names: list[str]) -> Tensor:
     """The random prior's features of every crop, with torch and Pillow alone."""
-    backbone = build_backbone("shufflenet_v2_x0_5", 32, seed=1 << 32).eval()
+    backbone = build_backbone("shufflenet_v2_x0_5", 32, seed=1 << 31).eval()
     pixels = [
         cut(Image.open(folder / name), crop, 32)
         for name, own in zip(names, crops, strict=True)
@@ -180,7 +182,9 @@ def test_rows_of_the_file_are_the_features_of_the_crops(
         names = [line.split(",")[2] for line in index.read().splitlines()[1:]]
     # paths in the index are relative to the folder that was converted
     expected = features_by_hand(small_tree, crops, names)
-    np.testing.assert_allclose(found, expected.numpy(), atol=2e-5)
+    # ours are channels-last: sums in another order
+    tolerance = 1e-4 * float(expected.abs().max())
+    np.testing.assert_allclose(found, expected.numpy(), atol=tolerance)
 
     before = path.read_bytes()
     for shard in ("1/2", "0/2"):

@@ -7,7 +7,8 @@ centred ones, of features minus their mean over the images, notice small differe
   at least 0.999;
 - images stored as JPEG, which FFCV's decoder rounds otherwise than Pillow's: plain cosines of at least
   0.99, centred ones of 0.97;
-- rows come in the order asked for, whatever the batch size; a damaged image is named.
+- rows come in the order asked for, whatever the batch size; a damaged image is named;
+- parts one after the other are what each is on its own, up to the damaged one, and no batch crosses.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from torch import nn
 from rela.backbones import build_backbone
 from rela.beton import Beton, open_beton
 from rela.beton_writer import write_beton
+from rela.crops import CropPlan
 from rela.embedding import Embedder, choose_device
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError
@@ -130,14 +132,43 @@ def test_rows_come_in_the_order_asked_for(
     assert sum(counts) == len(rows)
 
 
-def test_a_damaged_image_is_named(folder: Path, pixel_embedder: Callable[..., Embedder]):
-    beton = beton_of(folder, Encoding("jpg"))
+@pytest.mark.parametrize("with_crops", [False, True])
+def test_parts_are_what_each_is_on_its_own(
+    folder: Path, pixel_embedder: Callable[..., Embedder], with_crops: bool
+):
+    beton, embedder = beton_of(folder, Encoding("raw")), pixel_embedder(2)
+    crops = CropPlan(2).draw(beton) if with_crops else None
+    parts = [np.array([5, 0, 7]), np.array([1]), np.array([2, 2, 6, 4])]
+    counts: list[int] = []
+    found = list(embedder.parts(beton, parts, counts.append, crops))
+    assert counts == [1] * 8 if with_crops else counts == [2, 1, 1, 2, 2]
+    for rows, features in zip(parts, found, strict=True):
+        assert np.array_equal(features, embedder(beton, rows, crops=crops))
+
+
+def with_damage(beton: Beton, row: int) -> Beton:
+    """The same file, the bytes of one image gone."""
     content = bytearray(beton.path.read_bytes())
-    start, size = int(beton.pointers[3]), int(beton.sizes[3])
+    start, size = int(beton.pointers[row]), int(beton.sizes[row])
     content[start : start + size] = bytes(size)
     beton.path.write_bytes(content)
+    return open_beton(beton.path)
+
+
+def test_a_damaged_image_is_named(folder: Path, pixel_embedder: Callable[..., Embedder]):
+    beton = with_damage(beton_of(folder, Encoding("jpg")), 3)
     with pytest.raises(DataError, match=r"images\.beton.*image 3"):
-        pixel_embedder(2)(open_beton(beton.path), np.arange(NUM_IMAGES))
+        pixel_embedder(2)(beton, np.arange(NUM_IMAGES))
+
+
+def test_parts_before_a_damaged_image_are_whole(
+    folder: Path, pixel_embedder: Callable[..., Embedder]
+):
+    beton = with_damage(beton_of(folder, Encoding("jpg")), 5)
+    parts = pixel_embedder(2).parts(beton, [np.arange(3), np.arange(3, NUM_IMAGES)])
+    assert len(next(parts)) == 3
+    with pytest.raises(DataError, match="image 5"):
+        next(parts)
 
 
 def test_an_unknown_device_is_a_wrong_choice():

@@ -21,7 +21,7 @@ from rela.beton import Beton
 from rela.beton_format import MODE_RAW
 from rela.errors import ChoiceError
 from rela.kernels import samples
-from rela.loader import CenterCropLoader, ViewLoader
+from rela.loader import CenterCropLoader, ViewLoader, in_batches
 from rela.order import epoch_order
 from rela.views import View, stage1_views
 
@@ -338,7 +338,7 @@ def test_an_error_in_a_loading_thread_is_raised_in_the_loop(beton, monkeypatch, 
 def test_an_error_in_a_center_crop_thread_is_raised_in_the_loop(beton, monkeypatch):
     fail_at(monkeypatch, "load_center_crops", 2)
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        list(CenterCropLoader(beton, np.arange(N), 16, 16, 0, 4, num_threads=2))
+        list(CenterCropLoader(beton, in_batches(np.arange(N), 4), 16, 16, 0, num_threads=2))
 
 
 def test_breaking_out_of_an_epoch_ends_its_threads(beton):
@@ -383,7 +383,7 @@ def test_center_crops_are_torchvisions_in_the_order_of_the_rows(
         [transforms.Resize(18, mode[interpolation]), transforms.CenterCrop(16)]
     )
     rows = np.array([5, 3, 3, 20, 0, 11, 23])
-    loader = CenterCropLoader(beton, rows, 18, 16, interpolation, 3, num_threads)
+    loader = CenterCropLoader(beton, in_batches(rows, 3), 18, 16, interpolation, num_threads)
     seen = []
     for found, batch in loader:
         assert batch.shape == (len(found), 3, 16, 16) and batch.dtype == torch.uint8
@@ -395,6 +395,6 @@ def test_center_crops_are_torchvisions_in_the_order_of_the_rows(
 
 
 def test_breaking_out_of_center_crops_ends_the_threads(beton):
-    loader = CenterCropLoader(beton, np.arange(N), 16, 16, 0, 2)
+    loader = CenterCropLoader(beton, in_batches(np.arange(N), 2), 16, 16, 0)
     assert len(list(islice(loader, 2))) == 2
     assert not [t for t in threading.enumerate() if t.name.startswith("rela-loader")]

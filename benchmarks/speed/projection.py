@@ -1,0 +1,68 @@
+"""PCA of representations: one pass in float64 against scikit-learn's IncrementalPCA, and its memory."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import IncrementalPCA
+
+from benchmarks.speed.comparison import Comparison, Figure, compare
+from benchmarks.speed.resident_set import growth
+from rela.projection import fit_projection
+
+# As many rows for each column as 100,000 representations of a ResNet-50 have, at an eighth of the work.
+NUM_ROWS, NUM_COLUMNS, NUM_COMPONENTS = 51_200, 1024, 256
+_COMPARED = 128  # components; the last ones of a truncated PCA are approximate
+
+
+def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
+    """Rows per second, how far the two results differ, and memory as rows grow."""
+    (scratch / "projection").mkdir(exist_ok=True)
+    rows = synthetic_rows(scratch / "projection" / "rows.npy")
+    timed = compare(
+        f"PCA of {NUM_ROWS:,} × {NUM_COLUMNS:,} float16 rows to {NUM_COMPONENTS} components", "rows/s",
+        {
+            "one pass, float64": lambda: timed_rate(lambda: fit_projection(rows, NUM_COMPONENTS)),
+            "IncrementalPCA, float32": lambda: timed_rate(lambda: incremental(rows)),
+        },
+        rounds,
+        targets={"IncrementalPCA, float32": 5},
+    )  # fmt: skip
+    difference = Figure(
+        f"the same: largest difference of {_COMPARED} variances (relative) and directions (1 - |cos|)",
+        "", [largest_difference(rows)], limit=1e-4,
+    )  # fmt: skip
+    return [timed, difference, *growth("projection", scratch / "projection" / "growth")]
+
+
+def synthetic_rows(path: Path) -> NDArray[np.float16]:
+    """Correlated columns whose variances fall like those of representations do; memory-mapped."""
+    if not path.is_file():
+        random = np.random.default_rng(0)
+        mixing = np.linalg.qr(random.standard_normal((NUM_COLUMNS, NUM_COLUMNS)))[0]
+        mixing *= np.arange(1, NUM_COLUMNS + 1)[:, None] ** -0.75
+        rows = random.standard_normal((NUM_ROWS, NUM_COLUMNS), np.float32) @ mixing.astype("f4")
+        np.save(path, (4 * rows + 0.5).astype(np.float16))
+    return np.load(path, mmap_mode="r")
+
+
+def incremental(rows: NDArray[np.float16]) -> IncrementalPCA:
+    """In scikit-learn's own batches of 5 · D rows; in float32, which it computes faster than float64."""
+    pca = IncrementalPCA(NUM_COMPONENTS, whiten=True)
+    for start in range(0, len(rows), 5 * rows.shape[1]):
+        pca.partial_fit(rows[start : start + 5 * rows.shape[1]].astype(np.float32))
+    return pca
+
+
+def largest_difference(rows: NDArray[np.float16]) -> float:
+    ours, theirs = fit_projection(rows, NUM_COMPONENTS), incremental(rows)
+    variances = ours.eigenvalues[:_COMPARED] / theirs.explained_variance_[:_COMPARED]
+    cosines = (ours.components[:_COMPARED] * theirs.components_[:_COMPARED]).sum(axis=1)
+    return float(max(np.abs(variances - 1).max(), (1 - np.abs(cosines)).max()))
+
+
+def timed_rate(work) -> float:  # type: ignore[no-untyped-def]
+    start = time.perf_counter()
+    work()
+    return NUM_ROWS / (time.perf_counter() - start)
