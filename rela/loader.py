@@ -59,7 +59,7 @@ def _in_parts(
 def _ahead(
     steps: range, begin: Callable[[int], _Batch], at_once: int = _PREFETCH_BATCHES
 ) -> Iterator[_Batch]:
-    """Batches in order, the next ones already begun: `at_once` of them together with each."""
+    """Batches in order, the next ones already begun: `at_once` in the making, the current included."""
     pending: deque[_Batch] = deque()
     for done in range(len(steps)):
         for step in steps[done + len(pending) : done + at_once]:

@@ -116,18 +116,16 @@ def test_the_command_line_makes_room_with_status_75(small_tree: Path, tmp_path: 
                  "--batch-size", "4", "--epochs", "400", "--name", "long"]  # fmt: skip
     workspace = tmp_path / "workspace"
     run_rela("--workspace", workspace, "convert", small_tree)
-    job = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "cli", "--workspace", str(workspace), *arguments],
         cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert job.stderr is not None
-    for line in job.stderr:
-        if line.startswith("epoch 2/"):
-            break
-    asked = time.monotonic()
-    job.terminate()
-    rest = job.stderr.read()
-    assert job.wait() == 75
+    ) as job:  # fmt: skip
+        assert job.stderr is not None
+        next(line for line in job.stderr if line.startswith("epoch 2/"))
+        asked = time.monotonic()
+        job.terminate()
+        rest = job.stderr.read()
+        assert job.wait() == 75
     assert time.monotonic() - asked < 60
     (last,) = [line for line in rest.splitlines() if line.startswith("rela: ")]
     assert last.startswith("rela: SIGTERM: saved after step ")
