@@ -13,8 +13,8 @@ from rela.errors import DataError
 from rela.handover import HandOver
 from rela.loader import ViewLoader
 from rela.methods.method import Method, Progress
+from rela.normalization import Normalization
 from rela.optimizers import OptimizerSettings, build_optimizer, build_schedule
-from rela.views import NORMALIZE_MEAN, NORMALIZE_STD
 
 
 class DivergedError(DataError):
@@ -43,9 +43,6 @@ class TwoStage(pl.LightningModule):
     Where there are labels, a linear layer on detached features trains in both stages, for monitoring
     alone.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -78,10 +75,7 @@ class TwoStage(pl.LightningModule):
         self._loader = loader
         self._step_losses: list[Tensor] = []
         self._steps_seen = 0
-        self.register_buffer(
-            "mean", torch.tensor(NORMALIZE_MEAN).view(1, 3, 1, 1), persistent=False
-        )
-        self.register_buffer("std", torch.tensor(NORMALIZE_STD).view(1, 3, 1, 1), persistent=False)
+        self._normalization = Normalization()
 
     def setup(self, stage: str) -> None:
         """Give this rank its share of every batch, and its own stream for dropout."""
@@ -122,8 +116,7 @@ class TwoStage(pl.LightningModule):
 
     def normalize(self, view: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32, zero mean and unit variance per channel."""
-        pixels = view.to(torch.float32, memory_format=self._memory_format)
-        normalized: Tensor = (pixels.div(255) - self.mean) / self.std
+        normalized: Tensor = self._normalization(view, self._memory_format)
         return normalized
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:

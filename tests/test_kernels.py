@@ -20,6 +20,7 @@ from scipy import ndimage
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as v2
 
+from rela import views
 from rela.beton import Beton
 from rela.beton_format import MODE_JPEG, MODE_RAW
 from rela.kernels import colour, decode, draws, resample, samples
@@ -153,6 +154,21 @@ def test_center_crops_of_tall_images_are_resized_horizontally_first(interpolatio
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("make", [noise, picture])
+def test_raw_images_are_only_read(make):
+    beton = in_memory([make(i, 20, 30) for i in range(4)])
+    before, view = beton.data.copy(), views.View(16, blur_probability=0.5, solarize_probability=0.5)
+    out = np.empty(4 * 2 * 16 * 16 * 3, np.uint8)
+    status = np.full(4, 255, np.uint8)
+    samples.load_views(
+        *beton.storage(), np.arange(4), np.uint64(0), np.uint64(0),
+        views.specification((view, view)), np.empty((0, 0, 5), np.uint16), out,
+        np.array([0, out.size // 2]), 0, status,
+    )  # fmt: skip
+    assert (status == decode.OK).all()
+    np.testing.assert_array_equal(beton.data, before)
+
+
 # Colour
 
 
@@ -235,7 +251,7 @@ def rendered(image: np.ndarray, size: int, **values: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("flip", [0, 1])
-@pytest.mark.parametrize("size", [16, 17])
+@pytest.mark.parametrize("size", [60, 22, 17, 13, 9, 1])  # 2, 3, 4, 5, 7 and 29 taps
 def test_a_view_is_the_box_resized_and_flipped(flip, size):
     image = noise(0, 30, 40)
     found = rendered(image, size, TOP=3, LEFT=7, HEIGHT=20, WIDTH=29, FLIP=flip)

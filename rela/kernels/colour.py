@@ -5,7 +5,7 @@ Each does what torchvision's functional operation of the same name does to a uin
 
 import numpy as np
 
-from rela.kernels.compiled import compiled
+from rela.kernels.compiled import as_pixels, compiled, copy_bytes
 
 
 @compiled
@@ -34,7 +34,7 @@ def adjust_brightness(image, factor):
 @compiled
 def adjust_contrast(image, factor):
     """In place: blend with the mean of the gray image."""
-    pixels = image.reshape(-1, 3)
+    pixels = as_pixels(image)
     total = 0
     for i in range(pixels.shape[0]):
         total += _gray(pixels[i, 0], pixels[i, 1], pixels[i, 2])
@@ -48,66 +48,55 @@ def adjust_contrast(image, factor):
 @compiled
 def adjust_saturation(image, factor):
     """In place: blend with the gray image."""
-    pixels = image.reshape(-1, 3)
+    pixels = as_pixels(image)
     f, rest = np.float32(factor), np.float32(1.0 - factor)
     for i in range(pixels.shape[0]):
-        gray = rest * np.float32(_gray(pixels[i, 0], pixels[i, 1], pixels[i, 2]))
-        for c in range(3):
-            pixels[i, c] = _clamp_to_uint8(f * np.float32(pixels[i, c]) + gray)
+        r, g, b = np.float32(pixels[i, 0]), np.float32(pixels[i, 1]), np.float32(pixels[i, 2])
+        gray = rest * np.float32(_gray(r, g, b))
+        pixels[i, 0] = _clamp_to_uint8(f * r + gray)
+        pixels[i, 1] = _clamp_to_uint8(f * g + gray)
+        pixels[i, 2] = _clamp_to_uint8(f * b + gray)
+
+
+@compiled
+def _channel_of_hue(offset, hue, high, spread):
+    """One channel of an HSV colour: `high` less what the hue takes from it.
+
+    In a turn of 6 sectors the channel falls during one, stays low for two, rises during one and stays
+    high for two; `offset` says where it begins.
+    """
+    place = offset + hue
+    place -= np.float32(6) * np.floor(place * np.float32(1 / 6))
+    share = min(max(min(place, np.float32(4) - place), np.float32(0)), np.float32(1))
+    return np.uint8((high - spread * share) * np.float32((255.0 + 1.0 - 1e-3) / 255.0))
 
 
 @compiled
 def adjust_hue(image, shift):
     """In place: turn the hue of HSV by `shift` of a full turn, in [-0.5, 0.5]."""
-    pixels = image.reshape(-1, 3)
-    one, six = np.float32(1), np.float32(6)
-    back = np.float32(255.0 + 1.0 - 1e-3)
+    pixels = as_pixels(image)
+    turn = np.float32(6.0 * shift)
     for i in range(pixels.shape[0]):
-        r = np.float32(pixels[i, 0]) / np.float32(255)
-        g = np.float32(pixels[i, 1]) / np.float32(255)
-        b = np.float32(pixels[i, 2]) / np.float32(255)
-        high, low = max(r, g, b), min(r, g, b)
+        r, g, b = np.float32(pixels[i, 0]), np.float32(pixels[i, 1]), np.float32(pixels[i, 2])
+        high, low = max(max(r, g), b), min(min(r, g), b)
         spread = high - low
-        if spread == 0:
-            continue  # gray has no hue
-        if high == r:
-            hue = (g - b) / spread
-        elif high == g:
-            hue = np.float32(2) + (b - r) / spread
-        else:
-            hue = np.float32(4) + (r - g) / spread
-        hue = np.float32((hue / six + one) % one)
-        hue = np.float32((hue + np.float32(shift)) % one)
-        saturation = spread / high
-        sector = np.floor(hue * six)
-        fraction = hue * six - sector
-        p = min(max(high * (one - saturation), np.float32(0)), one)
-        q = min(max(high * (one - saturation * fraction), np.float32(0)), one)
-        t = min(max(high * (one - saturation * (one - fraction)), np.float32(0)), one)
-        k = int(sector) % 6
-        if k == 0:
-            r, g, b = high, t, p
-        elif k == 1:
-            r, g, b = q, high, p
-        elif k == 2:
-            r, g, b = p, high, t
-        elif k == 3:
-            r, g, b = p, q, high
-        elif k == 4:
-            r, g, b = t, p, high
-        else:
-            r, g, b = high, p, q
-        pixels[i, 0] = np.uint8(r * back)
-        pixels[i, 1] = np.uint8(g * back)
-        pixels[i, 2] = np.uint8(b * back)
+        per_spread = np.float32(1) / max(spread, np.float32(1))  # gray has no hue, whatever follows
+        hue = np.float32(4) + (r - g) * per_spread
+        hue = np.float32(2) + (b - r) * per_spread if high == g else hue
+        hue = (g - b) * per_spread if high == r else hue
+        hue += turn
+        pixels[i, 0] = _channel_of_hue(np.float32(5), hue, high, spread)
+        pixels[i, 1] = _channel_of_hue(np.float32(3), hue, high, spread)
+        pixels[i, 2] = _channel_of_hue(np.float32(1), hue, high, spread)
 
 
 @compiled
 def to_gray(image):
     """In place: every channel becomes the gray value."""
-    pixels = image.reshape(-1, 3)
+    pixels = as_pixels(image)
     for i in range(pixels.shape[0]):
-        pixels[i, :] = _gray(pixels[i, 0], pixels[i, 1], pixels[i, 2])
+        gray = _gray(pixels[i, 0], pixels[i, 1], pixels[i, 2])
+        pixels[i, 0], pixels[i, 1], pixels[i, 2] = gray, gray, gray
 
 
 @compiled
@@ -115,8 +104,8 @@ def solarize(image):
     """In place: invert every value of at least 128."""
     flat = image.reshape(-1)
     for i in range(flat.size):
-        if flat[i] >= 128:
-            flat[i] = np.uint8(255 - flat[i])
+        value = flat[i]
+        flat[i] = np.uint8(255 - value) if value >= 128 else value
 
 
 @compiled
@@ -127,38 +116,45 @@ def blur_radius(sigma, size):
 
 @compiled
 def gaussian_blur(image, sigma):
-    """In place: a Gaussian of `sigma` pixels, cut at 4 sigma, edges reflected."""
+    """In place: a Gaussian of `sigma` pixels, cut at 4 sigma, edges reflected.
+
+    Vertically, then horizontally, a row at a time: only the image itself leaves the fastest cache. The
+    taps on both sides of the centre are equal, so their pixels are added before they are weighted.
+    """
     height, width = image.shape[0], image.shape[1]
     radius = blur_radius(sigma, min(height, width))
-    taps = np.empty(2 * radius + 1, np.float32)
+    taps = np.empty(radius + 1, np.float32)  # from the centre outwards
     total = 0.0
-    for t in range(2 * radius + 1):
-        value = np.exp(-0.5 * ((t - radius) / sigma) ** 2)
-        taps[t] = value
-        total += value
+    for t in range(radius + 1):
+        taps[t] = np.exp(-0.5 * (t / sigma) ** 2)
+        total += taps[t] if t == 0 else 2 * taps[t]
     taps /= np.float32(total)
-    rows = np.empty((height, width * 3), np.float32)
-    padded = np.empty((width + 2 * radius, 3), np.float32)
+    length, margin = width * 3, radius * 3
+    source = np.empty((height, length), np.uint8)
+    copy_bytes(image.reshape(-1), 0, image.size, source.reshape(-1))
+    padded = np.empty(length + 2 * margin, np.float32)
+    column_sums, sums = padded[margin : margin + length], np.empty(length, np.float32)
     for y in range(height):
-        for x in range(-radius, width + radius):
-            source = -x if x < 0 else (2 * width - 2 - x if x >= width else x)
+        weight, centre = taps[0], source[y]
+        for x in range(length):
+            column_sums[x] = weight * np.float32(centre[x])
+        for t in range(1, radius + 1):
+            weight = taps[t]
+            above, below = source[abs(y - t)], source[min(y + t, 2 * height - 2 - y - t)]
+            for x in range(length):
+                column_sums[x] += weight * np.float32(np.int32(above[x]) + np.int32(below[x]))
+        for x in range(1, radius + 1):
             for c in range(3):
-                padded[x + radius, c] = image[y, source, c]
-        line = padded.reshape(-1)
-        rows[y, :] = np.float32(0)
-        for t in range(2 * radius + 1):
-            for x in range(width * 3):
-                rows[y, x] += taps[t] * line[x + 3 * t]
-    sums = np.empty(width * 3, np.float32)
-    for y in range(height):
-        sums[:] = np.float32(0.5)  # rounding
-        for t in range(-radius, radius + 1):
-            source = y + t
-            source = -source if source < 0 else source
-            source = 2 * height - 2 - source if source >= height else source
-            weight = taps[t + radius]
-            for x in range(width * 3):
-                sums[x] += weight * rows[source, x]
-        flat = image[y].reshape(width * 3)
-        for x in range(width * 3):
-            flat[x] = _clamp_to_uint8(sums[x])
+                padded[margin - 3 * x + c] = column_sums[3 * x + c]
+                padded[margin + length + 3 * (x - 1) + c] = column_sums[length - 3 * (x + 1) + c]
+        weight = taps[0]
+        for x in range(length):
+            sums[x] = np.float32(0.5) + weight * column_sums[x]  # 0.5: rounding
+        for t in range(1, radius + 1):
+            weight = taps[t]
+            left, right = padded[margin - 3 * t :], padded[margin + 3 * t :]
+            for x in range(length):
+                sums[x] += weight * (left[x] + right[x])
+        out = image[y].reshape(length)
+        for x in range(length):
+            out[x] = _clamp_to_uint8(sums[x])

@@ -6,10 +6,9 @@ Images are uint8 arrays [height, width, 3], RGB.
 import llvmlite.binding
 import numpy as np
 from numba import carray, types
-from numba.extending import intrinsic
 
 from rela.beton_format import MODE_RAW, ffcv_library
-from rela.kernels.compiled import compiled
+from rela.kernels.compiled import as_pointer, compiled, copy_bytes
 
 OK, NOT_DECODABLE, WRONG_SIZE = 0, 1, 2
 
@@ -25,16 +24,6 @@ _imdecode = types.ExternalFunction(
         types.uint8,
     ),
 )  # fmt: skip
-
-
-@intrinsic
-def _as_pointer(typing_context, address):  # type: ignore[no-untyped-def]
-    """An integer address as a pointer to bytes."""
-
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(types.uint8)(types.uintp), generate
 
 
 @compiled
@@ -70,7 +59,7 @@ def decode(data, mode, height, width, out):
     if mode == MODE_RAW:
         if data.size != num_bytes:
             return WRONG_SIZE
-        out[:num_bytes] = data
+        copy_bytes(data, 0, num_bytes, out)
         return OK
     found_height, found_width = jpeg_size(data)
     if found_height != height or found_width != width:
@@ -84,4 +73,19 @@ def decode(data, mode, height, width, out):
 @compiled
 def stored_bytes(address, pointers, sizes, row):
     """The bytes of one row of a memory-mapped beton that begins at `address`, as uint8 [n]."""
-    return carray(_as_pointer(np.uintp(address + pointers[row])), (np.int64(sizes[row]),))
+    return carray(as_pointer(np.uintp(address + pointers[row])), (np.int64(sizes[row]),))
+
+
+@compiled
+def stored_image(address, pointers, sizes, modes, heights, widths, row, scratch):
+    """(status, uint8 [height, width, 3]) of one row; JPEGs are decoded into `scratch`.
+
+    Raw pixels are not copied: the image is the mapping itself, which must not be written.
+    """
+    height, width = np.int64(heights[row]), np.int64(widths[row])
+    num_bytes = height * width * 3
+    data = stored_bytes(address, pointers, sizes, row)
+    if modes[row] == MODE_RAW and data.size == num_bytes:
+        return OK, data.reshape(height, width, 3)
+    status = decode(data, modes[row], height, width, scratch)
+    return status, scratch[:num_bytes].reshape(height, width, 3)

@@ -12,7 +12,7 @@ from rela.kernels.colour import (
     to_gray,
 )
 from rela.kernels.compiled import compiled
-from rela.kernels.decode import OK, decode, stored_bytes
+from rela.kernels.decode import OK, stored_image
 from rela.kernels.draws import (
     BRIGHTNESS,
     CONTRAST,
@@ -57,27 +57,13 @@ def _jitter(image, parameters):
 
 
 @compiled
-def _mirror(image):
-    """In place: left becomes right."""
-    height, width, _ = image.shape
-    for y in range(height):
-        for x in range(width // 2):
-            for c in range(3):
-                other = image[y, width - 1 - x, c]
-                image[y, width - 1 - x, c] = image[y, x, c]
-                image[y, x, c] = other
-
-
-@compiled
 def render_view(source, parameters, out):
     """Crop, resize, flip, jitter, gray, blur, solarize: the drawn view of `source` into `out`."""
     size = out.shape[0]
     resample(
         source, int(parameters[TOP]), int(parameters[LEFT]), int(parameters[HEIGHT]),
-        int(parameters[WIDTH]), size, size, 0, 0, BILINEAR, out,
+        int(parameters[WIDTH]), size, size, 0, 0, BILINEAR, out, parameters[FLIP] != 0,
     )  # fmt: skip
-    if parameters[FLIP]:
-        _mirror(out)
     if parameters[ORDER] >= 0:
         _jitter(out, parameters)
     if parameters[GRAY]:
@@ -104,16 +90,16 @@ def load_views(
     parameters = np.empty(PARAMETER_COLUMNS, np.float64)
     for k in range(rows.size):
         row = rows[k]
-        height, width = np.int64(heights[row]), np.int64(widths[row])
-        data = stored_bytes(address, pointers, sizes, row)
-        status[first + k] = decode(data, modes[row], height, width, scratch)
+        status[first + k], image = stored_image(
+            address, pointers, sizes, modes, heights, widths, row, scratch
+        )
         if status[first + k] != OK:
             continue
-        image = scratch[: height * width * 3].reshape(height, width, 3)
         for v in range(specs.shape[0]):
             size = int(specs[v, SPEC_SIZE])
             start = offsets[v] + (first + k) * size * size * 3
             view = out[start : start + size * size * 3].reshape(size, size, 3)
+            height, width = image.shape[:2]
             draw_parameters(draw_key(seed, epoch, row, v), specs[v], height, width, parameters)
             if crops.shape[1] > 0:
                 crop = replayed_crop(seed, epoch, row, v, crops.shape[1])
@@ -144,12 +130,12 @@ def load_center_crops(
     crop = out.shape[1]
     for k in range(rows.size):
         row = rows[k]
-        height, width = np.int64(heights[row]), np.int64(widths[row])
-        data = stored_bytes(address, pointers, sizes, row)
-        status[first + k] = decode(data, modes[row], height, width, scratch)
+        status[first + k], image = stored_image(
+            address, pointers, sizes, modes, heights, widths, row, scratch
+        )
         if status[first + k] != OK:
             continue
-        image = scratch[: height * width * 3].reshape(height, width, 3)
+        height, width = image.shape[:2]
         if width <= height:
             full_width, full_height = resize, int(resize * height / width)
         else:
@@ -173,18 +159,18 @@ def load_crops(
     size, num_crops = out.shape[1], crops.shape[1]
     for i in range(rows.size):
         row = rows[i]
-        height, width = np.int64(heights[row]), np.int64(widths[row])
-        data = stored_bytes(address, pointers, sizes, row)
-        status[first + i] = decode(data, modes[row], height, width, scratch)
+        status[first + i], image = stored_image(
+            address, pointers, sizes, modes, heights, widths, row, scratch
+        )
         if status[first + i] != OK:
             continue
-        image = scratch[: height * width * 3].reshape(height, width, 3)
         for k in range(num_crops):
             box = crops[row, k].astype(np.int64)
             target = out[(first + i) * num_crops + k]
-            resample(image, box[0], box[1], box[2], box[3], size, size, 0, 0, interpolation, target)
-            if box[4]:
-                _mirror(target)
+            resample(
+                image, box[0], box[1], box[2], box[3], size, size, 0, 0, interpolation, target,
+                box[4] != 0,
+            )  # fmt: skip
 
 
 @compiled

@@ -1,0 +1,94 @@
+"""Seconds per image as a data set grows: the last images should cost what the first ones did.
+
+Tiny images, so that bookkeeping is most of the work. Starting processes and building the prior cost the
+same whatever follows; they are taken out by comparing increments: from 1,000 images to 10,000, and on
+to 100,000.
+"""
+
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.speed.comparison import Figure
+from rela.beton import open_beton
+from rela.loader import ViewLoader
+from rela.priors import PriorRequest
+from rela.views import stage1_views
+from stages.convert import beton_path, convert
+from stages.embed import embed
+from stages.settings import ConvertSettings
+from stages.workspace import Workspace
+
+_SIZES = (1_000, 10_000, 100_000)
+_SIDE, _VIEW, _BATCH, _PRIOR = 8, 32, 128, "random:mobilenet_v3_small"
+_LIMIT_PERCENT = 10
+
+
+def run(rounds: int, scratch: Path) -> list[Figure]:
+    folders = [_write_noise(scratch / f"growth-{size}", size) for size in _SIZES]
+    growth: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(dir=scratch) as directory:
+            timed = [_timed(Path(directory), folder) for folder in folders]
+        for job in timed[0]:
+            seconds = [times[job] for times in timed]
+            growth.setdefault(job, []).append(_growth_percent(seconds))
+    return [
+        Figure(
+            f"{job}: seconds per image, 10,000 to 100,000 images against 1,000 to 10,000",
+            "% more",
+            values,
+            _LIMIT_PERCENT,
+        )
+        for job, values in growth.items()
+    ]
+
+
+def _growth_percent(seconds: list[float]) -> float:
+    """How much more an image costs in the second increment than in the first."""
+    pairs = list(zip(_SIZES, seconds, strict=True))
+    early, late = (
+        (after[1] - before[1]) / (after[0] - before[0])
+        for before, after in itertools.pairwise(pairs)
+    )
+    return 100 * (late / early - 1)
+
+
+def _timed(directory: Path, folder: Path) -> dict[str, float]:
+    """Seconds of converting, embedding, and of one training epoch's loading."""
+    workspace = Workspace(directory)
+
+    def silent(line: str) -> None: ...
+
+    start = time.perf_counter()
+    dataset = convert(workspace, folder, ConvertSettings(), say=silent).artifact
+    converted = time.perf_counter()
+    embed(workspace, dataset, PriorRequest(_PRIOR, image_size=_SIDE), say=silent)
+    embedded = time.perf_counter()
+    loader = ViewLoader(open_beton(beton_path(dataset, "train")), stage1_views(_VIEW), _BATCH)
+    epochs = _SIZES[-1] // len(loader.rows)  # as many images from every size
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        for _ in loader:
+            pass
+    loaded = (time.perf_counter() - embedded) / epochs
+    return {"convert": converted - start, "embed": embedded - converted, "train loading": loaded}
+
+
+def _write_noise(folder: Path, count: int) -> Path:
+    """PNGs of noise in ten class folders; a complete set stays."""
+    complete = folder.with_suffix(".complete")
+    if complete.is_file():
+        return folder
+    draw = np.random.default_rng(0)
+    for label in range(10):
+        (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        pixels = draw.integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"class{index % 10}" / f"{index:06}.png")
+    complete.touch()
+    return folder
