@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import get_model
 
 from cli import main
@@ -203,15 +203,15 @@ def test_features_that_are_not_numbers_name_their_images(
 ) -> None:
     from rela.embedding import Embedder
 
-    compute = Embedder.__call__
+    compute = Embedder.features
 
-    def spoiled(self: Embedder, *arguments: object) -> np.ndarray:
-        features = compute(self, *arguments)  # type: ignore[arg-type]
+    def spoiled(self: Embedder, images: Tensor) -> Tensor:
+        features = compute(self, images)
         features[5, 7] = np.nan
         return features
 
     with monkeypatch.context() as patched:
-        patched.setattr(Embedder, "__call__", spoiled)
+        patched.setattr(Embedder, "features", spoiled)
         message = failing(65, "embed", *PRIOR)
     assert "NaN or Inf for 1 images: train/ant/05.png" in message
     assert not list((converted / "representations").glob("*/*.h5"))

@@ -77,6 +77,7 @@ def byol_plan(model: str, image_size: int, batch_size: int) -> TrainingPlan:
         seed=0,
         precision="auto",
         devices="1",
+        checkpoint_seconds=600,
     )
 
 
