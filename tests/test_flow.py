@@ -187,8 +187,10 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
     repository = Path(__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        # shells start background jobs, this suite among them, with Ctrl-C ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("epoch 2/"):
