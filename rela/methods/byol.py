@@ -1,14 +1,12 @@
 """BYOL: Bootstrap Your Own Latent (Grill et al., 2020, arXiv 2006.07733)."""
 
-import copy
-
 import torch
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
 from torch import Tensor, nn
 
 from rela.methods.method import Method, MethodOptions, Progress, momentum_at
+from rela.momentum import follow, momentum_copy
 from rela.optimizers import OptimizerSettings
 from rela.views import View, is_small
 
@@ -36,10 +34,8 @@ class BYOL(Method):
         width = options.feature_dim
         self.projector = BYOLProjectionHead(width, 2 * width, _OUTPUT_DIM)
         self.predictor = BYOLPredictionHead(_OUTPUT_DIM, 2 * width, _OUTPUT_DIM)
-        self.momentum_backbone = copy.deepcopy(backbone)
-        self.momentum_projector = copy.deepcopy(self.projector)
-        deactivate_requires_grad(self.momentum_backbone)
-        deactivate_requires_grad(self.momentum_projector)
+        self.momentum_backbone = momentum_copy(backbone)
+        self.momentum_projector = momentum_copy(self.projector)
         self.criterion = NegativeCosineSimilarity()
 
     def views(self) -> tuple[View, ...]:
@@ -62,12 +58,11 @@ class BYOL(Method):
         )
         return loss, features
 
-    @torch.no_grad()
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the momentum network towards the online one."""
         momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
-        update_momentum(self.backbone, self.momentum_backbone, momentum)
-        update_momentum(self.projector, self.momentum_projector, momentum)
+        follow(self.backbone, self.momentum_backbone, momentum)
+        follow(self.projector, self.momentum_projector, momentum)
 
 
 def byol_views(size: int) -> tuple[View, View]:

@@ -1,17 +1,16 @@
 """DINO: Emerging Properties in Self-Supervised Vision Transformers (Caron et al., 2021, arXiv 2104.14294)."""
 
-import copy
 import warnings
 
 import torch
 from lightly.loss import DINOLoss
 from lightly.models.modules import DINOProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
 from lightly.utils.scheduler import cosine_schedule, linear_warmup_schedule
 from torch import Tensor, nn
 
 from rela.methods.method import Method, MethodOptions, Progress, momentum_at
 from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
+from rela.momentum import follow, momentum_copy
 from rela.optimizers import OptimizerSettings
 from rela.views import View, is_small
 
@@ -55,11 +54,10 @@ class DINO(Method):
         if self.num_local_crops:
             check_local_crops(backbone, options.image_size)
         self.projector = _head(options)
-        self.momentum_backbone = copy.deepcopy(backbone)
+        self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projector = _head(options)  # weight norm cannot be deep-copied
         self.momentum_projector.load_state_dict(self.projector.state_dict())
-        deactivate_requires_grad(self.momentum_backbone)
-        deactivate_requires_grad(self.momentum_projector)
+        self.momentum_projector.requires_grad_(False)
         self.criterion = DINOLoss(_NUM_PROTOTYPES[kind], teacher_temp=_TEMPERATURE)
 
     def views(self) -> tuple[View, ...]:
@@ -113,12 +111,11 @@ class DINO(Method):
             return base
         return float(cosine_schedule(progress.step, progress.num_steps, base, _DECAY_GROWTH * base))
 
-    @torch.no_grad()
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the teacher towards the student."""
         momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
-        update_momentum(self.backbone, self.momentum_backbone, momentum)
-        update_momentum(self.projector, self.momentum_projector, momentum)
+        follow(self.backbone, self.momentum_backbone, momentum)
+        follow(self.projector, self.momentum_projector, momentum)
 
 
 def _head(options: MethodOptions) -> DINOProjectionHead:

@@ -1,6 +1,5 @@
 """MoCo v2: Improved Baselines with Momentum Contrastive Learning (Chen et al., 2020, arXiv 2003.04297)."""
 
-import copy
 from typing import Literal
 
 import torch
@@ -9,13 +8,12 @@ from lightly.models.modules import MoCoProjectionHead
 from lightly.models.utils import (
     batch_shuffle,
     batch_unshuffle,
-    deactivate_requires_grad,
-    update_momentum,
 )
 from lightly.utils.dist import world_size
 from torch import Tensor, nn
 
 from rela.methods.method import Method, MethodOptions, Progress, momentum_at
+from rela.momentum import follow, momentum_copy
 from rela.optimizers import OptimizerSettings
 from rela.views import View, is_small
 
@@ -43,10 +41,8 @@ class MoCoV2(Method):
         super().__init__(backbone, options)
         width = options.feature_dim
         self.projector = MoCoProjectionHead(width, width, _OUTPUT_DIM)
-        self.momentum_backbone = copy.deepcopy(backbone)
-        self.momentum_projector = copy.deepcopy(self.projector)
-        deactivate_requires_grad(self.momentum_backbone)
-        deactivate_requires_grad(self.momentum_projector)
+        self.momentum_backbone = momentum_copy(backbone)
+        self.momentum_projector = momentum_copy(self.projector)
         queue_length = min(_LARGEST_QUEUE, max(1, options.num_images // 2))
         self.criterion = NTXentLoss(
             _TEMPERATURE,
@@ -82,12 +78,11 @@ class MoCoV2(Method):
             keys = batch_unshuffle(keys, order, distributed=True)
         return keys
 
-    @torch.no_grad()
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the network of the keys towards that of the queries."""
         momentum = momentum_at(progress, _MOMENTUM, self.ema)
-        update_momentum(self.backbone, self.momentum_backbone, momentum)
-        update_momentum(self.projector, self.momentum_projector, momentum)
+        follow(self.backbone, self.momentum_backbone, momentum)
+        follow(self.projector, self.momentum_projector, momentum)
 
 
 def mocov2_views(size: int) -> tuple[View, View]:

@@ -1,17 +1,17 @@
 """MoCo v3: Training Self-Supervised Vision Transformers (Chen et al., 2021, arXiv 2104.02057)."""
 
-import copy
 from dataclasses import replace
 
 import torch
 from lightly.models.modules import MoCoProjectionHead
-from lightly.models.utils import concat_all_gather, deactivate_requires_grad, update_momentum
+from lightly.models.utils import concat_all_gather
 from lightly.utils import dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from rela.methods.byol import byol_views
 from rela.methods.method import Method, MethodOptions, Progress, head_width, momentum_at
+from rela.momentum import follow, momentum_copy
 from rela.optimizers import OptimizerSettings
 from rela.views import View
 
@@ -53,10 +53,8 @@ class MoCoV3(Method):
             batch_norm=True,
         )
         self.predictor = MoCoProjectionHead(_OUTPUT_DIM, hidden, _OUTPUT_DIM, batch_norm=True)
-        self.momentum_backbone = copy.deepcopy(backbone)
-        self.momentum_projector = copy.deepcopy(self.projector)
-        deactivate_requires_grad(self.momentum_backbone)
-        deactivate_requires_grad(self.momentum_projector)
+        self.momentum_backbone = momentum_copy(backbone)
+        self.momentum_projector = momentum_copy(self.projector)
 
     def views(self) -> tuple[View, ...]:
         """BYOL's asymmetric pair, with crops that suit the architecture."""
@@ -83,9 +81,8 @@ class MoCoV3(Method):
         logits = queries @ keys.T / self.temperature
         return 2 * self.temperature * cross_entropy(logits, own)
 
-    @torch.no_grad()
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the momentum network towards the online one."""
         momentum = momentum_at(progress, _MOMENTUM, self.ema)
-        update_momentum(self.backbone, self.momentum_backbone, momentum)
-        update_momentum(self.projector, self.momentum_projector, momentum)
+        follow(self.backbone, self.momentum_backbone, momentum)
+        follow(self.projector, self.momentum_projector, momentum)
