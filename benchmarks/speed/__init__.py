@@ -9,7 +9,8 @@ BENCHMARKS = {
     "stage2": "a BYOL step against the plain module",
     "converting": "rela convert against FFCV's own writer",
     "startup": "time to the first batch; a cache hit; --help",
-    "projection": "PCA of cached representations: time, and memory as rows grow",
+    "projection": "PCA of cached representations: time and exactness",
+    "memory": "the largest resident set of embedding and of PCA as rows grow",
     "growth": "seconds per image as the data set grows",
     "gpu": "on a GPU: embedding, both stages, ImageNet-sized extrapolation",
 }

@@ -17,9 +17,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.speed.comparison import Comparison, Figure, compare
+from benchmarks.speed.comparison import Comparison, compare
 from benchmarks.speed.photos import write_photos
-from benchmarks.speed.resident_set import growth
 from pipeline.artifact import Artifact
 from rela.backbones import build_backbone
 from rela.embedding import Embedder
@@ -37,8 +36,8 @@ NUM_IMAGES, HEIGHT, WIDTH = 384, 375, 500
 BATCH_SIZE = EmbedSettings().batch_size
 
 
-def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
-    """Images per second end to end, and once the model is built; memory as rows grow."""
+def run(rounds: int, scratch: Path) -> list[Comparison]:
+    """Images per second end to end, and once the model is built."""
     folder = write_photos(scratch / "embedding" / "photos", NUM_IMAGES, HEIGHT, WIDTH)
     workspace = Workspace(scratch / "embedding" / "workspace")
     dataset = convert(workspace, folder, ConvertSettings(), "photos", say=_quiet).artifact
@@ -75,7 +74,6 @@ def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
             f"{what}: the same less building the model", "images/s",
             {"rela embed": built, limit: rates[limit]}, {limit: 0.95},
         ),
-        *growth("embed", scratch / "embedding" / "rows"),
     ]  # fmt: skip
 
 

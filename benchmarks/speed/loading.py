@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from benchmarks.speed.betons import beton_of
 from benchmarks.speed.comparison import Comparison, compare
@@ -16,6 +17,7 @@ from benchmarks.speed.ffcv_views import COLOURS, FFCVProcess
 from benchmarks.speed.photos import write_photos
 from benchmarks.speed.torchvision_views import array_loader, folder_loader
 from rela.beton import Beton
+from rela.kept_memory import keep_freed_memory
 from rela.loader import ViewLoader
 from rela.methods.byol import byol_views
 from rela.normalization import Normalization
@@ -28,7 +30,15 @@ _LEAST_SECONDS = 1.0  # of a measurement; epochs are repeated until it has laste
 
 
 def run(rounds: int, scratch: Path) -> list[Comparison]:
-    return [*_photos(rounds, scratch), _small_images(rounds, scratch)]
+    keep_freed_memory()  # as training does, for all sides in this process
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(
+        1
+    )  # loading has all cores; more threads that normalise wait for each other
+    try:
+        return [*_photos(rounds, scratch), _small_images(rounds, scratch)]
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _photos(rounds: int, scratch: Path) -> list[Comparison]:

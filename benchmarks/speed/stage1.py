@@ -24,7 +24,7 @@ from rela.representations import ROWS_PER_PART, write_matrix
 from rela.targets import Targets, open_targets
 
 _MODEL, _IMAGE_SIZE, _BATCH_SIZE, _WIDTH = "resnet18", 64, 64, 512
-_NUM_STEPS = 4
+_NUM_STEPS = 8
 _NUM_TARGETS, _NUM_FETCHES = 100_000, 200
 
 

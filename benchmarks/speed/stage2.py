@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.speed.comparison import Comparison, compare
-from benchmarks.speed.own_process import in_own_process
+from benchmarks.speed.own_process import in_own_processes
 from benchmarks.speed.training_steps import (
     NUM_CLASSES,
     RepeatedBatch,
@@ -69,19 +69,19 @@ class PlainBYOL(pl.LightningModule):  # type: ignore[misc]
 
 
 def run(rounds: int, scratch: Path) -> list[Comparison]:
-    return [
-        compare(
+    return [_compared(*setting, rounds) for setting in _SETTINGS]
+
+
+def _compared(model: str, image_size: int, batch_size: int, rounds: int) -> Comparison:
+    measures = {"ours": ours, "plain module": plain}
+    with in_own_processes(measures, model, image_size, batch_size) as sides:
+        return compare(
             f"stage-2 BYOL step, {model} at {image_size} px, batches of {batch_size}",
             "img/s",
-            {
-                "ours": in_own_process(ours, model, image_size, batch_size),
-                "plain module": in_own_process(plain, model, image_size, batch_size),
-            },
+            sides,
             rounds,
             {"plain module": 1.1},
         )
-        for model, image_size, batch_size in _SETTINGS
-    ]
 
 
 def ours(model: str, image_size: int, batch_size: int) -> float:

@@ -1,7 +1,7 @@
 """How much memory a stage needs at most, in a process of its own, as the number of rows grows.
 
-`python -m benchmarks.speed.resident_set embed|projection NUM_ROWS FOLDER` prints the largest resident
-set in bytes, pages of memory-mapped files included.
+`python -m benchmarks.speed.memory embed|projection NUM_ROWS FOLDER` prints the largest resident set in
+bytes, pages of memory-mapped files included.
 """
 
 import os
@@ -14,30 +14,36 @@ from benchmarks.speed.comparison import Figure
 
 WIDTH = 2048
 TARGET_WIDTH = 512
-ROWS = (10_000, 100_000)
-MANY_ROWS = 1_000_000  # several minutes and 10 GB of disk: only if asked for
-ASK_FOR_MANY = "RELA_BENCHMARK_MILLION"
+ROWS = {"embed": (20_000, 100_000), "projection": (100_000, 1_000_000)}
 _SIDE = 8  # pixels of the images to embed
 _NUM_PICTURES = 100
 
 
-def growth(stage: str, scratch: Path) -> list[Figure]:
-    """The largest resident set by number of rows, and the last one's share of the first."""
-    numbers = ROWS + ((MANY_ROWS,) if os.environ.get(ASK_FOR_MANY) else ())
-    found = [resident_bytes(stage, number, scratch / str(number)) for number in numbers]
+def run(rounds: int, scratch: Path) -> list[Figure]:
+    """Once each, whatever `rounds` says: what a process needs hardly differs from run to run."""
+    return [
+        figure
+        for stage, (few, many) in ROWS.items()
+        for figure in growth(stage, few, many, scratch / "memory")
+    ]
+
+
+def growth(stage: str, few: int, many: int, scratch: Path) -> list[Figure]:
+    """The largest resident set for both numbers of rows, and the second's share of the first."""
+    found = [resident_bytes(stage, number, scratch / str(number)) for number in (few, many)]
     figures = [
         Figure(f"{stage}, {number:,} rows of {WIDTH:,}: largest resident set", "MB", [size / 1e6])
-        for number, size in zip(numbers, found, strict=True)
+        for number, size in zip((few, many), found, strict=True)
     ]
-    title = f"{stage}, {numbers[-1]:,} rows against {numbers[0]:,}: largest resident set"
-    return [*figures, Figure(title, "times", [found[-1] / found[0]], limit=1.1)]
+    title = f"{stage}, {many:,} rows against {few:,}: largest resident set"
+    return [*figures, Figure(title, "times", [found[1] / found[0]], limit=1.1)]
 
 
 def resident_bytes(stage: str, num_rows: int, folder: Path) -> int:
     """Run one stage in another process; its folder is removed afterwards."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "benchmarks.speed.resident_set", stage, num_rows, folder]
+    command = [sys.executable, "-m", "benchmarks.speed.memory", stage, num_rows, folder]
     try:
         return int(subprocess.check_output([str(word) for word in command]).split()[-1])
     finally:
@@ -51,7 +57,7 @@ def embed_rows(num_rows: int, folder: Path) -> None:
     from stages.workspace import Workspace
 
     workspace, pictures = folder / "workspace", _write_pictures(num_rows, folder / "images")
-    command = [sys.executable, "-m", "cli", "convert", pictures, "--workspace", workspace]
+    command = [sys.executable, "-m", "cli", "--workspace", workspace, "convert", pictures]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     request = PriorRequest("random:resnet50", image_size=_SIDE)
     embed(Workspace(workspace), Workspace(workspace).dataset(), request)
