@@ -33,6 +33,7 @@ from rela.encoding import Encoding, StoredImage, encode_image
 from rela.errors import DataError
 from rela.image_file import BadImageError
 from rela.image_folder import Sample
+from rela.kept_memory import keep_freed_memory
 from rela.worker_pool import WorkerDiedError, ordered_map
 
 _CHUNK_IMAGES = 32
@@ -169,6 +170,7 @@ def _encode_chunk(
 ) -> list[_Outcome]:
     """In a worker; the other cores have workers of their own."""
     cv2.setNumThreads(1)
+    keep_freed_memory()
     return [_encode_file(root / s.path, encoding, _draw(seed, s.path)) for s in chunk]
 
 
