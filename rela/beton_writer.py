@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -168,9 +167,7 @@ def _encoded(
 def _encode_chunk(
     root: Path, encoding: Encoding, seed: int, chunk: Sequence[Sample]
 ) -> list[_Outcome]:
-    """In a worker; the other cores have workers of their own."""
-    cv2.setNumThreads(1)
-    keep_freed_memory()
+    keep_freed_memory()  # a worker's small heap would give back every decoded image
     return [_encode_file(root / s.path, encoding, _draw(seed, s.path)) for s in chunk]
 
 

@@ -32,9 +32,8 @@ _LEAST_SECONDS = 1.0  # of a measurement; epochs are repeated until it has laste
 def run(rounds: int, scratch: Path) -> list[Comparison]:
     keep_freed_memory()  # as training does, for all sides in this process
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # loading has all cores; more threads that normalise wait for each other
+    # loading has all cores; several threads that normalise would wait for each other
+    torch.set_num_threads(1)
     try:
         return [*_photos(rounds, scratch), _small_images(rounds, scratch)]
     finally:

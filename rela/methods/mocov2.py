@@ -5,10 +5,7 @@ from typing import Literal
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules import MoCoProjectionHead
-from lightly.models.utils import (
-    batch_shuffle,
-    batch_unshuffle,
-)
+from lightly.models.utils import batch_shuffle, batch_unshuffle
 from lightly.utils.dist import world_size
 from torch import Tensor, nn
 
