@@ -3,8 +3,6 @@
 import contextlib
 import errno
 import os
-import platform
-import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pipeline.atomic import fsync_directory, fsync_file
 from pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
 from pipeline.fingerprint import file_sha256
 from pipeline.manifest import Manifest
+from pipeline.owner import is_abandoned, owner_token
 from pipeline.usage import REMOVED_PREFIX
 
 _STAGING_PREFIX = ".staging-"
@@ -38,15 +37,21 @@ class Artifact:
 
     def verify(self) -> None:
         """Digest every file and compare; raises CorruptArtifactError naming the first that differs."""
-        for name, expected in self.manifest.file_sha256.items():
-            path = self.path / name
-            if not path.is_file():
-                raise CorruptArtifactError(f"{path} is missing from {self.path}")
-            found = file_sha256(path)
-            if found != expected:
-                raise CorruptArtifactError(
-                    f"{path} is damaged: SHA-256 {found[:12]}, expected {expected[:12]}"
-                )
+        for name in self.manifest.file_sha256:
+            self.sound_file(name)
+
+    def sound_file(self, name: str) -> Path:
+        """The path of one file whose bytes are those that were published; else CorruptArtifactError."""
+        path, expected = self.path / name, self.manifest.file_sha256.get(name)
+        remedy = f"remove {self.path} and run the stage that made it again"
+        if expected is None or not path.is_file():
+            raise CorruptArtifactError(f"{path} is missing from {self.path}; {remedy}")
+        found = file_sha256(path)
+        if found != expected:
+            raise CorruptArtifactError(
+                f"{path} is damaged: SHA-256 {found[:12]}, expected {expected[:12]}; {remedy}"
+            )
+        return path
 
 
 def open_artifact(path: Path) -> Artifact | None:
@@ -73,8 +78,7 @@ def staging(destination: Path) -> Iterator[Path]:
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     _clear_abandoned(destination)
-    token = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
-    directory = destination.with_name(f"{_STAGING_PREFIX}{destination.name}@{token}")
+    directory = destination.with_name(f"{_STAGING_PREFIX}{destination.name}@{owner_token()}")
     directory.mkdir()
     try:
         yield directory
@@ -134,14 +138,7 @@ def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
     if not parent.is_dir():
         return []
     left = (p for p in parent.iterdir() if p.name.startswith((_STAGING_PREFIX, REMOVED_PREFIX)))
-    return sorted(p for p in left if _is_abandoned(p, used_before))
-
-
-def _is_abandoned(path: Path, used_before: float) -> bool:
-    host, pid, _ = path.name.rpartition("@")[2].rsplit("-", 2)
-    if host == platform.node():
-        return not Path(f"/proc/{pid}").exists()
-    return path.stat().st_mtime < used_before
+    return sorted(p for p in left if is_abandoned(p, used_before))
 
 
 def _clear_abandoned(destination: Path) -> None:

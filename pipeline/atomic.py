@@ -1,10 +1,11 @@
 """Writing so that a reader sees the old content or the new, and never a part of it."""
 
+import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from pipeline.errors import StorageError
+from pipeline.owner import is_abandoned, owner_token
 
 
 def fsync_directory(path: Path) -> None:
@@ -30,7 +31,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     Raises StorageError, leaving whatever was there before, when the disk is full or read-only.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}@{owner_token()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -39,7 +40,16 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
         fsync_directory(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"cannot write {path}: {error.strerror}; free some space or choose another --workspace"
         ) from error
+
+
+def clear_abandoned_files(directory: Path) -> None:
+    """Remove what processes of this host that were killed in `write_atomic` left in `directory`."""
+    for path in directory.glob(".*.tmp"):
+        if is_abandoned(path):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)

@@ -6,11 +6,12 @@ Any number of processes may fill one store; a part written twice holds the same 
 import contextlib
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.atomic import write_atomic
+from pipeline.atomic import clear_abandoned_files, write_atomic
+from pipeline.lease import Leases
 from pipeline.usage import hold, remove_if_free
 
 _DIGEST_BYTES = 32
@@ -31,14 +32,34 @@ class PartStore:
         self.directory.mkdir(parents=True, exist_ok=True)
         lock = self.directory / _LOCK_NAME
         lock.touch()
+        clear_abandoned_files(self.directory)
         with hold(lock):
             yield
 
-    def write(self, part: int, content: bytes, seconds: float = 0.0) -> None:
-        """Publish one part and what it cost; raises StorageError on a full disk."""
+    def claim(self, parts: Iterable[int], leases: Leases) -> Iterator[int]:
+        """Those of `parts` that are still missing and that nobody else makes, each when asked for.
+
+        This process holds a lease for each (see pipeline.lease) until `write` has written it.
+        """
+        for part in parts:
+            if leases.take(self._path(part).name):
+                if self.read(part) is None:
+                    yield part
+                else:  # made since `parts` was listed
+                    leases.give_back(self._path(part).name)
+
+    def write(
+        self, part: int, content: bytes, seconds: float = 0.0, leases: Leases | None = None
+    ) -> None:
+        """Publish one part and what it cost, and give its lease back.
+
+        Raises StorageError on a full disk.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         body = _SECONDS.pack(seconds) + content
         write_atomic(self._path(part), hashlib.sha256(body).digest() + body)
+        if leases is not None:
+            leases.give_back(self._path(part).name)
 
     def read(self, part: int) -> bytes | None:
         """The content of one part, or None if it is absent or damaged and has to be made again."""

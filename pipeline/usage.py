@@ -8,14 +8,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import platform
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import BusyError
 from pipeline.manifest import MANIFEST_NAME
+from pipeline.owner import owner_token
 
 REMOVED_PREFIX = ".removed-"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -66,8 +65,7 @@ def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool
             return False
         if not still():
             return False
-        token = f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
-        hidden = path.parent.with_name(f"{REMOVED_PREFIX}{path.parent.name}@{token}")
+        hidden = path.parent.with_name(f"{REMOVED_PREFIX}{path.parent.name}@{owner_token()}")
         path.parent.rename(hidden)
         shutil.rmtree(hidden)
         return True

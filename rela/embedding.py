@@ -1,8 +1,8 @@
 """Images × a backbone → features, batch after batch."""
 
-import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,31 +54,39 @@ class Embedder:
 
         With `crops` (uint16 [N, K, 5], see rela.crops) of those instead: [len(rows) · K, D].
         """
-        (features,) = self.parts(beton, [rows], on_progress, crops)
+        ((_, features),) = self.parts(beton, [rows], on_progress, crops)
         return features
 
     @torch.inference_mode()
     def parts(
         self,
         beton: Beton,
-        parts: Sequence[NDArray[np.int64]],
+        parts: Iterable[NDArray[np.int64]],
         on_progress: Callable[[int], Any] = lambda count: None,
         crops: NDArray[np.uint16] | None = None,
-    ) -> Iterator[NDArray[np.float32]]:
-        """The same for one array of rows after the other, each as soon as it is done.
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """(rows, their features) for one array of rows after the other, each as soon as it is done.
 
         No batch crosses from one to the next, so that the features of a part depend on its rows alone.
+        The next part is asked for before the last batches of this one are done.
         """
         images_per_batch = max(1, self.batch_size // (1 if crops is None else crops.shape[1]))
-        batches = [in_batches(rows, images_per_batch) for rows in parts]
-        images = iter(self._loader(beton, list(itertools.chain(*batches)), crops))
-        for batches_of_part in batches:
-            features = []
-            for rows, pixels in itertools.islice(images, len(batches_of_part)):
-                features.append(self.features(pixels))
-                on_progress(len(rows))
-            # only here does the host wait for a GPU
-            yield torch.cat(features).cpu().numpy()
+        begun: deque[tuple[NDArray[np.int64], int]] = deque()  # rows of a part, and its batches
+
+        def batches() -> Iterator[NDArray[np.int64]]:
+            for rows_of_part in parts:
+                batches_of_part = in_batches(rows_of_part, images_per_batch)
+                begun.append((rows_of_part, len(batches_of_part)))
+                yield from batches_of_part
+
+        features: list[Tensor] = []
+        for rows, pixels in self._loader(beton, batches(), crops):
+            features.append(self.features(pixels))
+            on_progress(len(rows))
+            if len(features) == begun[0][1]:
+                # only here does the host wait for a GPU
+                yield begun.popleft()[0], torch.cat(features).cpu().numpy()
+                features.clear()
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32 [B, D]."""
@@ -93,7 +101,7 @@ class Embedder:
     def _loader(
         self,
         beton: Beton,
-        batches: Sequence[NDArray[np.int64]],
+        batches: Iterable[NDArray[np.int64]],
         crops: NDArray[np.uint16] | None,
     ) -> CenterCropLoader:
         wanted = self.preprocessing

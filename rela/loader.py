@@ -8,7 +8,7 @@ the batch is asked for.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -56,15 +56,14 @@ def _in_parts(
     return [pool.submit(fill, first, min(first + share, num_rows)) for first in starts]
 
 
-def _ahead(
-    steps: range, begin: Callable[[int], _Batch], at_once: int = _PREFETCH_BATCHES
-) -> Iterator[_Batch]:
+def _ahead(batches: Iterable[_Batch], at_once: int = _PREFETCH_BATCHES) -> Iterator[_Batch]:
     """Batches in order, the next ones already begun: `at_once` in the making, the current included."""
     pending: deque[_Batch] = deque()
-    for done in range(len(steps)):
-        for step in steps[done + len(pending) : done + at_once]:
-            pending.append(begin(step))
-        yield pending.popleft()
+    for begun in batches:
+        pending.append(begun)
+        if len(pending) == at_once:
+            yield pending.popleft()
+    yield from pending
 
 
 class ViewLoader:
@@ -155,7 +154,7 @@ class ViewLoader:
             try:
                 start = time.perf_counter()
                 steps = range(first_batch, self._num_batches)
-                for batch in _ahead(steps, lambda step: self._begin(pool, slices[step], epoch)):
+                for batch in _ahead(self._begin(pool, slices[step], epoch) for step in steps):
                     if batch.views != self.views or batch.crops is not self.crops:
                         # begun before the views changed
                         batch = self._begin(pool, batch.rows, epoch)
@@ -242,6 +241,7 @@ def in_batches(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int6
 class CenterCropLoader:
     """Iterates once over batches of rows of a beton: uint8 [B, 3, S, S], for embedding and evaluation.
 
+    `batches` are asked for as late as can be, a few ahead of the one that is yielded.
     Resizing is Pillow's, horizontally first, and the crop is torchvision's; see `rela.preprocessing`.
     For a GPU the batches lie in pinned memory, and the next ones are loaded while it computes. A
     CPU's cores are better given to one thing after the other: threads of the loader that interrupt
@@ -253,7 +253,7 @@ class CenterCropLoader:
     def __init__(
         self,
         beton: Beton,
-        batches: Sequence[NDArray[np.int64]],
+        batches: Iterable[NDArray[np.int64]],
         resize: int,
         crop: int,
         interpolation: int,
@@ -269,11 +269,8 @@ class CenterCropLoader:
         """Yields (rows int64 [B], images)."""
         with ThreadPoolExecutor(self.num_threads, "rela-loader") as pool:
             try:
-                for batch in _ahead(
-                    range(len(self.batches)),
-                    lambda step: self._begin(pool, self.batches[step]),
-                    _PREFETCH_BATCHES if self.for_gpu else 1,
-                ):
+                begun = (self._begin(pool, rows) for rows in self.batches)
+                for batch in _ahead(begun, _PREFETCH_BATCHES if self.for_gpu else 1):
                     batch.wait(self.beton)
                     yield batch.rows, batch.out.permute(0, 3, 1, 2)
             finally:
@@ -307,7 +304,7 @@ class ReplayedCropLoader(CenterCropLoader):
     def __init__(
         self,
         beton: Beton,
-        batches: Sequence[NDArray[np.int64]],
+        batches: Iterable[NDArray[np.int64]],
         crops: NDArray[np.uint16],
         size: int,
         interpolation: int,

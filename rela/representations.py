@@ -6,7 +6,7 @@ Contiguous, so that readers memory-map it: random rows come hundreds of times fa
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rela.errors import DataError
+from rela.kept_error_file import KeptErrorFile
 from rela.mapped_pages import blocks
 
 ROWS_PER_PART = 1024
@@ -34,25 +35,36 @@ def write_matrix(
 ) -> None:  # fmt: skip
     """Write parts of ROWS_PER_PART rows as one HDF5 file; `crops` uint16 [N, K, 5] beside them.
 
-    The bytes are a function of the arguments alone: no times, no names of machines.
+    The bytes are a function of the arguments alone: no times, no names of machines. Raises OSError if
+    they cannot be written, with the file left behind unfinished.
     """
+    with KeptErrorFile(path, "w+") as raw:
+        with h5py.File(raw, "w", libver="v110", track_order=False) as file:
+            _fill(file, parts, shape, dtype, attributes, crops, raw.raise_error)
+        raw.raise_error()
+
+
+def _fill(
+    file: h5py.File, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
+    attributes: dict[str, Any], crops: NDArray[np.uint16] | None, check: Callable[[], None],
+) -> None:  # fmt: skip
     digests = []
-    with h5py.File(path, "w", libver="v110", track_order=False) as file:
-        matrix = file.create_dataset(MATRIX, shape, dtype, track_times=False)
-        start = 0
-        for part in parts:
-            values = np.ascontiguousarray(part, dtype)
-            matrix[start : start + len(values)] = values
-            digests.append(hashlib.sha256(values.tobytes()).hexdigest().encode())
-            start += len(values)
-        assert start == shape[0], f"{start} rows written, expected {shape[0]}"
-        file.create_dataset(_DIGESTS, data=np.array(digests, "S64"), track_times=False)
-        if crops is not None:
-            stored = file.create_dataset(CROPS, data=crops, track_times=False)
-            stored.attrs["columns"] = "top, left, height, width (pixels), flip (0 or 1)"
-            stored.attrs["sha256"] = _crops_sha256(crops)
-        for name, value in sorted(attributes.items()):
-            file.attrs[name] = value
+    matrix = file.create_dataset(MATRIX, shape, dtype, track_times=False)
+    start = 0
+    for part in parts:
+        values = np.ascontiguousarray(part, dtype)
+        matrix[start : start + len(values)] = values
+        check()  # a full disk ends it here, not after hours
+        digests.append(hashlib.sha256(values.tobytes()).hexdigest().encode())
+        start += len(values)
+    assert start == shape[0], f"{start} rows written, expected {shape[0]}"
+    file.create_dataset(_DIGESTS, data=np.array(digests, "S64"), track_times=False)
+    if crops is not None:
+        stored = file.create_dataset(CROPS, data=crops, track_times=False)
+        stored.attrs["columns"] = "top, left, height, width (pixels), flip (0 or 1)"
+        stored.attrs["sha256"] = _crops_sha256(crops)
+    for name, value in sorted(attributes.items()):
+        file.attrs[name] = value
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,13 @@ def write_targets(
     write_matrix(path, parts(), shape, _DTYPE, attributes, crops)
 
 
-def open_targets(path: Path, num_images: int) -> Targets:
-    """Targets as a tensor over the memory-mapped file, verified.
+def open_targets(path: Path, num_images: int, verify: bool = True) -> Targets:
+    """Targets as a tensor over the memory-mapped file; with `verify`, digests are compared first.
 
     Raises DataError for another number of rows, damage, NaN or Inf: a target that is not a number
     would silently switch stage 1 off.
     """
-    matrix = open_matrix(path)
+    matrix = open_matrix(path, verify)
     values, crops = matrix.values, matrix.crops
     expected = num_images if crops is None else num_images * crops.shape[1]
     if len(values) != expected:

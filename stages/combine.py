@@ -178,7 +178,8 @@ def _write(
     from rela.combination import fit_standardisation, write_combination
     from rela.representations import open_matrix
 
-    matrices = [open_matrix(component.path / REPRESENTATIONS_FILE) for component in components]
+    paths = [component.sound_file(REPRESENTATIONS_FILE) for component in components]
+    matrices = [open_matrix(path, verify=False) for path in paths]
     fitted, described = [], []
     for identity, component, matrix in zip(prior.components, components, matrices, strict=True):
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
+from pipeline.lease import Leases
 from pipeline.manifest import Manifest, provenance
 from pipeline.parts import PartStore
 from pipeline.usage import in_use, mark_used
@@ -33,6 +34,7 @@ STAGE_VERSION = 1
 REPRESENTATIONS_FILE = "representations.h5"
 _LARGEST_DEFAULT_SIZE = 224
 _NAMED_IMAGES = 5
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def embed(
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:
             say(f"going on after {mine - len(todo)} of {mine} parts")
-        num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings)
+        num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings, say)
         artifact = open_artifact(workspace.representations_dir / name)  # of a faster process
         if artifact is None and not store.missing():
             overhead = time.perf_counter() - start - part_seconds
@@ -222,16 +224,18 @@ def _embed_parts(
     store: PartStore,
     todo: list[int],
     settings: EmbedSettings,
+    say: Callable[[str], None],
 ) -> tuple[int, float]:
     """Compute the missing parts; returns how many images, and the seconds of all parts.
 
-    Batches never cross a part, so the bytes of a part do not depend on which others were there.
+    Parts that other processes work on are left to them, and waited for. Batches never cross a part, so
+    the bytes of a part do not depend on which others were there.
     """
     import numpy as np
 
     from rela.beton import open_beton
     from rela.embedding import Embedder
-    from rela.representations import part_rows
+    from rela.representations import ROWS_PER_PART, part_rows
 
     if not todo:
         return 0, 0.0
@@ -241,22 +245,35 @@ def _embed_parts(
         settings.threads,
     )  # fmt: skip
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
-    rows = [part_rows(part, len(beton)) for part in todo]
-    total, all_seconds = sum(len(r) for r in rows), 0.0
-    with progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - total) as bar:
-        part_start = time.perf_counter()
-        parts = embedder.parts(beton, rows, bar.update, crops)
-        for part, part_row_numbers, features in zip(todo, rows, parts, strict=True):
-            with np.errstate(over="ignore"):  # what overflows is named below
-                values = features.astype(settings.dtype)
-            image_rows = np.repeat(part_row_numbers, settings.crops or 1)
-            _refuse_non_finite(dataset, split, image_rows, values, settings.dtype)
-            beton.release_pages()
-            seconds = time.perf_counter() - part_start
-            store.write(part, values.tobytes(), seconds)
-            all_seconds += seconds
+    num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
+    count, all_seconds, has_waited = 0, 0.0, False
+    with (
+        progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - num_todo) as bar,
+        Leases(store.directory) as leases,
+    ):
+        while todo and store.directory.is_dir():  # whoever seals removes the parts
+            made = set()
+            claimed = (part_rows(part, len(beton)) for part in store.claim(todo, leases))
             part_start = time.perf_counter()
-    return total, all_seconds
+            for rows, features in embedder.parts(beton, claimed, bar.update, crops):
+                with np.errstate(over="ignore"):  # what overflows is named below
+                    values = features.astype(settings.dtype)
+                image_rows = np.repeat(rows, settings.crops or 1)
+                _refuse_non_finite(dataset, split, image_rows, values, settings.dtype)
+                beton.release_pages()
+                part, seconds = int(rows[0]) // ROWS_PER_PART, time.perf_counter() - part_start
+                store.write(part, values.tobytes(), seconds, leases)
+                made.add(part)
+                count += len(rows)
+                all_seconds += seconds
+                part_start = time.perf_counter()
+            todo = [part for part in todo if part not in made and store.read(part) is None]
+            if todo and not made:
+                if not has_waited:
+                    say(f"waiting for {len(todo)} parts that other processes work on")
+                has_waited = True
+                time.sleep(_POLL_SECONDS)
+    return count, all_seconds
 
 
 def _refuse_non_finite(

@@ -121,7 +121,7 @@ class Probing:
             )
             assert result.artifact is not None, "an evaluation is never sharded"
             with in_use(result.artifact.path):
-                matrix = open_matrix(result.artifact.path / REPRESENTATIONS_FILE)
+                matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
                 values = torch.from_numpy(matrix.values.astype(np.float32))
             labels = open_beton(beton_path(self.dataset, split)).labels
             arrays.append(values.to(self._device))

@@ -46,7 +46,7 @@ def make_targets(
     from rela.targets import write_targets
 
     start = time.perf_counter()
-    matrix = open_matrix(representations.path / REPRESENTATIONS_FILE)
+    matrix = open_matrix(representations.sound_file(REPRESENTATIONS_FILE), verify=False)
     projection = fit_projection(matrix.values, width, variance_share=variance_share)
     if projection.num_dropped:
         say(

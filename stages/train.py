@@ -271,7 +271,8 @@ def _run_locked(
         target_artifact = make_targets(workspace, representations, width, share, say)
         start += time.perf_counter() - before_targets  # those seconds are on the targets' account
         _refuse_other_images(target_artifact, dataset)
-        targets = open_targets(target_artifact.path / TARGETS_FILE, len(beton))
+        path = target_artifact.sound_file(TARGETS_FILE)
+        targets = open_targets(path, len(beton), verify=False)
     say(_resolved(directory.name, dataset, settings, representations))
     num_steps = settings.epochs * (
         num_chosen(len(beton), settings.data_ratio) // settings.batch_size

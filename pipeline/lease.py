@@ -1,0 +1,80 @@
+"""Who works on what at the moment, among processes that share nothing but a file system.
+
+A lease is a small file that its holder touches every few seconds. One whose holder lives no more, or was
+not touched for a while, as the file system's own clock tells, counts for nothing. Leases only save work:
+whatever is done under one has to be right if two processes do it.
+"""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from pipeline.owner import is_over, owner_token
+
+LEASE_SECONDS = 60.0
+_TOUCHES_PER_LEASE = 6
+_PREFIX = ".lease-"
+
+
+class Leases:
+    """What this process holds in `directory`; given back at the end of the `with` block."""
+
+    def __init__(self, directory: Path, seconds: float = LEASE_SECONDS) -> None:
+        self.directory, self.seconds = directory, seconds
+        self._held: dict[str, Path] = {}
+        self._clock = directory / f"{_PREFIX}clock@{owner_token()}"
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
+
+    def __enter__(self) -> "Leases":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end.set()
+        self._thread.join()
+        for name in list(self._held):
+            self.give_back(name)
+        self._clock.unlink(missing_ok=True)
+
+    def take(self, name: str) -> bool:
+        """Whether nobody else holds `name`; from now on this process does, then."""
+        if name in self._held:
+            return True
+        path = self.directory / f"{_PREFIX}{name}"
+        if self._is_over(path):
+            path.unlink(missing_ok=True)  # two may do so at once and both go on: see above
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(owner_token())
+        except (FileExistsError, FileNotFoundError):  # somebody's, or all is done and cleared away
+            return False
+        self._held[name] = path
+        return True
+
+    def give_back(self, name: str) -> None:
+        """Hold it no more."""
+        path = self._held.pop(name, None)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def _is_over(self, path: Path) -> bool:
+        try:
+            token = path.read_text(encoding="utf-8")
+            self._clock.touch()
+            return is_over(token, path, self._clock.stat().st_mtime - self.seconds)
+        except FileNotFoundError:
+            return False
+
+    def _keep(self) -> None:
+        while not self._end.wait(self.seconds / _TOUCHES_PER_LEASE):
+            for path in list(self._held.values()):
+                with contextlib.suppress(OSError):  # of a directory that was finished and removed
+                    os.utime(path)
