@@ -18,10 +18,13 @@ from numpy.typing import DTypeLike, NDArray
 from rela.errors import DataError
 from rela.kept_error_file import KeptErrorFile
 from rela.mapped_pages import blocks
+from rela.plain_hdf5 import OddHdf5Error, PlainArray, has_entry, plain_array, plain_attributes
 
 ROWS_PER_PART = 1024
 MATRIX, CROPS = "representations", "crops"
 _DIGESTS = "part_sha256"
+_DTYPES, _DIGEST_DTYPE = (np.dtype(np.float16), np.dtype(np.float32)), np.dtype("S64")
+_CROP_COLUMNS = 5
 
 
 def part_rows(part: int, num_rows: int) -> NDArray[np.int64]:
@@ -90,38 +93,50 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
         return DataError(f"{path} cannot be used: {reason}; remove its folder and embed again")
 
     try:
+        if not path.is_file():
+            raise damaged("the file is missing")
+        num_bytes = path.stat().st_size
         with h5py.File(path, "r") as file:
-            matrix, digests = file[MATRIX], file[_DIGESTS][()]
-            offset, shape, dtype = matrix.id.get_offset(), matrix.shape, matrix.dtype
-            attributes = dict(file.attrs)
-            crops = file[CROPS][()] if CROPS in file else None
-            crops_sha256 = file[CROPS].attrs["sha256"] if CROPS in file else None
-    except FileNotFoundError as error:
-        raise damaged("the file is missing") from error
-    except (OSError, KeyError, RuntimeError, AttributeError) as error:
+            matrix = plain_array(file, MATRIX, num_bytes)
+            stored = plain_array(file, _DIGESTS, num_bytes)
+            attributes = plain_attributes(file, num_bytes)
+            crops, crops_sha256 = None, None
+            if has_entry(file, CROPS):
+                crops = plain_array(file, CROPS, num_bytes)
+                crops_sha256 = plain_attributes(file[CROPS], num_bytes).get("sha256")
+    except OddHdf5Error as error:
+        raise damaged(str(error)) from error
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises whatever the HDF5 library's parser comes to
         raise damaged(f"not a complete representations file ({error})") from error
-    num_bytes = int(np.prod(shape)) * dtype.itemsize
-    if offset is None or len(shape) != 2 or dtype.kind != "f":
-        raise damaged(f"data set {MATRIX!r} is not a contiguous matrix of floats")
-    if offset + num_bytes > path.stat().st_size:
-        raise damaged("it is truncated")
-    values = np.memmap(path, dtype, "r", offset, shape)
-    parts = range(0, shape[0], ROWS_PER_PART)
-    if len(digests) != len(parts):
-        raise damaged(f"{len(digests)} digests for {len(parts)} parts")
-    if crops is not None and (
-        crops.dtype != np.uint16
-        or crops.ndim != 3
-        or crops.shape[0] * crops.shape[1] != shape[0]
-        or crops_sha256 != _crops_sha256(crops)
-    ):
+    if len(matrix.shape) != 2 or matrix.dtype not in _DTYPES:
+        raise damaged(f"data set {MATRIX!r} is not a matrix of float16 or float32")
+    parts = range(0, matrix.shape[0], ROWS_PER_PART)
+    if stored.dtype != _DIGEST_DTYPE or stored.shape != (len(parts),):
+        raise damaged(f"{list(stored.shape)} digests for {len(parts)} parts")
+    values, digests = matrix.map(path), stored.map(path)
+    drawn = None if crops is None else _sound_crops(crops, path, matrix.shape[0], crops_sha256)
+    if crops is not None and drawn is None:
         raise damaged("its crops were changed after they were written")
     if verify:
         for (start, rows), expected in zip(blocks(values, ROWS_PER_PART), digests, strict=True):
             if hashlib.sha256(rows.tobytes()).hexdigest().encode() != expected:
                 end = start + len(rows)
                 raise damaged(f"rows {start} to {end - 1} were changed after they were written")
-    return Matrix(path, values, attributes, crops)
+    return Matrix(path, values, attributes, drawn)
+
+
+def _sound_crops(
+    stored: PlainArray, path: Path, num_rows: int, sha256: Any
+) -> NDArray[np.uint16] | None:
+    """The crops, or None if they do not belong to `num_rows` rows or were changed."""
+    if stored.dtype != np.uint16 or len(stored.shape) != 3 or stored.shape[2] != _CROP_COLUMNS:
+        return None
+    if stored.shape[0] * stored.shape[1] != num_rows:
+        return None
+    crops = np.array(stored.map(path))
+    return crops if sha256 == _crops_sha256(crops) else None
 
 
 def _crops_sha256(crops: NDArray[np.uint16]) -> str:
