@@ -30,8 +30,8 @@ from rela.beton_format import (
 )
 from rela.encoding import Encoding, StoredImage, encode_image
 from rela.errors import DataError
-from rela.image_file import BadImageError
-from rela.image_folder import Sample
+from rela.image_file import BadImageError, read_image_file
+from rela.image_folder import Sample, one_line
 from rela.kept_memory import keep_freed_memory
 from rela.worker_pool import WorkerDiedError, ordered_map
 
@@ -158,9 +158,10 @@ def _encoded(
             yield from zip(chunk, outcomes, strict=True)
             done += len(chunk)
     except WorkerDiedError as error:
+        near = one_line(str(root / samples[done].path))
         raise DataError(
-            f"a worker process died while reading images near {root / samples[done].path} (out of "
-            "memory, or killed); nothing was written. Try again with fewer --workers"
+            f"a worker process died while reading images near {near} (out of memory, or killed); "
+            "nothing was written. Try again with fewer --workers"
         ) from error
 
 
@@ -173,9 +174,9 @@ def _encode_chunk(
 
 def _encode_file(path: Path, encoding: Encoding, draw: float) -> _Outcome:
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return _Outcome("", None, f"cannot be read: {error.strerror}")
+        content = read_image_file(path)
+    except BadImageError as error:
+        return _Outcome("", None, str(error))
     digest = hashlib.sha256(content).hexdigest()
     try:
         return _Outcome(digest, encode_image(content, encoding, draw))

@@ -2,14 +2,20 @@
 
 import contextlib
 import io
+import stat
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from rela.image_folder import NOT_PICTURES
+
 MAX_SIDE = 65_535  # what a beton's 16-bit size fields can hold
+MAX_FILE_BYTES = 1 << 30  # more than Pillow's largest image takes with 8 bytes for each pixel
+_NO_IMAGE = "not an image that Pillow can read"
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -17,18 +23,36 @@ class BadImageError(Exception):
     """The file cannot be used; the message is the reason, for a list of such files."""
 
 
+def read_image_file(path: Path) -> bytes:
+    """All bytes of a file; raises BadImageError for pipes, devices and what cannot be an image.
+
+    Reading a pipe would wait for ever, and reading a device would not end.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImageError("not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise BadImageError(f"too large: {status.st_size:,} bytes, at most {MAX_FILE_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImageError(f"cannot be read: {error.strerror}") from error
+
+
 def decode_image(content: bytes, alpha_on_white: bool = False) -> NDArray[np.uint8]:
     """A file's bytes as uint8 [height, width, 3], RGB as torchvision's image loader gives it.
 
     One difference, on purpose: 16-bit gray images are scaled to 8 bits (value / 257), where a plain
     conversion would clip nearly every pixel to white. Alpha is dropped, or composited on white if
-    asked. Animated files give their first frame; EXIF orientation is not applied.
+    asked. Animated files give their first frame; EXIF orientation is not applied (but Pillow applies
+    that of TIFF files).
 
     Raises BadImageError with the reason for files that are empty, truncated, not an image,
     too large, or decompression bombs.
     """
-    with _opened(content) as image:
+    with opened_image(content) as image:
         image.load()
+        _check_size(image)  # some formats know better once they are decoded
         return np.asarray(_to_rgb(image, alpha_on_white))
 
 
@@ -37,7 +61,7 @@ def plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
 
     Raises BadImageError as `decode_image`, for what the header shows.
     """
-    with _opened(content) as image:
+    with opened_image(content) as image:
         if image.format != "JPEG" or image.mode not in ("RGB", "L"):
             return None
         return image.height, image.width
@@ -49,13 +73,13 @@ def check_jpeg(content: bytes) -> None:
     At an eighth of the size every bit is still read, which is where damage shows, and 63 of 64
     pixels are never computed.
     """
-    with _opened(content) as image:
+    with opened_image(content) as image:
         image.draft(None, (1, 1))
         image.load()
 
 
 @contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
+def opened_image(content: bytes) -> Iterator[Image.Image]:
     """The file, its header read; what goes wrong then or later becomes a BadImageError."""
     if not content:
         raise BadImageError("empty file (0 bytes)")
@@ -64,21 +88,27 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content)) as image:
-                if max(image.size) > MAX_SIDE:
-                    raise BadImageError(
-                        f"too large: {image.width}×{image.height} pixels, at most {MAX_SIDE} a side"
-                    )
+                if image.format in NOT_PICTURES:
+                    raise BadImageError(_NO_IMAGE)
+                _check_size(image)
                 yield image
     except BadImageError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImageError("decompression bomb: more pixels than Pillow's safety limit") from error
     except UnidentifiedImageError as error:
-        raise BadImageError("not an image that Pillow can read") from error
+        raise BadImageError(_NO_IMAGE) from error
     except MemoryError as error:
         raise BadImageError("too large: not enough memory to decode it") from error
     except Exception as error:  # Pillow's plugins raise whatever their parsers raise
         raise BadImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
+
+
+def _check_size(image: Image.Image) -> None:
+    if max(image.size) > MAX_SIDE:
+        raise BadImageError(
+            f"too large: {image.width}×{image.height} pixels, at most {MAX_SIDE} a side"
+        )
 
 
 def _to_rgb(image: Image.Image, alpha_on_white: bool) -> Image.Image:

@@ -17,9 +17,8 @@ from pathlib import Path
 from rela.errors import DataError, UnavailableError
 
 _VAL_NAMES = ("val", "valid", "validation", "test")
-_NOT_PICTURES = frozenset(
-    ["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"]
-)  # Pillow names, cannot decode
+# Pillow knows their names and cannot decode them, or starts another program to do it (EPS).
+NOT_PICTURES = frozenset(["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
 
 
 @functools.cache
@@ -28,7 +27,7 @@ def image_suffixes() -> frozenset[str]:
     from PIL import Image
 
     formats = Image.registered_extensions()
-    return frozenset(s for s, f in formats.items() if f in Image.OPEN and f not in _NOT_PICTURES)
+    return frozenset(s for s, f in formats.items() if f in Image.OPEN and f not in NOT_PICTURES)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
     stray: list[str] = []
     classes: dict[str, list[str]] = {}
     empty: list[str] = []
-    for entry in sorted(os.scandir(split_root), key=lambda e: e.name):
+    for entry in reversed(_entries(split_root)):
         if entry.name.startswith("."):
             continue
         relative = os.path.relpath(entry.path, source)
@@ -165,17 +164,20 @@ def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
     """Image paths below `folder`, sorted. Linked folders are followed once, loops are not."""
     images: list[str] = []
     seen = {_identity(parent) for parent in folder.absolute().parents}  # a link up is a loop too
-    for parent, directories, files in os.walk(folder, onerror=_refuse, followlinks=True):
+    waiting = [str(folder)]  # not by recursion, which ends at a thousand folders within each other
+    while waiting:
+        parent = waiting.pop()
         if _identity(parent) in seen:
-            directories.clear()
             continue
         seen.add(_identity(parent))
-        directories[:] = sorted(d for d in directories if not d.startswith("."))
-        for name in files:
-            if name.startswith("."):
+        for entry in _entries(parent):
+            if entry.name.startswith("."):
                 continue
-            relative = os.path.relpath(os.path.join(parent, name), source)  # noqa: PTH118
-            (images if _is_image_name(name) else stray).append(relative)
+            if os.path.isdir(entry.path):  # noqa: PTH112 (a link to itself is no folder)
+                waiting.append(entry.path)
+            else:
+                relative = os.path.relpath(entry.path, source)
+                (images if _is_image_name(entry.name) else stray).append(relative)
     return sorted(images)
 
 
@@ -184,8 +186,12 @@ def _identity(folder: str | Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _refuse(error: OSError) -> None:
-    raise UnavailableError(f"{error.filename} cannot be read: {error.strerror}") from error
+def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
+    """What is in a folder, those that come first by name last: a stack takes them from its end."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+    except OSError as error:
+        raise UnavailableError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def _is_image_name(name: str) -> bool:
@@ -206,6 +212,11 @@ def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, lis
         "train": [sample for sample in samples if sample not in chosen],
         "val": [sample for sample in samples if sample in chosen],
     }
+
+
+def one_line(path: str) -> str:
+    """A path for messages: what would break the line or steer a terminal is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
 
 
 def _quoted(names: list[str], limit: int = 8) -> str:

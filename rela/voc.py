@@ -14,7 +14,7 @@ from PIL import Image
 
 from rela.digests import file_sha256
 from rela.errors import ChoiceError, DataError
-from rela.image_file import BadImageError, decode_image
+from rela.image_file import BadImageError, decode_image, opened_image, read_image_file
 
 VOID = 255
 SPLITS = ("train", "val")
@@ -77,6 +77,10 @@ def _read_list(root: Path, split: str) -> tuple[LabelledImage, ...]:
         LabelledImage(root / f"JPEGImages/{name}.jpg", root / f"SegmentationClass/{name}.png")
         for name in names
     )
+    if odd := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
+        raise DataError(
+            f"{path} names {odd[0]!r}, outside of {root}; expected the name of an image"
+        )
     if not pairs:
         raise DataError(f"{path} names no image; expected the name of an image per line")
     for pair in pairs:
@@ -95,7 +99,7 @@ def read_labelled_image(
     the image's size, or holds values that are neither below `num_classes` nor 255.
     """
     try:
-        pixels = decode_image(pair.image.read_bytes())
+        pixels = decode_image(read_image_file(pair.image))
     except BadImageError as error:
         raise DataError(f"{pair.image}: {error}") from error
     mask = _read_mask(pair.mask)
@@ -119,9 +123,9 @@ def read_labelled_image(
 
 def _read_mask(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as mask:
+        with opened_image(read_image_file(path)) as mask:
             mask.load()
-    except Exception as error:  # Pillow's plugins raise whatever their parsers raise
+    except BadImageError as error:
         raise DataError(
             f"{path}: not a readable mask; expected a PNG whose palette index is the class"
         ) from error

@@ -18,7 +18,8 @@ from pipeline.manifest import Manifest, provenance
 from rela.beton_writer import WriteResult, write_beton
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError
-from rela.image_folder import ImageFolder, Sample, scan
+from rela.image_file import BadImageError, read_image_file
+from rela.image_folder import ImageFolder, Sample, one_line, scan
 from rela.options import check_options
 from stages.progress import progress_bar
 from stages.settings import ConvertSettings
@@ -27,6 +28,7 @@ from stages.workspace import Workspace, check_name, slug
 
 STAGE_VERSION = 1
 _LISTED_BAD_IMAGES = 50
+_INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def convert(
         if bad and settings.on_bad_image == "stop":
             raise DataError(_bad_image_list(folder.root, bad))
         for path, reason in bad:
-            say(f"left out {path}: {reason}")
+            say(f"left out {one_line(path)}: {one_line(reason)}")
         for split, result in results.items():
             if not result.samples:
                 raise DataError(
@@ -145,10 +147,18 @@ def format_result(result: ConvertResult) -> str:
 
 def read_index(dataset: Artifact, split: str) -> list[dict[str, str]]:
     """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
-    with open(
-        dataset.path / f"{split}.csv", encoding="utf-8", errors="surrogateescape", newline=""
-    ) as file:
-        return list(csv.DictReader(file))
+    path = dataset.path / f"{split}.csv"
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except csv.Error as error:
+        raise DataError(f"{path} is damaged ({error}); convert the images again") from error
+    if any(None in row or None in row.values() or set(row) != set(_INDEX_COLUMNS) for row in rows):
+        raise DataError(
+            f"{path} is damaged: expected the columns {', '.join(_INDEX_COLUMNS)}; convert the images "
+            "again"
+        )
+    return rows
 
 
 def beton_path(dataset: Artifact, split: str) -> Path:
@@ -232,10 +242,13 @@ def _split_content(result: WriteResult) -> dict[str, Any]:
 
 def _index_csv(result: WriteResult) -> bytes:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "label", "path", "source_sha256", "stored_sha256"])
+    plain = csv.writer(text, lineterminator="\n")
+    # what csv quotes by itself has no carriage returns, which readers take for the end of a row
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(_INDEX_COLUMNS)
     for index, sample in enumerate(result.samples):
         digests = result.source_sha256[index], result.image_sha256[index]
+        writer = quoted if "\r" in sample.path else plain
         writer.writerow([index, sample.label, sample.path, *digests])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
@@ -272,22 +285,22 @@ def _same_source(existing: Artifact, folder: ImageFolder, settings: ConvertSetti
 
 def _source_sha256(root: Path, sample: Sample) -> str:
     try:
-        return hashlib.sha256((root / sample.path).read_bytes()).hexdigest()
-    except OSError:
+        return hashlib.sha256(read_image_file(root / sample.path)).hexdigest()
+    except BadImageError:
         return ""
 
 
 def _report_oddities(folder: ImageFolder, say: Callable[[str], None]) -> None:
     if folder.stray_files:
-        shown = ", ".join(folder.stray_files[:5])
+        shown = ", ".join(map(one_line, folder.stray_files[:5]))
         more = f" and {len(folder.stray_files) - 5} more" if len(folder.stray_files) > 5 else ""
         say(f"ignored {len(folder.stray_files)} stray files: {shown}{more}")
     for path in folder.empty_classes:
-        say(f"ignored {path}: a class folder without images")
+        say(f"ignored {one_line(path)}: a class folder without images")
 
 
 def _bad_image_list(root: Path, bad: list[tuple[str, str]]) -> str:
-    lines = [f"  {path}: {reason}" for path, reason in bad[:_LISTED_BAD_IMAGES]]
+    lines = [f"  {one_line(p)}: {one_line(reason)}" for p, reason in bad[:_LISTED_BAD_IMAGES]]
     if len(bad) > _LISTED_BAD_IMAGES:
         lines.append(f"  and {len(bad) - _LISTED_BAD_IMAGES} more")
     return "\n".join(
