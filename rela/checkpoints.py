@@ -1,10 +1,12 @@
 """Checkpoints that are there whole or not at all: at epochs and in between; the last two are kept."""
 
+import hashlib
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         return _any_rank(trainer, since >= self.interval_seconds)
 
     def _stop(self, trainer: pl.Trainer) -> None:
+        trainer.strategy.barrier()  # a process that ended would have those killed that still save
         name = "a signal to another process" if self._received is None else self._received.name
         raise PreemptedError(
             f"{name}: saved after step {trainer.global_step}; go on with `rela train --resume`"
@@ -118,17 +121,50 @@ def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
     return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
 
 
-def newest_checkpoint(directory: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint whose digest matches, with its record; None if there is none."""
+def newest_checkpoint(
+    directory: Path, say: Callable[[str], None] = lambda line: None
+) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint whose digest matches, with its record; None if there is none.
+
+    Damaged ones are passed over, which is said.
+    """
+    passed_over = []
+    found = None
     for record_path in sorted(directory.glob("step-*.json"), reverse=True):
         path = record_path.with_suffix(".ckpt")
-        try:
-            record: dict[str, Any] = json.loads(record_path.read_bytes())
-            if file_sha256(path) == record["sha256"]:
-                return path, record
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
+        record = _record_of(path)
+        if record is not None:
+            found = path, record
+            break
+        passed_over.append(path)
+    if passed_over:
+        where = "from the beginning" if found is None else f"from {found[0].name}"
+        names = " and ".join(str(path) for path in passed_over)
+        say(f"warning: {names} cannot be used (damaged, or missing); going on {where}")
+    return found
+
+
+def clear_useless(directory: Path, newest: Path | None) -> None:
+    """Remove what is not whole: half a checkpoint of a killed process, and those after `newest`."""
+    for path in directory.glob("step-*"):
+        is_whole = path.with_suffix(".json").is_file() and not path.name.endswith(".tmp")
+        if not is_whole or newest is None or path.stem > newest.stem:
+            path.unlink(missing_ok=True)
+
+
+def _record_of(path: Path) -> dict[str, Any] | None:
+    """What is known of the checkpoint `path`, if it is sound."""
+    try:
+        record: dict[str, Any] = json.loads(path.with_suffix(".json").read_bytes())
+        expected = record.pop("record_sha256")
+        sound = expected == _digest(record) and record["sha256"] == file_sha256(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return record if sound else None
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _publish(temporary: Path, path: Path, record: dict[str, Any]) -> None:
@@ -136,7 +172,8 @@ def _publish(temporary: Path, path: Path, record: dict[str, Any]) -> None:
     record = {**record, "sha256": file_sha256(temporary)}
     _rename_durably(temporary, path)
     record_temporary = path.with_suffix(".json.tmp")
-    record_temporary.write_text(json.dumps(record), encoding="utf-8")
+    text = json.dumps({**record, "record_sha256": _digest(record)})
+    record_temporary.write_text(text, encoding="utf-8")
     _rename_durably(record_temporary, path.with_suffix(".json"))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import signal
 import time
 import warnings
@@ -17,9 +18,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
-from rela.checkpoints import RunCheckpoint, newest_checkpoint
+from rela.checkpoints import RunCheckpoint, clear_useless, newest_checkpoint
+from rela.devices import device_options, is_lost_connection, lost_rank_message
 from rela.epoch_log import EpochLog, keep_epochs, last_record
-from rela.errors import ChoiceError
+from rela.errors import LostRankError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.kept_memory import keep_freed_memory
 from rela.loader import ViewLoader
@@ -30,6 +32,7 @@ from rela.order import num_chosen
 from rela.preprocessing import preprocessing_for
 from rela.priors.prior import PriorIdentity
 from rela.priors.run_prior import write_identity
+from rela.ranks import current_ranks
 from rela.run_directory import BACKBONE_FILE, CHECKPOINTS_DIR, METRICS_FILE, SECONDS_FILE
 from rela.targets import Targets
 from rela.two_stage import TwoStage
@@ -47,7 +50,8 @@ class TrainingPlan:
     - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
     - `optimizer`: with the rate for this very batch size;
     - `checkpoint_seconds`: longest time between two checkpoints; each epoch ends with one anyway;
-    - `precision`, `devices`: as Lightning's Trainer takes them, or "auto".
+    - `precision`, `devices`: as Lightning's Trainer takes them, or "auto";
+    - `rank_timeout_seconds`: how long one process waits for the others before it gives them up.
     """
 
     method: str
@@ -68,6 +72,7 @@ class TrainingPlan:
     precision: str
     devices: str
     checkpoint_seconds: float
+    rank_timeout_seconds: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -102,13 +107,15 @@ def run_training(
     """
     _quieten()
     keep_freed_memory()
-    device_options = _device_options(plan)
+    options = device_options(plan.devices, plan.rank_timeout_seconds)
+    is_first = current_ranks().rank == 0
     checkpoint_dir = directory / CHECKPOINTS_DIR
-    newest = newest_checkpoint(checkpoint_dir)
+    newest = newest_checkpoint(checkpoint_dir, say)
     epochs_done = newest[1]["epochs_done"] if newest else 0
     seconds = _seconds_so_far(directory, newest)
     before = sum(seconds.values())
-    keep_epochs(directory / METRICS_FILE, epochs_done)
+    if is_first:
+        keep_epochs(directory / METRICS_FILE, epochs_done)
     try:
         module, loader = _build(plan, beton, targets, num_classes)
         if newest:
@@ -125,8 +132,11 @@ def run_training(
             enable_model_summary=False,
             use_distributed_sampler=False,
             gradient_clip_val=plan.optimizer.clip_norm,
-            **device_options,
+            precision=resolve_precision(plan.precision),
+            **options,
         )
+        if trainer.is_global_zero:
+            clear_useless(checkpoint_dir, newest[0] if newest else None)
         seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
         _fit(trainer, module, loader, None if newest is None else newest[0])
         if plan.handover is None and module.stage == 1:
@@ -139,7 +149,8 @@ def run_training(
     finally:  # an interrupted attempt costs, too
         measured = sum(seconds.values()) - before
         seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
-        _keep_seconds(directory, seconds)
+        if is_first:
+            _keep_seconds(directory, seconds)
     last = last_record(directory / METRICS_FILE)
     return TrainingOutcome(
         seconds=seconds,
@@ -204,6 +215,7 @@ def _build(
             None if targets is None else targets.values,
             accumulate=plan.accumulate,
             crops=None if targets is None else targets.crops,
+            num_threads=max(1, len(os.sched_getaffinity(0)) // current_ranks().local_size),
         )
         num_steps = plan.epochs * len(loader) // plan.accumulate
         handover = None if targets is None else _handover(plan, num_steps)
@@ -261,6 +273,10 @@ def _fit(
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
         raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if trainer.world_size > 1 and is_lost_connection(error):
+            raise LostRankError(lost_rank_message(error)) from error
+        raise
     finally:
         signal.signal(signal.SIGINT, handler)
 
@@ -269,31 +285,6 @@ def memory_format(plan: TrainingPlan) -> torch.memory_format:
     """Channels last, but on the CPU for small-image stems, whose wide early layers it slows down."""
     slower = plan.model.endswith("_small") and not torch.cuda.is_available()
     return torch.contiguous_format if slower else torch.channels_last
-
-
-def _device_options(plan: TrainingPlan) -> dict[str, Any]:
-    has_gpu = torch.cuda.is_available()
-    count = torch.cuda.device_count() if has_gpu else 1
-    wanted = plan.devices.replace(" ", "")
-    devices: int | list[int]
-    if wanted == "auto":
-        devices = count
-    elif wanted.isdigit() and int(wanted) > 0:
-        devices = int(wanted)
-    elif has_gpu and all(part.isdigit() and int(part) < count for part in wanted.split(",")):
-        devices = [int(part) for part in wanted.split(",")]
-    else:
-        there = f"{count} GPUs, numbered from 0" if has_gpu else "no GPU"
-        raise ChoiceError(f"--devices {plan.devices}: expected auto, a number or indices; {there}")
-    several = (devices if isinstance(devices, int) else len(devices)) > 1
-    return {
-        "accelerator": "gpu" if has_gpu else "cpu",
-        "devices": devices,
-        "precision": resolve_precision(plan.precision),
-        # stage 1 leaves the algorithm's heads without gradients
-        "strategy": "ddp_find_unused_parameters_true" if several else "auto",
-        "sync_batchnorm": several and has_gpu,
-    }
 
 
 def _export(directory: Path, plan: TrainingPlan, module: TwoStage, name: str) -> None:

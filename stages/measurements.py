@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import write_atomic
+from pipeline.atomic import clear_abandoned_files, write_atomic
 from stages.run_files import read_json
 
 EVALUATION_FILE = "eval.json"
@@ -60,6 +60,7 @@ class Measurements:
             content["accuracies"][protocol] = found
         content["seconds"] = round(content["seconds"] + found["seconds"], 4)
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned_files(self.path.parent)
         write_atomic(self.path, json.dumps(content, indent=1).encode())
 
     def chosen(self, seeds: dict[str, tuple[int, ...]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.atomic import write_atomic
+from pipeline.atomic import clear_abandoned_files, write_atomic
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import installed_versions
 from rela.errors import ChoiceError, DataError
@@ -74,6 +74,7 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
         "note": prior.note,
     }
     record_path.parent.mkdir(parents=True, exist_ok=True)
+    clear_abandoned_files(record_path.parent)
     write_atomic(record_path, json.dumps(record, indent=1).encode())
     return KnownPrior(prior.identity, prior.load, note=prior.note)
 

@@ -2,28 +2,31 @@
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact, open_artifact
-from pipeline.atomic import write_atomic
+from pipeline.atomic import clear_abandoned_files, write_atomic
 from pipeline.errors import BusyError
 from pipeline.fingerprint import file_sha256, fingerprint
 from pipeline.lock import exclusive
 from pipeline.manifest import Manifest, provenance
 from pipeline.usage import in_use
-from rela.errors import ChoiceError, DataError, RelaError
+from rela.errors import ChoiceError, DataError, LostRankError, RelaError
+from rela.ranks import LAUNCHER_VARIABLE, current_ranks
 from rela.run_directory import CHECKPOINTS_DIR
 from stages.chosen_prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from stages.convert import beton_path, images_sha256
 from stages.embed import crops_of, prior_of
 from stages.hyperparameters import resolve_hyperparameters, say_if_too_short
-from stages.ranks import is_another_rank, silent
+from stages.launch import STARTED_VARIABLE, train_on_several
+from stages.ranks import Teller, first_of_several, is_another_rank, prepared_run, silent
 from stages.run_files import (
     CONFIG_FILE,
     COST_FILE,
@@ -38,6 +41,7 @@ from stages.train_settings import resolve_settings, say_what_means_nothing, trai
 from stages.workspace import Workspace, check_name
 
 STAGE_VERSION = 3
+WHERE_FIELDS = ("devices", "checkpoint_minutes", "rank_timeout")  # do not change the weights
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,21 @@ def train(
     Raises ChoiceError with the command to use if the prior has not been embedded for this data set
     and `embed_first` is not set.
     """
-    say = silent if is_another_rank() else say
+    if is_another_rank():
+        return _join(workspace, settings)
+    with first_of_several(60 * settings.rank_timeout) as tell:
+        return _train(workspace, dataset, settings, name, embed_first, say, tell)
+
+
+def _train(
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    name: str | None,
+    embed_first: bool,
+    say: Callable[[str], None],
+    tell: Teller,
+) -> TrainResult:
     resolved = resolve_settings(dataset, settings)
     say_what_means_nothing(settings, resolved, say)
     # before hours of embedding, everything that can be refused is
@@ -85,12 +103,13 @@ def train(
         same_settings = read_config(directory)["fingerprint"] == config["fingerprint"]
         if same_settings and name in (None, directory.name):
             say(f"going on with the interrupted run {directory.name}")
-            return _run(workspace, dataset, representations, directory, config, say)
+            return _run(workspace, dataset, representations, directory, config, say, tell)
     directory = _new_run_directory(workspace, dataset, resolved, name)
     try:
-        return _run(workspace, dataset, representations, directory, config, say)
-    except RelaError:
-        if not (directory / CHECKPOINTS_DIR).is_dir():  # it never got going: nothing to resume
+        return _run(workspace, dataset, representations, directory, config, say, tell)
+    except RelaError as error:
+        never_began = not (directory / CHECKPOINTS_DIR).is_dir()
+        if never_began and error.exit_status != LostRankError.exit_status:  # nothing to resume
             shutil.rmtree(directory, ignore_errors=True)
         raise
 
@@ -124,42 +143,74 @@ def _finished(workspace: Workspace, config: dict[str, Any], name: str | None) ->
 
 
 def resume(
-    workspace: Workspace, name: str | None = None, say: Callable[[str], None] = print
+    workspace: Workspace,
+    name: str | None = None,
+    say: Callable[[str], None] = print,
+    where: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Go on with an interrupted run (the only one, or `name`) exactly as it was configured."""
-    say = silent if is_another_rank() else say
-    unfinished = {path.name: path for path in workspace.unfinished_runs()}
-    if name is None and len(unfinished) != 1:
-        what = (
-            f"name one of {', '.join(unfinished)} with --name"
-            if unfinished
-            else "nothing to resume"
+    """Go on with an interrupted run (the only one, or `name`) exactly as it was configured.
+
+    `where`: settings among WHERE_FIELDS that are to differ.
+    """
+    where = where or {}
+    if is_another_rank():
+        return _join(workspace, replace(TrainSettings(), **where))
+    with first_of_several(60 * where.get("rank_timeout", TrainSettings.rank_timeout)) as tell:
+        unfinished = {path.name: path for path in workspace.unfinished_runs()}
+        if name is None and len(unfinished) != 1:
+            what = (
+                f"name one of {', '.join(unfinished)} with --name"
+                if unfinished
+                else "nothing to resume"
+            )
+            raise ChoiceError(f"{len(unfinished)} interrupted runs in {workspace.root}: {what}")
+        chosen = name or next(iter(unfinished))
+        if chosen not in unfinished:
+            finished = open_artifact(workspace.runs_dir / chosen)
+            if finished is not None:
+                return TrainResult(finished, True)
+            raise ChoiceError(
+                f"no interrupted run {chosen!r} in {workspace.root}; there is "
+                f"{', '.join(unfinished) or 'none'}"
+            )
+        return _go_on(workspace, unfinished[chosen], where, say, tell)
+
+
+def _join(workspace: Workspace, settings: TrainSettings) -> TrainResult:
+    """In a process that was started beside a first one: take part in the run that it prepares."""
+    directory = workspace.runs_dir / prepared_run(60 * settings.rank_timeout)
+    if not (directory / CONFIG_FILE).is_file():
+        raise DataError(
+            f"{directory} is not here, but the first process has prepared it; put the workspace on a "
+            "file system that all machines share"
         )
-        raise ChoiceError(f"{len(unfinished)} interrupted runs in {workspace.root}: {what}")
-    chosen = name or next(iter(unfinished))
-    if chosen not in unfinished:
-        finished = open_artifact(workspace.runs_dir / chosen)
-        if finished is not None:
-            return TrainResult(finished, True)
-        raise ChoiceError(
-            f"no interrupted run {chosen!r} in {workspace.root}; there is "
-            f"{', '.join(unfinished) or 'none'}"
-        )
-    config = read_config(unfinished[chosen])
+    where = {name: getattr(settings, name) for name in WHERE_FIELDS}
+    return _go_on(workspace, directory, where, silent, silent)
+
+
+def _go_on(
+    workspace: Workspace,
+    directory: Path,
+    where: Mapping[str, Any],
+    say: Callable[[str], None],
+    tell: Teller,
+) -> TrainResult:
+    config = read_config(directory)
+    config = {**config, "settings": {**config["settings"], **where}}
     dataset = workspace.dataset(config["dataset"]["name"])
     if dataset.fingerprint != config["dataset"]["fingerprint"]:
         raise ChoiceError(
-            f"data set {dataset.name} has changed since run {chosen} began; start a new run"
+            f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
         )
     resolved = TrainSettings(**config["settings"])
     cached = workspace.representations(images_sha256(dataset, "train"))
     if resolved.prior not in (NO_PRIOR, *(a.fingerprint for a in cached)):
         raise ChoiceError(
-            f"the representations that run {chosen} learns from are gone "
+            f"the representations that run {directory.name} learns from are gone "
             f"({config['representations']}); embed that prior again, then resume"
         )
     representations = chosen_representations(workspace, dataset, resolved, False, say)
-    return _run(workspace, dataset, representations, unfinished[chosen], config, say)
+    return _run(workspace, dataset, representations, directory, config, say, tell)
 
 
 def _config(
@@ -169,7 +220,7 @@ def _config(
     prior = None if representations is None else representations.fingerprint
     crops = None if representations is None else crops_of(representations)
     described = asdict(replace(settings, prior=prior or NO_PRIOR, crops=crops))
-    meaning = {k: v for k, v in described.items() if k not in ("devices", "checkpoint_minutes")}
+    meaning = {k: v for k, v in described.items() if k not in WHERE_FIELDS}
     content = dataset.manifest.content["splits"]["train"]
     return {
         "fingerprint": fingerprint(
@@ -215,16 +266,19 @@ def _run(
     directory: Path,
     config: dict[str, Any],
     say: Callable[[str], None],
+    tell: Teller,
 ) -> TrainResult:
     """Alone in the directory: make the targets, fit, and publish the manifest last."""
     start = time.perf_counter()
     from rela.training import resolve_precision
 
     directory.mkdir(parents=True, exist_ok=True)
-    # one process locks for all that Lightning, torchrun or SLURM started together
-    lock = contextlib.nullcontext() if is_another_rank() else exclusive(directory / ".lock")
+    # one process locks for all that were started together: the one that starts them, or the first
+    is_inner = is_another_rank() or LAUNCHER_VARIABLE in os.environ
+    lock = contextlib.nullcontext() if is_inner else exclusive(directory / ".lock")
     read = [artifact.path for artifact in (dataset, representations) if artifact is not None]
     with lock, in_use(*read):
+        clear_abandoned_files(directory)
         finished = open_artifact(directory)
         if finished is not None:
             return TrainResult(finished, True)
@@ -232,12 +286,13 @@ def _run(
             found = read_config(directory)
             if found["fingerprint"] != config["fingerprint"]:
                 raise BusyError(f"{directory} was taken by another run just now; try again")
-            config = found
+            given = {name: config["settings"][name] for name in WHERE_FIELDS}
+            config = {**found, "settings": {**found["settings"], **given}}
         else:
             precision = resolve_precision(config["settings"]["precision"])
             config = {**config, "precision": precision}
             write_atomic(directory / CONFIG_FILE, json.dumps(config, indent=1).encode())
-        return _run_locked(workspace, dataset, representations, directory, config, start, say)
+        return _run_locked(workspace, dataset, representations, directory, config, start, say, tell)
 
 
 def _run_locked(
@@ -248,9 +303,11 @@ def _run_locked(
     config: dict[str, Any],
     start: float,
     say: Callable[[str], None],
+    tell: Teller,
 ) -> TrainResult:
     from rela.backbones import build_backbone, feature_dim
     from rela.beton import open_beton
+    from rela.devices import num_devices
     from rela.order import num_chosen
     from rela.projection import DEFAULT_VARIANCE_SHARE
     from rela.targets import open_targets
@@ -273,6 +330,14 @@ def _run_locked(
         _refuse_other_images(target_artifact, dataset)
         path = target_artifact.sound_file(TARGETS_FILE)
         targets = open_targets(path, len(beton), verify=False)
+    several = 1 if current_ranks().world_size > 1 else num_devices(settings.devices)
+    if several > 1:
+        began = time.time() - (time.perf_counter() - start)
+        train_on_several(workspace, directory.name, settings, several, began)
+        return TrainResult(_published(directory), False)
+    tell(directory.name)
+    if STARTED_VARIABLE in os.environ:
+        start = time.perf_counter() - (time.time() - float(os.environ[STARTED_VARIABLE]))
     say(_resolved(directory.name, dataset, settings, representations))
     num_steps = settings.epochs * (
         num_chosen(len(beton), settings.data_ratio) // settings.batch_size
@@ -310,6 +375,17 @@ def _run_locked(
     )
     manifest.write(directory)
     return TrainResult(Artifact(directory, manifest), False)
+
+
+def _published(directory: Path) -> Artifact:
+    """What the processes that were started made of the run."""
+    run = open_artifact(directory)
+    if run is None:
+        raise LostRankError(
+            f"all processes ended before run {directory.name} was finished; go on with "
+            f"`rela train --resume --name {directory.name}`"
+        )
+    return run
 
 
 def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:

@@ -313,8 +313,25 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
     _flip_a_bit(copy_of(two_epochs, tmp_path) / "checkpoints")
     said: list[str] = []
     train(PLAN, tmp_path, beton, said.append)
-    assert said[0] == "resuming after epoch 1 of 3"
+    assert said[0] == (
+        f"warning: {tmp_path / 'checkpoints' / 'step-00000006.ckpt'} cannot be used (damaged, or "
+        "missing); going on from step-00000003.ckpt"
+    )
+    assert said[1] == "resuming after epoch 1 of 3"
     assert_same_run(tmp_path, uninterrupted)
+
+
+def test_what_a_killed_process_left_of_checkpoints_is_cleared(
+    tmp_path: Path, beton: Beton, two_epochs: Path, uninterrupted: Path
+):
+    checkpoints = copy_of(two_epochs, tmp_path) / "checkpoints"
+    for name in ("step-00000007.tmp", "step-00000008.ckpt", "step-00000008.json.tmp"):
+        (checkpoints / name).write_bytes(b"half")
+    train(PLAN, tmp_path, beton)
+    assert_same_run(tmp_path, uninterrupted)
+    assert sorted(p.name for p in checkpoints.iterdir()) == sorted(
+        p.name for p in (uninterrupted / "checkpoints").iterdir()
+    )
 
 
 def test_half_a_line_of_metrics_does_not_stop_a_run_from_going_on(
