@@ -12,6 +12,7 @@ from cli_options import json_option, options_of, print_result
 from pipeline.errors import PipelineError
 from rela.errors import RelaError
 from rela.options import flag_name
+from rela.ranks import current_ranks, end_with_launcher
 from stages.failures import failure_of
 from stages.presets import PRESET_NAMES, preset
 from stages.settings import (
@@ -32,6 +33,11 @@ def _say(message: str) -> None:
     click.echo(message, err=True)
 
 
+def _which_process() -> str:
+    ranks = current_ranks()
+    return f" (process {ranks.rank + 1} of {ranks.world_size})" if ranks.world_size > 1 else ""
+
+
 class _Commands(click.Group):
     """Turns the exceptions of stages into one line on stderr and an exit status."""
 
@@ -42,7 +48,7 @@ class _Commands(click.Group):
             failure = failure_of(error)
             if ctx.params.get("debug") or failure is None:
                 raise
-            _say(f"rela: {failure[0]}")
+            _say(f"rela{_which_process()}: {failure[0]}")
             ctx.exit(failure[1])
         except KeyboardInterrupt:
             _say("rela: interrupted; the same command goes on from what is finished")
@@ -71,6 +77,7 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
     """
     from stages.workspace import Workspace
 
+    end_with_launcher()
     ctx.obj = Workspace(workspace)
 
 
@@ -171,7 +178,8 @@ def embed(
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with an interrupted run as it was configured; --name chooses.",
+    help="Go on with an interrupted run as it was configured; --name chooses. It may go on elsewhere: "
+    "--devices, --checkpoint-minutes and --rank-timeout can be given anew.",
 )
 @json_option
 @click.pass_context
@@ -188,16 +196,18 @@ def train(
 ) -> None:
     """Train a model on DATASET: targets first, then the algorithm."""
     from stages import train as stage
+    from stages.fit_run import WHERE_FIELDS
 
     given = {o: value for o, value in options.items() if _is_typed(ctx, o)}
     if resume:
+        where = {o: given.pop(o) for o in WHERE_FIELDS if o in given}
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
         if flags or dataset or embed_first:
             what = ", ".join(flags) or dataset or "--embed"
             raise click.UsageError(
                 f"--resume goes on with the run's own configuration, without {what}"
             )
-        result = stage.resume(ctx.obj, name, _say)
+        result = stage.resume(ctx.obj, name, _say, where)
     else:
         data = ctx.obj.dataset(dataset)
         settings = TrainSettings(**{**options, **preset(preset_name), **given})

@@ -93,10 +93,10 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Collect; nothing here waits for the device."""
-        self._objectives.append(outputs["objective"])
-        if "accuracy" in outputs:
-            self._accuracies.append(outputs["accuracy"])
+        """Collect the means over all processes; nothing here waits for a GPU."""
+        for name, values in (("objective", self._objectives), ("accuracy", self._accuracies)):
+            if name in outputs:
+                values.append(trainer.strategy.reduce(outputs[name].clone(), reduce_op="mean"))
         now = time.perf_counter()
         waited = self.loader.wait_seconds - self._waited_before
         self._waited_before = self.loader.wait_seconds

@@ -35,6 +35,12 @@ class PreemptedError(RelaError):
     exit_status = 75
 
 
+class LostRankError(RelaError):
+    """Another process of the same training ended, stopped, or cannot be reached."""
+
+    exit_status = 75
+
+
 class UnsafeError(RelaError):
     """A file that could be opened only by running code in it."""
 

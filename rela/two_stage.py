@@ -9,6 +9,7 @@ from lightly.utils.benchmarking import OnlineLinearClassifier
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from rela.devices import RankStrategy
 from rela.errors import DataError
 from rela.handover import HandOver
 from rela.loader import ViewLoader
@@ -82,6 +83,11 @@ class TwoStage(pl.LightningModule):
         torch.manual_seed(self.seed + self.trainer.global_rank)
         self._loader.set_rank(self.trainer.global_rank, self.trainer.world_size)
         self._loader.pin_memory = self.trainer.strategy.root_device.type == "cuda"
+
+    def on_train_start(self) -> None:
+        """Several processes: which parameters have gradients depends on the stage."""
+        if isinstance(self.trainer.strategy, RankStrategy):
+            self.trainer.strategy.follow_stage()
 
     def configure_optimizers(self) -> Any:
         """One optimizer and one rate for both stages: what was learned is not shaken by a restart."""
@@ -177,6 +183,7 @@ class TwoStage(pl.LightningModule):
             )
         if self.stage == 1 and self.handover is not None and self.handover.update(value):
             self.begin_stage2()
+            self.on_train_start()
 
     def begin_stage2(self) -> None:
         """Change to the algorithm and to its views, from the next batch on."""

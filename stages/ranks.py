@@ -1,13 +1,24 @@
-"""Which of several processes this is, as Lightning, torchrun and SLURM tell it."""
+"""What several processes of one job share: who prepares, who speaks, and which run it is."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
-_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+from rela.ranks import current_ranks
+
+
+class Teller(Protocol):
+    """Lets the other processes go on; without others, does nothing."""
+
+    def __call__(self, run: str) -> None:
+        """`run` is prepared; an empty name: there is nothing to do."""
 
 
 def is_another_rank() -> bool:
     """Whether this process was started beside a first one, which locks, speaks and publishes."""
-    return any(int(os.environ.get(name, 0)) for name in _VARIABLES)
+    return current_ranks().rank > 0
 
 
 def silent(message: str) -> None:
@@ -17,3 +28,29 @@ def silent(message: str) -> None:
 def num_processes() -> int:
     """How many were started beside each other by torchrun or SLURM; 1 for a plain call."""
     return max(int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+
+
+def prepared_run(timeout_seconds: float) -> str:
+    """Wait for the first process to prepare a run; ends this process if there is nothing to do."""
+    from rela.meeting import Meeting
+
+    run = Meeting(current_ranks(), timeout_seconds).hear()
+    if not run:
+        sys.exit(0)
+    return run
+
+
+@contextmanager
+def first_of_several(timeout_seconds: float) -> Iterator[Teller]:
+    """Around all that the first process prepares: however that ends, the others need not wait."""
+    ranks = current_ranks()
+    if ranks.world_size == 1:
+        yield silent
+        return
+    from rela.meeting import Meeting
+
+    meeting = Meeting(ranks, timeout_seconds)
+    try:
+        yield meeting.tell
+    finally:
+        meeting.tell("")

@@ -212,6 +212,11 @@ class TrainSettings:
     checkpoint_minutes: float = option(
         10.0, "Longest time between two checkpoints; every epoch ends with one.", minimum=0
     )
+    rank_timeout: float = option(
+        5.0,
+        "Minutes that one of several processes waits for the others before it gives them up.",
+        above=0,
+    )
 
 
 @dataclass(frozen=True)

@@ -88,4 +88,5 @@ def training_plan(settings: TrainSettings) -> "TrainingPlan":
         precision=settings.precision,
         devices=settings.devices,
         checkpoint_seconds=60 * settings.checkpoint_minutes,
+        rank_timeout_seconds=60 * settings.rank_timeout,
     )

@@ -1,0 +1,65 @@
+"""What the first process of a training prepares, the others wait for: a word passed on, once."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+from rela.errors import LostRankError
+from rela.ranks import Ranks
+
+_KEY = "rela-run"
+_PATIENCE = timedelta(seconds=60)
+
+
+class Meeting:
+    """Where the processes of one job meet before they train; torch's rendezvous by MASTER_ADDR.
+
+    Waiting lasts as long as the first process prepares (hours, if it embeds), and ends with
+    LostRankError when it dies. Raises LostRankError, too, if not all processes come within
+    `timeout_seconds`.
+    """
+
+    def __init__(self, ranks: Ranks, timeout_seconds: float) -> None:
+        import torch.distributed as dist
+
+        if ranks.by_slurm:
+            from lightning_fabric.plugins.environments import SLURMEnvironment
+
+            environment = SLURMEnvironment(auto_requeue=False)
+            os.environ["MASTER_ADDR"] = environment.main_address
+            os.environ["MASTER_PORT"] = str(environment.main_port)
+        timeout = timedelta(seconds=timeout_seconds)
+        try:
+            self._store: Any = next(
+                dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout)
+            )[0]
+        except dist.DistError as error:
+            raise _lost(error) from error
+        self.is_over = False
+
+    def tell(self, word: str) -> None:
+        """Let the others go on with `word`; only the first call counts."""
+        if not self.is_over:
+            self.is_over = True
+            self._store.set(_KEY, word)
+
+    def hear(self) -> str:
+        """Wait for the word."""
+        import torch.distributed as dist
+
+        while True:
+            try:
+                self._store.wait([_KEY], _PATIENCE)
+                return str(self._store.get(_KEY).decode())
+            except dist.DistNetworkError as error:
+                raise _lost(error) from error
+            except dist.DistStoreError:
+                continue  # still preparing
+
+
+def _lost(error: Exception) -> LostRankError:
+    reason = str(error).splitlines()[0]
+    return LostRankError(
+        f"another process of this training did not come or ended before it began ({reason}); start "
+        "all of them again"
+    )

@@ -1,0 +1,92 @@
+"""A training on several devices of this machine: one process for each, all ending together."""
+
+import importlib.util
+import os
+import socket
+import sys
+from signal import Signals
+
+from pipeline.together import Ending, run_together
+from rela.errors import LostRankError, RelaError
+from rela.ranks import LAUNCHER_VARIABLE
+from stages.settings import TrainSettings
+from stages.workspace import Workspace
+
+STARTED_VARIABLE = "RELA_STARTED"  # seconds since the epoch
+_GRACE_SECONDS = 30.0
+_TRY_AGAIN = LostRankError.exit_status
+
+
+class RankFailedError(RelaError):
+    """A process of the training failed, and has said why."""
+
+    def __init__(self, message: str, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+def train_on_several(
+    workspace: Workspace, run: str, settings: TrainSettings, num_processes: int, started: float
+) -> None:
+    """Go on with `run` in `num_processes` processes beside each other, until all have ended.
+
+    `started`: when the job began, as time.time() tells it. Raises RankFailedError naming the process
+    that failed and how.
+    """
+    program = importlib.util.find_spec("cli")
+    assert program is not None and program.origin is not None
+    command = [
+        sys.executable, program.origin, "--workspace", str(workspace.root), "train", "--resume",
+        "--name", run, "--devices", settings.devices,
+        "--checkpoint-minutes", str(settings.checkpoint_minutes),
+        "--rank-timeout", str(settings.rank_timeout),
+    ]  # fmt: skip
+    common = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+        LAUNCHER_VARIABLE: str(os.getpid()),
+        STARTED_VARIABLE: str(started),
+    }
+    environments = [
+        {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)
+    ]
+    endings = run_together(command, environments, _GRACE_SECONDS)
+    failure = _failure(endings, run)
+    if failure is not None:
+        raise failure
+
+
+def _failure(endings: list[Ending], run: str) -> RankFailedError | None:
+    """The most telling of several ends: its own error, then a signal, then having lost another."""
+    own = [(i, e.status) for i, e in enumerate(endings) if e.status and not e.was_stopped]
+    if not any(ending.status for ending in endings):
+        return None
+    number, status = min(own, key=lambda found: (found[1] == _TRY_AGAIN, found[1] < 0))
+    of = f"process {number + 1} of {len(endings)}"
+    again = f"go on with `rela train --resume --name {run}`"
+    if status < 0:
+        name = Signals(-status).name
+        memory = " (out of memory?)" if name == "SIGKILL" else ""
+        return RankFailedError(f"{of} was killed by {name}{memory}; {again}", _TRY_AGAIN)
+    quiet = [i for i, e in enumerate(endings) if e.was_stopped]
+    if quiet:
+        names = " and ".join(str(i + 1) for i in quiet)
+        return RankFailedError(
+            f"process {names} of {len(endings)} did not answer any more; {again}", _TRY_AGAIN
+        )
+    early = [i for i, e in enumerate(endings) if e.status == 0]
+    if status == _TRY_AGAIN and early:
+        return RankFailedError(
+            f"process {early[0] + 1} of {len(endings)} ended before the training did; {again}",
+            _TRY_AGAIN,
+        )
+    return RankFailedError(f"{of} ended with status {status}, as said above; {again}", status)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
