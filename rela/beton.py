@@ -19,11 +19,14 @@ from rela.beton_format import (
     HEADER,
     METADATA,
     METADATA_START,
+    MODE_RAW,
     VERSION,
     field_descriptors,
 )
 from rela.errors import DataError
 from rela.mapped_pages import release_pages
+
+MAX_PIXELS = 89_478_485  # of one image: Pillow's limit, so `rela convert` stores none larger
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,15 @@ class Beton:
         release_pages(self.data)
 
 
-def open_beton(path: Path) -> Beton:
+def open_beton(path: Path, num_classes: int | None = None) -> Beton:
     """Open and check a beton with the fields image, label and index.
 
-    Raises DataError naming what is wrong: not a beton, unfinished, truncated, or pointers that leave
-    the file.
+    Raises DataError naming what is wrong: not a beton, unfinished, truncated, pointers that leave the
+    file, sizes that no image has, or labels that are not below `num_classes`.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a file, expected a beton; convert the images again")
         data = np.memmap(path, np.uint8, "r")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run `rela convert` first") from error
@@ -111,14 +116,23 @@ def open_beton(path: Path) -> Beton:
         raise damaged("its metadata and its allocation table disagree")
     if (sizes > table_start).any() or (pointers > table_start - sizes).any():
         raise damaged("an image lies outside the file")
+    modes, heights, widths = image["mode"].copy(), image["height"].copy(), image["width"].copy()
+    pixels = heights.astype(np.int64) * widths
+    if (modes > MODE_RAW).any() or (pixels == 0).any() or (pixels > MAX_PIXELS).any():
+        raise damaged("an image has a size or a form that none can have")
+    bad = np.flatnonzero((modes == MODE_RAW) & (sizes != 3 * pixels.astype(np.uint64)))
+    if bad.size:
+        raise damaged(f"the stored image {bad[0]} has another size than its entry says")
+    if label.min() < -1 or (num_classes is not None and label.max() >= max(num_classes, 1)):
+        raise damaged(f"its labels are not those of {num_classes} classes")
     return Beton(
         path=path,
         data=data,
         pointers=pointers,
         sizes=sizes,
-        modes=image["mode"].copy(),
-        heights=image["height"].copy(),
-        widths=image["width"].copy(),
+        modes=modes,
+        heights=heights,
+        widths=widths,
         labels=label.copy(),
     )
 

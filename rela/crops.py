@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.beton import Beton
+from rela.errors import DataError
 from rela.views import specification, stage1_views
 
 # Bumped by hand when the same plan would give other crops.
@@ -36,3 +37,20 @@ class CropPlan:
             seed, spec, beton.heights, beton.widths, self.num_crops
         )
         return crops
+
+
+def check_crops(crops: NDArray[np.uint16], beton: Beton) -> None:
+    """Raise DataError unless every crop (uint16 [N, K, 5]) lies within its image of `beton`.
+
+    The kernels that cut them out of an image trust them.
+    """
+    if len(crops) != len(beton):
+        raise DataError(f"crops of {len(crops)} images for {len(beton)}; embed this data set")
+    boxes = crops.astype(np.uint32)
+    top, left, height, width = (boxes[:, :, column] for column in range(4))
+    inside = (top + height <= beton.heights[:, None]) & (left + width <= beton.widths[:, None])
+    bad = np.flatnonzero(~(inside & (height > 0) & (width > 0)).all(axis=1))
+    if bad.size:
+        raise DataError(
+            f"a crop of image {bad[0]} is not within the image of {beton.path}; embed the data set again"
+        )

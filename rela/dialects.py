@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rela.errors import DataError
-from rela.weights import load_strict, read_checkpoint
+from rela.weights import is_plain, load_strict, read_checkpoint
 
 _DEEPEST = 5  # VISSL's classy_state_dict / base_model / model / trunk, and one for safety
 _SHOWN = 8
@@ -101,16 +101,20 @@ def load_backbone_weights(
     return _describe(checkpoint, found)
 
 
-def _containers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every dictionary with named tensors in it, and how to get there."""
-    if not isinstance(value, dict) or len(path) > _DEEPEST:
+def _containers(
+    value: Any, path: tuple[str, ...] = (), seen: set[int] | None = None
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every dictionary with named tensors in it, and how to get there; each one once."""
+    seen = set() if seen is None else seen
+    if not isinstance(value, dict) or len(path) > _DEEPEST or id(value) in seen:
         return
+    seen.add(id(value))
     tensors = {k: v for k, v in value.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if tensors:
         yield path, tensors
     for key, inner in value.items():
         if isinstance(key, str):
-            yield from _containers(inner, (*path, key))
+            yield from _containers(inner, (*path, key), seen)
 
 
 def _find(
@@ -153,7 +157,8 @@ def _choose(candidates: list[_Found], backbone: nn.Module, path: Path) -> _Found
 
     def is_complete(candidate: _Found) -> bool:
         state = candidate.state()
-        return needed <= state.keys() and all(v.shape == shapes[k] for k, v in state.items())
+        fits = all(v.shape == shapes[k] and is_plain(v) for k, v in state.items())
+        return fits and needed <= state.keys()
 
     complete = sorted((c for c in candidates if is_complete(c)), key=_Found.rank)
     if not complete:

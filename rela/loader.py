@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rela.beton import Beton, raise_undecodable
+from rela.crops import check_crops
 from rela.errors import ChoiceError
 from rela.kernels import draws, samples
 from rela.kernels.decode import NOT_DECODABLE
@@ -95,6 +96,8 @@ class ViewLoader:
         crops: NDArray[np.uint16] | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
+        if crops is not None:
+            check_crops(crops, beton)
         self.beton, self.views, self.batch_size = beton, views, batch_size // accumulate
         self.rows = np.arange(len(beton)) if rows is None else rows
         self.seed, self.data_ratio, self.accumulate = seed, data_ratio, accumulate

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
         raise UnavailableError(f"{path}: no such weights file")
     if is_torchscript(path):
         return dict(open_torchscript(path, trust_code).state_dict())
+    _refuse_zip_bomb(path)
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -50,6 +52,26 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
             f"{path} holds more than tensors and was not opened; expected a state dict "
             "(torch.save(model.state_dict(), ...)) or a .safetensors file"
         ) from error
+
+
+def _refuse_zip_bomb(path: Path) -> None:
+    """torch.save compresses nothing, so an archive that holds more than its own size is no checkpoint."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # no archive, or one that torch will refuse
+        return
+    if claimed > path.stat().st_size:
+        raise DataError(
+            f"{path} claims to hold {claimed:,} bytes in {path.stat().st_size:,} and was not opened; "
+            "expected a file of torch.save or a .safetensors file"
+        )
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the values lie in memory one by one: not sparse, quantized, nested or without values."""
+    is_dense = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_quantized
+    return is_dense and tensor.device.type == "cpu"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -81,10 +103,12 @@ def load_strict(
         for k in wanted
         if k in state and state[k].shape != wanted[k].shape
     ]
+    odd = [k for k in wanted if k in state and not is_plain(state[k])]
     problems = [
         f"{kind}: {', '.join(keys)}"
         for kind, keys in (
             ("missing", missing),
+            ("not dense", odd),
             ("unexpected", unexpected),
             ("misshapen", misshapen),
         )
@@ -95,7 +119,11 @@ def load_strict(
             f"{origin} does not fit the architecture; {'; '.join(problems)}. "
             "Nothing was loaded; name the architecture that these weights belong to"
         )
-    backbone.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    try:
+        backbone.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    except RuntimeError as error:  # of a type that torch does not convert
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise DataError(f"{origin} does not fit the architecture: {reason}") from error
 
 
 def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.artifact import Artifact, open_artifact, publish, staging
 from pipeline.fingerprint import fingerprint, ordered_digest
 from pipeline.manifest import Manifest, provenance
+from rela.beton import Beton, open_beton
 from rela.beton_writer import WriteResult, write_beton
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError
@@ -170,6 +171,18 @@ def beton_path(dataset: Artifact, split: str) -> Path:
             "again with --val-fraction 0.1, or from a folder with train/ and val/"
         )
     return dataset.path / f"{split}.beton"
+
+
+def open_split(dataset: Artifact, split: str) -> Beton:
+    """The beton of one split; raises DataError if it is damaged, or not the one of the manifest."""
+    path, content = beton_path(dataset, split), dataset.manifest.content
+    beton = open_beton(path, len(content["class_names"]))
+    expected = content["splits"][split]["num_images"]
+    if len(beton) != expected:
+        raise DataError(
+            f"{path} holds {len(beton)} images, its manifest says {expected}; convert the images again"
+        )
+    return beton
 
 
 def images_sha256(dataset: Artifact, split: str) -> str:

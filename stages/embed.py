@@ -20,7 +20,7 @@ from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.combination import Combination, identity_from_dict
-from stages.convert import beton_path, images_sha256, read_index
+from stages.convert import images_sha256, open_split, read_index
 from stages.prior_records import KnownPrior, identify
 from stages.progress import progress_bar
 from stages.settings import EmbedSettings
@@ -233,13 +233,12 @@ def _embed_parts(
     """
     import numpy as np
 
-    from rela.beton import open_beton
     from rela.embedding import Embedder
     from rela.representations import ROWS_PER_PART, part_rows
 
     if not todo:
         return 0, 0.0
-    beton = open_beton(beton_path(dataset, split))
+    beton = open_split(dataset, split)
     embedder = Embedder(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
@@ -313,7 +312,6 @@ def _seal(
     """
     import numpy as np
 
-    from rela.beton import open_beton
     from rela.representations import ROWS_PER_PART, write_matrix
 
     identity, content = prior.identity, dataset.manifest.content
@@ -332,7 +330,7 @@ def _seal(
 
     crops = None
     if settings.crops:
-        crops = CropPlan(settings.crops).draw(open_beton(beton_path(dataset, split)))
+        crops = CropPlan(settings.crops).draw(open_split(dataset, split))
     num_rows = num_images * (settings.crops or 1)
     attributes = {
         "prior": identity.name,

@@ -8,7 +8,7 @@ from pipeline.usage import in_use
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.probes.protocols import KNN_PROTOCOLS
-from stages.convert import beton_path, images_sha256
+from stages.convert import images_sha256, open_split
 from stages.embed import REPRESENTATIONS_FILE, crops_of, prior_of
 from stages.settings import RankSettings
 from stages.tables import format_table
@@ -161,9 +161,7 @@ def _rows(artifact: Artifact, chosen: "NDArray[np.int64]", num_images: int) -> "
 def _labels(dataset: Artifact, chosen: "NDArray[np.int64]") -> "NDArray[np.int64] | None":
     if not dataset.manifest.content["labelled"]:
         return None
-    from rela.beton import open_beton
-
-    return open_beton(beton_path(dataset, "train")).labels[chosen]
+    return open_split(dataset, "train").labels[chosen]
 
 
 def _knn(

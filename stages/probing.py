@@ -16,7 +16,7 @@ from rela.probes.protocols import (
     SegmentationProtocol,
 )
 from rela.voc import VocFolder
-from stages.convert import beton_path
+from stages.convert import open_split
 from stages.embed import REPRESENTATIONS_FILE, embed
 from stages.prior_records import KnownPrior
 from stages.progress import progress_bar
@@ -67,12 +67,11 @@ class Probing:
         return linear_probe(*self._features, self._num_classes, protocol, seed)
 
     def _finetune(self, protocol: FinetuneProtocol, seed: int) -> dict[str, Any]:
-        from rela.beton import open_beton
         from rela.probes.finetune import finetune_probe
         from rela.probes.label_subset import label_subset
 
         assert self.dataset is not None
-        train, val = (open_beton(beton_path(self.dataset, split)) for split in ("train", "val"))
+        train, val = (open_split(self.dataset, split) for split in ("train", "val"))
         num_seen = protocol.num_seen(len(label_subset(train.labels, protocol.percent, seed)))
         with progress_bar(num_seen, f"{protocol.name}, probe seed {seed}", "img") as bar:
             return finetune_probe(
@@ -110,7 +109,6 @@ class Probing:
         import numpy as np
         import torch
 
-        from rela.beton import open_beton
         from rela.representations import open_matrix
 
         assert self.dataset is not None
@@ -123,7 +121,7 @@ class Probing:
             with in_use(result.artifact.path):
                 matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
                 values = torch.from_numpy(matrix.values.astype(np.float32))
-            labels = open_beton(beton_path(self.dataset, split)).labels
+            labels = open_split(self.dataset, split).labels
             arrays.append(values.to(self._device))
             arrays.append(torch.from_numpy(labels).to(self._device))
         return arrays[0], arrays[1], arrays[2], arrays[3]
