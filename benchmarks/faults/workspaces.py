@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.artifact import open_artifact
 from stages.workspace import Workspace
 
-_TIMES = ("provenance", "seconds", "manifest_sha256")
+_TIMES = ("provenance", "seconds", "file_sha256", "manifest_sha256")
 _TELLING_TIMES = ("seconds.json", "cost.json", ".lock")  # whole files that do
 
 
@@ -93,9 +93,7 @@ def _timeless(value: Any) -> Any:
         return {
             key: _timeless(inner)
             for key, inner in value.items()
-            if key not in _TIMES
-            and not key.endswith(("_seconds", "_per_second", "wait_share"))
-            and key not in _TELLING_TIMES  # digests of such files
+            if key not in _TIMES and not key.endswith(("_seconds", "_per_second", "wait_share"))
         }
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
 
