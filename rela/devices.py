@@ -7,12 +7,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.plugins import LayerSync
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
@@ -81,15 +79,20 @@ class RankStrategy(DDPStrategy):  # type: ignore[misc]
         self.model = DistributedDataParallel(
             self.lightning_module,
             device_ids=self.determine_ddp_device_ids(),
-            find_unused_parameters=self.lightning_module.stage == 1,
+            find_unused_parameters=self._is_stage1,
         )
 
     def follow_stage(self) -> None:
         """Wrap it anew if its stage is another one since."""
-        old = self.model
-        if old.find_unused_parameters != (self.lightning_module.stage == 1):
+        old: Any = self.model
+        if old.find_unused_parameters != self._is_stage1:
             old._remove_autograd_hooks()
             self.configure_ddp()
+
+    @property
+    def _is_stage1(self) -> bool:
+        module: Any = self.lightning_module
+        return bool(module.stage == 1)
 
 
 class _BatchNormOverRanks(LayerSync):  # type: ignore[misc]
@@ -99,12 +102,11 @@ class _BatchNormOverRanks(LayerSync):  # type: ignore[misc]
         """Replace every batch norm; timm's own know how to activate, too."""
         if not torch.cuda.is_available():
             return synchronize(model)
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
         if "timm" in sys.modules:
-            from timm.layers import convert_sync_batchnorm
-
-            converted: nn.Module = convert_sync_batchnorm(model)
-            return converted
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            from timm.layers.norm_act import convert_sync_batchnorm as convert
+        converted: nn.Module = convert(model)
+        return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
         """In evaluation they do what ordinary ones do; nothing to undo."""

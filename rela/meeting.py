@@ -21,9 +21,10 @@ class Meeting:
 
     def __init__(self, ranks: Ranks, timeout_seconds: float) -> None:
         import torch.distributed as dist
+        from torch.distributed.rendezvous import rendezvous
 
         if ranks.by_slurm:
-            from lightning_fabric.plugins.environments import SLURMEnvironment
+            from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
             environment = SLURMEnvironment(auto_requeue=False)
             os.environ["MASTER_ADDR"] = environment.main_address
@@ -31,7 +32,7 @@ class Meeting:
         timeout = timedelta(seconds=timeout_seconds)
         try:
             self._store: Any = next(
-                dist.rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout)
+                rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout)
             )[0]
         except dist.DistError as error:
             raise _lost(error) from error

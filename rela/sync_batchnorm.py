@@ -9,28 +9,60 @@ from torch import Tensor, nn
 _TIMM_EXTRAS = ("drop", "act")  # of timm's norms that also activate
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over all processes; the gradient is that of the sum of all their losses."""
+class _Normalize(torch.autograd.Function):
+    """Input [B, C, ...], weight and bias [C] → output, mean [C] and variance [C] over all processes.
+
+    One exchange forward and one backward. The gradients of weight and bias are those of this process's
+    samples; DDP adds up those of the others, as for every other layer.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dims, shape = _dims_and_shape(input)
+        local_mean = input.mean(dims)
+        squares = (input - local_mean.view(shape)).square().sum(dims)
+        count, num_ranks = input.numel() // input.shape[1], dist.get_world_size()
+        gathered = [torch.empty_like(torch.cat([local_mean, squares])) for _ in range(num_ranks)]
+        dist.all_gather(gathered, torch.cat([local_mean, squares]))
+        means, sums = torch.stack(gathered).chunk(2, dim=1)
+        mean = means.mean(0)
+        # squares about each process's own mean, and the means' about the common one: no large
+        # numbers are subtracted (Chan, Golub, LeVeque, 1983)
+        variance = (sums.sum(0) + count * (means - mean).square().sum(0)) / (count * num_ranks)
+        scale = torch.rsqrt(variance + eps)
+        normalized = (input - mean.view(shape)).mul_(scale.view(shape))
+        ctx.save_for_backward(normalized, weight, scale)
+        ctx.count = count * num_ranks
+        ctx.mark_non_differentiable(mean, variance)
+        output = torch.addcmul(bias.view(shape), normalized, weight.view(shape))
+        return output, mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone()
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        normalized, weight, scale = ctx.saved_tensors
+        gradient = gradients[0]
+        dims, shape = _dims_and_shape(gradient)
+        own = torch.cat([gradient.sum(dims), (gradient * normalized).sum(dims)])
+        total = own.clone()
         dist.all_reduce(total)
-        return total
+        bias_sum, weight_sum = (total / ctx.count).chunk(2)
+        centered = gradient - bias_sum.view(shape) - normalized * weight_sum.view(shape)
+        bias_gradient, weight_gradient = own.chunk(2)
+        return centered * (weight * scale).view(shape), weight_gradient, bias_gradient, None
+
+
+def _dims_and_shape(values: Tensor) -> tuple[list[int], list[int]]:
+    """All dimensions but the channels', and the shape that spreads [C] over them."""
+    return [0, *range(2, values.dim())], [1, -1, *[1] * (values.dim() - 2)]
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     """nn.BatchNorm1d, 2d and 3d in one, whose batch is that of all processes together.
 
-    Input [B, C] or [B, C, ...], with the same B on every process; output alike. Mean and variance are
-    taken one after the other (the difference of two large sums would lose digits), in float32
-    at least. Running statistics come out the same on every process, and in evaluation nothing
+    Input [B, C] or [B, C, ...], with the same B on every process; output alike, computed in float32 at
+    least. Running statistics come out the same on every process, and in evaluation nothing
     differs from ordinary batch norm.
     """
 
@@ -49,22 +81,15 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def _normalize(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        dims = [0, *range(2, input.dim())]
-        shape = [1, -1, *[1] * (input.dim() - 2)]
         with torch.autocast(input.device.type, enabled=False):
             values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-            mean = _Sum.apply(values.mean(dims)) / dist.get_world_size()
-            centered = values - mean.view(shape)
-            variance = _Sum.apply(centered.square().mean(dims)) / dist.get_world_size()
+            weight = self.weight if self.affine else values.new_ones(self.num_features)
+            bias = self.bias if self.affine else values.new_zeros(self.num_features)
+            output, mean, variance = _Normalize.apply(values, weight, bias, self.eps)
             count = values.numel() // values.shape[1] * dist.get_world_size()
-            self._follow(mean.detach(), variance.detach() * count / max(1, count - 1))
-            scale = torch.rsqrt(variance + self.eps)
-            if self.affine:
-                scale = scale * self.weight
-            output = centered * scale.view(shape)
-            if self.affine:
-                output = output + self.bias.view(shape)
-        return output.to(input.dtype)
+            self._follow(mean, variance * count / max(1, count - 1))
+        normalized: Tensor = output.to(input.dtype)
+        return normalized
 
     def _follow(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         if not self.track_running_stats:

@@ -108,6 +108,7 @@ def run_training(
     _quieten()
     keep_freed_memory()
     options = device_options(plan.devices, plan.rank_timeout_seconds)
+    options["precision"] = resolve_precision(plan.precision)
     is_first = current_ranks().rank == 0
     checkpoint_dir = directory / CHECKPOINTS_DIR
     newest = newest_checkpoint(checkpoint_dir, say)
@@ -132,7 +133,6 @@ def run_training(
             enable_model_summary=False,
             use_distributed_sampler=False,
             gradient_clip_val=plan.optimizer.clip_norm,
-            precision=resolve_precision(plan.precision),
             **options,
         )
         if trainer.is_global_zero:
@@ -182,8 +182,10 @@ def _seconds_so_far(
 ) -> dict[str, float]:
     """The ledger of earlier attempts: from the last one's end, or (killed) from its checkpoint."""
     found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
-    with contextlib.suppress(OSError, ValueError):
-        found.append(json.loads((directory / SECONDS_FILE).read_bytes()))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        known = json.loads((directory / SECONDS_FILE).read_bytes())
+        if isinstance(known, dict) and all(type(value) is float for value in known.values()):
+            found.append(known)
     return max(found, key=_total, default={})
 
 

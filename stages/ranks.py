@@ -2,18 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rela.ranks import current_ranks
 
-
-class Teller(Protocol):
-    """Lets the other processes go on; without others, does nothing."""
-
-    def __call__(self, run: str) -> None:
-        """`run` is prepared; an empty name: there is nothing to do."""
+# lets the other processes go on with the run of that name; an empty one: there is nothing to do
+Teller = Callable[[str], None]
 
 
 def is_another_rank() -> bool:

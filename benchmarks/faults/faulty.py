@@ -1,0 +1,62 @@
+"""The command line with a fault in it: RELA_FAULT=KIND:RANK:BATCH breaks that process at that batch.
+
+Kinds: `raise` and `loader` (an exception where batches are asked for, and in a thread that makes them),
+`exit` (status 0, without a word), `kill`, `stop` (SIGKILL and SIGSTOP to itself), `slow` (nothing breaks;
+every batch takes a while, on every process). Batches are counted from 1.
+"""
+
+import itertools
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[0] = str(Path(__file__).parents[2])
+
+import cli  # noqa: E402
+from rela.ranks import current_ranks  # noqa: E402
+
+_SLOW_SECONDS = 0.3
+
+
+def break_at(kind: str, rank: int, batch: int) -> None:
+    """Make the loader of process `rank` fail."""
+    from rela.kernels import samples
+    from rela.loader import ViewLoader
+
+    if kind != "slow" and current_ranks().rank != rank:
+        return
+    original, counter = ViewLoader._result, itertools.count(1)
+    load_views, calls = samples.load_views, itertools.count(1)
+
+    def result(self: ViewLoader, *arguments: Any) -> Any:
+        if kind == "slow":
+            time.sleep(_SLOW_SECONDS)
+        elif next(counter) == batch:
+            if kind == "raise":
+                raise ValueError("a fault on purpose")
+            if kind == "exit":
+                os._exit(0)
+            os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[kind])
+        return original(self, *arguments)
+
+    def load(*arguments: Any) -> None:
+        if next(calls) >= batch:
+            raise ValueError("a fault on purpose, in a thread")
+        load_views(*arguments)
+
+    if kind == "loader":
+        samples.load_views = load
+    else:
+        ViewLoader._result = result  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    assert cli.__spec__ is not None
+    cli.__spec__.origin = __file__  # processes that this one starts are faulty, too
+    if "RELA_FAULT" in os.environ and current_ranks().world_size > 1:
+        kind, rank, batch = os.environ["RELA_FAULT"].split(":")
+        break_at(kind, int(rank), int(batch))
+    sys.exit(cli.main())
