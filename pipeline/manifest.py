@@ -6,7 +6,7 @@ import platform
 import time
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.atomic import write_atomic
@@ -84,6 +84,7 @@ class Manifest:
             manifest = cls(**document)
         except FileNotFoundError:
             raise
+            _refuse_odd_entries(manifest)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptArtifactError(
                 f"{path} is not a readable manifest ({type(error).__name__}); "
@@ -95,3 +96,19 @@ class Manifest:
                 f"{str(expected)[:12]}; remove {directory} and run the stage that made it again"
             )
         return manifest
+
+
+def _refuse_odd_entries(manifest: Manifest) -> None:
+    """Raise TypeError for entries of another type, ValueError for files outside of the artifact."""
+    texts = [manifest.kind, manifest.fingerprint]
+    for table in (manifest.inputs, manifest.file_sha256):
+        texts += table.values()
+    tables = manifest.parameters, manifest.content, manifest.provenance
+    if any(type(text) is not str for text in texts) or any(
+        type(table) is not dict for table in tables
+    ):
+        raise TypeError("an entry of another type")
+    for name in manifest.file_sha256:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+            raise ValueError("a file outside of the artifact")

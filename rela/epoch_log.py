@@ -156,7 +156,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
 def keep_epochs(path: Path, epochs_done: int) -> None:
     """Drop the records of epochs that a resumed run will do again, and a line cut off by a kill."""
     if path.is_file():
-        records = map(_parsed, path.read_text(encoding="utf-8").splitlines())
+        records = map(_parsed, path.read_text(encoding="utf-8", errors="replace").splitlines())
         kept = [r for r in records if r is not None and r["epoch"] < epochs_done]
         temporary = path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
@@ -165,16 +165,18 @@ def keep_epochs(path: Path, epochs_done: int) -> None:
 
 def last_record(path: Path) -> dict[str, Any]:
     """The record of the last finished epoch; empty if there is none."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    )
     return next((r for r in map(_parsed, reversed(lines)) if r is not None), {})
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = json.loads(line)
-    except ValueError:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    return record
+    return record if isinstance(record, dict) and type(record.get("epoch")) is int else None
 
 
 def _line(record: dict[str, Any], max_epochs: int) -> str:

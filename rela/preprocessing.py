@@ -33,8 +33,16 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """The inverse of `as_dict`, also after a trip through JSON."""
+        """The inverse of `as_dict`, also after a trip through JSON; ValueError for anything else."""
         mean, std = (tuple(float(x) for x in values[key]) for key in ("mean", "std"))
+        sizes, known = (values["resize"], values["crop"]), ("bilinear", "bicubic")
+        if not all(type(size) is int and size > 0 for size in sizes) or (len(mean), len(std)) != (
+            3,
+            3,
+        ):
+            raise ValueError("no preprocessing: expected sizes in pixels and three channels")
+        if values["interpolation"] not in known or not all(map(math.isfinite, mean + std)):
+            raise ValueError(f"no preprocessing: expected an interpolation of {', '.join(known)}")
         return cls(int(values["resize"]), int(values["crop"]), values["interpolation"], mean, std)  # type: ignore[arg-type]
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artifact import Artifact, abandoned, open_artifact
+from pipeline.artifact import Artifact, abandoned
 from pipeline.errors import CorruptArtifactError
 from pipeline.parts import remove_unused_parts
 from pipeline.usage import is_held, last_used, remove_unused
 from rela.errors import ChoiceError
+from stages.artifacts import open_artifact
 from stages.run_files import read_config
 from stages.tables import format_table, human_bytes
 from stages.workspace import Workspace

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, open_artifact, publish, staging
+from pipeline.artifact import Artifact, publish, staging
 from pipeline.fingerprint import fingerprint, ordered_digest
 from pipeline.manifest import Manifest, provenance
 from rela.beton import Beton, open_beton
@@ -22,6 +22,7 @@ from rela.errors import ChoiceError, DataError
 from rela.image_file import BadImageError, read_image_file
 from rela.image_folder import ImageFolder, Sample, one_line, scan
 from rela.options import check_options
+from stages.artifacts import open_artifact
 from stages.progress import progress_bar
 from stages.settings import ConvertSettings
 from stages.tables import human_bytes

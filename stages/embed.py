@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
+from pipeline.artifact import Artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.lease import Leases
 from pipeline.manifest import Manifest, provenance
@@ -20,6 +20,7 @@ from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.combination import Combination, identity_from_dict
+from stages.artifacts import open_artifact
 from stages.convert import images_sha256, open_split, read_index
 from stages.prior_records import KnownPrior, identify
 from stages.progress import progress_bar

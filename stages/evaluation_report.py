@@ -146,7 +146,7 @@ def _over_probe_seeds(evaluation: Evaluation) -> dict[str, dict[str, Spread]]:
         found[protocol] = {
             key: Spread.of([figures[key] for figures in by_seed])
             for key in _MEASURES
-            if key in by_seed[0]
+            if all(key in figures for figures in by_seed)
         }
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, open_artifact
+from pipeline.artifact import Artifact
 from pipeline.atomic import clear_abandoned_files, write_atomic
 from pipeline.errors import BusyError
 from pipeline.fingerprint import file_sha256
@@ -19,6 +19,7 @@ from pipeline.manifest import Manifest, provenance
 from pipeline.usage import in_use
 from rela.errors import DataError, LostRankError
 from rela.ranks import LAUNCHER_VARIABLE, current_ranks
+from stages.artifacts import open_artifact
 from stages.convert import images_sha256, open_split
 from stages.embed import prior_of
 from stages.hyperparameters import say_if_too_short

@@ -5,9 +5,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.artifact import Artifact, find_artifacts
-from stages.measurements import EVALUATION_FILE
-from stages.run_files import COST_FILE, read_json
+from pipeline.artifact import Artifact
+from stages.artifacts import find_artifacts
+from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
+from stages.run_files import COST_FILE, COST_FORM, read_json
 from stages.workspace import Workspace
 
 EmbedKey = tuple[str, int]
@@ -81,7 +82,7 @@ def measured_rates(workspace: Workspace) -> Rates:
             rates.embed[key].add(_seconds(made), made.manifest.content["shape"][0], made.name)
     for run in workspace.runs():
         _add_run(rates, run)
-        evaluation = read_json(run.path / EVALUATION_FILE)
+        evaluation = read_json(run.path / EVALUATION_FILE, EVALUATION_FORM)
         num_images = sizes.get(run.manifest.content["dataset"], 0)
         parameters = run.manifest.parameters
         rates.evaluate[parameters["model"], parameters["image_size"]].add(
@@ -92,7 +93,7 @@ def measured_rates(workspace: Workspace) -> Rates:
 
 def _add_run(rates: Rates, run: Artifact) -> None:
     parameters, content = run.manifest.parameters, run.manifest.content
-    seconds: dict[str, float] = read_json(run.path / COST_FILE).get("seconds", {})
+    seconds: dict[str, float] = read_json(run.path / COST_FILE, COST_FORM).get("seconds", {})
     found = rates.train[train_key(parameters)]
     batch, num_steps = parameters["batch_size"], content["num_steps"]
     handover = content["handover_step"]

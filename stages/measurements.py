@@ -17,6 +17,16 @@ from pipeline.atomic import clear_abandoned_files, write_atomic
 from stages.run_files import read_json
 
 EVALUATION_FILE = "eval.json"
+_FIGURES = {
+    "seconds": float, "top1?": float, "top5?": float, "miou?": float, "pixel_accuracy?": float,
+    "top1_mean_last_3_epochs?": float, "top1_std_last_3_epochs?": float,
+}  # fmt: skip
+EVALUATION_FORM = {
+    "subject": str,
+    "seconds": float,
+    "accuracies": {...: _FIGURES},
+    "measurements": {...: {"fingerprint": str, "how": str, "by_probe_seed": {...: _FIGURES}}},
+}
 FIRST_SEED = 0
 
 
@@ -28,11 +38,12 @@ class Measurements:
     head: dict[str, Any]
 
     def read(self) -> dict[str, Any]:
-        """Its content, or that of an empty file if there is none of this subject."""
-        found = read_json(self.path)
-        same = found.get("subject") == self.head["subject"] and "measurements" in found
+        """Its content, or that of an empty file if there is none of this subject, or a damaged one."""
+        found = read_json(self.path, EVALUATION_FORM)
         return (
-            found if same else {**self.head, "seconds": 0.0, "accuracies": {}, "measurements": {}}
+            {**found, **self.head}
+            if found.get("subject") == self.head["subject"]
+            else {**self.head, "seconds": 0.0, "accuracies": {}, "measurements": {}}
         )
 
     def has(self, protocol: str, key: str, seed: int) -> bool:
@@ -76,5 +87,5 @@ class Measurements:
             }
             for name, of_name in seeds.items()
         }
-        accuracies = {name: content["accuracies"][name] for name in seeds}
+        accuracies = {name: chosen[name]["by_probe_seed"][str(FIRST_SEED)] for name in seeds}
         return {**content, "accuracies": accuracies, "measurements": chosen}

@@ -17,7 +17,7 @@ from stages.combine import find_all
 from stages.convert import find_dataset
 from stages.estimate import NOTHING, Estimate, Estimator, embed_key
 from stages.measured_rates import EmbedKey, measured_rates
-from stages.measurements import EVALUATION_FILE
+from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
 from stages.ranks import silent
 from stages.recipe import Job, embed_requests, embeds_prior
 from stages.run_files import read_json
@@ -168,7 +168,7 @@ class _Planner:
             )
         if run is not None:
             name = EVALUATION_FILE if on == trained_on else f"eval-{on}.json"
-            found = read_json(run.path / name).get("accuracies", {})
+            found = read_json(run.path / name, EVALUATION_FORM).get("accuracies", {})
             # whether other protocols or seeds are missing, the stage finds out when it runs
             if all(protocol in found for protocol in job.settings.protocol):
                 return found, NOTHING

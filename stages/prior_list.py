@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, find_artifacts
+from pipeline.artifact import Artifact
 from pipeline.atomic import write_atomic
 from pipeline.manifest import installed_versions
+from stages.artifacts import find_artifacts
 from stages.run_files import read_json
 from stages.tables import format_table, human_bytes
 from stages.workspace import Workspace
@@ -127,7 +128,7 @@ def _published_files(workspace: Workspace) -> dict[str, str]:
     """Weights file by model; remembered in a workspace for this version of torchvision."""
     version = installed_versions().get("torchvision")
     record = workspace.prior_records_dir / f"torchvision-{version}.json"
-    published: dict[str, str] = read_json(record)
+    published: dict[str, str] = read_json(record, {...: str})
     if not published:
         from rela.priors.torchvision_prior import published_files
 

@@ -17,9 +17,11 @@ from pipeline.manifest import installed_versions
 from rela.errors import ChoiceError, DataError
 from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, resolve
 from rela.priors.run_prior import load_backbone, read_identity
+from stages.form import misfit
 from stages.workspace import Workspace
 
 _RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
+_RECORD_FORM = {"weights_file": ({"path": str}, type(None)), "prior": {}, "note": str}
 _LIBRARIES = ("rela", "torch", "torchvision", "timm", "open_clip_torch")
 
 
@@ -113,11 +115,13 @@ def _read_record(path: Path) -> tuple[PriorIdentity, str] | None:
     """The identity and the note of a record that still holds."""
     try:
         record = json.loads(path.read_bytes())
+        if misfit(record, _RECORD_FORM):
+            return None
         state = record["weights_file"]
         if state is not None and state != _file_state(Path(state["path"])):
             return None
         return PriorIdentity.from_dict(record["prior"]), record["note"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

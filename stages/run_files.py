@@ -1,35 +1,53 @@
 """What lies in a run's directory, by name, and how to read it."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.errors import CorruptArtifactError
+from rela.errors import ChoiceError
+from rela.options import check_options
 from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE, METRICS_FILE
+from stages.form import Form, misfit, settings_form
+from stages.settings import TrainSettings
 
 CONFIG_FILE, COST_FILE = "config.json", "cost.json"
+COST_FORM = {"seconds": {...: float}, "total_seconds": float}
 DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
-_CONFIG_KEYS = ("fingerprint", "dataset", "settings", "representations", "precision")
+_CONFIG_FORM = {
+    "fingerprint": str,
+    "dataset": {"name": str, "fingerprint": str},
+    "settings": settings_form(TrainSettings),
+    "representations": (str, type(None)),
+    "precision": str,
+}
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """A run's `config.json`; raises CorruptArtifactError if it is damaged."""
+    """A run's `config.json`, with every setting; raises CorruptArtifactError if it is damaged."""
     config = read_json(directory / CONFIG_FILE)
-    if any(key not in config for key in _CONFIG_KEYS):
-        raise CorruptArtifactError(
-            f"{directory / CONFIG_FILE} is damaged; remove {directory} and train again"
-        )
-    return config
+    problem = misfit(config, _CONFIG_FORM)
+    if not problem:
+        try:
+            settings = TrainSettings(**config["settings"])
+            check_options(settings)
+            return {**config, "settings": asdict(settings)}
+        except (TypeError, ChoiceError) as error:
+            problem = str(error)
+    raise CorruptArtifactError(
+        f"{directory / CONFIG_FILE} is damaged ({problem}); remove {directory} and train again"
+    )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty if there is none or it is damaged."""
+def read_json(path: Path, form: Form | None = None) -> dict[str, Any]:
+    """A JSON object from a file; empty if there is none, or it is damaged or has not this form."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return {} if misfit(value, {} if form is None else form) else value
 
 
 def cost_of(

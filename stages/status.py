@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import find_artifacts
 from rela.run_directory import METRICS_FILE
-from stages.measurements import EVALUATION_FILE
-from stages.run_files import COST_FILE, read_config, read_json
+from stages.artifacts import find_artifacts
+from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
+from stages.run_files import COST_FILE, COST_FORM, read_config, read_json
 from stages.tables import format_table, human_bytes
 from stages.workspace import Workspace
 
@@ -112,8 +112,8 @@ def _handover(run: dict[str, Any]) -> Any:
 
 
 def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    seconds = read_json(path / COST_FILE).get("total_seconds")
-    accuracies = read_json(path / EVALUATION_FILE).get("accuracies", {})
+    seconds = read_json(path / COST_FILE, COST_FORM).get("total_seconds")
+    accuracies = read_json(path / EVALUATION_FILE, EVALUATION_FORM).get("accuracies", {})
     return {
         "name": path.name,
         "dataset": content["dataset"],
@@ -129,7 +129,7 @@ def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) ->
 
 def _unfinished_run_row(path: Path) -> dict[str, Any]:
     metrics = path / METRICS_FILE
-    done = len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.is_file() else 0
+    done = len(metrics.read_bytes().splitlines()) if metrics.is_file() else 0
     epochs = read_config(path)["settings"]["epochs"]
     return {
         "what": f"run {path.name}",

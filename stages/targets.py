@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
+from pipeline.artifact import Artifact, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
 from rela.projection import EIGENVALUE_FLOOR, LEAST_WIDTH, Projection, fit_projection
+from stages.artifacts import open_artifact
 from stages.embed import REPRESENTATIONS_FILE
 from stages.workspace import Workspace
 

@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, open_artifact
+from pipeline.artifact import Artifact
 from pipeline.fingerprint import fingerprint
 from rela.errors import ChoiceError, DataError, LostRankError, RelaError
 from rela.run_directory import CHECKPOINTS_DIR
+from stages.artifacts import open_artifact
 from stages.chosen_prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from stages.convert import images_sha256
 from stages.embed import crops_of

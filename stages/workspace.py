@@ -4,8 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.artifact import Artifact, find_artifacts, open_artifact
+from pipeline.artifact import Artifact
 from rela.errors import ChoiceError
+from stages.artifacts import find_artifacts, open_artifact
 
 _PARTS_PREFIX = ".parts-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")

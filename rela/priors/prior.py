@@ -79,9 +79,17 @@ class PriorIdentity:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "PriorIdentity":
-        """The inverse of `as_dict`."""
-        preprocessing = Preprocessing.from_dict(values["preprocessing"])
-        return cls(**{**values, "preprocessing": preprocessing})
+        """The inverse of `as_dict`; raises TypeError, ValueError or KeyError for anything else."""
+        if not isinstance(values, dict):
+            raise TypeError("no description of a prior")
+        identity = cls(
+            **{**values, "preprocessing": Preprocessing.from_dict(values["preprocessing"])}
+        )
+        texts = identity.name, identity.arch, identity.weights_sha256, identity.layer
+        counts = identity.image_size, identity.feature_dim
+        if {*map(type, texts)} != {str} or {*map(type, counts)} != {int} or min(counts) < 1:
+            raise TypeError("no description of a prior")
+        return identity
 
 
 @dataclass(frozen=True)

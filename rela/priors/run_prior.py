@@ -19,7 +19,7 @@ def read_identity(directory: Path) -> PriorIdentity:
     path = directory / IDENTITY_FILE
     try:
         return PriorIdentity.from_dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is missing or damaged; train the run again") from error
 
 
