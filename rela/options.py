@@ -4,6 +4,7 @@ The command line makes its options from them and libraries get the same checks, 
 written once.
 """
 
+import math
 from dataclasses import field, fields
 from typing import Any
 
@@ -51,9 +52,11 @@ def check_options(settings: Any) -> None:
         chosen = value if isinstance(value, tuple) else (value,)
         wrong = (
             (rules["choices"] and not set(chosen) <= set(rules["choices"]))
-            or (rules["minimum"] is not None and value < rules["minimum"])
-            or (rules["maximum"] is not None and value > rules["maximum"])
-            or (rules["above"] is not None and value <= rules["above"])
+            # not the other way round: nothing is less than "not a number", or more
+            or (rules["minimum"] is not None and not value >= rules["minimum"])
+            or (rules["maximum"] is not None and not value <= rules["maximum"])
+            or (rules["above"] is not None and not value > rules["above"])
+            or (isinstance(value, float) and math.isinf(value))
         )
         if wrong:
             raise ChoiceError(f"{flag_name(described.name)} {value}: expected {_accepted(rules)}")

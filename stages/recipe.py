@@ -1,6 +1,7 @@
 """A recipe → its jobs: sweeps expanded, every value checked, who needs whom; before anything runs."""
 
 import itertools
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -22,6 +23,7 @@ from stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, Tr
 from stages.train_settings import check_settings
 from stages.workspace import Workspace, check_name, slug
 
+_MOST_JOBS = 10_000  # of one table
 _SHOWN_ALWAYS = ("prior", "data_ratio", "method", "seed")
 
 
@@ -115,6 +117,8 @@ def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     missing = [key for key in _REQUIRED.get(table.stage, ()) if key not in table.values]
     if missing:
         raise ChoiceError(f"{missing[0]} is missing")
+    if math.prod(map(len, choices)) > _MOST_JOBS:
+        raise ChoiceError(f"its sweeps make more than {_MOST_JOBS:,} jobs; sweep over fewer values")
     keys = list(table.values)
     several = [key for key, found in zip(keys, choices, strict=True) if len(found) > 1]
     combinations = (dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*choices))

@@ -36,7 +36,7 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
     text = _read(path)
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of numbers and nesting without end, too
         raise ChoiceError(f"{path} is not TOML: {error}") from error
     defaults = document.pop(_VARIABLES, {})
     wrong = [k for k in _entries(path, defaults) if not isinstance(defaults[k], str)]
@@ -137,8 +137,15 @@ class _Filler:
         typed = first is not None and first[1] in self._given
         folder = Path.cwd() if typed else self._path.absolute().parent
         if key in _PATH_KEYS:
-            return str(folder / Path(result).expanduser())
+            return str(folder / self._home(where, key, result))
         if key == "prior" and result.startswith(FILE_PREFIX):
-            name = Path(result.removeprefix(FILE_PREFIX)).expanduser()
+            name = self._home(where, key, result.removeprefix(FILE_PREFIX))
             return f"{FILE_PREFIX}{folder / name}"
         return result
+
+    def _home(self, where: str, key: str, text: str) -> Path:
+        """A path with `~` and `~user` filled in."""
+        try:
+            return Path(text).expanduser()
+        except RuntimeError as error:
+            raise ChoiceError(f"{where}: {key} = {text!r} names no user's folder") from error
