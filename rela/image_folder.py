@@ -145,7 +145,7 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
         if entry.name.startswith("."):
             continue
         relative = os.path.relpath(entry.path, source)
-        if os.path.isdir(entry.path):  # noqa: PTH112 (a link to itself is no folder)
+        if _is_folder(entry):
             images = _walk(source, Path(entry.path), stray)
             if images:
                 classes[entry.name] = images
@@ -173,7 +173,7 @@ def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
         for entry in _entries(parent):
             if entry.name.startswith("."):
                 continue
-            if os.path.isdir(entry.path):  # noqa: PTH112 (a link to itself is no folder)
+            if _is_folder(entry):
                 waiting.append(entry.path)
             else:
                 relative = os.path.relpath(entry.path, source)
@@ -182,7 +182,10 @@ def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    status = os.stat(folder)
+    try:
+        status = os.stat(folder)
+    except OSError as error:
+        raise _unreadable(error) from error
     return status.st_dev, status.st_ino
 
 
@@ -191,7 +194,16 @@ def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
     try:
         return sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
     except OSError as error:
-        raise UnavailableError(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise _unreadable(error) from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Also one that is linked, or too deep to be looked at; a link to itself is none."""
+    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path)  # noqa: PTH112
+
+
+def _unreadable(error: OSError) -> UnavailableError:
+    return UnavailableError(f"{one_line(str(error.filename))} cannot be read: {error.strerror}")
 
 
 def _is_image_name(name: str) -> bool:

@@ -1,0 +1,165 @@
+"""Damaged images and odd folders: refused by name or converted as documented, nothing else changed."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.faults.damaged_images import KINDS, Pixels, documented, whole
+from benchmarks.faults.jobs import Job, import_everything
+from benchmarks.faults.odd_folders import FOLDERS
+from benchmarks.faults.tally import Tally
+
+_PER_KIND = 250
+_BATCH = 125  # damaged images of a folder, beside as many whole ones
+_LIMIT_SECONDS = 120.0
+_JPEG_LEVELS = 12.0  # mean difference that encoding a smooth picture at quality 90 stays below
+
+
+def run(trials: int, scratch: Path) -> list[Tally]:
+    """Images of every kind, `trials` of each; and every odd folder."""
+    import_everything()
+    place = scratch / "images"
+    subprocess.run(["rm", "-rf", place], check=True)  # shutil's recursion is not deep enough
+    random = np.random.default_rng(0)
+    conversions = Tally("conversions ended in time, with lines and not a traceback")
+    beside = Tally("whole images beside damaged ones: as documented")
+    by_kind = [
+        _kind(
+            name, trials or _PER_KIND, random, place / name.replace(" ", "-"), conversions, beside
+        )
+        for name in KINDS
+    ]
+    folders = Tally("odd folders: converted as documented, or refused in one line")
+    for number, (what, build) in enumerate(FOLDERS.items()):
+        root = place / f"folder-{number}" / "images"
+        root.mkdir(parents=True)
+        problem = _try_folder(root, build(root))
+        folders.count(f"{what}: {problem}" if problem else "")
+    return [*by_kind, beside, conversions, folders]
+
+
+def _kind(
+    name: str,
+    count: int,
+    random: np.random.Generator,
+    place: Path,
+    conversions: Tally,
+    beside: Tally,
+) -> Tally:
+    tally = Tally(f"{name}: refused by name, or converted as documented")
+    for start in range(0, count, _BATCH):
+        root = place / str(start) / "images"
+        damaged, sound = {}, {}
+        for number in range(min(_BATCH, count - start)):
+            for kind, files in ((KINDS[name], damaged), (whole, sound)):
+                suffix, content = kind(random)
+                path = f"{'ab'[number % 2]}/{'damaged' if files is damaged else 'whole'}{number}{suffix}"
+                files[path] = content
+        write(root, {**damaged, **sound})
+        mode = "raw" if start == 0 else "jpg"
+        found, problem = convert(root, mode)
+        conversions.count(problem)
+        for path, content in {**damaged, **sound}.items():
+            problem = misfit(path, content, found) if found is not None else "not converted"
+            (beside if path in sound else tally).count(
+                problem and f"{root.parent.name}/{path}: {problem}"
+            )
+        shutil.rmtree(root.parent)
+    return tally
+
+
+def write(root: Path, files: dict[str, bytes]) -> None:
+    """The files of a source folder."""
+    for path, content in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(content)
+
+
+def convert(root: Path, mode: str) -> tuple[Any, str]:
+    """What became of a folder, None if it was not converted; and what went wrong, if anything did."""
+    from stages.workspace import Workspace
+
+    workspace, log = root.parent / "workspace", root.parent / "log"
+    options = ("--workers", 2, "--on-bad-image", "skip", "--write-mode", mode)
+    status = Job.rela(workspace, "convert", root, *options, log=log).wait(_LIMIT_SECONDS)
+    said = log.read_text(errors="replace")
+    if status != 0 or "Traceback" in said:
+        return None, f"{root}: status {status}: {said.strip()[-300:]}"
+    return Converted(Workspace(workspace).dataset("images")), ""
+
+
+class Converted:
+    """A data set, by the names of its files."""
+
+    def __init__(self, dataset: Any) -> None:
+        from stages.convert import open_split, read_index
+
+        self.bad = dict(dataset.manifest.content["bad_images"])
+        self.rows = {row["path"]: int(row["index"]) for row in read_index(dataset, "train")}
+        self._beton = open_split(dataset, "train")
+
+    def stored(self, path: str) -> tuple[bytes, bool, tuple[int, int]]:
+        """Bytes, whether they are raw pixels, and (height, width)."""
+        row, beton = self.rows[path], self._beton
+        start = int(beton.pointers[row])
+        content = beton.data[start : start + int(beton.sizes[row])].tobytes()
+        return content, bool(beton.modes[row]), (int(beton.heights[row]), int(beton.widths[row]))
+
+
+def misfit(path: str, content: bytes, found: Converted) -> str:
+    """Why what became of a file is not what the documentation says; empty if it is."""
+    expected = documented(content)
+    if path not in found.rows:
+        if path not in found.bad:
+            return "neither stored nor named"
+        return "" if expected is None else f"refused though Pillow reads it: {found.bad[path]}"
+    if path in found.bad:
+        return "stored and named as bad"
+    if expected is None:
+        return "stored though Pillow does not read it"
+    stored, is_raw, size = found.stored(path)
+    if size != expected.shape[:2]:
+        return f"{size} instead of {expected.shape[:2]} pixels"
+    if is_raw:
+        pixels = np.frombuffer(stored, np.uint8).reshape(expected.shape)
+        return "" if np.array_equal(pixels, expected) else "other pixels"
+    return "" if stored == content else _of_jpeg(stored, expected)
+
+
+def _of_jpeg(stored: bytes, expected: Pixels) -> str:
+    again = documented(stored)
+    if again is None or again.shape != expected.shape:
+        return "a JPEG that does not decode"
+    levels = float(np.abs(again.astype(int) - expected).mean())
+    return "" if levels < _JPEG_LEVELS else f"a JPEG {levels:.0f} levels away"
+
+
+def _try_folder(root: Path, expected: set[bytes] | None) -> str:
+    """Convert an odd folder: to these files, or (None) to an error of one line."""
+    workspace, log = root.parent / "workspace", root.parent / "log"
+    job = Job.start(lambda: _without_privilege(workspace, root), log)
+    status, said = job.wait(_LIMIT_SECONDS), log.read_text(errors="replace")
+    if "Traceback" in said:
+        return said.strip()[-300:]
+    if expected is None:
+        return "" if status in (65, 74) else f"status {status}: {said.strip()[-300:]}"
+    if status != 0:
+        return f"status {status}: {said.strip()[-300:]}"
+    from stages.workspace import Workspace
+
+    found = {os.fsencode(path) for path in Converted(Workspace(workspace).dataset("images")).rows}
+    return "" if found == expected else f"holds {sorted(found)}"
+
+
+def _without_privilege(workspace: Path, root: Path) -> None:
+    """Convert without root's right to read everything."""
+    words = [sys.executable, "-m", "cli", "--workspace", str(workspace), "convert", str(root)]
+    words += ["--on-bad-image", "skip", "--workers", "1"]
+    if os.geteuid() == 0:
+        words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *words]
+    os.execvp(words[0], words)
