@@ -30,37 +30,50 @@ _TRAIN = (
 Start = Callable[[Path, Path], Job]
 
 
-def _convert(folder: Path) -> Start:
-    return lambda workspace, log: Job.rela(
-        workspace, "convert", folder, "--val-fraction", 0.2, "--workers", 2, log=log
-    )
-
-
 def _command(*arguments: object) -> Start:
     return lambda workspace, log: Job.rela(workspace, *arguments, log=log)
 
 
 def _targets(workspace: Path, log: Path) -> Job:
     from pipeline.artifact import find_artifacts
+    from stages.failures import failure_of
     from stages.targets import make_targets
     from stages.workspace import Workspace
 
     def work() -> None:
         space = Workspace(workspace)
         (representations,) = find_artifacts(space.representations_dir)
-        make_targets(space, representations, 64)
+        try:
+            make_targets(space, representations, 64)
+        except Exception as error:  # told as the command line does
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            print(f"rela: {failure[0]}")
+            raise SystemExit(failure[1]) from error
 
     return Job.start(work, log)
 
 
+def words(folder: Path) -> dict[str, tuple[object, ...]]:
+    """What to write after `rela` for each stage that is a command."""
+    return {
+        "convert": ("convert", folder, "--val-fraction", 0.2, "--workers", 2),
+        "embed": ("embed", "--prior", _PRIOR, "--batch-size", 32),
+        "train": _TRAIN,
+        "eval": ("eval", "run", "--protocol", "knn20", "--protocol", "linear-reference"),
+    }
+
+
 def stages(folder: Path) -> dict[str, Start]:
     """How to start each stage, in the order in which they build on each other."""
+    commands = {stage: _command(*written) for stage, written in words(folder).items()}
     return {
-        "convert": _convert(folder),
-        "embed": _command("embed", "--prior", _PRIOR, "--batch-size", 32),
+        "convert": commands["convert"],
+        "embed": commands["embed"],
         "targets": _targets,
-        "train": _command(*_TRAIN),
-        "eval": _command("eval", "run", "--protocol", "knn20", "--protocol", "linear-reference"),
+        "train": commands["train"],
+        "eval": commands["eval"],
     }
 
 
@@ -85,7 +98,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
 
 def _uninterrupted(start: Start, before: Path, scratch: Path) -> tuple[dict[str, str], float]:
     """What the stage leaves, and its seconds."""
-    workspace = _copy(before, scratch / "uninterrupted")
+    workspace = copy_of(before, scratch / "uninterrupted")
     begun = time.perf_counter()
     _finish(start, workspace, scratch)
     return content_of(workspace), time.perf_counter() - begun
@@ -102,7 +115,7 @@ def _killed(
     start: Start, before: Path, scratch: Path, seconds: float, expected: dict[str, str]
 ) -> str:
     """One trial; what went wrong, or nothing."""
-    workspace, log = _copy(before, scratch / "killed"), scratch / "killed.log"
+    workspace, log = copy_of(before, scratch / "killed"), scratch / "killed.log"
     log.unlink(missing_ok=True)
     shared = _shared_memory()
     when = f"after {seconds:.3f} s"
@@ -122,7 +135,7 @@ def _killed(
     return f"{when}: {problem}" if problem else ""
 
 
-def _copy(source: Path, destination: Path) -> Path:
+def copy_of(source: Path, destination: Path) -> Path:
     shutil.rmtree(destination, ignore_errors=True)
     shutil.copytree(source, destination)
     return destination

@@ -1,0 +1,164 @@
+"""Full disks and I/O errors at any write: one line, status 74, nothing half done, and it goes on later.
+
+Full disks are file systems in memory of a few megabytes (needs root); errors of single system calls come
+from strace. Either is left out, which is said, where it cannot be had.
+"""
+
+import contextlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.faults.jobs import Job, import_everything
+from benchmarks.faults.kill import Start, stages, words
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.workspaces import (
+    content_of,
+    difference,
+    unsound_artifacts,
+    write_digits,
+)
+
+_TRIALS, _INJECTIONS = 40, 15
+_LIMIT_SECONDS = 120.0
+_PLENTY_BYTES = 2**30
+_STORAGE_STATUS = 74
+_CALLS = "write,pwrite64,ftruncate,fallocate,fsync,fdatasync,rename,renameat,mkdir,openat"
+_ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
+_LAUNCH = "import sys; from cli import main; main(sys.argv[1:])"
+
+
+def run(trials: int, scratch: Path) -> list[Tally]:
+    import_everything()
+    folder = write_digits(scratch / "digits")
+    before = scratch / "before"
+    shutil.rmtree(before, ignore_errors=True)
+    before.mkdir(parents=True)
+    tallies = []
+    for stage, start in stages(folder).items():
+        full = Tally(f"{stage}: a full disk, then room")
+        refused = Tally(f"{stage}: one system call fails, then run again")
+        with _disk(scratch / "disk") as disk:
+            _refill(disk, before)
+            used = _used_bytes(disk)
+            _finish(start, disk / "workspace", scratch)
+            needed = _used_bytes(disk) - used
+            expected = content_of(disk / "workspace")
+            draw = random.Random(stage)
+            for _ in range(trials or _TRIALS):
+                share = draw.uniform(0, 1.1)
+                _refill(disk, before)
+                full.count(_with_room(start, disk, int(share * needed), scratch, expected))
+        if stage != "targets":  # which is no command of its own
+            for number in range(min(trials or _INJECTIONS, _INJECTIONS)):
+                error = _ERRORS[number % len(_ERRORS)]
+                refused.count(
+                    _injected(stage, start, folder, before, error, draw, scratch, expected)
+                )
+        new = [full, *([refused] if refused.total else [])]
+        for tally in new:
+            print("\n".join(tally.lines()), flush=True)
+        tallies += new
+        _finish(start, before, scratch)
+    return tallies
+
+
+def _finish(start: Start, workspace: Path, scratch: Path) -> None:
+    job = start(workspace, scratch / "finish.log")
+    status = job.wait(_LIMIT_SECONDS)
+    if status:
+        raise RuntimeError(f"status {status} without any fault: {job.last_line()}")
+
+
+def _with_room(
+    start: Start, disk: Path, room_bytes: int, scratch: Path, expected: dict[str, str]
+) -> str:
+    """One trial with `room_bytes` more than what is there; what went wrong, or nothing."""
+    workspace, log = disk / "workspace", scratch / "full.log"
+    log.unlink(missing_ok=True)
+    what = f"{room_bytes / 2**20:.2f} MB of room"
+    _resize(disk, _used_bytes(disk) + room_bytes)
+    job = start(workspace, log)
+    status = job.wait(_LIMIT_SECONDS)
+    problem = _judge(status, log, job)
+    problem = problem or unsound_artifacts(workspace)
+    _resize(disk, _PLENTY_BYTES)
+    if not problem and status:
+        status = start(workspace, log).wait(_LIMIT_SECONDS)
+        problem = f"then status {status}: {job.last_line()}" if status else ""
+    problem = problem or difference(content_of(workspace), expected)
+    return f"{what}: {problem}" if problem else ""
+
+
+def _injected(
+    stage: str, start: Start, folder: Path, before: Path, error: str, draw: random.Random,
+    scratch: Path, expected: dict[str, str],
+) -> str:  # fmt: skip
+    """The n-th call that touches the workspace fails with `error`."""
+    workspace, log, trace = scratch / "refused", scratch / "refused.log", scratch / "strace.log"
+    shutil.rmtree(workspace, ignore_errors=True)
+    shutil.copytree(before, workspace)
+    log.unlink(missing_ok=True)
+    number = draw.randint(1, 60)
+    command = [
+        "strace", "-f", "--seccomp-bpf", "-o", str(trace), "-P", str(workspace),
+        "-e", f"trace={_CALLS}", "-e", f"inject={_CALLS}:error={error}:when={number}",
+        sys.executable, "-c", _LAUNCH, "--workspace", str(workspace),
+        *map(str, words(folder)[stage]),
+    ]  # fmt: skip
+    with open(log, "w") as file:
+        status = subprocess.run(
+            command, stdout=file, stderr=file, timeout=300, check=False
+        ).returncode
+    what = f"call {number} fails with {error}"
+    job = Job(0, log, 0.0)
+    problem = _judge(status, log, job) or unsound_artifacts(workspace)
+    if not problem and status:
+        again = start(workspace, log)
+        status = again.wait(_LIMIT_SECONDS)
+        problem = f"then status {status}: {again.last_line()}" if status else ""
+    problem = problem or difference(content_of(workspace), expected)
+    return f"{what}: {problem}" if problem else ""
+
+
+def _judge(status: int, log: Path, job: Job) -> str:
+    """Whether a job ended as it should: well, or with a line of explanation and status 74."""
+    if status == 0:
+        return ""
+    if status != _STORAGE_STATUS:
+        return f"status {status}: {job.last_line()}"
+    if "Traceback" in log.read_text(errors="replace"):
+        return "a traceback"
+    return "" if re.match(r"rela: .+", job.last_line()) else f"said {job.last_line()}"
+
+
+@contextlib.contextmanager
+def _disk(place: Path) -> Iterator[Path]:
+    place.mkdir(exist_ok=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={_PLENTY_BYTES}", "tmpfs", str(place)], check=True
+    )
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def _refill(disk: Path, before: Path) -> None:
+    _resize(disk, _PLENTY_BYTES)
+    shutil.rmtree(disk / "workspace", ignore_errors=True)
+    shutil.copytree(before, disk / "workspace")
+
+
+def _resize(disk: Path, num_bytes: int) -> None:
+    """To whole pages, and at least one more than is used: a size of 0 would mean no limit."""
+    pages = -(-num_bytes // 4096) + 1
+    subprocess.run(["mount", "-o", f"remount,size={pages * 4096}", "tmpfs", str(disk)], check=True)
+
+
+def _used_bytes(disk: Path) -> int:
+    return shutil.disk_usage(disk).used
