@@ -12,7 +12,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, open_artifact, publish_or_adopt, staging
+from pipeline.artifact import Artifact, publish_or_adopt, staging
+from pipeline.fingerprint import fingerprint, ordered_digest
+from pipeline.manifest import Manifest, provenance
+from rela.beton import Beton, open_beton
+from rela.beton_writer import WriteResult, write_beton
+from rela.encoding import Encoding
+from rela.errors import ChoiceError, DataError
+from rela.image_file import BadImageError, read_image_file
+from rela.image_folder import ImageFolder, Sample, one_line, scan
+from rela.options import check_options
+from stages.artifacts import open_artifact
+from stages.progress import progress_bar
+from stages.settings import ConvertSettings
+from stages.tables import human_bytes
+from stages.workspace import Workspace, check_name, slug
+
+STAGE_VERSION = 1
+_LISTED_BAD_IMAGES = 50
+_INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 
 
 @dataclass(frozen=True)
