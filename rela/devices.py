@@ -1,7 +1,7 @@
 """On what a Trainer runs: one device, or one process for each of several, here and on other machines."""
 
+import re
 import sys
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -123,8 +123,9 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def lost_rank_message(error: BaseException) -> str:
     """One line for LostRankError."""
-    lines: Iterable[str] = str(error).splitlines() or [type(error).__name__]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = re.sub(r"^\[\S+\] ", "", line).split(". ")[0].strip(" .")  # without the C++ file
     return (
-        "another process of this training ended or cannot be reached "
-        f"({next(iter(lines)).strip()[:200]}); go on with `rela train --resume`"
+        f"another process of this training ended or cannot be reached ({reason}); go on with "
+        "`rela train --resume`"
     )

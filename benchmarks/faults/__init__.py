@@ -5,7 +5,8 @@ A campaign runs `run(trials, scratch) -> list[Tally]`; `trials` of 0 stands for 
 
 CAMPAIGNS = {
     "kill": "kill -9 at random instants of every stage, then run it again",
-    "resume": "training killed at each of 100 steps, and on 2, 1, 2 processes",
+    "resume": "training killed at each of 100 steps",
+    "world_size": "training stopped and gone on with on 2, 1, 2 processes",
     "storage": "full disks and I/O errors at any write",
     "concurrency": "four jobs on one key, one of them killed",
     "integrity": "one bit flipped anywhere in what is kept",

@@ -2,10 +2,12 @@
 
 Kinds: `raise` and `loader` (an exception where batches are asked for, and in a thread that makes them),
 `exit` (status 0, without a word), `kill`, `stop` (SIGKILL and SIGSTOP to itself), `slow` (nothing breaks;
-every batch takes a while, on every process). Batches are counted from 1.
+every batch takes a while, on every process). Batches are counted from 1. `log:PATH:0` breaks nothing
+either: every optimizer step's number and samples are written to PATH.RANK.
 """
 
 import itertools
+import json
 import os
 import signal
 import sys
@@ -53,10 +55,28 @@ def break_at(kind: str, rank: int, batch: int) -> None:
         ViewLoader._result = result  # type: ignore[method-assign]
 
 
+def write_samples(path: str) -> None:
+    """A line [step, samples] for every optimizer step that is done, and 0.1 s for each."""
+    from rela.two_stage import TwoStage
+
+    on_train_batch_end = TwoStage.on_train_batch_end
+
+    def record(self: TwoStage, outputs: Any, batch: Any, batch_idx: int) -> None:
+        on_train_batch_end(self, outputs, batch, batch_idx)
+        time.sleep(0.1)
+        with open(f"{path}.{current_ranks().rank}", "a") as file:
+            file.write(json.dumps([self.trainer.global_step, batch["index"].tolist()]) + "\n")
+
+    TwoStage.on_train_batch_end = record  # type: ignore[method-assign]
+
+
 if __name__ == "__main__":
     assert cli.__spec__ is not None
     cli.__spec__.origin = __file__  # processes that this one starts are faulty, too
-    if "RELA_FAULT" in os.environ and current_ranks().world_size > 1:
-        kind, rank, batch = os.environ["RELA_FAULT"].split(":")
-        break_at(kind, int(rank), int(batch))
+    if "RELA_FAULT" in os.environ:
+        kind, where, batch = os.environ["RELA_FAULT"].split(":")
+        if kind == "log":
+            write_samples(where)
+        elif current_ranks().world_size > 1:
+            break_at(kind, int(where), int(batch))
     sys.exit(cli.main())
