@@ -34,7 +34,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
         if start(space.root, scratch / "log").wait(_LIMIT_SECONDS):
             raise RuntimeError((scratch / "log").read_text())
     dataset, run = space.dataset(), space.run()
-    (targets,) = find_artifacts(space.targets_dir)
+    targets = find_artifacts(space.targets_dir)[0]
     representations = next(
         a for a in find_artifacts(space.representations_dir) if a.manifest.content["run"] is None
     )
