@@ -208,7 +208,9 @@ class TrainSettings:
         "Of the arithmetic; auto: 16-mixed on a GPU, 32-true on the CPU.",
         choices=("auto", "32-true", "16-mixed", "bf16-mixed"),
     )
-    devices: str = option("auto", "How many GPUs, or which: 2, or 0,3.")
+    devices: str = option(
+        "auto", "How many GPUs, or which: 2, or 0,3; a process for each, or as many without GPUs."
+    )
     checkpoint_minutes: float = option(
         10.0, "Longest time between two checkpoints; every epoch ends with one.", minimum=0
     )

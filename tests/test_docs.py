@@ -33,9 +33,10 @@ EVERY_COMMAND = every_command()
 
 def readme_commands() -> list[list[str]]:
     """Every `rela ...` in a code block or in backticks, split into words, comments cut off."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    guide = (REPOSITORY / "docs" / "scaling.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", README + guide, re.S)
     lines = [line for block in blocks for line in block.splitlines()]
-    inline = re.findall(r"`(rela [^`]+)`", README)
+    inline = re.findall(r"`(rela [^`]+)`", README + guide)
     found = [line.split("#")[0].split() for line in [*lines, *inline] if line.startswith("rela ")]
     assert len(found) > 8
     return found
