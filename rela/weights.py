@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -127,9 +128,12 @@ def load_strict(
 
 
 def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, str]) -> None:
-    """The backbone as safetensors; loads into the torchvision model it came from."""
+    """The backbone as safetensors; loads into the torchvision model it came from.
+
+    `metadata` is one entry, "rela", in JSON: several would be written in a random order.
+    """
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
-    save_file(state, path, metadata)
+    save_file(state, path, {"rela": json.dumps(metadata, sort_keys=True)})
 
 
 def _list(names: list[object]) -> str:

@@ -6,6 +6,7 @@
 - saved weights load into the torchvision model they came from.
 """
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -152,4 +153,13 @@ def test_saved_weights_load_into_the_same_torchvision_model(tmp_path: Path):
     other.load_state_dict(load_file(tmp_path / "backbone.safetensors"), strict=True)
     assert state_sha256(other.state_dict()) == state_sha256(model.state_dict())
     with safe_open(tmp_path / "backbone.safetensors", "pt") as file:
-        assert file.metadata() == {"arch": "mobilenet_v3_small"}
+        assert json.loads(file.metadata()["rela"]) == {"arch": "mobilenet_v3_small"}
+
+
+def test_equal_weights_are_equal_bytes(tmp_path: Path):
+    model, metadata = nn.Linear(2, 2), {"arch": "linear", "image_size": "2", "epochs": "3"}
+    contents = set()
+    for _ in range(30):  # safetensors alone writes several entries in any order
+        save_weights(tmp_path / "backbone.safetensors", model, metadata)
+        contents.add((tmp_path / "backbone.safetensors").read_bytes())
+    assert len(contents) == 1
