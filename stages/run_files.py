@@ -19,10 +19,15 @@ DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_
 _CONFIG_FORM = {
     "fingerprint": str,
     "dataset": {"name": str, "fingerprint": str},
-    "settings": settings_form(TrainSettings),
+    "settings": {
+        **settings_form(TrainSettings),
+        # resolved before the run began
+        "model": str, "image_size": int, "hyperparameters": str, "optimizer": str, "lr": float,
+        "weight_decay": float, "schedule": str, "warmup_epochs": int,
+    },
     "representations": (str, type(None)),
     "precision": str,
-}
+}  # fmt: skip
 
 
 def read_config(directory: Path) -> dict[str, Any]:
