@@ -43,7 +43,10 @@ class RankJob:
         fault: str = "",
         before: list[str] | None = None,
     ) -> "RankJob":
-        """`rela ARGUMENTS` on two processes, by one of STARTS; or with the words in `how`, split."""
+        """`rela ARGUMENTS` on two processes, by one of STARTS; or with the words in `how` for torchrun.
+
+        "one process" trains on one device, "plain" adds nothing to the arguments.
+        """
         mark = uuid.uuid4().hex
         torchrun = [sys.executable, "-m", "torch.distributed.run"]
         rela = [str(FAULTY), "--workspace", str(workspace), *arguments]
@@ -54,6 +57,8 @@ class RankJob:
         elif how == "torchrun":
             port = str(free_port())
             command = [*torchrun, "--nproc-per-node", "2", "--master-port", port, *rela]
+        elif how == "plain":
+            command = [sys.executable, *rela]
         else:
             command = [*torchrun, *how.split(), *rela]
         log = Path(tempfile.mkdtemp(prefix="rela-ranks-")) / "log"

@@ -1,11 +1,21 @@
-"""Training on 2, 1, 2 processes: told to stop twice, it sees the samples and losses of a run in one go."""
+"""The number of processes changes nothing: training that goes on with another, embedding by several."""
 
+import hashlib
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
 
-from benchmarks.faults.rank_jobs import SMALL_RUN, STARTS, RankJob, losses_of, prepared_workspace
+from benchmarks.faults.rank_jobs import (
+    SMALL_RUN,
+    STARTS,
+    RankJob,
+    losses_of,
+    prepared_workspace,
+    rela,
+    write_pictures,
+)
 from benchmarks.faults.tally import Tally
 
 TOLERANCE = 2e-2
@@ -24,13 +34,40 @@ def run(trials: int, scratch: Path) -> list[Tally]:
     losses = Tally(f"on 2, 1, 2 processes: its losses, within {TOLERANCE:g}")
     for number in range(trials or _RUNS):
         _stop_twice(workspace, int(time.time()) % 1_000_000 + number, statuses, samples, losses)
-    return [statuses, samples, losses]
+    return [statuses, samples, losses, _embedded(scratch)]
+
+
+def _embedded(scratch: Path) -> Tally:
+    """2,500 images are three parts; torchrun's processes and shards by hand run at the same time."""
+    tally = Tally(
+        "embedded by 2 processes of torchrun, or 3 shards at once: the bytes of one process"
+    )
+    pictures = write_pictures(scratch / "many", count=2500)
+    prior = ["embed", "--prior", "random:squeezenet1_1", "--image-size", "32", "--shard"]
+    digests = {}
+    for how, num_jobs in (("alone", 1), ("torchrun", 1), ("shards", 3)):
+        workspace = scratch / f"embedded-{how}"
+        shutil.rmtree(workspace, ignore_errors=True)
+        rela(workspace, "convert", str(pictures))
+        if how == "torchrun":
+            jobs = [RankJob.start(workspace, how, prior[:-1])]
+        else:
+            shards = [f"{number}/{num_jobs}" for number in range(num_jobs)]
+            jobs = [RankJob.start(workspace, "plain", [*prior, shard]) for shard in shards]
+        statuses = [job.wait(_LIMIT_SECONDS) for job in jobs]
+        found = sorted(workspace.glob("representations/*/representations.h5"))
+        digests[how] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in found]
+        good = not any(statuses) and len(found) == 1 and digests[how] == digests["alone"]
+        tally.count("" if good else f"{how}: {statuses}, {digests}, {jobs[0].said()[-300:]}")
+    return tally
 
 
 def _stop_twice(workspace: Path, seed: int, statuses: Tally, samples: Tally, losses: Tally) -> None:
     arguments = [
-        "train", *SMALL_RUN, "--optimizer", "sgd", "--lr", "0.01", "--epochs", str(_EPOCHS), "--seed",
-        str(seed),
+        # a model without dropout, whose masks are every process's own; plain SGD does not turn
+        # rounding into steps, as Adam does at first
+        "train", *SMALL_RUN, "--model", "resnet18", "--optimizer", "sgd", "--lr", "0.01",
+        "--epochs", str(_EPOCHS), "--seed", str(seed),
     ]  # fmt: skip
     name = f"sizes{seed}"
     logs = []
