@@ -3,7 +3,7 @@
 - whatever the step at which a run dies, it goes on to bitwise the weights, optimizer, averages and
   epoch records of an uninterrupted one: in stage 1, at and after the hand-over, with accumulation;
 - SIGTERM and SIGUSR1 finish the step, save, and end with PreemptedError; signals then mean again what
-  they meant before; the command line ends with status 75;
+  they meant before; the command line ends with status 75, at which examples/slurm.sbatch is queued again;
 - a checkpoint falls due by time, and counts the steps that were learned, not the batches fetched.
 """
 
@@ -26,6 +26,7 @@ from rela.errors import PreemptedError
 from rela.loader import ViewLoader
 
 __all__ = ["beton", "on_the_cpu"]  # fixtures
+REPOSITORY = Path(__file__).parent.parent
 EVERY_STEP = replace(PLAN, handover=0.5, checkpoint_seconds=0)
 
 
@@ -111,26 +112,56 @@ def test_a_run_that_has_to_make_room_saves_and_goes_on(
     assert_same_run(tmp_path, expected)
 
 
-def test_the_command_line_makes_room_with_status_75(small_tree: Path, tmp_path: Path):
-    arguments = ["train", "--prior", "none", "--model", "shufflenet_v2_x0_5", "--image-size", "32",
+@pytest.fixture
+def slurm(tmp_path: Path) -> dict[str, str]:
+    """An environment with an srun that runs on this machine, and an scontrol that notes what it is told."""
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (commands / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol\n')
+    (commands / "rela").write_text(f'#!/bin/sh\nexec {sys.executable} -m cli "$@"\n')
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    return {
+        **os.environ,
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "SLURM_JOB_ID": "7",
+        "RELA_WORKSPACE": str(tmp_path / "workspace"),
+    }
+
+
+def test_a_batch_job_that_has_to_make_room_saves_and_is_queued_again(
+    small_tree: Path, tmp_path: Path, slurm: dict[str, str]
+):
+    arguments = ["--prior", "none", "--model", "shufflenet_v2_x0_5", "--image-size", "32",
                  "--batch-size", "4", "--epochs", "400", "--name", "long"]  # fmt: skip
-    workspace = tmp_path / "workspace"
-    run_rela("--workspace", workspace, "convert", small_tree)
+    run_rela("--workspace", tmp_path / "workspace", "convert", small_tree)
     with subprocess.Popen(
-        [sys.executable, "-m", "cli", "--workspace", str(workspace), *arguments],
-        cwd=Path(__file__).parent.parent, stderr=subprocess.PIPE, text=True,
+        [REPOSITORY / "examples" / "slurm.sbatch", *arguments],
+        env=slurm, stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as job:  # fmt: skip
         assert job.stderr is not None
         next(line for line in job.stderr if line.startswith("epoch 2/"))
         asked = time.monotonic()
-        job.terminate()
+        os.killpg(job.pid, signal.SIGUSR1)  # the script is told, too
         rest = job.stderr.read()
         assert job.wait() == 75
     assert time.monotonic() - asked < 60
     (last,) = [line for line in rest.splitlines() if line.startswith("rela: ")]
-    assert last.startswith("rela: SIGTERM: saved after step ")
-    run = workspace / "runs" / "long"
+    assert last.startswith("rela: SIGUSR1: saved after step ")
+    run = tmp_path / "workspace" / "runs" / "long"
     assert not (run / "manifest.json").exists()
     newest = newest_checkpoint(run / "checkpoints")
     assert newest is not None
     assert f"step {newest[1]['step']};" in last
+    assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
+
+
+def test_a_batch_job_that_fails_is_not_queued_again(tmp_path: Path, slurm: dict[str, str]):
+    job = subprocess.run(
+        [REPOSITORY / "examples" / "slurm.sbatch", "--epochs", "none"],
+        env=slurm, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert job.returncode == 2 and "--epochs" in job.stderr
+    assert not (tmp_path / "scontrol").exists()
