@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rela.errors import DataError, UnavailableError
@@ -133,7 +133,8 @@ def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, str]) -> N
     `metadata` is one entry, "rela", in JSON: several would be written in a random order.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
-    save_file(state, path, {"rela": json.dumps(metadata, sort_keys=True)})
+    # written from here, so that a full disk is an OSError
+    path.write_bytes(save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
 
 
 def _list(names: list[object]) -> str:

@@ -80,14 +80,12 @@ def make_targets(
 
 
 def _save_projection(path: Path, projection: Projection) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file(
-        {
-            "mean": projection.mean,
-            "components": projection.components,
-            "scale": projection.scale,
-            "eigenvalues": projection.eigenvalues.copy(),
-        },
-        path,
-    )
+    tensors = {
+        "mean": projection.mean,
+        "components": projection.components,
+        "scale": projection.scale,
+        "eigenvalues": projection.eigenvalues.copy(),
+    }
+    path.write_bytes(save(tensors))  # from here, so that a full disk is an OSError
