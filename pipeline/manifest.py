@@ -82,9 +82,9 @@ class Manifest:
             expected = document.pop("manifest_sha256")
             found = fingerprint(document)
             manifest = cls(**document)
+            _refuse_odd_entries(manifest)
         except FileNotFoundError:
             raise
-            _refuse_odd_entries(manifest)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptArtifactError(
                 f"{path} is not a readable manifest ({type(error).__name__}); "
