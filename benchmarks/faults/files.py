@@ -12,16 +12,16 @@ import numpy as np
 from benchmarks.faults.damaged_images import photo, saved
 from benchmarks.faults.hostile_files import HDF5, IMAGES, WEIGHTS, Builder, betons
 from benchmarks.faults.jobs import import_everything
-from benchmarks.faults.mutations import deep_json, mutated, odd_json
+from benchmarks.faults.mutations import KINDS, deep_json, mutated, odd_json
 from benchmarks.faults.readings import Case, try_all
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.watched import Watched
 
 _TRIALS = 1000
-_ARCH = "resnet18_small"
-_PRIOR = ("--prior", "random:resnet18_small", "--image-size", 16)
+_ARCH, _SIZE = "shufflenet_v2_x0_5", 32
+_PRIOR = ("--prior", f"random:{_ARCH}", "--image-size", _SIZE)
 _TRAIN = (
-    "train", "--model", "resnet18_small", "--image-size", 16, "--epochs", 1, "--batch-size", 8,
+    "train", "--model", _ARCH, "--image-size", _SIZE, "--epochs", 1, "--batch-size", 8,
     "--handover", 0.5, "--name",
 )  # fmt: skip
 _RECIPE = """
@@ -127,7 +127,7 @@ def read_weights(path: Path) -> str | None:
     """As a prior; returns nothing if it is taken."""
     from rela.priors import PriorRequest, resolve
 
-    resolve(PriorRequest(f"file:{path}", arch=_ARCH, image_size=16))
+    resolve(PriorRequest(f"file:{path}", arch=_ARCH, image_size=_SIZE))
     return None
 
 
@@ -215,19 +215,19 @@ def _with_other_bytes(what: str, path: Path, read: Read, place: Path, trials: in
     folder = place / "damaged"
     folder.mkdir(exist_ok=True)
     copy, content = folder / path.name, path.read_bytes()
-    changed = [*mutated(content, trials, len(what)), ("deep", deep_json())]
 
-    def case(label: str, new: bytes) -> Case:
+    def case(number: int) -> Case:
         def write_and_read() -> str | None:
             copy.unlink(missing_ok=True)
-            copy.write_bytes(new)
+            copy.write_bytes(mutated(content, number) if number < trials else deep_json())
             return read(copy)
 
-        return Case(label, write_and_read, len(new))
+        kind = KINDS[number % len(KINDS)] if number < trials else "deep"
+        return Case(f"{kind}, number {number}", write_and_read, len(content))
 
     shutil.copy(path, copy)
     read(copy)  # what is imported and compiled on the way is not counted
-    try_all(tally, [case(*one) for one in changed], place / "log")
+    try_all(tally, [case(number) for number in range(trials + 1)], place / "log")
     shutil.rmtree(folder)
     return tally
 

@@ -10,29 +10,36 @@ _ODD_VALUES = (
     "../../../../etc/passwd", "/etc/passwd", "train", [], [[]], ["x"], [1, 2], {}, {"a": 1}, {"name": "x"},
 )  # fmt: skip
 
+KINDS = ("flipped", "cut", "replaced", "random", "moved")
+_END, _MOST_RANDOM = 4096, 1 << 20
 
-def mutated(content: bytes, count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Other bytes in place of these, with what was done to them: flipped, cut, replaced, all random."""
-    chance = random.Random(seed)
-    for number in range(count):
-        changed = bytearray(content)
-        kind = ("flipped", "cut", "replaced", "random", "moved")[number % 5]
-        at = chance.randrange(max(1, len(content)))
-        if kind == "flipped":
-            for _ in range(chance.randint(1, 4)):
-                changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        elif kind == "cut":
-            del changed[at:]
-        elif kind == "replaced":
-            end = min(len(content), at + chance.randint(1, 32))
-            changed[at:end] = chance.choice(
-                (bytes(end - at), b"\xff" * (end - at), chance.randbytes(end - at))
-            )
-        elif kind == "moved":
-            changed[at:at] = chance.randbytes(chance.randint(1, 16))
-        else:
-            changed = bytearray(content[: chance.choice((0, 8, 16))] + chance.randbytes(at))
-        yield f"{kind} at {at} of {len(content)} (seed {seed}, {number})", bytes(changed)
+
+def mutated(content: bytes, number: int) -> bytes:
+    """Other bytes in place of these, always the same ones of a number: see KINDS."""
+    chance = random.Random(number)
+    kind, changed = KINDS[number % len(KINDS)], bytearray(content)
+    at = _place(chance, len(content))
+    if kind == "flipped":
+        for _ in range(chance.randint(1, 4)):
+            changed[_place(chance, len(content))] ^= 1 << chance.randrange(8)
+    elif kind == "cut":
+        del changed[at:]
+    elif kind == "replaced":
+        count = min(len(content) - at, chance.randint(1, 32))
+        changed[at : at + count] = chance.choice(
+            (bytes(count), b"\xff" * count, chance.randbytes(count))
+        )
+    elif kind == "moved":
+        changed[at:at] = chance.randbytes(chance.randint(1, 16))
+    else:
+        changed = changed[: chance.choice((0, 8, 16))] + chance.randbytes(min(at, _MOST_RANDOM))
+    return bytes(changed)
+
+
+def _place(chance: random.Random, length: int) -> int:
+    """Anywhere, but mostly near the ends, where files say what is in them."""
+    low, high = chance.choice(((0, length), (0, _END), (length - _END, length)))
+    return chance.randrange(max(0, low), max(1, min(high, length)))
 
 
 def odd_json(document: Any, count: int, seed: int = 0) -> Iterator[tuple[str, Any]]:
