@@ -17,7 +17,7 @@ from benchmarks.faults.readings import Case, try_all
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.watched import Watched
 
-_TRIALS = 1000
+_TRIALS = 500
 _ARCH, _SIZE = "shufflenet_v2_x0_5", 32
 _PRIOR = ("--prior", f"random:{_ARCH}", "--image-size", _SIZE)
 _TRAIN = (
@@ -207,7 +207,7 @@ def damaged(place: Path, workspace: Path, trials: int) -> Iterator[Tally]:
         ("evaluation", "runs/finished/eval.json", read_evaluation),
         ("cost", "runs/finished/cost.json", read_status),
     ):
-        yield _with_odd_entries(what, name, read, place, workspace, max(1, trials // 5))
+        yield _with_odd_entries(what, name, read, place, workspace, max(1, trials // 10))
 
 
 def _with_other_bytes(what: str, path: Path, read: Read, place: Path, trials: int) -> Tally:
