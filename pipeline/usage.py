@@ -5,7 +5,6 @@ however the job ends, also on another machine. The manifest's modification time 
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -13,11 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import BusyError
+from pipeline.lock import NO_LOCKS
 from pipeline.manifest import MANIFEST_NAME
 from pipeline.owner import owner_token
 
 REMOVED_PREFIX = ".removed-"
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextlib.contextmanager
@@ -45,7 +44,7 @@ def hold(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
         if not _is_still(path, file.fileno()):
             raise _gone(path.parent)
