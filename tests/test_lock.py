@@ -56,12 +56,11 @@ def test_another_process_is_named_until_it_is_killed(tmp_path: Path):
 def test_without_locks_a_lease_does(tmp_path: Path, flock_fails, number: int):
     flock_fails(number)
     for _ in range(2):
-        with exclusive(tmp_path / ".lock"):
-            with (
-                pytest.raises(BusyError, match=f"process {os.getpid()}"),
-                exclusive(tmp_path / ".lock"),
-            ):
-                pass
+        with (
+            exclusive(tmp_path / ".lock"), pytest.raises(BusyError, match=f"process {os.getpid()}"),
+            exclusive(tmp_path / ".lock"),
+        ):
+            pass
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 

@@ -5,6 +5,7 @@ from strace. Either is left out, which is said, where it cannot be had.
 """
 
 import contextlib
+import os
 import random
 import re
 import shutil
@@ -111,8 +112,10 @@ def _injected(
         *map(str, words(folder)[stage]),
     ]  # fmt: skip
     with open(log, "w") as file:
+        # as many threads as the forked jobs have, for the same sums
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         status = subprocess.run(
-            command, stdout=file, stderr=file, timeout=300, check=False
+            command, stdout=file, stderr=file, env=environment, timeout=300, check=False
         ).returncode
     what = f"call {number} fails with {error}"
     job = Job(0, log, 0.0)
