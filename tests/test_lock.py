@@ -1,7 +1,7 @@
 """One job at a time in a directory (pipeline.lock).
 
-Covers: a second job is told who holds it; the lock ends with its body and with a killed holder; on file systems
-without locks a lease takes its place; other errors are told.
+Covers: a second job is told who holds it; the lock ends with its body and with a killed holder; on file
+systems without locks a lease takes its place; other errors are told.
 """
 
 import errno
