@@ -32,7 +32,7 @@ from rela.two_stage import TwoStage
 
 __all__ = ["beton", "on_the_cpu"]  # fixtures
 NUM_STEPS, EARLY_THRESHOLD = 6, 0.38
-METHODS = ("byol", "simclr", "mocov2", "swav")
+METHODS = ("byol", "simclr")
 # plain SGD: Adam makes as large a step of a gradient that is rounding alone as of any other
 SGD = OptimizerSettings("sgd", 0.05, 0.0, "constant")
 PLANS = {name: replace(PLAN, method=name, optimizer=SGD, epochs=2) for name in METHODS}
