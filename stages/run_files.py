@@ -1,7 +1,7 @@
 """What lies in a run's directory, by name, and how to read it."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         try:
             settings = TrainSettings(**config["settings"])
             check_options(settings)
+            check_options(replace(settings, precision=config["precision"]))
             return {**config, "settings": asdict(settings)}
         except (TypeError, ChoiceError) as error:
             problem = str(error)

@@ -243,6 +243,9 @@ def test_configurations_have_settings_or_are_damaged(tmp_path: Path, key: str, v
 def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(_CONFIG))
     assert read_config(tmp_path)["settings"]["epochs"] == TrainSettings.epochs
+    (tmp_path / "config.json").write_text(json.dumps({**_CONFIG, "precision": "x"}))
+    with pytest.raises(CorruptArtifactError, match="--precision x"):
+        read_config(tmp_path)
     (tmp_path / "config.json").write_bytes(deep_json())
     with pytest.raises(CorruptArtifactError, match="damaged"):
         read_config(tmp_path)
