@@ -1,6 +1,8 @@
 """What the first process of a training prepares, the others wait for: a word passed on, once."""
 
 import os
+import queue
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -8,15 +10,15 @@ from rela.errors import LostRankError
 from rela.ranks import Ranks
 
 _KEY = "rela-run"
-_PATIENCE = timedelta(seconds=60)
+_PATIENCE_SECONDS = 60.0
 
 
 class Meeting:
     """Where the processes of one job meet before they train; torch's rendezvous by MASTER_ADDR.
 
     Waiting lasts as long as the first process prepares (hours, if it embeds), and ends with
-    LostRankError when it dies. Raises LostRankError, too, if not all processes come within
-    `timeout_seconds`.
+    LostRankError when it dies or does not answer for two minutes. Raises LostRankError, too, if not
+    all processes come within `timeout_seconds`.
     """
 
     def __init__(self, ranks: Ranks, timeout_seconds: float) -> None:
@@ -30,6 +32,7 @@ class Meeting:
             os.environ["MASTER_ADDR"] = environment.main_address
             os.environ["MASTER_PORT"] = str(environment.main_port)
         timeout = timedelta(seconds=timeout_seconds)
+        self._patience = timedelta(seconds=min(timeout_seconds, _PATIENCE_SECONDS))
         try:
             self._store: Any = next(
                 rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout)
@@ -45,17 +48,34 @@ class Meeting:
             self._store.set(_KEY, word)
 
     def hear(self) -> str:
-        """Wait for the word."""
+        """Wait for the word; raises LostRankError once the first process does not answer any more."""
+        heard: queue.Queue[str | Exception | None] = queue.Queue()
+        # torch waits without end for a process that is stopped, or behind a cut cable
+        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+        while True:
+            try:
+                word = heard.get(timeout=2 * self._patience.total_seconds())
+            except queue.Empty as error:
+                raise _lost(TimeoutError("the first process does not answer")) from error
+            if isinstance(word, Exception):
+                raise _lost(word) from word
+            if word is not None:
+                return word
+
+    def _listen(self, heard: "queue.Queue[str | Exception | None]") -> None:
+        """Put the word, or what went wrong; None now and then while the first process prepares."""
         import torch.distributed as dist
 
         while True:
             try:
-                self._store.wait([_KEY], _PATIENCE)
-                return str(self._store.get(_KEY).decode())
+                self._store.wait([_KEY], self._patience)
+                heard.put(str(self._store.get(_KEY).decode()))
+                return
             except dist.DistNetworkError as error:
-                raise _lost(error) from error
+                heard.put(error)
+                return
             except dist.DistStoreError:
-                continue  # still preparing
+                heard.put(None)
 
 
 def _lost(error: Exception) -> LostRankError:
