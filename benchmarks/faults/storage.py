@@ -11,11 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.faults.jobs import Job, import_everything
-from benchmarks.faults.kill import Start, stages, words
+from benchmarks.faults.kill import Start, copy_of, stages, words
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.workspaces import (
     content_of,
@@ -28,7 +29,7 @@ _TRIALS, _INJECTIONS = 40, 15
 _LIMIT_SECONDS = 120.0
 _PLENTY_BYTES = 2**30
 _STORAGE_STATUS = 74
-_CALLS = "write,pwrite64,ftruncate,fallocate,fsync,fdatasync,rename,renameat,mkdir,openat"
+_CALLS = "write,pwrite64,ftruncate,fallocate,fsync,fdatasync,rename,mkdir"
 _ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
 _LAUNCH = "import sys; from cli import main; main(sys.argv[1:])"
 
@@ -55,10 +56,12 @@ def run(trials: int, scratch: Path) -> list[Tally]:
                 _refill(disk, before)
                 full.count(_with_room(start, disk, int(share * needed), scratch, expected))
         if stage != "targets":  # which is no command of its own
+            written = [str(word) for word in words(folder)[stage]]
+            calls = _calls(written, before, scratch)
             for number in range(min(trials or _INJECTIONS, _INJECTIONS)):
                 error = _ERRORS[number % len(_ERRORS)]
                 refused.count(
-                    _injected(stage, start, folder, before, error, draw, scratch, expected)
+                    _injected(written, start, before, calls, error, draw, scratch, expected)
                 )
         new = [full, *([refused] if refused.total else [])]
         for tally in new:
@@ -96,36 +99,56 @@ def _with_room(
 
 
 def _injected(
-    stage: str, start: Start, folder: Path, before: Path, error: str, draw: random.Random,
-    scratch: Path, expected: dict[str, str],
+    written: list[str], start: Start, before: Path, calls: list[tuple[str, int]], error: str,
+    draw: random.Random, scratch: Path, expected: dict[str, str],
 ) -> str:  # fmt: skip
-    """The n-th call that touches the workspace fails with `error`."""
-    workspace, log, trace = scratch / "refused", scratch / "refused.log", scratch / "strace.log"
-    shutil.rmtree(workspace, ignore_errors=True)
-    shutil.copytree(before, workspace)
+    """One of the calls that touch the workspace fails with `error`."""
+    workspace, log = copy_of(before, scratch / "refused"), scratch / "refused.log"
     log.unlink(missing_ok=True)
-    number = draw.randint(1, 60)
-    command = [
-        "strace", "-f", "--seccomp-bpf", "-o", str(trace), "-P", str(workspace),
-        "-e", f"trace={_CALLS}", "-e", f"inject={_CALLS}:error={error}:when={number}",
-        sys.executable, "-c", _LAUNCH, "--workspace", str(workspace),
-        *map(str, words(folder)[stage]),
-    ]  # fmt: skip
-    with open(log, "w") as file:
-        # as many threads as the forked jobs have, for the same sums
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        status = subprocess.run(
-            command, stdout=file, stderr=file, env=environment, timeout=300, check=False
-        ).returncode
-    what = f"call {number} fails with {error}"
-    job = Job(0, log, 0.0)
-    problem = _judge(status, log, job) or unsound_artifacts(workspace)
+    call, number = draw.choice(calls)
+    what = f"{call} {number} fails with {error}"
+    status = _traced(
+        written, workspace, log, scratch, "-e", f"inject={call}:error={error}:when={number}"
+    )
+    if "(INJECTED)" not in (scratch / "strace.log").read_text(errors="replace"):
+        return f"{what}: it never came"
+    problem = _judge(status, log, Job(0, log, 0.0)) or unsound_artifacts(workspace)
     if not problem and status:
         again = start(workspace, log)
         status = again.wait(_LIMIT_SECONDS)
         problem = f"then status {status}: {again.last_line()}" if status else ""
     problem = problem or difference(content_of(workspace), expected)
     return f"{what}: {problem}" if problem else ""
+
+
+def _calls(written: list[str], before: Path, scratch: Path) -> list[tuple[str, int]]:
+    """System calls of the command's main thread on files of the workspace: name, and how many before."""
+    workspace = copy_of(before, scratch / "refused")
+    _traced(written, workspace, scratch / "refused.log", scratch)
+    lines = (scratch / "strace.log").read_text(errors="replace").splitlines()
+    main, count, found = lines[0].split()[0], Counter[str](), []
+    for line in lines:
+        call = re.match(rf"{main} +([a-z0-9]+)\(", line)
+        if call:
+            count[call[1]] += 1
+            if str(workspace) in line:
+                found.append((call[1], count[call[1]]))
+    return found
+
+
+def _traced(written: list[str], workspace: Path, log: Path, scratch: Path, *options: str) -> int:
+    """Run the command under strace, with its options; the exit status."""
+    # as many threads as the forked jobs have, for the same sums
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [
+        "strace", "-f", "-y", "--seccomp-bpf", "-o", str(scratch / "strace.log"),
+        "-e", f"trace={_CALLS}", *options,
+        sys.executable, "-c", _LAUNCH, "--workspace", str(workspace), *written,
+    ]  # fmt: skip
+    with open(log, "w") as file:
+        return subprocess.run(
+            command, stdout=file, stderr=file, env=environment, timeout=300, check=False
+        ).returncode
 
 
 def _judge(status: int, log: Path, job: Job) -> str:
