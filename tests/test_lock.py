@@ -57,7 +57,8 @@ def test_without_locks_a_lease_does(tmp_path: Path, flock_fails, number: int):
     flock_fails(number)
     for _ in range(2):
         with (
-            exclusive(tmp_path / ".lock"), pytest.raises(BusyError, match=f"process {os.getpid()}"),
+            exclusive(tmp_path / ".lock"),
+            pytest.raises(BusyError, match=f"process {os.getpid()}"),
             exclusive(tmp_path / ".lock"),
         ):
             pass
