@@ -227,7 +227,6 @@ def test_changed_representations_are_not_trained_on(
     path.write_bytes(content)
     message = failing(65, "train", "--epochs", 1, *TINY)
     assert f"{path} is damaged" in message and "run the stage that made it again" in message
-    assert "embed again" in message
 
 
 def test_a_truncated_beton_is_refused_when_opened(
