@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
                 when = draw.uniform(0, seconds * _NUM_JOBS / 2)
                 tally.count(_trial(start, before, scratch, when, content_of(alone)))
             tallies.append(tally)
-            print("\n".join(tally.lines()), flush=True)
+            print(tally.lines()[0], file=sys.stderr, flush=True)
         start(before, scratch / "before.log").wait(_LIMIT_SECONDS)
     return tallies
 

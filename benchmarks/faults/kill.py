@@ -7,6 +7,7 @@ pass for complete in between.
 
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
         for _ in range(trials or _TRIALS):
             tally.count(_killed(start, before, scratch, draw.uniform(0, seconds), expected))
         tallies.append(tally)
-        print(f"{tally.lines()[0]} ({seconds:.1f} s uninterrupted)", flush=True)
+        print(f"{tally.lines()[0]} ({seconds:.1f} s uninterrupted)", file=sys.stderr, flush=True)
         _finish(start, before, scratch)
     return tallies
 

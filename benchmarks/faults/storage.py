@@ -65,7 +65,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
                 )
         new = [full, *([refused] if refused.total else [])]
         for tally in new:
-            print("\n".join(tally.lines()), flush=True)
+            print(tally.lines()[0], file=sys.stderr, flush=True)
         tallies += new
         _finish(start, before, scratch)
     return tallies
