@@ -26,6 +26,7 @@ from click.testing import Result
 from conftest import run_rela
 from torchvision.models import get_model
 
+from pipeline.lease import Leases
 from pipeline.parts import PartStore
 
 TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
@@ -160,11 +161,13 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
     write = PartStore.write
     written = []
 
-    def write_two_then_die(store: PartStore, part: int, content: bytes, seconds: float) -> None:
+    def write_two_then_die(
+        store: PartStore, part: int, content: bytes, seconds: float, leases: Leases
+    ) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(part)
-        write(store, part, content, 1000 + seconds)
+        write(store, part, content, 1000 + seconds, leases)
 
     with monkeypatch.context() as patched:
         patched.setattr(PartStore, "write", write_two_then_die)
@@ -183,7 +186,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
     rela: Callable[..., Result], small_tree: Path, tmp_path: Path
 ) -> None:
     rela("convert", small_tree)
-    command = [sys.executable, "-m", "cli", "train", "--prior", "none", "--epochs", "30", *TINY]
+    command = [sys.executable, "-m", "cli", "train", "--prior", "none", "--epochs", "12", *TINY]
     repository = Path(__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(repository)}
     with subprocess.Popen(
@@ -204,7 +207,7 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
     resumed = rela("train", "--resume")
     assert "resuming after epoch" in resumed.stderr
     records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in records] == list(range(30))
+    assert [json.loads(line)["epoch"] for line in records] == list(range(12))
     losses = [json.loads(line)["loss"] for line in records]
     assert np.isfinite(losses).all()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_rela
-from test_training import PLAN, STEPS_PER_EPOCH, assert_same_run, beton, on_the_cpu, train
+from small_runs import PLAN, STEPS_PER_EPOCH, assert_same_run, beton, on_the_cpu, train
 
 from rela.beton import Beton
 from rela.checkpoints import PREEMPTIONS, newest_checkpoint

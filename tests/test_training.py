@@ -1,9 +1,8 @@
-"""Whole runs (rela.training, rela.checkpoints) of a few steps on the CPU.
+"""Whole runs (rela.training) of a few steps on the CPU.
 
 - a run that was interrupted by an error, by Ctrl-C in the middle of an epoch, or killed, goes on to
   bitwise the weights, optimizer state and hand-over state of an uninterrupted one; dropout included;
 - the seed alone decides a run;
-- checkpoints that are damaged, incomplete or without a record don't count; two are kept;
 - the hand-over comes where it was asked for and is said; epochs have ⌊rN / batch⌋ steps;
 - the exported backbone is a torchvision model but for its classifier, and a prior.
 """
@@ -14,8 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,135 +20,29 @@ from typing import Any
 import pytest
 import torch
 import torchvision.models as tv
-from conftest import picture
-from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from small_runs import (
+    PLAN,
+    STEPS_PER_EPOCH,
+    assert_same_run,
+    beton,
+    losses,
+    on_the_cpu,
+    train,
+    uninterrupted,
+)
+from torch import nn
 
 from rela.beton import Beton, open_beton
-from rela.beton_writer import write_beton
-from rela.checkpoints import newest_checkpoint
-from rela.encoding import Encoding
 from rela.errors import ChoiceError
 from rela.handover import FixedHandOver
-from rela.image_folder import Sample
-from rela.optimizers import OptimizerSettings
 from rela.priors.run_prior import load_backbone, read_identity
-from rela.targets import Targets
-from rela.training import METRICS_FILE, TrainingOutcome, TrainingPlan, run_training
+from rela.training import METRICS_FILE
 
-NUM_IMAGES, BATCH_SIZE, STEPS_PER_EPOCH = 12, 4, 3
-PLAN = TrainingPlan(
-    method="byol",
-    hyperparameters="reference",
-    ema=None,
-    local_crops=None,
-    min_scale=None,
-    optimizer=OptimizerSettings("adamw", 1e-3, 0.01, "constant", decay_all=True),
-    model="shufflenet_v2_x0_5",
-    image_size=16,
-    handover=None,
-    learn_head=False,
-    data_ratio=1.0,
-    epochs=3,
-    batch_size=BATCH_SIZE,
-    accumulate=1,
-    seed=0,
-    precision="32-true",
-    devices="1",
-    checkpoint_seconds=3600,
-)
-
-
-@pytest.fixture(scope="module")
-def beton(tmp_path_factory: pytest.TempPathFactory) -> Beton:
-    root = tmp_path_factory.mktemp("images")
-    for i in range(NUM_IMAGES):
-        Image.fromarray(picture(i, 16, 16)).save(root / f"{i}.png")
-    samples = [Sample(f"{i}.png", i % 3) for i in range(NUM_IMAGES)]
-    write_beton(root / "images.beton", root, samples, Encoding("raw"), num_workers=1)
-    return open_beton(root / "images.beton")
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Bitwise comparisons want the CPU's determinism. Leaves no checkpoints behind."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    yield
-    for checkpoint in tmp_path.rglob("*.ckpt"):
-        checkpoint.unlink()
-
-
-def make_targets() -> Targets:
-    return Targets(torch.randn(NUM_IMAGES, 6, generator=torch.Generator().manual_seed(0)).half())
-
-
-def train(
-    plan: TrainingPlan,
-    directory: Path,
-    beton: Beton,
-    say: Callable[[str], None] = lambda text: None,
-    with_targets: bool = True,
-) -> TrainingOutcome:
-    directory.mkdir(exist_ok=True)
-    return run_training(
-        plan=plan,
-        directory=directory,
-        beton=beton,
-        targets=make_targets() if with_targets else None,
-        num_classes=3,
-        name="a-run",
-        start=time.perf_counter(),
-        say=say,
-    )
-
-
-def same(first: Any, second: Any) -> bool:
-    """Bitwise equality of nested states."""
-    if isinstance(first, Tensor):
-        return first.dtype == second.dtype and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
-
-
-def final_state(directory: Path) -> dict[str, Any]:
-    """What a run ended with: its last checkpoint and what it exported."""
-    newest = newest_checkpoint(directory / "checkpoints")
-    assert newest is not None
-    checkpoint = torch.load(newest[0], weights_only=True)
-    return {
-        "epochs_done": newest[1]["epochs_done"],
-        "step": checkpoint["global_step"],
-        "weights": checkpoint["state_dict"],
-        "optimizer": checkpoint["optimizer_states"],
-        "stages": {k: v for k, v in checkpoint["rela"].items() if k != "torch_rng_state"},
-        "backbone": load_file(directory / "backbone.safetensors"),
-    }
-
-
-def losses(directory: Path) -> list[tuple[int, float]]:
-    lines = (directory / METRICS_FILE).read_text().splitlines()
-    return [(record["epoch"], record["loss"]) for record in map(json.loads, lines)]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, beton: Beton) -> Path:
-    directory = tmp_path_factory.mktemp("uninterrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        train(PLAN, directory, beton)
-    return directory
+__all__ = ["beton", "on_the_cpu", "uninterrupted"]  # fixtures
 
 
 # Going on
-
-
-def assert_same_run(found: Path, expected: Path) -> None:
-    assert same(final_state(found), final_state(expected))
-    assert losses(found) == losses(expected)
 
 
 @pytest.mark.parametrize(
@@ -250,117 +141,6 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path, beton: Beton, uninterru
         outcome = train(PLAN, tmp_path, beton)
         assert outcome.num_steps == 3 * STEPS_PER_EPOCH
     assert_same_run(tmp_path, uninterrupted)
-
-
-# Checkpoints
-
-
-def _flip_a_bit(checkpoints: Path) -> None:
-    path = checkpoints / "step-00000006.ckpt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def _truncate(checkpoints: Path) -> None:
-    path = checkpoints / "step-00000006.ckpt"
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-DAMAGES = {
-    "a flipped bit": _flip_a_bit,
-    "truncated": _truncate,
-    "no checkpoint": lambda checkpoints: (checkpoints / "step-00000006.ckpt").unlink(),
-    "no record": lambda checkpoints: (checkpoints / "step-00000006.json").unlink(),
-    "half a record": lambda checkpoints: (checkpoints / "step-00000006.json").write_text('{"sha25'),
-    "another record": lambda checkpoints: (checkpoints / "step-00000006.json").write_text("[]"),
-}
-
-
-@pytest.fixture(scope="module")
-def two_epochs(tmp_path_factory: pytest.TempPathFactory, beton: Beton) -> Path:
-    directory = tmp_path_factory.mktemp("two")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        train(replace(PLAN, epochs=2), directory, beton)
-    return directory
-
-
-def copy_of(directory: Path, destination: Path) -> Path:
-    for path in directory.rglob("*.*"):
-        if path.is_file():
-            copied = destination / path.relative_to(directory)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            copied.write_bytes(path.read_bytes())
-    return destination
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_checkpoint_that_is_not_whole_gives_way_to_the_one_before(
-    tmp_path: Path, two_epochs: Path, damage: str
-):
-    checkpoints = copy_of(two_epochs, tmp_path) / "checkpoints"
-    found = newest_checkpoint(checkpoints)
-    assert found is not None and found[0].name == "step-00000006.ckpt"
-    DAMAGES[damage](checkpoints)
-    found = newest_checkpoint(checkpoints)
-    assert found is not None and found[0].name == "step-00000003.ckpt"
-
-
-def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
-    tmp_path: Path, beton: Beton, two_epochs: Path, uninterrupted: Path
-):
-    _flip_a_bit(copy_of(two_epochs, tmp_path) / "checkpoints")
-    said: list[str] = []
-    train(PLAN, tmp_path, beton, said.append)
-    assert said[0] == (
-        f"warning: {tmp_path / 'checkpoints' / 'step-00000006.ckpt'} cannot be used (damaged, or "
-        "missing); going on from step-00000003.ckpt"
-    )
-    assert said[1] == "resuming after epoch 1 of 3"
-    assert_same_run(tmp_path, uninterrupted)
-
-
-def test_what_a_killed_process_left_of_checkpoints_is_cleared(
-    tmp_path: Path, beton: Beton, two_epochs: Path, uninterrupted: Path
-):
-    checkpoints = copy_of(two_epochs, tmp_path) / "checkpoints"
-    for name in ("step-00000007.tmp", "step-00000008.ckpt", "step-00000008.json.tmp"):
-        (checkpoints / name).write_bytes(b"half")
-    train(PLAN, tmp_path, beton)
-    assert_same_run(tmp_path, uninterrupted)
-    assert sorted(p.name for p in checkpoints.iterdir()) == sorted(
-        p.name for p in (uninterrupted / "checkpoints").iterdir()
-    )
-
-
-def test_half_a_line_of_metrics_does_not_stop_a_run_from_going_on(
-    tmp_path: Path, beton: Beton, two_epochs: Path, uninterrupted: Path
-):
-    with open(copy_of(two_epochs, tmp_path) / METRICS_FILE, "a") as file:
-        file.write('{"epoch": 2, "lo')  # a full disk, or a kill, in the middle of a write
-    train(PLAN, tmp_path, beton)
-    assert_same_run(tmp_path, uninterrupted)
-
-
-def test_without_a_whole_checkpoint_a_run_starts_again(
-    tmp_path: Path, beton: Beton, two_epochs: Path, uninterrupted: Path
-):
-    for record in (copy_of(two_epochs, tmp_path) / "checkpoints").glob("*.json"):
-        record.unlink()
-    assert newest_checkpoint(tmp_path / "checkpoints") is None
-    train(PLAN, tmp_path, beton)
-    assert_same_run(tmp_path, uninterrupted)
-
-
-def test_the_last_two_checkpoints_are_kept(uninterrupted: Path):
-    assert {path.name for path in (uninterrupted / "checkpoints").iterdir()} == {
-        f"step-0000000{step}.{kind}" for step in (6, 9) for kind in ("ckpt", "json")
-    }
-
-
-def test_where_nothing_was_saved_there_is_no_checkpoint(tmp_path: Path):
-    assert newest_checkpoint(tmp_path / "nothing") is None
 
 
 # The plan

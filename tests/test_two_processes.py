@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from test_training import PLAN, beton, on_the_cpu
+from small_runs import PLAN, beton, on_the_cpu
 from tiny_methods import tiny_backbone
 from torch import Tensor, nn
 
