@@ -1,7 +1,14 @@
 """What is promised when things break, tried by breaking them. One file per kind of fault, listed here.
 
-A campaign runs `run(trials, scratch) -> list[Tally]`; `trials` of 0 stands for its own number.
+A campaign runs `run(trials, scratch) -> list[Tally]`; `trials` of 0 stands for its own number. Those of BY_STAGE
+also take the stages to try, all if there are none.
 """
+
+import os
+
+# before numpy and torch are there: threads of forked jobs would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 CAMPAIGNS = {
     "kill": "kill -9 at random instants of every stage, then run it again",
@@ -14,3 +21,6 @@ CAMPAIGNS = {
     "files": "hostile weights, HDF5 files, manifests, configurations, recipes",
     "hangs": "workers and ranks that die, stop or lose their network",
 }
+
+STAGES = ("convert", "embed", "targets", "train", "eval")
+BY_STAGE = ("kill", "storage", "concurrency")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults import CAMPAIGNS
+from benchmarks.faults import BY_STAGE, CAMPAIGNS, STAGES
 from benchmarks.speed.__main__ import describe_machine
 
 
@@ -20,6 +20,12 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="*", help="which to run (default: all)")
+    parser.add_argument(
+        "--stage",
+        action="append",
+        choices=STAGES,
+        help=f"try this one only ({', '.join(BY_STAGE)})",
+    )
     parser.add_argument("--trials", type=int, default=0, help="of every kind, not the usual number")
     parser.add_argument("--scratch", type=Path, default=Path("rela-faults"))
     parser.add_argument("--json", action="store_true", help="one JSON object at the end")
@@ -34,7 +40,8 @@ def main() -> None:
     for name in chosen:
         start = time.perf_counter()
         module = importlib.import_module(f"benchmarks.faults.{name}")
-        tallies = module.run(arguments.trials, arguments.scratch.absolute())
+        stages = [tuple(arguments.stage or STAGES)] if name in BY_STAGE else []
+        tallies = module.run(arguments.trials, arguments.scratch.absolute(), *stages)
         found[name] = [tally.as_json() for tally in tallies]
         all_held = all_held and all(tally.held == tally.total for tally in tallies)
         if not arguments.json:

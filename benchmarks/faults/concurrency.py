@@ -4,6 +4,7 @@ import random
 import shutil
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.faults.jobs import import_everything
@@ -22,7 +23,7 @@ _LIMIT_SECONDS = 120.0
 _TRY_AGAIN = 75
 
 
-def run(trials: int, scratch: Path) -> list[Tally]:
+def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
     import_everything()
     folder = write_digits(scratch / "digits")
     before = scratch / "before"
@@ -30,7 +31,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
     before.mkdir(parents=True)
     tallies = []
     for stage, start in stages(folder).items():
-        if stage in _TRIALS:
+        if stage in _TRIALS and stage in only:
             tally = Tally(f"{stage}: {_NUM_JOBS} at once, one killed")
             alone = copy_of(before, scratch / "alone")
             begun = time.perf_counter()

@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from benchmarks.faults.jobs import Job, import_everything
@@ -78,7 +78,7 @@ def stages(folder: Path) -> dict[str, Start]:
     }
 
 
-def run(trials: int, scratch: Path) -> list[Tally]:
+def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
     import_everything()
     folder = write_digits(scratch / "digits")
     before = scratch / "before"
@@ -86,6 +86,9 @@ def run(trials: int, scratch: Path) -> list[Tally]:
     before.mkdir(parents=True)
     tallies = []
     for stage, start in stages(folder).items():
+        if stage not in only:
+            _finish(start, before, scratch)
+            continue
         tally = Tally(f"{stage}: killed at a random instant, then run again")
         expected, seconds = _uninterrupted(start, before, scratch)
         draw = random.Random(stage)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from benchmarks.faults.jobs import Job, import_everything
@@ -34,7 +34,7 @@ _ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
 _LAUNCH = "import sys; from cli import main; main(sys.argv[1:])"
 
 
-def run(trials: int, scratch: Path) -> list[Tally]:
+def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
     import_everything()
     folder = write_digits(scratch / "digits")
     before = scratch / "before"
@@ -42,6 +42,9 @@ def run(trials: int, scratch: Path) -> list[Tally]:
     before.mkdir(parents=True)
     tallies = []
     for stage, start in stages(folder).items():
+        if stage not in only:
+            _finish(start, before, scratch)
+            continue
         full = Tally(f"{stage}: a full disk, then room")
         refused = Tally(f"{stage}: one system call fails, then run again")
         with _disk(scratch / "disk") as disk:
