@@ -1,7 +1,7 @@
 """What is promised when things break, tried by breaking them. One file per kind of fault, listed here.
 
-A campaign runs `run(trials, scratch) -> list[Tally]`; `trials` of 0 stands for its own number. Those of BY_STAGE
-also take the stages to try, all if there are none.
+A campaign runs `run(trials, scratch) -> list[Tally]`; `trials` of 0 stands for its own number. Those of
+BY_STAGE also take the stages to try.
 """
 
 import os
