@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.atomic import fsync_directory, fsync_file
-from pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
+from pipeline.errors import (
+    STORAGE_ERRORS,
+    AlreadyPublishedError,
+    CorruptArtifactError,
+    StorageError,
+    storage_remedy,
+)
 from pipeline.fingerprint import file_sha256
 from pipeline.manifest import Manifest
 from pipeline.owner import is_abandoned, owner_token
@@ -83,10 +89,10 @@ def staging(destination: Path) -> Iterator[Path]:
     try:
         yield directory
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+        if error.errno in STORAGE_ERRORS:
             raise StorageError(
                 f"cannot write under {destination.parent}: {error.strerror}; nothing was published; "
-                "free some space or choose another --workspace"
+                f"{storage_remedy(error)}"
             ) from error
         raise
     finally:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from pipeline.errors import StorageError
+from pipeline.errors import StorageError, storage_remedy
 from pipeline.owner import is_abandoned, owner_token
 
 
@@ -43,7 +43,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StorageError(
-            f"cannot write {path}: {error.strerror}; free some space or choose another --workspace"
+            f"cannot write {path}: {error.strerror}; {storage_remedy(error)}"
         ) from error
 
 

@@ -3,6 +3,10 @@
 Exit statuses follow sysexits.h: 65 bad data, 74 input/output, 75 try again, 77 not permitted.
 """
 
+import errno
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 
 class PipelineError(Exception):
     """A failure that has a message for a person and an exit status for a script."""
@@ -32,3 +36,12 @@ class AlreadyPublishedError(PipelineError):
     """Something complete is already at the destination; it is never overwritten."""
 
     exit_status = 75
+
+
+def storage_remedy(error: OSError) -> str:
+    """What a person can do about a failure to write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space or choose another --workspace"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "choose a --workspace that can be written"
+    return "check that file system, then give the same command again"

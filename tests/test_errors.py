@@ -4,7 +4,9 @@ Covers: bad images (listed, or skipped), layouts, names, missing and ambiguous i
 not fit, no network, features that are not numbers, damaged artifacts, unusable settings.
 """
 
+import errno
 import json
+import os
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -352,3 +354,24 @@ def test_what_means_nothing_to_a_run_as_a_prior_is_refused(
     for option in (("--seed", 5), ("--arch", "resnet18"), ("--trust-code",)):
         message = failing(2, "embed", "--prior", "teacher", *option)
         assert "mean nothing to the run teacher" in message
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "free some space or choose another --workspace"),
+        (errno.EDQUOT, "free some space or choose another --workspace"),
+        (errno.EROFS, "choose a --workspace that can be written"),
+        (errno.EIO, "check that file system, then give the same command again"),
+    ],
+)
+def test_what_a_disk_refuses_comes_with_a_remedy(
+    failing: Callable[..., str], converted: Path, monkeypatch: pytest.MonkeyPatch,
+    number: int, remedy: str,
+) -> None:  # fmt: skip
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number), "some/place")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    message = failing(74, "convert", "images", "--name", "other")
+    assert message.endswith(f"rela: cannot use some/place: {os.strerror(number)}; {remedy}\n")
