@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from pipeline.owner import is_over, owner_token
+from pipeline.owner import is_gone, owner_token
 
 LEASE_SECONDS = 60.0
 _TOUCHES_PER_LEASE = 6
@@ -69,7 +69,8 @@ class Leases:
         try:
             token = path.read_text(encoding="utf-8")
             self._clock.touch()
-            return is_over(token, path, self._clock.stat().st_mtime - self.seconds)
+            untouched_seconds = self._clock.stat().st_mtime - path.stat().st_mtime
+            return is_gone(token) or untouched_seconds > self.seconds
         except FileNotFoundError:
             return False
 

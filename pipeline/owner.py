@@ -12,7 +12,13 @@ from pathlib import Path
 
 def owner_token() -> str:
     """HOST-PID-RANDOM: this process, and a name that no other call gets."""
-    return f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_gone(token: str) -> bool:
+    """Whether the owner was a process of this host that has ended; of others nothing is known."""
+    host, pid = _host_and_pid(token)
+    return host == _host() and not Path(f"/proc/{pid}").exists()
 
 
 def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
@@ -22,15 +28,19 @@ def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
     since 1970) counts as abandoned. False for what is gone, or carries no owner.
     """
     token = path.name.rpartition("@")[2].removesuffix(".tmp")
-    return is_over(token, path, used_before)
-
-
-def is_over(token: str, path: Path, used_before: float) -> bool:
-    """The same where the owner's token stands elsewhere than in the name of `path`."""
-    host, _, rest = token.rpartition("-")[0].rpartition("-")
-    if host == platform.node() and rest.isdigit():
-        return not Path(f"/proc/{rest}").exists()
+    if _host_and_pid(token)[0] == _host():
+        return is_gone(token)
     try:
         return path.stat().st_mtime < used_before
     except FileNotFoundError:
         return False
+
+
+def _host() -> str:
+    """This machine; containers on it that have process numbers of their own are others."""
+    return f"{platform.node()}~{os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def _host_and_pid(token: str) -> tuple[str, str]:
+    host, _, pid = token.rpartition("-")[0].rpartition("-")
+    return host, pid

@@ -21,6 +21,7 @@ from conftest import picture, run_rela
 from PIL import Image
 
 from pipeline.errors import BusyError
+from pipeline.owner import owner_token
 from pipeline.usage import in_use, is_held, remove_unused
 
 DAY = 24 * 3600
@@ -181,7 +182,7 @@ def test_gc_clears_what_killed_jobs_left(workspace: Path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     parent = workspace / "representations"
-    here, there = os.uname().nodename, "another-host"
+    here, there = owner_token().rsplit("-", 2)[0], "another-host"
     names = {
         f".staging-x@{here}-{ended.pid}-0badcafe": True,
         f".removed-x@{here}-{ended.pid}-0badcafe": True,

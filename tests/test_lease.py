@@ -76,6 +76,14 @@ def test_another_machine_holds_what_it_touched_a_minute_ago(
         assert ours.take("bread") == is_over
 
 
+def test_a_living_process_holds_nothing_that_it_does_not_touch(tmp_path: Path):
+    with Leases(tmp_path) as ours, Leases(tmp_path) as theirs:  # its number may be another's by now
+        assert theirs.take("bread")
+        assert not ours.take("bread")
+        age(lease_of(tmp_path), 70)
+        assert ours.take("bread")
+
+
 def test_what_is_held_is_touched(tmp_path: Path):
     with Leases(tmp_path, seconds=1.2) as ours:
         assert ours.take("bread")
