@@ -1,4 +1,4 @@
-"""Promise 9: whatever happens to one process, the others end in time, with a reason, and none is left."""
+"""Whatever happens to one process, the others end in time, with a reason, and none is left."""
 
 import contextlib
 import itertools
