@@ -9,6 +9,7 @@ import click
 
 from cli_cache import cache
 from cli_options import json_option, options_of, print_result
+from cli_signals import AskedToMakeRoom, making_room
 from pipeline.errors import PipelineError
 from rela.errors import RelaError
 from rela.options import flag_name
@@ -25,7 +26,7 @@ from stages.settings import (
 )
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
-_INTERRUPTED = 130
+_INTERRUPTED, _TRY_AGAIN = 130, 75
 _PRIOR_OPTIONS = tuple(described.name for described in fields(PriorSettings))
 
 
@@ -43,7 +44,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with making_room():
+                return super().invoke(ctx)
         except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:
             failure = failure_of(error)
             if ctx.params.get("debug") or failure is None:
@@ -53,6 +55,9 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             _say("rela: interrupted; the same command goes on from what is finished")
             ctx.exit(_INTERRUPTED)
+        except AskedToMakeRoom as signal:
+            _say(f"rela: {signal}; the same command goes on from what is finished")
+            ctx.exit(_TRY_AGAIN)
 
 
 @click.group(cls=_Commands, context_settings=_CONTEXT)

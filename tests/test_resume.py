@@ -158,6 +158,26 @@ def test_a_batch_job_that_has_to_make_room_saves_and_is_queued_again(
     assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
 
 
+@pytest.mark.parametrize("number", PREEMPTIONS)
+def test_a_command_that_is_not_training_makes_room_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    def work(workspace: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except Exception:
+            pytest.fail("whatever stands around the work must not take it for an error")
+
+    monkeypatch.setattr("stages.status.status", work)
+    before = signal.getsignal(number)
+    result = run_rela("--workspace", tmp_path, "status", exit_code=75)
+    assert result.stderr == (
+        f"rela: {number.name}; the same command goes on from what is finished\n"
+    )
+    assert signal.getsignal(number) == before
+
+
 def test_a_batch_job_that_fails_is_not_queued_again(tmp_path: Path, slurm: dict[str, str]):
     job = subprocess.run(
         [REPOSITORY / "examples" / "slurm.sbatch", "--epochs", "none"],
