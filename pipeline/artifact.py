@@ -83,7 +83,7 @@ def staging(destination: Path) -> Iterator[Path]:
     Directories that a killed job of this host left behind are cleared on entry.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    _clear_abandoned(destination)
+    clear_abandoned(destination)
     directory = destination.with_name(f"{_STAGING_PREFIX}{destination.name}@{owner_token()}")
     directory.mkdir()
     try:
@@ -147,8 +147,11 @@ def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
     return sorted(p for p in left if is_abandoned(p, used_before))
 
 
-def _clear_abandoned(destination: Path) -> None:
-    """Remove staging directories of `destination` whose process no longer lives on this host."""
+def clear_abandoned(destination: Path) -> None:
+    """Remove staging directories of `destination` whose process no longer lives on this host.
+
+    `staging` does so; whoever finds the artifact finished by another job has to ask for it.
+    """
     for path in abandoned(destination.parent):
         if path.name.startswith(f"{_STAGING_PREFIX}{destination.name}@"):
             shutil.rmtree(path, ignore_errors=True)

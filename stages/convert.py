@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, publish_or_adopt, staging
+from pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint, ordered_digest
 from pipeline.manifest import Manifest, provenance
 from rela.beton import Beton, open_beton
@@ -64,6 +64,7 @@ def convert(
     existing = open_artifact(destination)
     if existing is not None:
         if _same_source(existing, folder, settings):
+            clear_abandoned(destination)
             return ConvertResult(existing, True, time.perf_counter() - start)
         raise _taken(destination)
     workers = num_workers or len(os.sched_getaffinity(0))

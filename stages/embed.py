@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifact import Artifact, publish_or_adopt, staging
+from pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.lease import Leases
 from pipeline.manifest import Manifest, provenance
@@ -72,6 +72,7 @@ def embed(
     parts_directory = workspace.parts_dir(key)
     if existing is not None:
         mark_used(existing.path)
+        clear_abandoned(existing.path)
         shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
         return EmbedResult(existing, True, 0, time.perf_counter() - start)
     if prior.note:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.artifact import Artifact, publish_or_adopt, staging
+from pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import Manifest, provenance
 from rela.projection import EIGENVALUE_FLOOR, LEAST_WIDTH, Projection, fit_projection
@@ -42,6 +42,7 @@ def make_targets(
     destination = workspace.targets_dir / f"{representations.name}-d{at_most}{width}-{key[:8]}"
     existing = open_artifact(destination)
     if existing is not None:
+        clear_abandoned(destination)
         return existing
     from rela.representations import open_matrix
     from rela.targets import write_targets

@@ -19,7 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.artifact import find_artifacts, open_artifact, publish, publish_or_adopt, staging
+from pipeline.artifact import (
+    clear_abandoned,
+    find_artifacts,
+    open_artifact,
+    publish,
+    publish_or_adopt,
+    staging,
+)
 from pipeline.atomic import write_atomic
 from pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
 from pipeline.fingerprint import file_sha256
@@ -347,3 +354,11 @@ def test_a_real_full_device_is_a_storage_error(destination):
 def test_other_errors_while_building_stay_what_they_are(destination):
     with pytest.raises(FileNotFoundError), staging(destination) as directory:
         (directory / "missing").read_bytes()
+
+
+def test_what_is_found_finished_is_rid_of_what_others_left(destination):
+    publish_one(destination)
+    left = staging_directory_of(dead_pid(), destination)
+    living = staging_directory_of(os.getpid(), destination)
+    clear_abandoned(destination)
+    assert not left.exists() and living.exists()
