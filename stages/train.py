@@ -224,13 +224,23 @@ def _new_run_directory(
         directory = workspace.runs_dir / check_name(name, "run")
         if name in model_names() or name in (NO_PRIOR, RANDOM_PRIOR):
             raise ChoiceError(f"--name {name} would hide the prior of that name; choose another")
-        if directory.exists():
+        if _is_taken(directory):
             raise ChoiceError(
                 f"{directory} is another run, with other settings; choose another --name, or "
                 "go on with it by --resume"
             )
         return directory
     number = 1
-    while (workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}").exists():
+    while _is_taken(workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"):
         number += 1
     return workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"
+
+
+def _is_taken(directory: Path) -> bool:
+    """Whether a run, or anything else, is there; a job that has not written its settings yet is not.
+
+    If it lives, it holds the lock; if it was killed, there is nothing to lose.
+    """
+    if not directory.is_dir():
+        return directory.exists()
+    return any(not path.name.startswith(".") for path in directory.iterdir())

@@ -302,6 +302,26 @@ def test_two_trainings_of_one_run_do_not_mix(
     rela(*command)
 
 
+def test_a_training_killed_before_it_wrote_its_settings_is_in_nobodys_way(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    runs = tmp_path / "workspace" / "runs"
+    for name in ("images-byol-1", "mine"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / ".lock").write_text("process 1")
+    (runs / "letters").mkdir()
+    (runs / "letters" / "to-a-friend.txt").write_text("dear")
+    command = ("train", "--prior", "none", "--epochs", 1, *TINY)
+    rela(*command, "--name", "mine")
+    rela(*command, "--seed", 1)
+    assert "another run" in rela(*command, "--name", "letters", exit_code=2).stderr
+    assert {run["name"] for run in read_json(rela("status", "--json"))["runs"]} == {
+        "images-byol-1", "mine",
+    }  # fmt: skip
+    assert (runs / "letters" / "to-a-friend.txt").read_text() == "dear"
+
+
 def test_a_training_that_cannot_begin_leaves_nothing_to_resume(
     rela: Callable[..., Result], small_tree: Path
 ) -> None:
