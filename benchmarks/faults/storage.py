@@ -129,6 +129,7 @@ def _calls(written: list[str], before: Path, scratch: Path) -> list[tuple[str, i
     workspace = copy_of(before, scratch / "refused")
     _traced(written, workspace, scratch / "refused.log", scratch)
     lines = (scratch / "strace.log").read_text(errors="replace").splitlines()
+    # the first line is execve, by the main thread
     main, count, found = lines[0].split()[0], Counter[str](), []
     for line in lines:
         call = re.match(rf"{main} +([a-z0-9]+)\(", line)
@@ -145,7 +146,7 @@ def _traced(written: list[str], workspace: Path, log: Path, scratch: Path, *opti
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [
         "strace", "-f", "-y", "--seccomp-bpf", "-o", str(scratch / "strace.log"),
-        "-e", f"trace={_CALLS}", *options,
+        "-e", f"trace=execve,{_CALLS}", *options,
         sys.executable, "-c", _LAUNCH, "--workspace", str(workspace), *written,
     ]  # fmt: skip
     with open(log, "w") as file:
