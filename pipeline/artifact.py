@@ -118,7 +118,10 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
         os.rename(directory, destination)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise AlreadyPublishedError(f"{destination} is already there") from error
+            raise AlreadyPublishedError(
+                f"{destination} was made by another job just now; give the command again to use it, or "
+                "choose another name"
+            ) from error
         raise
     fsync_directory(destination.parent)
     return Artifact(destination, complete)

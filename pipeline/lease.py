@@ -24,7 +24,8 @@ class Leases:
     def __init__(self, directory: Path, seconds: float = LEASE_SECONDS) -> None:
         self.directory, self.seconds = directory, seconds
         self._held: dict[str, Path] = {}
-        self._clock = directory / f"{_PREFIX}clock@{owner_token()}"
+        self._token = owner_token()
+        self._clock = directory / f"{_PREFIX}clock@{self._token}"
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
 
@@ -50,20 +51,42 @@ class Leases:
             return True
         path = self.directory / f"{_PREFIX}{name}"
         if self._is_over(path):
-            path.unlink(missing_ok=True)  # two may do so at once and both go on: see above
+            self._remove_if_still_over(path)
         try:
             with open(path, "x", encoding="utf-8") as file:
-                file.write(owner_token())
+                self._held[name] = path
+                file.write(self._token)
         except (FileExistsError, FileNotFoundError):  # somebody's, or all is done and cleared away
             return False
-        self._held[name] = path
+        except OSError:
+            del self._held[name]
+            path.unlink(missing_ok=True)
+            raise
         return True
 
     def give_back(self, name: str) -> None:
         """Hold it no more."""
         path = self._held.pop(name, None)
-        if path is not None:
+        if path is not None and self._is_mine(path):
             path.unlink(missing_ok=True)
+
+    def _is_mine(self, path: Path) -> bool:
+        """Whether nobody has taken it over while this process was stopped."""
+        try:
+            return path.read_text(encoding="utf-8") == self._token
+        except OSError:
+            return False
+
+    def _remove_if_still_over(self, path: Path) -> None:
+        """Of several that find it over at once, the one that moves it removes it."""
+        moved = path.with_name(f"{path.name}@{owner_token()}")
+        try:
+            path.rename(moved)
+            if not self._is_over(moved):  # somebody was faster, and this is the new one
+                moved.rename(path)
+            moved.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return
 
     def _is_over(self, path: Path) -> bool:
         try:
@@ -77,5 +100,6 @@ class Leases:
     def _keep(self) -> None:
         while not self._end.wait(self.seconds / _TOUCHES_PER_LEASE):
             for path in list(self._held.values()):
-                with contextlib.suppress(OSError):  # of a directory that was finished and removed
-                    os.utime(path)
+                if self._is_mine(path):
+                    with contextlib.suppress(OSError):  # of a directory that was just removed
+                        os.utime(path)

@@ -18,7 +18,15 @@ def owner_token() -> str:
 def is_gone(token: str) -> bool:
     """Whether the owner was a process of this host that has ended; of others nothing is known."""
     host, pid = _host_and_pid(token)
-    return host == _host() and not Path(f"/proc/{pid}").exists()
+    if host != _host() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it lives, and is somebody else's
+        return False
+    return False
 
 
 def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
@@ -31,7 +39,7 @@ def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
     if _host_and_pid(token)[0] == _host():
         return is_gone(token)
     try:
-        return path.stat().st_mtime < used_before
+        return max(p.stat().st_mtime for p in [path, *path.rglob("*")]) < used_before
     except FileNotFoundError:
         return False
 

@@ -29,9 +29,10 @@ class PartStore:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """While the body works on the parts, no clean-up removes them."""
-        self.directory.mkdir(parents=True, exist_ok=True)
         lock = self.directory / _LOCK_NAME
-        lock.touch()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # removed again: `hold` says so
+            lock.touch()
         clear_abandoned_files(self.directory)
         with hold(lock):
             yield

@@ -5,6 +5,7 @@ however the job ends, also on another machine. The manifest's modification time 
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -57,11 +58,14 @@ def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool
     `still` is asked once nobody can come in between. It disappears in one rename, so nothing of it
     can be found half removed.
     """
-    with open(path, "rb+") as file:  # writable: NFS wants it for this lock
+    with contextlib.ExitStack() as stack:
         try:
+            file = stack.enter_context(open(path, "rb+"))  # writable: NFS wants it for this lock
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES, errno.EROFS, *NO_LOCKS):
+                return False
+            raise
         if not still():
             return False
         hidden = path.parent.with_name(f"{REMOVED_PREFIX}{path.parent.name}@{owner_token()}")

@@ -158,8 +158,8 @@ def _record_of(path: Path) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(path.with_suffix(".json").read_bytes())
         expected = record.pop("record_sha256")
         sound = expected == _digest(record) and record["sha256"] == file_sha256(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # but a disk that cannot be read now may be readable tomorrow
     return record if sound else None
 
 

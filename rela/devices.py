@@ -50,6 +50,12 @@ def device_options(wanted: str, rank_timeout_seconds: float) -> dict[str, Any]:
     has_gpu = torch.cuda.is_available()
     if ranks.world_size > 1 and num_devices(wanted) != ranks.local_size:
         devices = ranks.local_size
+        count = torch.cuda.device_count()
+        if has_gpu and count < ranks.local_size:
+            raise ChoiceError(
+                f"{ranks.local_size} processes on this machine, which see {count} GPUs; start as many as "
+                "there are GPUs, and let each see all of them (srun --gpu-bind=none)"
+            )
     options = {"accelerator": "gpu" if has_gpu else "cpu", "devices": devices}
     if ranks.world_size == 1:
         if num_devices(wanted) > 1:

@@ -127,6 +127,8 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         if trainer.is_global_zero:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # before the checkpoint that makes it count
             self._say(_line(record, trainer.max_epochs or 0))
         for name in ("loss", "rho", "images_per_second", "data_wait_share", "online_accuracy"):
             if record.get(name) is not None:

@@ -11,7 +11,7 @@ class KeptErrorFile(io.FileIO):
     process as it exits. So no write fails here: after the first error nothing more is written.
     """
 
-    error: OSError | None = None
+    error: BaseException | None = None
 
     def write(self, content: Any) -> int:
         """Write all of `content`, a buffer; returns its bytes, whatever happened."""
@@ -20,7 +20,7 @@ class KeptErrorFile(io.FileIO):
         try:
             while rest and self.error is None:
                 rest = rest[super().write(rest) :]
-        except OSError as error:
+        except BaseException as error:  # of a signal, too, while HDF5 closes the file
             self.error = error
         return num_bytes
 
@@ -34,6 +34,6 @@ class KeptErrorFile(io.FileIO):
         return self.tell() if size is None else size
 
     def raise_error(self) -> None:
-        """Raise the first OSError there was."""
+        """Raise the first error there was."""
         if self.error is not None:
             raise self.error

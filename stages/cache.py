@@ -1,5 +1,6 @@
 """What a workspace keeps: list it, check its bytes, and remove what can be computed again."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -79,7 +80,9 @@ def list_cache(workspace: Workspace) -> Listing:
     found = [_entry(*known) for known in _artifacts(workspace)]
     found += [_leftover(path, "interrupted run") for path in workspace.unfinished_runs()]
     found += [_leftover(path, "parts") for path in workspace.unfinished_parts()]
-    found += [_leftover(path, "leftover") for path in _abandoned(workspace, time.time())]
+    found += [
+        _leftover(path, "leftover") for path in _abandoned(workspace, time.time() - _DAY_SECONDS)
+    ]
     return Listing(sorted(found, key=lambda entry: -entry.num_bytes))
 
 
@@ -132,7 +135,7 @@ def collect(workspace: Workspace, unused_days: float, dry_run: bool = False) -> 
         if entry.used < used_before:
             kept = not dry_run and not remove_unused_parts(path)
             (held if kept else old).append(entry)
-    for path in _abandoned(workspace, used_before):
+    for path in _abandoned(workspace, min(used_before, now - _DAY_SECONDS)):
         old.append(_leftover(path, "leftover"))
         if not dry_run:
             shutil.rmtree(path, ignore_errors=True)
@@ -221,7 +224,11 @@ def _abandoned(workspace: Workspace, used_before: float) -> list[Path]:
 
 
 def _num_bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # of a job that works at it
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _age(seconds: float) -> str:

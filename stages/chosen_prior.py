@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pipeline.artifact import Artifact
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, UnavailableError
 from rela.priors import PriorRequest
 from rela.priors.combination import combined
 from stages.combine import embed_all, requests_of
@@ -55,7 +55,12 @@ def chosen_representations(
     if may_build and (embed_first or settings.prior == RANDOM_PRIOR):
         say(f"embedding data set {dataset.name} with prior {' and '.join(names)}")
         how = EmbedSettings(crops=settings.crops or 0)
-        return embed_all(workspace, dataset, requests, how, say=say).artifact
+        made = embed_all(workspace, dataset, requests, how, say=say).artifact
+        if made is None:  # never train without a prior that was asked for
+            raise UnavailableError(
+                f"prior {settings.prior} is being embedded by other processes; try again"
+            )
+        return made
     raise ChoiceError(
         f"prior {settings.prior} has not been embedded for data set {dataset.name}{with_crops}; run "
         f"`rela embed {dataset.name} --prior {' --prior '.join(names)}{and_crops}` first, or add --embed"

@@ -89,10 +89,23 @@ def embed(
         if len(todo) < mine:
             say(f"going on after {mine - len(todo)} of {mine} parts")
         num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings, say)
-        artifact = open_artifact(workspace.representations_dir / name)  # of a faster process
+
+        def found() -> Artifact | None:
+            """What a faster process has made, under whatever name."""
+            return _look_up(workspace, dataset, prior.identity, settings, split)[2]
+
+        artifact = found()
         if artifact is None and not store.missing():
             overhead = time.perf_counter() - start - part_seconds
-            artifact = _seal(workspace, dataset, split, prior, settings, store, name, key, overhead)
+            try:
+                artifact = _seal(
+                    workspace, dataset, split, prior, settings, store, name, key, overhead
+                )
+            except (DataError, FileNotFoundError):  # its parts go when it is finished
+                artifact = found()
+                if artifact is None:
+                    raise
+        artifact = artifact or found()
         if artifact is not None:
             shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)
@@ -356,13 +369,7 @@ def _seal(
     seconds = store.seconds() + overhead_seconds
     with staging(destination) as directory:
         path = directory / REPRESENTATIONS_FILE
-        try:
-            write_matrix(path, parts(), (num_rows, width), settings.dtype, attributes, crops)
-        except (DataError, FileNotFoundError):
-            published = open_artifact(destination)
-            if published is None:
-                raise
-            return published
+        write_matrix(path, parts(), (num_rows, width), settings.dtype, attributes, crops)
         seconds += time.perf_counter() - seal_start
         manifest = Manifest(
             kind="representations",

@@ -75,8 +75,7 @@ def fit_run(
             found = read_config(directory)
             if found["fingerprint"] != config["fingerprint"]:
                 raise BusyError(f"{directory} was taken by another run just now; try again")
-            given = {name: config["settings"][name] for name in WHERE_FIELDS}
-            config = {**found, "settings": {**found["settings"], **given}}
+            config = {**found, "settings": config["settings"]}  # which differ in WHERE_FIELDS alone
         else:
             precision = resolve_precision(config["settings"]["precision"])
             config = {**config, "precision": precision}

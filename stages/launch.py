@@ -42,7 +42,7 @@ def train_on_several(
         "--rank-timeout", str(settings.rank_timeout),
     ]  # fmt: skip
     common = {
-        **os.environ,
+        **{k: v for k, v in os.environ.items() if not k.startswith("TORCHELASTIC_")},
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(num_processes),
@@ -72,7 +72,7 @@ def _failure(endings: list[Ending], run: str) -> RankFailedError | None:
         memory = " (out of memory?)" if name == "SIGKILL" else ""
         return RankFailedError(f"{of} was killed by {name}{memory}; {again}", _TRY_AGAIN)
     quiet = [i for i, e in enumerate(endings) if e.was_stopped]
-    if quiet:
+    if quiet and status == _TRY_AGAIN:
         names = " and ".join(str(i + 1) for i in quiet)
         return RankFailedError(
             f"process {names} of {len(endings)} did not answer any more; {again}", _TRY_AGAIN

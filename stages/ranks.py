@@ -1,6 +1,5 @@
 """What several processes of one job share: who prepares, who speaks, and which run it is."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ def silent(message: str) -> None:
 
 def num_processes() -> int:
     """How many were started beside each other by torchrun or SLURM; 1 for a plain call."""
-    return max(int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "SLURM_NTASKS"))
+    return current_ranks().world_size
 
 
 def prepared_run(timeout_seconds: float) -> str:

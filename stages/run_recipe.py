@@ -1,25 +1,22 @@
 """The jobs of a recipe, one after the other: what is there is skipped, what fails is told at the end."""
 
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact
-from rela.errors import ChoiceError, UnavailableError
-from rela.options import flag_name
+from rela.errors import ChoiceError, PreemptedError
 from stages.combine import embed_all
 from stages.convert import convert
 from stages.evaluate import Evaluation, evaluate_run
 from stages.failures import failure_of
+from stages.launch import RankFailedError
 from stages.ranks import num_processes
 from stages.recipe import Job, embed_requests, embedding_of
 from stages.recipe_results import ResultRow, format_results, summarise
-from stages.settings import TrainSettings
 from stages.tables import format_table
 from stages.train import train
 from stages.workspace import Workspace
@@ -105,11 +102,15 @@ def _attempt(
     found: dict[int, Artifact | Evaluation],
     say: Callable[[str], None],
 ) -> Outcome:
-    """Run one job and keep what came of it in `found`. Only Ctrl-C gets through."""
+    """Run one job and keep what came of it in `found`. Only being told to stop gets through."""
     start = time.perf_counter()
     try:
         result, cached = _RUN[job.stage](workspace, job, found, say)
+    except PreemptedError:
+        raise
     except Exception as error:
+        if isinstance(error, RankFailedError) and error.exit_status == PreemptedError.exit_status:
+            raise
         failure = failure_of(error)
         if failure is None:  # a defect: the other jobs are worth finishing all the same
             say(traceback.format_exc())
@@ -147,41 +148,8 @@ def _train(
     workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
 ) -> tuple[Artifact, bool]:
     dataset, name = workspace.dataset(job.options["dataset"]), job.options.get("name")
-    apart = _on_several_devices(job.settings)
-    made = apart and _train_apart(workspace, job, dataset.name, name)
     result = train(workspace, dataset, job.settings, name, embed_first=True, say=say)
-    return result.artifact, result.cached and not made
-
-
-def _on_several_devices(settings: TrainSettings) -> bool:
-    if settings.devices.strip() in ("1", "0,"):
-        return False
-    import torch
-
-    count = max(1, torch.cuda.device_count())
-    wanted = settings.devices.replace(" ", "")
-    return "," in wanted.strip(",") or (count if wanted == "auto" else int(wanted)) > 1
-
-
-def _train_apart(workspace: Workspace, job: Job, dataset: str, name: str | None) -> bool:
-    """In a process of its own, which Lightning multiplies: it cannot do so twice in one process.
-
-    Returns whether something was trained.
-    """
-    options = {k: v for k, v in asdict(job.settings).items() if v is not None and v != _DEFAULTS[k]}
-    flags = [word for k, v in options.items() for word in (flag_name(k), str(v))]
-    command = [
-        *(sys.executable, "-m", "cli", "--workspace", str(workspace.root), "train", dataset),
-        *("--embed", *flags, *(["--name", name] if name else [])),
-    ]
-    before = {run.name for run in workspace.runs()}
-    process = subprocess.run(command, stdout=subprocess.DEVNULL)
-    if process.returncode:
-        raise UnavailableError(f"`{' '.join(command[1:])}` ended with status {process.returncode}")
-    return before != {run.name for run in workspace.runs()}
-
-
-_DEFAULTS = {field.name: field.default for field in fields(TrainSettings)}
+    return result.artifact, result.cached
 
 
 def _evaluate(

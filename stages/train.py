@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact
+from pipeline.errors import CorruptArtifactError
 from pipeline.fingerprint import fingerprint
 from rela.errors import ChoiceError, DataError, LostRankError, RelaError
 from rela.run_directory import CHECKPOINTS_DIR
@@ -51,7 +52,8 @@ def train(
     and `embed_first` is not set.
     """
     if is_another_rank():
-        return _join(workspace, settings)
+        where = {name: getattr(settings, name) for name in WHERE_FIELDS}
+        return _join(workspace, where, settings.rank_timeout)
     with first_of_several(60 * settings.rank_timeout) as tell:
         return _train(workspace, dataset, settings, name, embed_first, say, tell)
 
@@ -130,9 +132,10 @@ def resume(
     `where`: settings among WHERE_FIELDS that are to differ.
     """
     where = where or {}
+    rank_timeout = where.get("rank_timeout", TrainSettings.rank_timeout)
     if is_another_rank():
-        return _join(workspace, replace(TrainSettings(), **where))
-    with first_of_several(60 * where.get("rank_timeout", TrainSettings.rank_timeout)) as tell:
+        return _join(workspace, where, rank_timeout)
+    with first_of_several(60 * rank_timeout) as tell:
         unfinished = {path.name: path for path in workspace.unfinished_runs()}
         if name is None and len(unfinished) != 1:
             what = (
@@ -153,15 +156,14 @@ def resume(
         return _go_on(workspace, unfinished[chosen], where, say, tell)
 
 
-def _join(workspace: Workspace, settings: TrainSettings) -> TrainResult:
+def _join(workspace: Workspace, where: Mapping[str, Any], rank_timeout: float) -> TrainResult:
     """In a process that was started beside a first one: take part in the run that it prepares."""
-    directory = workspace.runs_dir / prepared_run(60 * settings.rank_timeout)
+    directory = workspace.runs_dir / prepared_run(60 * rank_timeout)
     if not (directory / CONFIG_FILE).is_file():
         raise DataError(
             f"{directory} is not here, but the first process has prepared it; put the workspace on a "
             "file system that all machines share"
         )
-    where = {name: getattr(settings, name) for name in WHERE_FIELDS}
     return _go_on(workspace, directory, where, silent, silent)
 
 
@@ -178,6 +180,11 @@ def _go_on(
     if dataset.fingerprint != config["dataset"]["fingerprint"]:
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
+        )
+    if _fingerprint(dataset, config["settings"]) != config["fingerprint"]:
+        raise CorruptArtifactError(
+            f"{directory / CONFIG_FILE} was changed after the run began, or is of another version of "
+            f"rela; remove {directory} and train again"
         )
     resolved = TrainSettings(**config["settings"])
     cached = workspace.representations(images_sha256(dataset, "train"))
@@ -197,22 +204,25 @@ def _config(
     prior = None if representations is None else representations.fingerprint
     crops = None if representations is None else crops_of(representations)
     described = asdict(replace(settings, prior=prior or NO_PRIOR, crops=crops))
-    meaning = {k: v for k, v in described.items() if k not in WHERE_FIELDS}
-    content = dataset.manifest.content["splits"]["train"]
     return {
-        "fingerprint": fingerprint(
-            {
-                "stage": "train",
-                "version": STAGE_VERSION,
-                "images": content["images_sha256"],
-                "labels": content["labels_sha256"],
-                "settings": meaning,
-            }
-        ),
+        "fingerprint": _fingerprint(dataset, described),
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
         "settings": described,
         "representations": None if representations is None else representations.name,
     }
+
+
+def _fingerprint(dataset: Artifact, described: dict[str, Any]) -> str:
+    content = dataset.manifest.content["splits"]["train"]
+    return fingerprint(
+        {
+            "stage": "train",
+            "version": STAGE_VERSION,
+            "images": content["images_sha256"],
+            "labels": content["labels_sha256"],
+            "settings": {k: v for k, v in described.items() if k not in WHERE_FIELDS},
+        }
+    )
 
 
 def _new_run_directory(

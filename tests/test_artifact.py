@@ -214,7 +214,7 @@ def test_an_exception_leaves_nothing(destination):
 
 def test_publishing_replaces_no_artifact(destination):
     publish_one(destination, text="first")
-    with pytest.raises(AlreadyPublishedError, match="already there"):
+    with pytest.raises(AlreadyPublishedError, match="made by another job"):
         publish_one(destination, text="second")
     assert (destination / "file.txt").read_text() == "first"
     assert [path.name for path in destination.parent.iterdir()] == ["room"]

@@ -194,7 +194,11 @@ def test_gc_clears_what_killed_jobs_left(workspace: Path):
         (parent / name / "half.h5").write_bytes(b"1234")
     run_rela("cache", "gc")
     assert {name: not (parent / name).exists() for name in names} == names
-    os.utime(parent / f".staging-x@{there}-1-0badcafe", (0, 0))
+    left = parent / f".staging-x@{there}-1-0badcafe"
+    os.utime(left, (0, 0))
+    run_rela("cache", "gc", "--unused-days", 0)
+    assert left.exists()  # a file in it is new
+    os.utime(left / "half.h5", (0, 0))
     run_rela("cache", "gc")
     assert not (parent / f".staging-x@{there}-1-0badcafe").exists()
 

@@ -4,6 +4,7 @@ Those that are damaged, incomplete or without a record don't count, which is sai
 killed process left is cleared.
 """
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,3 +132,19 @@ def test_the_last_two_checkpoints_are_kept(uninterrupted: Path):
 
 def test_where_nothing_was_saved_there_is_no_checkpoint(tmp_path: Path):
     assert newest_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_disk_that_cannot_be_read_now_costs_no_checkpoint(
+    tmp_path: Path, beton: Beton, two_epochs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoints = copy_of(two_epochs, tmp_path) / "checkpoints"
+    before = sorted(checkpoints.iterdir())
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rela.checkpoints.file_sha256", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            train(PLAN, tmp_path, beton)
+    assert sorted(checkpoints.iterdir()) == before

@@ -164,3 +164,12 @@ def test_what_another_machine_makes_is_waited_for(workspace: Workspace):
 def test_what_a_dead_machine_began_is_made_again(workspace: Workspace):
     num_embedded, said, _ = embed_beside_another(workspace, touched_seconds_ago=70)
     assert num_embedded > 0 and not any("waiting" in line for line in said)
+
+
+def test_what_was_taken_over_is_not_given_back_by_its_old_holder(tmp_path: Path):
+    with Leases(tmp_path) as stopped, Leases(tmp_path) as ours, Leases(tmp_path) as theirs:
+        assert stopped.take("bread")
+        age(lease_of(tmp_path), 70)
+        assert ours.take("bread")
+        stopped.give_back("bread")
+        assert not theirs.take("bread")

@@ -2,7 +2,7 @@
 
 Covers: the small recipe whole (jobs, results against the runs' own files), a second pass that makes
 nothing, one deleted run, a failing job with those that need it, the dry run (states, nothing
-written), several devices, results over seeds.
+written), being told to make room, results over seeds.
 """
 
 import json
@@ -18,8 +18,9 @@ from click.testing import Result
 from conftest import run_rela
 
 import rela.training as training
-from rela.errors import DataError
+from rela.errors import DataError, PreemptedError
 from stages import run_recipe as stage
+from stages.launch import RankFailedError
 
 SMALL = Path(__file__).parent.parent / "recipes" / "small.toml"
 Rela = Callable[..., Result]
@@ -169,43 +170,37 @@ def test_a_dry_run_measures_what_nobody_has_measured(
     assert "measuring" in result.stderr
 
 
-def test_several_devices_train_in_a_process_of_their_own(
-    rela: Rela, small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "told", [PreemptedError("SIGTERM: saved"), RankFailedError("process 1 made room", 75)]
+)
+def test_a_recipe_that_is_told_to_make_room_ends(
+    rela: Rela, small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Exception
 ) -> None:
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
-        '[[convert]]\nsource = "images"\n[[train]]\nname = "two"\nprior = "none"\ndevices = "2"\n'
-        'model = "shufflenet_v2_x0_5"\nimage_size = 32\nbatch_size = 8\nepochs = 1\nseed = 3\n'
-    )
-    commands = []
+    job = '[[train]]\nname = "{}"\nprior = "none"\nepochs = 1\n'
+    recipe.write_text('[[convert]]\nsource = "images"\n' + job.format("one") + job.format("two"))
+    names = []
 
-    class Done:
-        returncode = 0
+    def train(workspace: Any, dataset: Any, settings: Any, name: str, **others: Any) -> None:
+        names.append(name)
+        raise told
 
-    def pretend(command: list[str], **options: Any) -> Done:
-        """Trains here instead, on one device, which plays no part in the fingerprint."""
-        commands.append(command)
-        words = command[command.index("cli") + 1 :]
-        words[words.index("--devices") + 1] = "1"
-        rela(*words)
-        return Done()
-
-    monkeypatch.setattr(stage.subprocess, "run", pretend)
-    assert states(rela("run", recipe, "--json")) == [("convert", "made"), ("train", "made")]
-    [command] = commands
-    for words in (["train", "images", "--embed"], ["--seed", "3"], ["--name", "two"]):
-        begin = command.index(words[0])
-        assert command[begin : begin + len(words)] == words
-    Done.returncode = 1
-    shutil.rmtree(tmp_path / "workspace" / "runs")
-    monkeypatch.setattr(stage.subprocess, "run", lambda *args, **options: Done)
-    assert "ended with status 1" in rela("run", recipe, exit_code=74).stderr
+    monkeypatch.setattr(stage, "train", train)
+    assert rela("run", recipe, exit_code=75).stderr.endswith(f"rela: {told}\n")
+    assert names == ["one"]
 
 
-@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_NTASKS"])
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "0", "WORLD_SIZE": "2"},
+        {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_TASKS": "2"},
+    ],
+)
 def test_a_recipe_is_started_once(
-    rela: Rela, small_tree: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+    rela: Rela, small_tree: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(variable, "2")
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
     message = rela("run", SMALL, "--set", "images=images", exit_code=2).stderr
     assert "start it once" in message

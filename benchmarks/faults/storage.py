@@ -1,7 +1,7 @@
 """Full disks and I/O errors at any write: one line, status 74, nothing half done, and it goes on later.
 
-Full disks are file systems in memory of a few megabytes (needs root); errors of single system calls come
-from strace. Either is left out, which is said, where it cannot be had.
+Full disks are file systems in memory of a few megabytes, so this needs root; errors of single system calls
+come from strace.
 """
 
 import contextlib
