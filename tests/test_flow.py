@@ -264,6 +264,23 @@ def test_a_run_killed_before_its_manifest_is_finished_by_resuming(
     assert json.loads(manifest.read_text())["content"] == before
 
 
+def test_a_run_whose_settings_were_changed_does_not_go_on(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    rela("train", "--prior", "none", "--epochs", 1, *TINY)
+    run = tmp_path / "workspace" / "runs" / "images-byol-1"
+    (run / "manifest.json").unlink()
+    config = json.loads((run / "config.json").read_text())
+    config["settings"]["seed"] = 7
+    (run / "config.json").write_text(json.dumps(config))
+    message = rela("train", "--resume", exit_code=65).stderr
+    assert "config.json was changed after the run began" in message
+    config["settings"] |= {"seed": 0, "devices": "1", "checkpoint_minutes": 3.0}
+    (run / "config.json").write_text(json.dumps(config))
+    rela("train", "--resume")
+
+
 def test_an_interrupted_attempt_is_on_the_account(
     rela: Callable[..., Result],
     small_tree: Path,

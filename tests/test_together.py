@@ -95,6 +95,7 @@ def is_running(pid: int) -> bool:
     ("statuses", "stopped", "expected", "words"),
     [
         ((75, 65), (), 65, "process 2 of 2 ended with status 65"),
+        ((65, -9), (1,), 65, "process 1 of 2 ended with status 65"),  # what NCCL does not notice
         ((1, 75), (), 1, "process 1 of 2 ended with status 1"),
         ((75, -9), (), 75, "process 2 of 2 was killed by SIGKILL (out of memory?)"),
         ((-9, 75), (0,), 75, "process 1 of 2 did not answer any more"),
