@@ -135,7 +135,7 @@ def _calls(written: list[str], before: Path, scratch: Path) -> list[tuple[str, i
         call = re.match(rf"{main} +([a-z0-9]+)\(", line)
         if call:
             count[call[1]] += 1
-            if str(workspace) in line:
+            if str(workspace) in line and call[1] != "execve":
                 found.append((call[1], count[call[1]]))
     return found
 
