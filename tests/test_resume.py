@@ -117,7 +117,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     """An environment with an srun that runs on this machine, and an scontrol that notes what it is told."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    (commands / "srun").write_text('#!/bin/sh\nexec "$@"\n')
+    (commands / "srun").write_text('#!/bin/sh\nshift  # --gpu-bind=none\nexec "$@"\n')
     (commands / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol\n')
     (commands / "rela").write_text(f'#!/bin/sh\nexec {sys.executable} -m cli "$@"\n')
     for command in commands.iterdir():
