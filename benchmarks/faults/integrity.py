@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.faults.jobs import Job, import_everything
-from benchmarks.faults.kill import stages
+from benchmarks.faults.staged import stages
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.workspaces import write_digits
 from pipeline.artifact import find_artifacts, open_artifact

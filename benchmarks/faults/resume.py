@@ -7,18 +7,16 @@ the model is a tiny one. Fewer trials are spread over the steps.
 import functools
 import itertools
 import os
-import shutil
 import signal
 from pathlib import Path
 
-from benchmarks.faults.jobs import Job, import_everything
-from benchmarks.faults.kill import copy_of, stages
+from benchmarks.faults.jobs import Job
+from benchmarks.faults.staged import LIMIT_SECONDS, command, copy_of, each_stage, finish, run_again
 from benchmarks.faults.tally import Tally
-from benchmarks.faults.workspaces import content_of, difference, write_digits
+from benchmarks.faults.workspaces import content_of
 from rela.loader import ViewLoader
 
 _STEPS = 100
-_LIMIT_SECONDS = 300.0
 _TRAIN = (
     "train", "--name", "run", "--model", "timm:test_resnet", "--image-size", 32, "--epochs", 6,
     "--batch-size", 16, "--data-ratio", 0.25, "--handover", 0.5, "--checkpoint-minutes", 0,
@@ -26,28 +24,17 @@ _TRAIN = (
 
 
 def run(trials: int, scratch: Path) -> list[Tally]:
-    import_everything()
-    before = scratch / "before"
-    shutil.rmtree(before, ignore_errors=True)
-    before.mkdir(parents=True)
-    for stage, start in stages(write_digits(scratch / "digits")).items():
-        if stage in ("convert", "embed", "targets"):
-            start(before, scratch / "log").wait(_LIMIT_SECONDS)
+    _, _, before = next(each_stage(scratch, {"train"}))
+    train = command(*_TRAIN)
     whole = copy_of(before, scratch / "whole")
-    job = Job.rela(whole, *_TRAIN, log=scratch / "log")
-    if job.wait(_LIMIT_SECONDS):
-        raise RuntimeError(job.last_line())
+    finish(train, whole, scratch)
     expected = content_of(whole)
     tally = Tally("killed in one step, then run again: weights, losses and records are the same")
-    count = trials or _STEPS
+    count, log = trials or _STEPS, scratch / "log"
     for step in (1 + number * _STEPS // count for number in range(count)):
         workspace = copy_of(before, scratch / "killed")
-        work = functools.partial(_train_until, step, workspace)
-        Job.start(work, scratch / "log").wait(_LIMIT_SECONDS)
-        again = Job.rela(workspace, *_TRAIN, log=scratch / "log")
-        status = again.wait(_LIMIT_SECONDS)
-        problem = f"then status {status}: {again.last_line()}" if status else ""
-        problem = problem or difference(content_of(workspace), expected)
+        Job.start(functools.partial(_train_until, step, workspace), log).wait(LIMIT_SECONDS)
+        problem = run_again(train, workspace, log, expected)
         tally.count(f"step {step}: {problem}" if problem else "")
     return [tally]
 

@@ -15,18 +15,20 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from benchmarks.faults.jobs import Job, import_everything
-from benchmarks.faults.kill import Start, copy_of, stages, words
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.workspaces import (
-    content_of,
-    difference,
-    unsound_artifacts,
-    write_digits,
+from benchmarks.faults.jobs import Job
+from benchmarks.faults.staged import (
+    LIMIT_SECONDS,
+    Start,
+    copy_of,
+    each_stage,
+    finish,
+    run_again,
+    words,
 )
+from benchmarks.faults.tally import Tally
+from benchmarks.faults.workspaces import content_of, difference, unsound_artifacts
 
 _TRIALS, _INJECTIONS = 40, 15
-_LIMIT_SECONDS = 120.0
 _PLENTY_BYTES = 2**30
 _STORAGE_STATUS = 74
 _CALLS = "write,pwrite64,ftruncate,fallocate,fsync,fdatasync,rename,mkdir"
@@ -35,22 +37,14 @@ _LAUNCH = "import sys; from cli import main; main(sys.argv[1:])"
 
 
 def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
-    import_everything()
-    folder = write_digits(scratch / "digits")
-    before = scratch / "before"
-    shutil.rmtree(before, ignore_errors=True)
-    before.mkdir(parents=True)
     tallies = []
-    for stage, start in stages(folder).items():
-        if stage not in only:
-            _finish(start, before, scratch)
-            continue
+    for stage, start, before in each_stage(scratch, only):
         full = Tally(f"{stage}: a full disk, then room")
         refused = Tally(f"{stage}: one system call fails, then run again")
         with _disk(scratch / "disk") as disk:
             _refill(disk, before)
             used = _used_bytes(disk)
-            _finish(start, disk / "workspace", scratch)
+            finish(start, disk / "workspace", scratch)
             needed = _used_bytes(disk) - used
             expected = content_of(disk / "workspace")
             draw = random.Random(stage)
@@ -59,7 +53,7 @@ def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
                 _refill(disk, before)
                 full.count(_with_room(start, disk, int(share * needed), scratch, expected))
         if stage != "targets":  # which is no command of its own
-            written = [str(word) for word in words(folder)[stage]]
+            written = [str(word) for word in words(scratch / "digits")[stage]]
             calls = _calls(written, before, scratch)
             for number in range(min(trials or _INJECTIONS, _INJECTIONS)):
                 error = _ERRORS[number % len(_ERRORS)]
@@ -70,15 +64,7 @@ def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
         for tally in new:
             print(tally.lines()[0], file=sys.stderr, flush=True)
         tallies += new
-        _finish(start, before, scratch)
     return tallies
-
-
-def _finish(start: Start, workspace: Path, scratch: Path) -> None:
-    job = start(workspace, scratch / "finish.log")
-    status = job.wait(_LIMIT_SECONDS)
-    if status:
-        raise RuntimeError(f"status {status} without any fault: {job.last_line()}")
 
 
 def _with_room(
@@ -90,15 +76,21 @@ def _with_room(
     what = f"{room_bytes / 2**20:.2f} MB of room"
     _resize(disk, _used_bytes(disk) + room_bytes)
     job = start(workspace, log)
-    status = job.wait(_LIMIT_SECONDS)
+    status = job.wait(LIMIT_SECONDS)
     problem = _judge(status, log, job)
     problem = problem or unsound_artifacts(workspace)
     _resize(disk, _PLENTY_BYTES)
-    if not problem and status:
-        status = start(workspace, log).wait(_LIMIT_SECONDS)
-        problem = f"then status {status}: {job.last_line()}" if status else ""
-    problem = problem or difference(content_of(workspace), expected)
+    problem = problem or _afterwards(status, start, workspace, log, expected)
     return f"{what}: {problem}" if problem else ""
+
+
+def _afterwards(
+    status: int, start: Start, workspace: Path, log: Path, expected: dict[str, str]
+) -> str:
+    """Run again what failed; whether there is what there should be, in words if not."""
+    if status:
+        return run_again(start, workspace, log, expected)
+    return difference(content_of(workspace), expected)
 
 
 def _injected(
@@ -116,11 +108,7 @@ def _injected(
     if "(INJECTED)" not in (scratch / "strace.log").read_text(errors="replace"):
         return f"{what}: it never came"
     problem = _judge(status, log, Job(0, log, 0.0)) or unsound_artifacts(workspace)
-    if not problem and status:
-        again = start(workspace, log)
-        status = again.wait(_LIMIT_SECONDS)
-        problem = f"then status {status}: {again.last_line()}" if status else ""
-    problem = problem or difference(content_of(workspace), expected)
+    problem = problem or _afterwards(status, start, workspace, log, expected)
     return f"{what}: {problem}" if problem else ""
 
 
