@@ -3,6 +3,7 @@
 import torch
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
+from lightly.utils.dist import gather, world_size
 from torch import Tensor, nn
 
 from rela.methods.byol import byol_views
@@ -32,9 +33,7 @@ class BarlowTwins(Method):
         super().__init__(backbone, options)
         width = head_width(_WIDTH, options.feature_dim)
         self.projector = BarlowTwinsProjectionHead(options.feature_dim, width, width)
-        self.criterion = BarlowTwinsLoss(
-            _LAMBDA, gather_distributed=torch.distributed.is_available()
-        )
+        self.criterion = BarlowTwinsLoss(_LAMBDA)
 
     def views(self) -> tuple[View, ...]:
         """BYOL's asymmetric pair."""
@@ -47,5 +46,14 @@ class BarlowTwins(Method):
         features = [self.backbone(view) for view in views]
         first, second = (self.projector(f).float() for f in features)
         with torch.autocast(first.device.type, enabled=False):
-            loss = self.criterion(first, second)
+            loss = self.criterion(_of_all_processes(first), _of_all_processes(second))
         return _LOSS_SCALE * loss, features
+
+
+def _of_all_processes(outputs: Tensor) -> Tensor:
+    """[B, D] of this process → [n · B, D] of all, with gradients.
+
+    The loss's own exchange adds up correlations of outputs that every process has standardised by
+    itself; B · D numbers are fewer than D² besides.
+    """
+    return outputs if world_size() == 1 else torch.cat(gather(outputs))
