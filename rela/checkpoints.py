@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from rela.digests import file_sha256
-from rela.errors import PreemptedError, UnavailableError
+from rela.errors import LostRankError, PreemptedError, UnavailableError
 
 PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)  # of batch systems, before they kill
 _KEPT = 2
@@ -26,15 +26,33 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
     `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256: the JSON file is renamed in last,
     and a checkpoint without one does not count. It also holds `seconds`, the run's ledger by phase, to
     which saving adds its own. On SIGTERM or SIGUSR1 the step that is under way is finished and saved,
-    and PreemptedError raised.
+    and PreemptedError raised. `start_step` is the one that this process goes on from.
     """
 
-    def __init__(self, directory: Path, seconds: dict[str, float], interval_seconds: float) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seconds: dict[str, float],
+        interval_seconds: float,
+        start_step: int = 0,
+    ) -> None:
         self.directory, self.seconds = directory, seconds
-        self.interval_seconds = interval_seconds
+        self.interval_seconds, self.start_step = interval_seconds, start_step
         self._saved_at = 0.0
         self._received: signal.Signals | None = None
         self._handlers: dict[signal.Signals, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Raise LostRankError on all processes if a shared disk showed them different checkpoints."""
+        if trainer.world_size == 1:
+            return
+        first = trainer.strategy.broadcast(self.start_step)
+        if _any_rank(trainer, first != self.start_step):
+            raise LostRankError(
+                f"processes found different checkpoints in {self.directory}: this one step "
+                f"{self.start_step}, the first one step {first}; their file systems do not agree yet: "
+                "start them again"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on, listen."""

@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -33,10 +34,12 @@ class Meeting:
             os.environ["MASTER_PORT"] = str(environment.main_port)
         timeout = timedelta(seconds=timeout_seconds)
         self._patience = timedelta(seconds=min(timeout_seconds, _PATIENCE_SECONDS))
+
+        def meet() -> Any:
+            return next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout))[0]
+
         try:
-            self._store: Any = next(
-                rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout)
-            )[0]
+            self._store = _beside(meet)
         except dist.DistError as error:
             raise _lost(error) from error
         self.is_over = False
@@ -76,6 +79,23 @@ class Meeting:
                 return
             except dist.DistStoreError:
                 heard.put(None)
+
+
+def _beside(wait: Callable[[], Any]) -> Any:
+    """wait() in a thread: torch waits without looking at signals, but whoever waits for a queue sees them."""
+    outcome: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            outcome.put((wait(), None))
+        except Exception as error:
+            outcome.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    result, error = outcome.get()
+    if error is not None:
+        raise error
+    return result
 
 
 def _lost(error: Exception) -> LostRankError:

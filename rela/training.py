@@ -126,7 +126,12 @@ def run_training(
             accumulate_grad_batches=plan.accumulate,
             callbacks=[
                 EpochLog(directory / METRICS_FILE, loader, seconds, say),
-                RunCheckpoint(checkpoint_dir, seconds, plan.checkpoint_seconds),
+                RunCheckpoint(
+                    checkpoint_dir,
+                    seconds,
+                    plan.checkpoint_seconds,
+                    start_step=newest[1]["step"] if newest else 0,
+                ),
             ],
             logger=TensorBoardLogger(directory, name="", version="tensorboard"),
             enable_progress_bar=False,

@@ -1,13 +1,17 @@
 """Processes that meet before they train (rela.meeting): a word passed on, or the first process found lost."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from cli_signals import AskedToMakeRoom, making_room
 from rela.errors import LostRankError
 from rela.meeting import Meeting
 from rela.ranks import Ranks
@@ -64,3 +68,13 @@ def test_a_first_process_that_is_gone_is_noticed(second, does: str):
     with pytest.raises(LostRankError, match="did not come or ended before it began"):
         meeting.hear()
     assert time.monotonic() - start < 10 * TIMEOUT_SECONDS
+
+
+def test_a_process_that_waits_for_the_others_hears_the_batch_system(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")  # where nobody will ever come
+    start = time.monotonic()
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with making_room(), pytest.raises(AskedToMakeRoom):
+        Meeting(Ranks(1, 2, 1, 2), 60)
+    assert time.monotonic() - start < 10

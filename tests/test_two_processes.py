@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from rela.beton import Beton, open_beton
 from rela.devices import RankStrategy
+from rela.errors import LostRankError
 from rela.handover import AdaptiveHandOver
 from rela.optimizers import OptimizerSettings
 from rela.sync_batchnorm import SyncBatchNorm, synchronize
@@ -112,12 +113,16 @@ def train_one(plan: Any, path: Path, directory: Path) -> dict[str, Any]:
     return {**seen, "handover_step": outcome.handover_step, "final_loss": outcome.final_loss}
 
 
-def work(rank: int, port: int, path: Path, folder: Path) -> None:
+def become_rank(rank: int, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
+
+
+def work(rank: int, port: int, path: Path, folder: Path) -> None:
+    become_rank(rank, port)
     found: dict[str, Any] = {}
     for name, plan in PLANS.items():
         found[name] = train_one(plan, path, folder / name)
@@ -125,19 +130,35 @@ def work(rank: int, port: int, path: Path, folder: Path) -> None:
     torch.save(found, folder / f"{rank}.pt")
 
 
-@pytest.fixture(scope="module")
-def outcomes(
-    tmp_path_factory: pytest.TempPathFactory, beton: Beton
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Of one process alone, then of each of two."""
-    folder = tmp_path_factory.mktemp("ranks")
+def go_on_from_different_steps(rank: int, port: int, path: Path, folder: Path) -> None:
+    """The first process finds the checkpoints of the run alone, the second one nothing."""
+    become_rank(rank, port)
+    directory = folder / ("alone-byol" if rank == 0 else "empty")
+    with pytest.raises(LostRankError, match=r"this one step [06], the first one step 6"):
+        train_one(PLANS["byol"], path, directory)
+
+
+def in_two_processes(function: Callable[..., None], *arguments: Any) -> list[Any]:
+    """Started, with their number, a free port and `arguments`."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=work, args=(r, port, beton.path, folder)) for r in range(2)]
+    ranks = [context.Process(target=function, args=(r, port, *arguments)) for r in range(2)]
     for process in ranks:
         process.start()
+    return ranks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder: Path, beton: Beton) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Of one process alone, then of each of two."""
+    ranks = in_two_processes(work, beton.path, folder)
     alone = {n: train_one(p, beton.path, folder / f"alone-{n}") for n, p in PLANS.items()}
     alone["norms"] = {name: norm_results(name, 0, 1) for name in NORMS}
     for process in ranks:
@@ -180,6 +201,14 @@ def test_two_processes_learn_what_one_does(outcomes: Any, name: str) -> None:
 @pytest.mark.parametrize("name", PLANS)
 def test_unused_parameters_are_looked_for_in_stage_1_alone(outcomes: Any, name: str) -> None:
     assert outcomes[1][name]["unused"] == [True, False]
+
+
+def test_processes_that_find_different_checkpoints_do_not_start(
+    outcomes: Any, folder: Path, beton: Beton
+) -> None:
+    for process in in_two_processes(go_on_from_different_steps, beton.path, folder):
+        process.join(120)
+        assert process.exitcode == 0
 
 
 def test_batch_norm_stands_alone_in_evaluation_and_without_other_processes() -> None:
