@@ -1,12 +1,12 @@
 """Which of several processes this is, as torchrun, srun and `rela train --devices N` tell it. Light."""
 
-import ctypes
 import os
-import signal
+import socket
 from dataclasses import dataclass
 
+from rela.end_with_parent import end_with_parent
+
 LAUNCHER_VARIABLE = "RELA_LAUNCHER"  # the process that started this one beside others
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ def end_with_launcher() -> None:
     launcher = os.environ.get(LAUNCHER_VARIABLE)
     if launcher is None and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if launcher is not None and os.getppid() != int(launcher):
-        os.kill(os.getpid(), signal.SIGKILL)  # it ended before
+    end_with_parent(None if launcher is None else int(launcher))
+
+
+def free_port() -> int:
+    """One of this machine that nobody listens at now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -5,7 +5,6 @@ the middle of writing a result leaves half a message in it, and the reader waits
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -15,10 +14,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
+from rela.end_with_parent import end_with_parent
+
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 _AHEAD_PER_WORKER = 4
-_PR_SET_PDEATHSIG = 1
 
 
 class WorkerDiedError(Exception):
@@ -105,9 +105,7 @@ def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
 
 def _work(connection: Connection, function: Callable[[Any], Any], parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return
+    end_with_parent(parent)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             task = connection.recv()

@@ -2,13 +2,12 @@
 
 import importlib.util
 import os
-import socket
 import sys
 from signal import Signals
 
 from pipeline.together import Ending, run_together
 from rela.errors import LostRankError, RelaError
-from rela.ranks import LAUNCHER_VARIABLE
+from rela.ranks import LAUNCHER_VARIABLE, free_port
 from stages.settings import TrainSettings
 from stages.workspace import Workspace
 
@@ -44,7 +43,7 @@ def train_on_several(
     common = {
         **{k: v for k, v in os.environ.items() if not k.startswith("TORCHELASTIC_")},
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(num_processes),
         "LOCAL_WORLD_SIZE": str(num_processes),
         LAUNCHER_VARIABLE: str(os.getpid()),
@@ -84,9 +83,3 @@ def _failure(endings: list[Ending], run: str) -> RankFailedError | None:
             _TRY_AGAIN,
         )
     return RankFailedError(f"{of} ended with status {status}, as said above; {again}", status)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,13 +13,13 @@ import pytest
 from cli_signals import AskedToMakeRoom, making_room
 from rela.errors import LostRankError
 from rela.meeting import Meeting
-from rela.ranks import Ranks
+from rela.ranks import Ranks, free_port
 
 TIMEOUT_SECONDS = 3.0
 FIRST = """
 import os, signal, sys, time
 from rela.meeting import Meeting
-from rela.ranks import Ranks
+from rela.ranks import Ranks, free_port
 meeting = Meeting(Ranks(0, 2, 0, 2), 60)
 time.sleep(float(sys.argv[2]))
 {"tell": lambda: meeting.tell("run-7"),
@@ -33,9 +32,7 @@ time.sleep(60)
 @pytest.fixture
 def second(monkeypatch: pytest.MonkeyPatch):
     """Start a first process that does something after some seconds, and meet it."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", str(port))
     started = []

@@ -7,7 +7,6 @@
 
 import multiprocessing
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +25,7 @@ from rela.devices import RankStrategy
 from rela.errors import LostRankError
 from rela.handover import AdaptiveHandOver
 from rela.optimizers import OptimizerSettings
+from rela.ranks import free_port
 from rela.sync_batchnorm import SyncBatchNorm, synchronize
 from rela.targets import Targets
 from rela.training import run_training
@@ -140,9 +140,7 @@ def go_on_from_different_steps(rank: int, port: int, path: Path, folder: Path) -
 
 def in_two_processes(function: Callable[..., None], *arguments: Any) -> list[Any]:
     """Started, with their number, a free port and `arguments`."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     ranks = [context.Process(target=function, args=(r, port, *arguments)) for r in range(2)]
     for process in ranks:

@@ -14,13 +14,13 @@ from benchmarks.faults.rank_jobs import (
     SMALL_RUN,
     STARTS,
     RankJob,
-    free_port,
     losses_of,
     prepared_workspace,
     rela,
     write_pictures,
 )
 from benchmarks.faults.tally import Tally
+from rela.ranks import free_port
 
 _LOST = "another process of this training ended or cannot be reached"
 _KINDS = ("kill", "stop", "exit", "raise", "loader")

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.faults.processes import living
+
 _POLL_SECONDS = 0.005
 TIMED_OUT = -1000
 
@@ -77,9 +79,13 @@ class Job:
     def left_behind(self, patience_seconds: float = 10.0) -> list[int]:
         """Processes of its session that still live some seconds after it ended."""
         end = time.perf_counter() + patience_seconds
-        while (alive := _session(self.pid)) and time.perf_counter() < end:
+        while (alive := living(self._is_mine)) and time.perf_counter() < end:
             time.sleep(_POLL_SECONDS)
         return alive
+
+    def _is_mine(self, process: Path) -> bool:
+        state, *numbers = (process / "stat").read_text().rpartition(")")[2].split()
+        return int(numbers[2]) == self.pid and state not in "ZX"
 
     def last_line(self) -> str:
         """What it said last."""
@@ -104,15 +110,3 @@ def _become(work: Callable[[], object], log: Path) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-def _session(leader: int) -> list[int]:
-    """Living processes whose session is that of `leader`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                state, *numbers = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(numbers[2]) == leader and state not in "ZX":
-                    found.append(int(entry.name))
-    return found

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.faults.processes import living
+from rela.ranks import free_port
 
 FAULTY = Path(__file__).with_name("faulty.py")
 SMALL_RUN = [
@@ -100,9 +102,12 @@ class RankJob:
     def alive(self, patience_seconds: float = 0.0) -> list[int]:
         """Processes of the job that still live after so long."""
         end = time.monotonic() + patience_seconds
-        while (found := _marked(self.mark)) and time.monotonic() < end:
+        while (found := living(self._is_mine)) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
         return found
+
+    def _is_mine(self, process: Path) -> bool:
+        return f"{_MARK}={self.mark}".encode() in (process / "environ").read_bytes().split(b"\0")
 
     def kill_all(self) -> None:
         """kill -9 of whatever is left."""
@@ -110,17 +115,6 @@ class RankJob:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
-
-
-def _marked(mark: str) -> list[int]:
-    found = []
-    wanted = f"{_MARK}={mark}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
 
 
 def write_pictures(folder: Path, count: int = 48, side: int = 16) -> Path:
@@ -162,10 +156,3 @@ def losses_of(run: Path) -> list[float]:
     """The mean loss of every epoch."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["loss"] for line in lines]
-
-
-def free_port() -> int:
-    """One that nobody listens at now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
