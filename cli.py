@@ -9,6 +9,7 @@ import click
 
 from cli_cache import cache
 from cli_options import json_option, options_of, print_result
+from cli_report import report
 from cli_signals import AskedToMakeRoom, making_room
 from pipeline.errors import PipelineError
 from rela.errors import RelaError
@@ -389,6 +390,7 @@ def _is_typed(ctx: click.Context, option: str) -> bool:
 
 
 main.add_command(cache)
+main.add_command(report)
 
 
 if __name__ == "__main__":

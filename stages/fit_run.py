@@ -151,6 +151,7 @@ def _run_locked(
         parameters=config["settings"],
         content={
             "dataset": dataset.name,
+            "num_images": len(beton),
             "prior": None if representations is None else prior_of(representations).name,
             "handover_step": outcome.handover_step,
             "num_steps": outcome.num_steps,

@@ -248,3 +248,15 @@ class EvaluateSettings:
         minimum=2,
         maximum=255,
     )
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """What a report shows of features."""
+
+    maps: int = option(
+        3, "Maps of features: of the best run of so many ways of training; 0: none.", minimum=0
+    )
+    projection: str = option(
+        "pca", "How features are brought to two dimensions.", choices=("pca", "umap")
+    )
