@@ -108,9 +108,11 @@ class Plots:
 
     def over_epochs(self, measure: str) -> Figure | None:
         """A measure of `metrics.jsonl` over the epochs of every run."""
+        from matplotlib.ticker import MaxNLocator
+
         title, factor, caption = COURSES[measure]
         drawing, axes = begin_drawing("epoch", title)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for line in self.lines:
             for run in line.runs:
                 found = [r for r in run.epochs if r.get(measure) is not None]
