@@ -28,7 +28,7 @@ from benchmarks.faults.staged import (
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.workspaces import content_of, difference, unsound_artifacts
 
-_TRIALS, _INJECTIONS = 40, 15
+_TRIALS, _INJECTIONS, _DRAWS = 40, 15, 5
 _PLENTY_BYTES = 2**30
 _STORAGE_STATUS = 74
 _CALLS = "write,pwrite64,ftruncate,fallocate,fsync,fdatasync,rename,mkdir"
@@ -97,19 +97,24 @@ def _injected(
     written: list[str], start: Start, before: Path, calls: list[tuple[str, int]], error: str,
     draw: random.Random, scratch: Path, expected: dict[str, str],
 ) -> str:  # fmt: skip
-    """One of the calls that touch the workspace fails with `error`."""
-    workspace, log = copy_of(before, scratch / "refused"), scratch / "refused.log"
-    log.unlink(missing_ok=True)
-    call, number = draw.choice(calls)
-    what = f"{call} {number} fails with {error}"
-    status = _traced(
-        written, workspace, log, scratch, "-e", f"inject={call}:error={error}:when={number}"
-    )
-    if "(INJECTED)" not in (scratch / "strace.log").read_text(errors="replace"):
-        return f"{what}: it never came"
-    problem = _judge(status, log, Job(0, log, 0.0)) or unsound_artifacts(workspace)
-    problem = problem or _afterwards(status, start, workspace, log, expected)
-    return f"{what}: {problem}" if problem else ""
+    """One of the calls that touch the workspace fails with `error`.
+
+    How many there are differs a little from call to call; one that does not come is no trial.
+    """
+    log = scratch / "refused.log"
+    for _ in range(_DRAWS):
+        workspace = copy_of(before, scratch / "refused")
+        log.unlink(missing_ok=True)
+        call, number = draw.choice(calls)
+        what = f"{call} {number} fails with {error}"
+        status = _traced(
+            written, workspace, log, scratch, "-e", f"inject={call}:error={error}:when={number}"
+        )
+        if "(INJECTED)" in (scratch / "strace.log").read_text(errors="replace"):
+            problem = _judge(status, log, Job(0, log, 0.0)) or unsound_artifacts(workspace)
+            problem = problem or _afterwards(status, start, workspace, log, expected)
+            return f"{what}: {problem}" if problem else ""
+    return f"none of {_DRAWS} calls came, {what} the last"
 
 
 def _calls(written: list[str], before: Path, scratch: Path) -> list[tuple[str, int]]:
