@@ -19,10 +19,11 @@ from stages.reporting.reproduction import commands_for
 from stages.reporting.run_record import RunRecord, record_of
 from stages.reporting.savings import COSTS, ONLINE, common_measure, savings_of
 from stages.reporting.words import headline, saving_sentences
-from stages.settings import ReportSettings
+from stages.settings import RankSettings, ReportSettings
 from stages.workspace import Workspace
 
 PAGE_FILE = "report.html"
+_RANKED_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ReportResult:
     page: Path
     pictures: list[Path]
     runs: list[str]
-    headlines: list[str]
+    headlines: dict[str, str]
 
 
 def report(
@@ -76,7 +77,8 @@ def report(
 
 def format_result(result: ReportResult) -> str:
     """The headline, and where to look."""
-    count, headlines = len(result.runs), "\n".join(result.headlines)
+    count = len(result.runs)
+    headlines = "\n".join(f"{dataset}: {line}" for dataset, line in result.headlines.items())
     return (
         f"{headlines}\n{count} run{'s' if count > 1 else ''}: {result.page} "
         f"({len(result.pictures)} figures beside it as PNG)"
@@ -154,7 +156,7 @@ def _dataset_of(workspace: Workspace, run: Artifact) -> Artifact:
 
 def _ranking(workspace: Workspace, dataset: str) -> Ranking | None:
     try:
-        return rank(workspace, workspace.dataset(dataset))
+        return rank(workspace, workspace.dataset(dataset), RankSettings(rows=_RANKED_ROWS))
     except RelaError:
         return None  # nothing is embedded, or the data set is gone
 
