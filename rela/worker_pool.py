@@ -8,6 +8,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -95,12 +97,27 @@ def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
             process = context.Process(
                 target=_work, args=(theirs, function, os.getpid()), daemon=True
             )
-            process.start()
+            with _no_main_module():
+                process.start()
             theirs.close()  # so that the worker's death is the end of its pipe
             workers.append(_Worker(process, ours))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return workers
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Workers run functions of installed modules, and need not import the program that started them.
+
+    It might begin the same work again: a user's script without `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _work(connection: Connection, function: Callable[[Any], Any], parent: int) -> None:

@@ -72,7 +72,9 @@ def report(
         pictures.append(output / f"{drawing.name}.png")
         write_atomic(pictures[-1], drawing.png)
     write_atomic(output / PAGE_FILE, render(page).encode())
-    return ReportResult(output / PAGE_FILE, pictures, list(numbers), [c.headline for c in chapters])
+    return ReportResult(
+        output / PAGE_FILE, pictures, list(numbers), {c.dataset: c.headline for c in chapters}
+    )
 
 
 def format_result(result: ReportResult) -> str:

@@ -3,8 +3,11 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +78,18 @@ def test_an_abandoned_iteration_leaves_no_process() -> None:
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
     assert multiprocessing.active_children() == []
+
+
+def test_a_script_needs_no_guard_around_what_it_does(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from rela.worker_pool import ordered_map\n"
+        "print('once')\n"
+        "print(list(ordered_map(Path.exists, [Path('/'), Path('/nowhere')], 2)))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=Path(__file__).parent.parent,
+        env={**os.environ, "PYTHONPATH": "."},
+    )  # fmt: skip
+    assert result.stdout == "once\n[True, False]\n", result.stderr
