@@ -40,7 +40,9 @@ def _option(described: "Field[Any]") -> Callable[[_F], _F]:
         low, is_open = rules["minimum"], False
         if rules["above"] is not None:
             low, is_open = rules["above"], True
-        kind = ranges[kind](low, rules["maximum"], min_open=is_open)
+        number = ranges[kind](low, rules["maximum"], min_open=is_open)
+        number.name = "integer" if kind is int else "number"
+        kind = number
     shown = rules["shown"] or True
     return click.option(
         flag,

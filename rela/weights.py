@@ -50,8 +50,8 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
         raise DataError(f"{path} is not a readable weights file: {error}") from error
     except Exception as error:  # pickle.UnpicklingError, and whatever a hostile pickle provokes
         raise DataError(
-            f"{path} holds more than tensors and was not opened; expected a state dict "
-            "(torch.save(model.state_dict(), ...)) or a .safetensors file"
+            f"{path} is no file of torch.save, or holds more than tensors, and was not opened; "
+            "expected a state dict (torch.save(model.state_dict(), ...)) or a .safetensors file"
         ) from error
 
 

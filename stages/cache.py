@@ -94,7 +94,7 @@ def verify(workspace: Workspace, names: tuple[str, ...] = ()) -> Verification:
     there = [*_directories(workspace)]
     if unknown := set(names) - {path.name for _, path in there}:
         raise ChoiceError(
-            f"no {', '.join(sorted(unknown))} in {workspace.root}; `rela cache ls` shows the names"
+            f"nothing called {', '.join(sorted(unknown))} in {workspace.root}; `rela cache ls` shows names"
         )
     checks = []
     for kind, path in there:

@@ -116,7 +116,7 @@ def test_verify_names_a_damaged_manifest(workspace: Path):
 
 
 def test_verify_knows_the_names(workspace: Path):
-    assert "no nothing in" in run_rela("cache", "verify", "nothing", exit_code=2).stderr
+    assert "nothing called nothing in" in run_rela("cache", "verify", "nothing", exit_code=2).stderr
 
 
 def test_gc_removes_what_is_old_and_can_be_made_again(workspace: Path):
