@@ -85,7 +85,24 @@ def test_every_file_the_readme_links_is_there(path: str) -> None:
     assert (REPOSITORY / path).exists()
 
 
-@pytest.mark.parametrize("script", ["scripts/setup", "scripts/demo", "scripts/test", ".ci/run"])
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    words = ["-q", "-W", "--keep-going", "-b", "html", "-d", tmp_path / "doctrees"]
+    result = subprocess.run(
+        [sys.executable, "-m", "sphinx", *words, REPOSITORY / "docs", tmp_path / "html"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "html" / "cli.html").read_text(encoding="utf-8")
+    for name in EVERY_COMMAND:
+        assert f"rela {name}" in page
+    assert "--target-width" in page
+
+
+@pytest.mark.parametrize(
+    "script", ["scripts/setup", "scripts/docs", "scripts/demo", "scripts/test", ".ci/run"]
+)
 def test_scripts_can_be_run(script: str) -> None:
     path = REPOSITORY / script
     assert os.access(path, os.X_OK)

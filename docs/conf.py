@@ -1,0 +1,27 @@
+"""Sphinx: Markdown pages, the command line from its own help, Python from its docstrings."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+project = "rela"
+release = version = metadata.version("rela")
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx_click",
+    "sphinx_copybutton",
+]
+source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+html_theme = "furo"
+html_title = f"rela {release}"
+html_show_sphinx = False
+exclude_patterns = ["_build"]
+nitpicky = False
