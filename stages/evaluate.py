@@ -252,4 +252,4 @@ def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:
         )
     if settings.voc is not None and not asked:
         raise ChoiceError("--voc is for segmentation; add --protocol segmentation")
-    return open_voc(settings.voc) if asked and settings.voc is not None else None
+    return open_voc(Path(settings.voc)) if asked and settings.voc is not None else None

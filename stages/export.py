@@ -113,7 +113,7 @@ def _destination(run: str, settings: ExportSettings) -> Path:
     suffixes = _SUFFIXES[settings.to]
     ending = {"safetensors": "", "onnx": "", "hdf5-features": "-features"}
     default = f"{run}{ending.get(settings.to, f'-{settings.to}')}{suffixes[0]}"
-    path = settings.output or Path(default)
+    path = Path(settings.output or default)
     if path.is_dir():
         path = path / default
     if path.suffix not in suffixes:
@@ -173,16 +173,18 @@ def _refuse_what_does_not_fit(
     name, size = identity.arch, identity.image_size
     is_timm = name.startswith(PREFIX)
     is_small = not is_timm and parse_model_name(name).small
-    stem = ", whose stem is for small images" if is_small else ""
     if to == "torchvision" and (is_timm or is_small):
-        problem, fits = f"torchvision has no {name}{stem}", ["timm"] if is_timm else []
+        problem, fits = "which torchvision does not have", ["timm"] if is_timm else []
     elif to == "timm" and not is_timm and (is_small or not is_timm_twin(name, backbone, size)):
-        problem = f"timm has no {name} with the same tensors and the same features{stem}"
+        problem = "of which timm has no twin with the same tensors and the same features"
         fits = [] if is_small else ["torchvision"]
     else:
         return
+    stem = " (its stem is for small images)" if is_small else ""
     fits += ["safetensors", "onnx", "hdf5-features"]
-    raise ChoiceError(f"{problem}, which run {run.name} trained; what fits: --to {', '.join(fits)}")
+    raise ChoiceError(
+        f"run {run.name} trained {name}{stem}, {problem}; what fits: --to {', '.join(fits)}"
+    )
 
 
 def _pickled(backbone: "nn.Module") -> bytes:

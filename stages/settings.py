@@ -53,7 +53,7 @@ class ConvertSettings:
 class PriorSettings:
     """What finds a prior, beside its name."""
 
-    weights: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    weights: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
         None,
         "Local weights for the architecture --prior: a checkpoint or .safetensors.",
         kind=Path,
@@ -238,7 +238,7 @@ class EvaluateSettings:
         "Repeat trained probes with this many probe seeds: initial layer, order, labelled subset.",
         minimum=1,
     )
-    voc: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    voc: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
         None,
         "For segmentation: a folder in the layout of Pascal VOC 2012.",
         kind=Path,
@@ -262,7 +262,7 @@ class ExportSettings:
         "data set.",
         choices=EXPORT_FORMATS,
     )
-    output: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    output: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
         None,
         "File to write, or a folder for it; .pth or .safetensors for torchvision and timm.",
         kind=Path,
