@@ -8,10 +8,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, TypeVar
 
 from rela.end_with_parent import end_with_parent
@@ -95,12 +97,27 @@ def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
             process = context.Process(
                 target=_work, args=(theirs, function, os.getpid()), daemon=True
             )
-            process.start()
+            with _no_main_module():
+                process.start()
             theirs.close()  # so that the worker's death is the end of its pipe
             workers.append(_Worker(process, ours))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return workers
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Processes started inside do not run the program's own file again, which need not expect it.
+
+    What they are given lives in modules that they import.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _work(connection: Connection, function: Callable[[Any], Any], parent: int) -> None:

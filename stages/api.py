@@ -250,9 +250,9 @@ def open_representations(
 
     >>> features = rela.open_representations()
     >>> features
-    <24 × 1,024 representations of 24 images by random:shufflenet_v2_x0_5-seed0>
-    >>> features["train/bee/03.png"].shape, features.array.dtype
-    ((1024,), dtype('float16'))
+    <24 × 1024 representations of 24 images by random:shufflenet_v2_x0_5-seed0>
+    >>> features["train/bee/03.png"].shape, str(features.array.dtype)
+    ((1024,), 'float16')
     >>> features.class_names[features.labels[features.paths.index("train/bee/03.png")]]
     'bee'
     >>> vector, label = features.torch_dataset()[11]

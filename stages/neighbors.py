@@ -62,8 +62,9 @@ def neighbors(
     """Find the images of a data set whose representations have the largest cosine with that of `image`.
 
     The image is stored as the data set's were, and looked at by the same prior in the same way; so an
-    image of the data set finds itself. Raises ChoiceError with the command to use if the representations
-    are not there, DataError or UnavailableError for what is no image.
+    image of the data set finds itself, with a similarity of 1 up to the rounding of what is stored
+    (float16 rounds features below 6e-5 coarsely). Raises ChoiceError with the command to use if the
+    representations are not there, DataError or UnavailableError for what is no image.
     """
     settings, described = settings or NeighborsSettings(), described or PriorSettings()
     check_options(settings)

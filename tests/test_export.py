@@ -79,16 +79,12 @@ def test_what_is_printed_loads_the_run_s_backbone_in_a_process_without_rela(
 ) -> None:
     exports = [
         ("resnet18", "torchvision", "a.pth"),
-        ("resnet18", "torchvision", "b.safetensors"),
         ("resnet18", "timm", "c.safetensors"),
-        ("resnet18", "timm", "d.pth"),
         ("squeezenet1_1", "torchvision", "e.pth"),  # whose classifier is no linear layer
         ("mobilenet_v3_small", "safetensors", "f.safetensors"),
         ("resnet18_small", "safetensors", "g.safetensors"),
-        ("timm:test_vit", "timm", "h.safetensors"),
-        ("timm:test_vit", "safetensors", "i.safetensors"),
+        ("timm:test_vit", "timm", "h.pth"),
         (CNN, "onnx", "j.onnx"),
-        ("timm:test_vit", "onnx", "k.onnx"),
     ]
     runs = {model: make_run(model, model.replace(":", "-")) for model in {e[0] for e in exports}}
     snippets = []
@@ -114,9 +110,10 @@ def test_what_is_printed_loads_the_run_s_backbone_in_a_process_without_rela(
         directory = runs[model]
         with torch.inference_mode():
             expected = load_backbone(directory, read_identity(directory))(images)
-        assert expected.std() > 1e-3  # of weights, not of nothing
+        scale = expected.abs().max()
+        assert (expected[0] - expected[1]).abs().max() > 0.1 * scale, model  # it does look at them
         found = torch.from_numpy(np.load(elsewhere / f"{number}.npy"))
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert (found - expected).abs().max() < 1e-4 * scale, model
 
 
 def test_the_run_may_be_left_out_if_it_is_the_only_one(
@@ -291,12 +288,14 @@ def test_a_full_disk_leaves_what_was_there(
 
 def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    with (
-        pytest.raises(AlreadyPublishedError, match="just now"),
-        replacing(path, clobber=False) as mine,
-    ):
-        mine.write_bytes(b"mine")
-        path.write_bytes(b"theirs")
+
+    def write() -> None:
+        with replacing(path, clobber=False) as mine:
+            mine.write_bytes(b"mine")
+            path.write_bytes(b"theirs")
+
+    with pytest.raises(AlreadyPublishedError, match="just now"):
+        write()
     assert path.read_bytes() == b"theirs"
     assert list(tmp_path.iterdir()) == [path]
 
