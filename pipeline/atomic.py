@@ -71,8 +71,8 @@ def _move_without_clobbering(source: Path, destination: Path) -> None:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace `path` by `content` in one step; raises as `replacing`."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
 
 
 def clear_abandoned_files(directory: Path) -> None:
