@@ -9,7 +9,7 @@ import click
 
 from cli_cache import cache
 from cli_options import json_option, options_of, print_result
-from cli_report import report
+from cli_results import export, neighbors, report
 from cli_signals import AskedToMakeRoom, making_room
 from pipeline.errors import PipelineError
 from rela.errors import RelaError
@@ -126,7 +126,7 @@ def convert(
     required=True,
     multiple=True,
     help="A torchvision model (resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, or an "
-    "earlier run by name. Several are embedded one by one and combined.",
+    "earlier run, NAME or run:NAME. Several are embedded one by one and combined.",
 )
 @options_of(PriorSettings)
 @click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")
@@ -149,20 +149,18 @@ def embed(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Represent every image of DATASET by a prior, once."""
-    from stages import combine as stage
-    from stages.embed import parse_shard, prior_request
+    """Represent every image of DATASET by a prior, once.
 
-    described = {o: options.pop(o) for o in _PRIOR_OPTIONS}
-    for option in ("weights", "arch"):
-        if described[option] is not None and len(priors) > 1:
-            raise click.UsageError(
-                f"--{option} describes one --prior, and {len(priors)} are named; leave one out"
-            )
-    data = workspace.dataset(dataset)
-    requests = [prior_request(data, prior, **described) for prior in priors]
-    settings = EmbedSettings(**options)
-    result = stage.embed_all(workspace, data, requests, settings, split, parse_shard(shard), _say)
+    DATASET is the name of a data set, or a folder of images, which is converted first.
+    """
+    from stages import combine as stage
+    from stages.own_images import dataset_or_images
+    from stages.shards import parse_shard
+
+    described = PriorSettings(**{o: options.pop(o) for o in _PRIOR_OPTIONS})
+    data = dataset_or_images(workspace, dataset, _say)
+    settings, part = EmbedSettings(**options), parse_shard(shard)
+    result = stage.embed_priors(workspace, data, priors, described, settings, split, part, _say)
     print_result(as_json, stage.format_result, result)
 
 
@@ -230,9 +228,9 @@ def train(
 @options_of(PriorSettings)
 @options_of(EmbedSettings, leave_out=("dtype", "crops"))
 @json_option
-@click.pass_context
+@click.pass_obj
 def evaluate(
-    ctx: click.Context,
+    workspace: Any,
     /,
     runs: tuple[str, ...],
     every: bool,
@@ -248,22 +246,12 @@ def evaluate(
     from stages import evaluate as stage
     from stages.evaluation_report import format_report, report
 
-    workspace, described = ctx.obj, {o: options.pop(o) for o in _PRIOR_OPTIONS}
+    described = PriorSettings(**{o: options.pop(o) for o in _PRIOR_OPTIONS})
     asked = {f.name: options.pop(f.name) for f in fields(EvaluateSettings)}
     settings, embedding = EvaluateSettings(**asked), EmbedSettings(**options)
-    if prior is None:
-        given = [flag_name(o) for o in _PRIOR_OPTIONS if _is_typed(ctx, o)]
-        if given:
-            raise click.UsageError(f"{', '.join(given)} describe a --prior; name it")
-        if runs and every:
-            raise click.UsageError("name runs or say --all, not both")
-        found = stage.evaluate_runs(workspace, runs, every, dataset, settings, embedding, _say)
-    elif runs or every:
-        raise click.UsageError("name a run or --prior, not both")
-    else:
-        data = workspace.dataset(dataset) if dataset or stage.needs_dataset(settings) else None
-        request = stage.prior_request(data, prior, **described)
-        found = [stage.evaluate_prior(workspace, data, request, settings, embedding, _say)]
+    found = stage.evaluate(
+        workspace, runs, every, prior, dataset, described, settings, embedding, _say
+    )
     print_result(as_json, format_report, report(found))
 
 
@@ -389,8 +377,8 @@ def _is_typed(ctx: click.Context, option: str) -> bool:
     return ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
-main.add_command(cache)
-main.add_command(report)
+for command in (cache, export, neighbors, report):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ class AlreadyPublishedError(PipelineError):
     exit_status = 75
 
 
-def storage_remedy(error: OSError) -> str:
-    """What a person can do about a failure to write."""
+def storage_remedy(error: OSError, option: str = "--workspace") -> str:
+    """What a person can do about a failure to write to the place that `option` names."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space or choose another --workspace"
+        return f"free some space or choose another {option}"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return "choose a --workspace that can be written"
+        return f"choose a{'n' if option == '--output' else ''} {option} that can be written"
     return "check that file system, then give the same command again"

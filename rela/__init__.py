@@ -1,4 +1,56 @@
-"""The method and its formats: images, betons, priors, targets, views, algorithms, probes.
+"""Cheaper self-supervised training with targets from a public model, as a library.
 
-Plain Python; nothing here knows of the command line, of workspaces or of stages.
+    import rela
+
+    rela.convert("path/to/images")
+    rela.embed(prior="resnet18")
+    run = rela.train(epochs=100)
+    features = rela.open_representations()
+
+These are the commands of the command line as functions (`help(rela.train)`), from `stages.api`, which is
+imported when the first is used. The modules below are the method and its formats: images, betons, priors,
+targets, views, algorithms, probes. They know nothing of command lines, workspaces or stages.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stages.api import (
+        convert,
+        embed,
+        evaluate,
+        export,
+        neighbors,
+        open_representations,
+        preset,
+        report,
+        status,
+        train,
+    )
+
+__all__ = [
+    "convert",
+    "embed",
+    "evaluate",
+    "export",
+    "neighbors",
+    "open_representations",
+    "preset",
+    "report",
+    "status",
+    "train",
+]
+
+
+if not TYPE_CHECKING:  # to whom everything else is missing
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from stages import api
+
+        return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

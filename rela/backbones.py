@@ -76,31 +76,37 @@ def assemble_backbone(
 
 def build_classifier(torchvision_name: str, image_size: int = 224) -> nn.Module:
     """The torchvision model as it is, without auxiliary heads, randomly initialised."""
-    options: dict[str, object] = {}
-    if torchvision_name in AUXILIARY_MODELS:
-        options = {"aux_logits": False, "init_weights": True}
-    elif torchvision_name.startswith("vit_"):
-        options = {"image_size": image_size}
+    options = classifier_options(torchvision_name, image_size)
     model: nn.Module = tv.get_model(torchvision_name, weights=None, **options)
     return model
 
 
+def classifier_options(torchvision_name: str, image_size: int) -> dict[str, object]:
+    """What `torchvision.models.get_model` is given beside the name and `weights=None`."""
+    if torchvision_name in AUXILIARY_MODELS:
+        return {"aux_logits": False, "init_weights": True}
+    return {"image_size": image_size} if torchvision_name.startswith("vit_") else {}
+
+
 def remove_classifier(model: nn.Module) -> list[str]:
-    """Replace the last classifying layer by the identity, in place; returns its parameter names.
+    """Replace the classifier by the identity, in place; returns its parameter names."""
+    removed = []
+    for path in classifier_modules(model):
+        removed += [f"{path}.{key}" for key in model.get_submodule(path).state_dict()]
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, nn.Identity())
+    return removed
+
+
+def classifier_modules(model: nn.Module) -> list[str]:
+    """The dotted names of the modules that classify.
 
     In every torchvision family that is the last linear layer of the module tree, except SqueezeNet,
     which classifies by a 1×1 convolution, rectified and pooled.
     """
     if isinstance(model, tv.SqueezeNet):
-        replaced = ["classifier.1", "classifier.2"]
-    else:
-        replaced = [[n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]]
-    removed = []
-    for path in replaced:
-        removed += [f"{path}.{key}" for key in model.get_submodule(path).state_dict()]
-        parent, _, child = path.rpartition(".")
-        setattr(model.get_submodule(parent), child, nn.Identity())
-    return removed
+        return ["classifier.1", "classifier.2"]
+    return [[n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]]
 
 
 def feature_dim(backbone: nn.Module, image_size: int) -> int:

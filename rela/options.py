@@ -6,6 +6,7 @@ written once.
 
 import math
 from dataclasses import field, fields
+from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError
@@ -51,7 +52,8 @@ def check_options(settings: Any) -> None:
             continue
         chosen = value if isinstance(value, tuple) else (value,)
         wrong = (
-            (rules["choices"] and not set(chosen) <= set(rules["choices"]))
+            not _is_a(value, rules["kind"])
+            or (rules["choices"] and not set(chosen) <= set(rules["choices"]))
             # not the other way round: nothing is less than "not a number", or more
             or (rules["minimum"] is not None and not value >= rules["minimum"])
             or (rules["maximum"] is not None and not value <= rules["maximum"])
@@ -62,9 +64,19 @@ def check_options(settings: Any) -> None:
             raise ChoiceError(f"{flag_name(described.name)} {value}: expected {_accepted(rules)}")
 
 
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether the value is of its option's type; whole numbers will do for others, truths will not."""
+    if kind is float and isinstance(value, int):
+        kind = int
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
 def _accepted(rules: Any) -> str:
     if rules["choices"]:
         return "one of " + ", ".join(rules["choices"])
+    if all(rules[limit] is None for limit in ("minimum", "above", "maximum")):
+        named = {bool: "True or False", str: "a text", Path: "a path", int: "a whole number"}
+        return named.get(rules["kind"], "a number")
     limits = (("minimum", "at least"), ("above", "more than"), ("maximum", "at most"))
     words = (f"{word} {rules[key]:g}" for key, word in limits if rules[key] is not None)
     return "a number of " + " and ".join(words)

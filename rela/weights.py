@@ -127,7 +127,7 @@ def load_strict(
         raise DataError(f"{origin} does not fit the architecture: {reason}") from error
 
 
-def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, str]) -> None:
+def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> None:
     """The backbone as safetensors; loads into the torchvision model it came from.
 
     `metadata` is one entry, "rela", in JSON: several would be written in a random order.

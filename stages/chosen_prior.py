@@ -45,11 +45,11 @@ def chosen_representations(
                 f"no prior has been embedded for data set {dataset.name}{with_crops}; run `rela embed "
                 f"{dataset.name} --prior resnet18{and_crops}` first, or train without one: --prior none"
             )
-        return _the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
+        return the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
     requests = training_requests(workspace, dataset, settings)
-    matching = _matching(workspace, requests, settings.prior, cached, may_build)
+    matching = matching_representations(workspace, requests, settings.prior, cached, may_build)
     if matching:
-        return _the_only(matching, f"representations by prior {settings.prior} are there")
+        return the_only(matching, f"representations by prior {settings.prior} are there")
     names = [request.name for request in requests]
     # a random one is no choice and no download
     if may_build and (embed_first or settings.prior == RANDOM_PRIOR):
@@ -67,7 +67,7 @@ def chosen_representations(
     )
 
 
-def _matching(
+def matching_representations(
     workspace: Workspace,
     requests: list[PriorRequest],
     name: str,
@@ -99,7 +99,7 @@ def training_requests(
     return requests_of(workspace, dataset, settings.prior)
 
 
-def _the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:
+def the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:
     """One artifact; raises ChoiceError listing the names to choose from if there are more."""
     if len(artifacts) == 1:
         return artifacts[0]

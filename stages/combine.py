@@ -21,11 +21,12 @@ from stages.embed import (
     crops_of,
     embed,
     find_representations,
+    format_whereabouts,
     prior_request,
 )
 from stages.embed import format_result as format_embed_result
 from stages.prior_records import identify
-from stages.settings import EmbedSettings
+from stages.settings import EmbedSettings, PriorSettings
 from stages.workspace import Workspace, slug
 
 STAGE_VERSION = 1
@@ -35,17 +36,45 @@ _SHOWN_NAME = 120  # characters of the priors' names in the name of a folder
 
 @dataclass(frozen=True)
 class CombineResult:
-    """The combination (None while other shards still embed), and what it was made of."""
+    """The combination (None while other shards still embed), and what it was made of.
+
+    `names` as in EmbedResult.
+    """
 
     artifact: Artifact | None
+    names: Path
     cached: bool
     components: list[EmbedResult]
     seconds: float
 
 
+def embed_priors(
+    workspace: Workspace,
+    dataset: Artifact,
+    priors: Sequence[str],
+    described: PriorSettings,
+    settings: EmbedSettings,
+    split: str = "train",
+    shard: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = print,
+) -> EmbedResult | CombineResult:
+    """`embed_all` for priors by name, `described` alike.
+
+    Raises ChoiceError for a file or an architecture that would be that of several priors.
+    """
+    for option in ("weights", "arch"):
+        if getattr(described, option) is not None and len(priors) > 1:
+            raise ChoiceError(
+                f"--{option} describes one --prior, and {len(priors)} are named; leave one out"
+            )
+    requests = [prior_request(dataset, prior, **vars(described)) for prior in priors]
+    return embed_all(workspace, dataset, requests, settings, split, shard, say)
+
+
 def requests_of(workspace: Workspace, dataset: Artifact, name: str) -> list[PriorRequest]:
     """What a prior's name asks for: `A+B` is two, unless a run, a file or a layer is called so."""
-    is_one = workspace.has_run(name) or name.startswith("file:") or "@class+patches" in name
+    is_run = workspace.has_run(name.removeprefix("run:"))
+    is_one = is_run or name.startswith("file:") or "@class+patches" in name
     names = [name] if is_one else name.split(JOINT)
     return [prior_request(dataset, part) for part in names]
 
@@ -84,7 +113,9 @@ def embed_all(
     combination, cached = None, False
     if len(artifacts) == len(requests):
         combination, cached = combine(workspace, dataset, artifacts, settings.dtype, split)
-    return CombineResult(combination, cached, results, time.perf_counter() - start)
+    return CombineResult(
+        combination, results[0].names, cached, results, time.perf_counter() - start
+    )
 
 
 def find_all(
@@ -205,7 +236,10 @@ def _write(
 def format_result(result: EmbedResult | CombineResult) -> str:
     """What was made, or found, and where; of a combination first its components."""
     if isinstance(result, EmbedResult):
-        return format_embed_result(result)
+        lines = [format_embed_result(result)]
+        if result.artifact is not None:
+            lines.append(format_whereabouts(result.artifact, result.names))
+        return "\n".join(lines)
     lines = [format_embed_result(component) for component in result.components]
     if result.artifact is None:
         return "\n".join([*lines, "the shard that finds all of them finished combines them"])
@@ -215,7 +249,8 @@ def format_result(result: EmbedResult | CombineResult) -> str:
     dropped = f" ({num_dropped} columns that do not vary left out)" if num_dropped else ""
     what = f"{content['prior']['name']}: {rows:,} × {width} combined representations{dropped}"
     there = " are there already" if result.cached else ""
-    return "\n".join([*lines, f"{what}{there}: {result.artifact.path}"])
+    where = format_whereabouts(result.artifact, result.names)
+    return "\n".join([*lines, f"{what}{there}: {result.artifact.path}", where])
 
 
 def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,7 @@ def convert(
             return ConvertResult(existing, True, time.perf_counter() - start)
         raise _taken(destination)
     workers = num_workers or len(os.sched_getaffinity(0))
-    encoding = Encoding(
-        settings.write_mode,
-        settings.jpeg_quality,
-        settings.jpeg_share,
-        settings.max_side,
-        settings.alpha_on_white,
-    )
+    encoding = _encoding(settings)
     with staging(destination) as directory:
         results: dict[str, WriteResult] = {}
         for split, samples in folder.splits.items():
@@ -124,6 +118,40 @@ def find_dataset(
     return existing
 
 
+def find_same_files(
+    workspace: Workspace, folder: ImageFolder, settings: ConvertSettings
+) -> Artifact | None:
+    """The data set, under whatever name, that holds what converting `folder` would.
+
+    Images that were left out of it count as part of it.
+    """
+    lenient = replace(settings, on_bad_image="skip")
+    alike = [d for d in workspace.datasets() if _may_be_of(d, folder, lenient)]
+    if not alike:
+        return None
+    digest = _folder_digest(folder)
+    return next((d for d in alike if d.manifest.content["sources_sha256"] == digest), None)
+
+
+def encoding_of(dataset: Artifact) -> Encoding:
+    """How the images of a data set were stored."""
+    known = {f.name for f in fields(ConvertSettings)}
+    given = {k: v for k, v in dataset.manifest.parameters.items() if k in known and v is not None}
+    settings = ConvertSettings(**given)
+    check_options(settings)
+    return _encoding(settings)
+
+
+def _encoding(settings: ConvertSettings) -> Encoding:
+    return Encoding(
+        settings.write_mode,
+        settings.jpeg_quality,
+        settings.jpeg_share,
+        settings.max_side,
+        settings.alpha_on_white,
+    )
+
+
 def _taken(destination: Path) -> ChoiceError:
     return ChoiceError(
         f"{destination} already holds a data set made from other images or with other options; "
@@ -148,9 +176,14 @@ def format_result(result: ConvertResult) -> str:
     return "\n".join([*lines, f"data set {artifact.name} ({classes}) {how}"])
 
 
+def index_path(dataset: Artifact, split: str) -> Path:
+    """The CSV of one split, which names the file of every row of its beton."""
+    return dataset.path / f"{split}.csv"
+
+
 def read_index(dataset: Artifact, split: str) -> list[dict[str, str]]:
     """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
-    path = dataset.path / f"{split}.csv"
+    path = index_path(dataset, split)
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -283,19 +316,31 @@ def _sources_digest(folder: ImageFolder, digests: dict[str, dict[str, str]]) -> 
 
 def _same_source(existing: Artifact, folder: ImageFolder, settings: ConvertSettings) -> bool:
     """Whether converting `folder` would give `existing` again; reads every source file once."""
+    if not _may_be_of(existing, folder, settings):
+        return False
+    return bool(existing.manifest.content["sources_sha256"] == _folder_digest(folder))
+
+
+def _may_be_of(existing: Artifact, folder: ImageFolder, settings: ConvertSettings) -> bool:
+    """As far as can be told without reading the files."""
     content = existing.manifest.content
     if existing.manifest.parameters != _deciding(settings):
         return False
     if content["class_names"] != folder.class_names or set(content["splits"]) != set(folder.splits):
         return False
-    if content["bad_images"] and settings.on_bad_image == "stop":
+    num_images = sum(split["num_images"] for split in content["splits"].values())
+    if num_images + len(content["bad_images"]) != sum(map(len, folder.splits.values())):
         return False
+    return not (content["bad_images"] and settings.on_bad_image == "stop")
+
+
+def _folder_digest(folder: ImageFolder) -> str:
     digests: dict[str, dict[str, str]] = {}
     with ThreadPoolExecutor() as pool:
         for split, samples in folder.splits.items():
             found = pool.map(lambda s: _source_sha256(folder.root, s), samples)
             digests[split] = dict(zip((s.path for s in samples), found, strict=True))
-    return bool(content["sources_sha256"] == _sources_digest(folder, digests))
+    return _sources_digest(folder, digests)
 
 
 def _source_sha256(root: Path, sample: Sample) -> str:

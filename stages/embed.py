@@ -1,7 +1,6 @@
 """A data set × a prior → representations, once."""
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,10 +20,11 @@ from rela.options import check_options
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.combination import Combination, identity_from_dict
 from stages.artifacts import open_artifact
-from stages.convert import images_sha256, open_split, read_index
+from stages.convert import images_sha256, index_path, open_split, read_index
 from stages.prior_records import KnownPrior, identify
 from stages.progress import progress_bar
 from stages.settings import EmbedSettings
+from stages.snippets import pasteable, representations_snippet
 from stages.workspace import Workspace, slug
 
 if TYPE_CHECKING:
@@ -40,9 +40,13 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """The representations (None while other shards still work), and whether they were there."""
+    """The representations (None while other shards still work), and whether they were there.
+
+    `names` is the CSV of the data set whose row i, in its column `path`, is the image of row i.
+    """
 
     artifact: Artifact | None
+    names: Path
     cached: bool
     num_embedded: int
     seconds: float
@@ -69,12 +73,12 @@ def embed(
     check_options(settings)
     prior = identify(workspace, request)
     name, key, existing = _look_up(workspace, dataset, prior.identity, settings, split)
-    parts_directory = workspace.parts_dir(key)
+    names, parts_directory = index_path(dataset, split), workspace.parts_dir(key)
     if existing is not None:
         mark_used(existing.path)
         clear_abandoned(existing.path)
         shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
-        return EmbedResult(existing, True, 0, time.perf_counter() - start)
+        return EmbedResult(existing, names, True, 0, time.perf_counter() - start)
     if prior.note:
         say(prior.note)
     side = prior.identity.image_size
@@ -108,7 +112,7 @@ def embed(
         artifact = artifact or found()
         if artifact is not None:
             shutil.rmtree(store.directory, ignore_errors=True)
-    return EmbedResult(artifact, False, num_embedded, time.perf_counter() - start)
+    return EmbedResult(artifact, names, False, num_embedded, time.perf_counter() - start)
 
 
 def find_representations(
@@ -148,16 +152,6 @@ def prior_request(
     return PriorRequest(name, weights, seed, size, **others)
 
 
-def parse_shard(text: str | None) -> tuple[int, int]:
-    """ "I/N" → (I, N); without a text, what torchrun or SLURM say."""
-    if text is None:
-        return shard_from_environment()
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ChoiceError(f"--shard {text!r}: expected I/N with I from 0 to N - 1, such as 0/4")
-    return int(index), int(count)
-
-
 def format_result(result: EmbedResult) -> str:
     """What was made, or found, and where."""
     artifact = result.artifact
@@ -174,6 +168,23 @@ def format_result(result: EmbedResult) -> str:
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 
 
+def format_whereabouts(artifact: Artifact, names: Path) -> str:
+    """Where features and names are, and how to read them together."""
+    return "\n".join(
+        [
+            f"features: {artifact.path / REPRESENTATIONS_FILE} ({_row_order(crops_of(artifact))})",
+            f"names: {names}, columns index and path",
+            pasteable("read them with:", representations_snippet(artifact, names)),
+        ]
+    )
+
+
+def _row_order(num_crops: int) -> str:
+    if num_crops:
+        return "row i·K + k belongs to crop k of the sample whose field `index` is i"
+    return "row i belongs to the sample whose field `index` is i"
+
+
 def prior_of(representations: Artifact) -> PriorIdentity | Combination:
     """Who made these representations: one prior, or several side by side."""
     return identity_from_dict(representations.manifest.content["prior"])
@@ -182,18 +193,6 @@ def prior_of(representations: Artifact) -> PriorIdentity | Combination:
 def crops_of(representations: Artifact) -> int:
     """K of its random crops per image; 0 for one centre crop."""
     return int(representations.manifest.content["crops"])
-
-
-def shard_from_environment() -> tuple[int, int]:
-    """(shard, num_shards) of a torchrun worker or a SLURM array task, else (0, 1)."""
-    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
-        if rank in os.environ and size in os.environ:
-            first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0)) if rank.startswith("S") else 0
-            shard, num_shards = int(os.environ[rank]) - first, int(os.environ[size])
-            if not 0 <= shard < num_shards:
-                raise ChoiceError(f"{rank}={os.environ[rank]} is not below {size}={num_shards}")
-            return shard, num_shards
-    return 0, 1
 
 
 def _fingerprint(images: str, prior: PriorIdentity, settings: EmbedSettings) -> str:
@@ -358,11 +357,7 @@ def _seal(
         "split": split,
         "class_names": json.dumps(content["class_names"]),
         "crops_per_image": settings.crops,
-        "row_order": (
-            "row i·K + k belongs to crop k of the sample whose field `index` is i"
-            if settings.crops
-            else "row i belongs to the sample whose field `index` is i"
-        ),
+        "row_order": _row_order(settings.crops),
     }
     destination = workspace.representations_dir / name
     seal_start = time.perf_counter()

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.fingerprint import fingerprint
 from rela.errors import ChoiceError
-from rela.options import check_options
+from rela.options import check_options, flag_name
 from rela.priors import PriorRequest
 from rela.probes.protocols import (
     PROTOCOLS,
@@ -23,7 +23,7 @@ from stages.convert import beton_path
 from stages.measurements import EVALUATION_FILE, FIRST_SEED, Measurements
 from stages.prior_records import identify
 from stages.probing import Probing
-from stages.settings import EmbedSettings, EvaluateSettings
+from stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
 from stages.workspace import Workspace, slug
 
 STAGE_VERSION = 2
@@ -83,6 +83,35 @@ def evaluate_prior(
     settings = settings or EvaluateSettings()
     name, key = (None, None) if dataset is None else (dataset.name, dataset.fingerprint)
     return _evaluate(workspace, dataset, (name, key), request, None, settings, embedding, say)
+
+
+def evaluate(
+    workspace: Workspace,
+    runs: Sequence[str] = (),
+    every: bool = False,
+    prior: str | None = None,
+    dataset_name: str | None = None,
+    described: PriorSettings | None = None,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Evaluation]:
+    """Evaluate runs, as `evaluate_runs`, or the prior `prior`, which `described` describes."""
+    described, settings = described or PriorSettings(), settings or EvaluateSettings()
+    if prior is None:
+        plain = PriorSettings()
+        given = [n for n in vars(described) if getattr(described, n) != getattr(plain, n)]
+        if given:
+            raise ChoiceError(f"{', '.join(map(flag_name, given))} describe a --prior; name it")
+        if runs and every:
+            raise ChoiceError("name runs or say --all, not both")
+        return evaluate_runs(workspace, runs, every, dataset_name, settings, embedding, say)
+    if runs or every:
+        raise ChoiceError("name a run or --prior, not both")
+    wanted = dataset_name is not None or needs_dataset(settings)
+    dataset = workspace.dataset(dataset_name) if wanted else None
+    request = prior_request(dataset, prior, **vars(described))
+    return [evaluate_prior(workspace, dataset, request, settings, embedding, say)]
 
 
 def evaluate_runs(
@@ -223,4 +252,4 @@ def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:
         )
     if settings.voc is not None and not asked:
         raise ChoiceError("--voc is for segmentation; add --protocol segmentation")
-    return open_voc(settings.voc) if asked and settings.voc is not None else None
+    return open_voc(Path(settings.voc)) if asked and settings.voc is not None else None

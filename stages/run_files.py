@@ -84,36 +84,3 @@ def _representations_seconds(representations: Artifact) -> dict[str, float]:
     if "components_seconds" not in known:
         return {"embed": known["seconds"]}
     return {"embed": round(sum(known["components_seconds"]), 4), "combine": known["seconds"]}
-
-
-def loading_snippet(run: Artifact) -> str:
-    """Lines of Python that load the trained backbone."""
-    model, path = run.manifest.parameters["model"], str(run.path / BACKBONE_FILE)
-    size = run.manifest.parameters["image_size"]
-    options = f", image_size={size}" if model.startswith("vit_") else ""
-    if model.startswith("timm:"):
-        from rela.timm_backbones import create_timm_model
-
-        made_with = create_timm_model(model, size)[1]
-        given = "".join(f", {key}={value}" for key, value in made_with.items())
-        lines = [
-            "import timm",
-            "from safetensors.torch import load_file",
-            f"model = timm.create_model({model.removeprefix('timm:')!r}, num_classes=0{given})",
-            f"model.load_state_dict(load_file({path!r}))",
-        ]
-    elif model.endswith("_small"):
-        lines = [
-            "from rela.backbones import build_backbone",
-            "from safetensors.torch import load_file",
-            f"model = build_backbone({model!r}, {size})",
-            f"model.load_state_dict(load_file({path!r}))",
-        ]
-    else:
-        lines = [
-            "import torchvision",
-            "from safetensors.torch import load_file",
-            f"model = torchvision.models.get_model({model!r}, weights=None{options})",
-            f"model.load_state_dict(load_file({path!r}), strict=False)  # all but the classifier",
-        ]
-    return "\n".join(["load it with:", *("  " + line for line in lines)])

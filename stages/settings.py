@@ -8,8 +8,10 @@ from rela.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
 from rela.probes.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, SEGMENTATION_PROTOCOL
 
+EXPORT_FORMATS = ("torchvision", "timm", "safetensors", "onnx", "hdf5-features")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ConvertSettings:
     """Everything that decides what a data set holds."""
 
@@ -47,11 +49,11 @@ class ConvertSettings:
     seed: int = option(0, "Decides the validation split and the JPEG share.", minimum=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PriorSettings:
     """What finds a prior, beside its name."""
 
-    weights: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    weights: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
         None,
         "Local weights for the architecture --prior: a checkpoint or .safetensors.",
         kind=Path,
@@ -76,7 +78,7 @@ class PriorSettings:
     seed: int = option(0, "Initial weights of a random prior.", minimum=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EmbedSettings:
     """How to compute representations; `crops` and `dtype` are part of what they mean."""
 
@@ -93,7 +95,7 @@ class EmbedSettings:
     threads: int | None = option(None, "Loading threads.", minimum=1, kind=int, shown="all cores")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankSettings:
     """How to compare priors."""
 
@@ -102,7 +104,7 @@ class RankSettings:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """Everything that decides the trained weights, and where to compute them."""
 
@@ -221,7 +223,7 @@ class TrainSettings:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """What to measure, and how often."""
 
@@ -236,7 +238,7 @@ class EvaluateSettings:
         "Repeat trained probes with this many probe seeds: initial layer, order, labelled subset.",
         minimum=1,
     )
-    voc: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    voc: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
         None,
         "For segmentation: a folder in the layout of Pascal VOC 2012.",
         kind=Path,
@@ -250,7 +252,7 @@ class EvaluateSettings:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """What a report shows of features."""
 
@@ -260,3 +262,40 @@ class ReportSettings:
     projection: str = option(
         "pca", "How features are brought to two dimensions.", choices=("pca", "umap")
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """For whom to write a run's backbone, and where."""
+
+    to: str = option(
+        "safetensors",
+        "For torchvision.models, for timm, for whatever built the model, as ONNX, or the features of a "
+        "data set.",
+        choices=EXPORT_FORMATS,
+    )
+    output: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
+        None,
+        "File to write, or a folder for it; .pth or .safetensors for torchvision and timm.",
+        kind=Path,
+        shown="RUN-FORMAT in this folder",
+    )
+    dataset: str | None = option(
+        None, "Data set for hdf5-features.", kind=str, shown="the run's own"
+    )
+    force: bool = option(False, "Replace a file that is there already.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeighborsSettings:
+    """Among what to look for neighbours, and for how many."""
+
+    dataset: str | None = option(None, "Data set to look in.", kind=str, shown="the only one")
+    split: str = option("train", "Which of its images.", choices=("train", "val"))
+    prior: str | None = option(
+        None,
+        "By whose representations: an embedded prior, as `rela embed` was given it, or a run.",
+        kind=str,
+        shown="the one embedded",
+    )
+    count: int = option(10, "How many neighbours.", minimum=1)

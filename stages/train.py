@@ -18,12 +18,9 @@ from stages.embed import crops_of
 from stages.fit_run import WHERE_FIELDS, TrainResult, fit_run
 from stages.hyperparameters import resolve_hyperparameters
 from stages.ranks import Teller, first_of_several, is_another_rank, prepared_run, silent
-from stages.run_files import (
-    CONFIG_FILE,
-    loading_snippet,
-    read_config,
-)
+from stages.run_files import CONFIG_FILE, read_config
 from stages.settings import TrainSettings
+from stages.snippets import pasteable, run_snippet
 from stages.train_settings import resolve_settings, say_what_means_nothing
 from stages.workspace import Workspace, check_name
 
@@ -35,7 +32,8 @@ def format_result(result: TrainResult) -> str:
     run = result.artifact
     if result.cached:
         return f"run {run.name} with these settings is finished already: {run.path}"
-    return f"run {run.name} is finished: {run.path}\n{loading_snippet(run)}"
+    loading = pasteable("load it with:", run_snippet(run))
+    return f"run {run.name} is finished: {run.path}\n{loading}"
 
 
 def train(

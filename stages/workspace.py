@@ -56,6 +56,10 @@ class Workspace:
         """The directories of representations that are not whole yet."""
         return sorted(self.representations_dir.glob(f"{_PARTS_PREFIX}*"))
 
+    def datasets(self) -> list[Artifact]:
+        """Every finished data set."""
+        return find_artifacts(self.datasets_dir)
+
     def dataset(self, name: str | None = None) -> Artifact:
         """The named data set, or the only one there is."""
         return self._choose("data set", self.datasets_dir, name, "rela convert path/to/images")
@@ -63,6 +67,10 @@ class Workspace:
     def run(self, name: str | None = None) -> Artifact:
         """The named finished run, or the only one there is."""
         return self._choose("finished run", self.runs_dir, name, "rela train")
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether a data set has this name; others are not looked at."""
+        return bool(_NAME.fullmatch(name)) and open_artifact(self.datasets_dir / name) is not None
 
     def has_run(self, name: str) -> bool:
         """Whether a finished run has this name; other runs are not looked at."""

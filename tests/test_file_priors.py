@@ -226,9 +226,9 @@ def test_a_timm_model_is_trained_loaded_and_is_a_prior(tmp_path: Path, rela: Cal
         "--batch-size", 24, "--devices", 1, "--name", "first",
     )  # fmt: skip
     assert run.exit_code == 0, run.output
-    lines = run.output[run.output.index("load it with:") :].splitlines()[1:5]
+    snippet = run.output.partition("load it with:\n\n")[2]
     found: dict[str, nn.Module] = {}
-    exec("\n".join(line.strip() for line in lines), found)
+    exec(snippet, found)
     own = build_backbone("timm:test_vit", 32).eval()
     from safetensors.torch import load_file
 

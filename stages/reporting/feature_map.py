@@ -112,20 +112,6 @@ def _umap(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
     return np.asarray(umap.UMAP(random_state=0, n_jobs=1).fit_transform(features), np.float64)
 
 
-def nearest(
-    features: "NDArray[np.float64]", queries: "NDArray[np.int64]", count: int
-) -> "tuple[NDArray[np.int64], NDArray[np.float64]]":
-    """Positions [q, count] of the rows nearest to those at `queries`, themselves left out; cosines alike."""
-    import numpy as np
-
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = features / np.where(lengths > 0, lengths, 1)
-    cosines = unit[queries] @ unit.T
-    cosines[np.arange(len(queries)), queries] = -np.inf
-    order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
-    return order, np.take_along_axis(cosines, order, axis=1)
-
-
 def _neighbours(
     features: "NDArray[np.float64]",
     rows: "NDArray[np.int64]",
@@ -139,7 +125,9 @@ def _neighbours(
     if count < 1:
         return []
     queries = np.linspace(0, len(rows) - 1, min(_NUM_QUERIES, len(rows))).astype(np.int64)
-    order, cosines = nearest(features, queries, count)
+    found = [_nearest_others(features, query, count) for query in queries]
+    order = np.stack([near for near, _ in found])
+    cosines = np.stack([similar for _, similar in found])
     wanted = np.unique(np.concatenate([queries, order.ravel()]))
     urls = dict(zip(wanted.tolist(), _thumbnails(dataset, split, rows[wanted]), strict=True))
     index, labels = read_index(dataset, split), open_split(dataset, split).labels
@@ -156,6 +144,17 @@ def _neighbours(
         )
         for query, near, similar in zip(queries, order, cosines, strict=True)
     ]
+
+
+def _nearest_others(
+    features: "NDArray[np.float64]", query: int, count: int
+) -> "tuple[NDArray[np.int64], NDArray[np.float32]]":
+    """The rows nearest to one of them, and their cosines, without the row itself."""
+    from rela.nearest import nearest
+
+    rows, similarities = nearest(features, features[query], count + 1)
+    others = rows != query
+    return rows[others][:count], similarities[others][:count]
 
 
 def _thumbnails(dataset: Artifact, split: str, rows: "NDArray[np.int64]") -> list[str]:

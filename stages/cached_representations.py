@@ -1,0 +1,152 @@
+"""Finding cached representations, and reading them together with the names of their images."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.artifact import Artifact
+from pipeline.manifest import MANIFEST_NAME
+from rela.errors import ChoiceError, DataError
+from rela.priors import PriorRequest
+from stages.artifacts import open_artifact
+from stages.chosen_prior import matching_representations, the_only
+from stages.combine import requests_of
+from stages.convert import images_sha256, index_path, read_index
+from stages.embed import REPRESENTATIONS_FILE, crops_of
+from stages.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rela.named_representations import NamedRepresentations
+
+KIND = "representations"
+
+
+def open_representations(
+    workspace: Workspace,
+    which: str | Path | None = None,
+    dataset_name: str | None = None,
+    split: str | None = None,
+    verify: bool = True,
+) -> "NamedRepresentations":
+    """Representations by their folder or file, by their own name or their prior's, or the only ones.
+
+    Of a folder or a file, the workspace is the one around it. Without `split`: what they were made of,
+    or train. With `verify` the file is compared with its digest first.
+    """
+    artifact = None if which is None else _at(Path(which))
+    if artifact is not None:
+        around = Workspace(artifact.path.resolve().parents[1])
+        dataset, of_split = _images_of(around, artifact, dataset_name, split)
+        return with_names(dataset, of_split, artifact, verify)
+    if which is not None and (isinstance(which, Path) or "/" in which):
+        raise ChoiceError(
+            f"{which} holds no representations; expected a folder made by `rela embed` with "
+            f"{MANIFEST_NAME} and {REPRESENTATIONS_FILE}, or their name"
+        )
+    dataset = workspace.dataset(dataset_name)
+    requests = None if which is None else requests_of(workspace, dataset, str(which))
+    found = find_cached(workspace, dataset, split or "train", requests, which and str(which))
+    return with_names(dataset, split or "train", found, verify)
+
+
+def find_cached(
+    workspace: Workspace,
+    dataset: Artifact,
+    split: str,
+    requests: Sequence[PriorRequest] | None = None,
+    name: str | None = None,
+    by_name: bool = True,
+    only_one_centre_crop: bool = False,
+) -> Artifact:
+    """The representations of one split that `requests`, or `name`, ask for; or the only ones.
+
+    Without `by_name` what the requests mean is compared, and not what it was called.
+    `only_one_centre_crop`: of one prior and of no random crops. Raises ChoiceError with the command
+    that makes them, or with the names to choose from.
+    """
+    cached = workspace.representations(images_sha256(dataset, split))
+    if only_one_centre_crop:
+        of_one = (a for a in cached if "components" not in a.manifest.content)
+        cached = [a for a in of_one if not crops_of(a)]
+    if requests is None or name is None:
+        shown, matching = "resnet18", cached
+    else:
+        shown = name
+        try:
+            matching = matching_representations(
+                workspace, list(requests), name if by_name else "", cached, may_build=False
+            )
+        except ChoiceError:
+            if name.startswith("run:"):  # which is not there
+                raise
+            matching = []
+    of_data_set = f"data set {dataset.name} ({split})"
+    if not matching:
+        which = " --split val" if split == "val" else ""
+        what = "no prior has" if name is None else f"prior {name} has not"
+        raise ChoiceError(
+            f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior {shown}"
+            f"{which}` first"
+        )
+    return the_only(matching, f"representations of {of_data_set} are there")
+
+
+def with_names(
+    dataset: Artifact, split: str, representations: Artifact, verify: bool = True
+) -> "NamedRepresentations":
+    """Representations joined with the paths and labels of the data set that they are of.
+
+    Raises CorruptArtifactError or DataError if either is damaged.
+    """
+    import numpy as np
+
+    from rela.named_representations import NamedRepresentations
+    from rela.representations import open_matrix
+
+    path = representations.path / REPRESENTATIONS_FILE
+    if verify:
+        representations.sound_file(REPRESENTATIONS_FILE)
+    matrix, crops = open_matrix(path, verify=False), crops_of(representations)
+    dataset.sound_file(index_path(dataset, split).name)
+    rows = read_index(dataset, split)
+    class_names = dataset.manifest.content["class_names"]
+    labels = np.array([int(row["label"]) for row in rows], np.int64)
+    if len(matrix.values) != len(rows) * (crops or 1):
+        raise DataError(
+            f"{path} has {len(matrix.values)} rows for {len(rows)} images of data set {dataset.name}; "
+            "remove its folder and embed again"
+        )
+    paths = [row["path"] for row in rows]
+    return NamedRepresentations(matrix.values, paths, labels, class_names, matrix.attributes, crops)
+
+
+def _at(path: Path) -> Artifact | None:
+    """The representations in a folder, or whose file `path` is; None if there are none."""
+    folder = path.parent if path.name == REPRESENTATIONS_FILE else path
+    artifact = open_artifact(folder) if (folder / MANIFEST_NAME).is_file() else None
+    return artifact if artifact is not None and artifact.manifest.kind == KIND else None
+
+
+def _images_of(
+    workspace: Workspace, artifact: Artifact, name: str | None, split: str | None
+) -> tuple[Artifact, str]:
+    """The data set and split with these very images: those that the representations name, if they do."""
+    images = artifact.manifest.inputs["images"]
+    own = artifact.manifest.content
+    found = [
+        (dataset, of_split)
+        for dataset in _datasets(workspace, name)
+        for of_split in dataset.manifest.content["splits"]
+        if images_sha256(dataset, of_split) == images and split in (None, of_split)
+    ]
+    if not found:
+        wanted = name or own["dataset"]
+        raise ChoiceError(
+            f"{artifact.path} is not of the images of any data set {wanted!r} in {workspace.root}; "
+            f"convert those again, or name another data set"
+        )
+    return min(found, key=lambda pair: (pair[0].name != own["dataset"], pair[1] != own["split"]))
+
+
+def _datasets(workspace: Workspace, name: str | None) -> Iterator[Artifact]:
+    yield from workspace.datasets() if name is None else [workspace.dataset(name)]

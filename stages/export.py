@@ -1,0 +1,248 @@
+"""A finished run → a file for others: its backbone, or its features of a data set."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.artifact import Artifact
+from pipeline.atomic import clear_abandoned_files, replacing
+from pipeline.usage import in_use
+from rela.errors import ChoiceError, UnavailableError
+from rela.options import check_options
+from rela.preprocessing import Preprocessing
+from rela.priors import PriorIdentity, PriorRequest
+from rela.priors.run_prior import load_backbone, read_identity
+from stages.cached_representations import with_names
+from stages.embed import embed
+from stages.settings import EmbedSettings, ExportSettings
+from stages.snippets import backbone_snippet, features_snippet, onnx_snippet, pasteable
+from stages.tables import human_bytes
+from stages.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rela.named_representations import NamedRepresentations
+
+_WEIGHTS = (".pth", ".pt", ".safetensors")
+_SUFFIXES = {  # the first is the default
+    "torchvision": _WEIGHTS,
+    "timm": (".safetensors", ".pth", ".pt"),
+    "safetensors": (".safetensors",),
+    "onnx": (".onnx",),
+    "hdf5-features": (".h5", ".hdf5"),
+}
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Where the file is, what it takes and the Python that loads it."""
+
+    path: Path
+    run: str
+    to: str
+    num_bytes: int
+    preprocessing: dict[str, Any]
+    snippet: str
+    seconds: float
+
+
+def export(
+    workspace: Workspace,
+    run: Artifact,
+    settings: ExportSettings | None = None,
+    embedding: EmbedSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> ExportResult:
+    """Write the backbone of `run`, or its features, for the program that `settings.to` names.
+
+    The file appears whole or not at all. Raises ChoiceError if the format does not fit the run's model,
+    saying which do, or if the file is there and is not to be replaced.
+    """
+    start = time.perf_counter()
+    settings, embedding = settings or ExportSettings(), embedding or EmbedSettings()
+    check_options(settings)
+    if settings.dataset is not None and settings.to != "hdf5-features":
+        raise ChoiceError(f"--dataset is for --to hdf5-features, not {settings.to}; leave it out")
+    path = _destination(run.name, settings)
+    identity = read_identity(run.path)
+    if settings.to == "hdf5-features":
+        snippet = _export_features(workspace, run, identity, path, settings, embedding, say)
+    else:
+        snippet = _export_backbone(run, identity, path, settings)
+    return ExportResult(
+        path=path,
+        run=run.name,
+        to=settings.to,
+        num_bytes=path.stat().st_size,
+        preprocessing=identity.preprocessing.as_dict(),
+        snippet=snippet,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def format_result(result: ExportResult) -> str:
+    """What is where, what the model wants to see, and how it is loaded."""
+    wants = describe_preprocessing(Preprocessing.from_dict(result.preprocessing))
+    what = "features" if result.to == "hdf5-features" else "backbone"
+    return "\n".join(
+        [
+            f"{what} of run {result.run}: {result.path}, {human_bytes(result.num_bytes)}",
+            f"images were seen so: {wants}",
+            pasteable("load it with:", result.snippet),
+        ]
+    )
+
+
+def describe_preprocessing(wanted: Preprocessing) -> str:
+    """In words."""
+    mean, std = (", ".join(f"{x:g}" for x in values) for values in (wanted.mean, wanted.std))
+    return (
+        f"RGB, shorter side resized to {wanted.resize} pixels ({wanted.interpolation}, antialiased), centre "
+        f"{wanted.crop}×{wanted.crop}, divided by 255, minus ({mean}), divided by ({std})"
+    )
+
+
+def _destination(run: str, settings: ExportSettings) -> Path:
+    """The file to write; refuses what is there, and names that say another format."""
+    suffixes = _SUFFIXES[settings.to]
+    ending = {"safetensors": "", "onnx": "", "hdf5-features": "-features"}
+    default = f"{run}{ending.get(settings.to, f'-{settings.to}')}{suffixes[0]}"
+    path = Path(settings.output or default)
+    if path.is_dir():
+        path = path / default
+    if path.suffix not in suffixes:
+        raise ChoiceError(
+            f"--output {path}: expected a name ending in {' or '.join(suffixes)} for --to {settings.to}"
+        )
+    if not path.parent.is_dir():
+        raise UnavailableError(
+            f"{path.parent}: no such folder to write {path.name} to; make it first"
+        )
+    if path.exists() and not settings.force:
+        raise ChoiceError(
+            f"{path} is there already; choose another --output, or replace it with --force"
+        )
+    return path
+
+
+def _writing(path: Path, settings: ExportSettings) -> Any:
+    clear_abandoned_files(path.parent)
+    return replacing(path, clobber=settings.force, option="--output")
+
+
+def _export_backbone(
+    run: Artifact, identity: PriorIdentity, path: Path, settings: ExportSettings
+) -> str:
+    model, size = identity.arch, identity.image_size
+    if settings.to == "onnx":
+        from rela.onnx_file import require_onnx
+
+        require_onnx()
+    backbone = load_backbone(run.path, identity)
+    _refuse_what_does_not_fit(run, identity, backbone, settings.to)
+    metadata = {**_description(run, identity), "feature_dim": identity.feature_dim}
+    with _writing(path, settings) as temporary:
+        if settings.to == "onnx":
+            from rela.onnx_file import write_onnx
+
+            write_onnx(temporary, backbone, size, metadata)
+        elif path.suffix == ".safetensors":
+            from rela.weights import save_weights
+
+            save_weights(temporary, backbone, metadata)
+        else:
+            temporary.write_bytes(_pickled(backbone))
+    if settings.to == "onnx":
+        return onnx_snippet(path.resolve(), size)
+    return backbone_snippet(model, size, path.resolve(), with_timm=settings.to == "timm")
+
+
+def _refuse_what_does_not_fit(
+    run: Artifact, identity: PriorIdentity, backbone: "nn.Module", to: str
+) -> None:
+    from rela.backbones import parse_model_name
+    from rela.timm_backbones import PREFIX
+    from rela.timm_twins import is_timm_twin
+
+    name, size = identity.arch, identity.image_size
+    is_timm = name.startswith(PREFIX)
+    is_small = not is_timm and parse_model_name(name).small
+    if to == "torchvision" and (is_timm or is_small):
+        problem, fits = "which torchvision does not have", ["timm"] if is_timm else []
+    elif to == "timm" and not is_timm and (is_small or not is_timm_twin(name, backbone, size)):
+        problem = "of which timm has no twin with the same tensors and the same features"
+        fits = [] if is_small else ["torchvision"]
+    else:
+        return
+    stem = " (its stem is for small images)" if is_small else ""
+    fits += ["safetensors", "onnx", "hdf5-features"]
+    raise ChoiceError(
+        f"run {run.name} trained {name}{stem}, {problem}; what fits: --to {', '.join(fits)}"
+    )
+
+
+def _pickled(backbone: "nn.Module") -> bytes:
+    """A state dict as torch.save writes it."""
+    import torch
+
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
+    content = io.BytesIO()
+    torch.save(state, content)
+    return content.getvalue()
+
+
+def _description(run: Artifact, identity: PriorIdentity) -> dict[str, Any]:
+    """What a stranger wants to know about the weights."""
+    return {
+        "run": run.name,
+        "arch": identity.arch,
+        "image_size": identity.image_size,
+        "weights_sha256": identity.weights_sha256,
+        "preprocessing": identity.preprocessing.as_dict(),
+        "preprocessing_in_words": describe_preprocessing(identity.preprocessing),
+        "trained_on": run.manifest.content["dataset"],
+    }
+
+
+def _export_features(
+    workspace: Workspace,
+    run: Artifact,
+    identity: PriorIdentity,
+    path: Path,
+    settings: ExportSettings,
+    embedding: EmbedSettings,
+    say: Callable[[str], None],
+) -> str:
+    """Of every split, embedded by the run as a prior, or found in the cache."""
+    from rela.features_file import write_features
+
+    own = settings.dataset is None
+    dataset = workspace.dataset(run.manifest.content["dataset"] if own else settings.dataset)
+    if own and dataset.fingerprint != run.manifest.inputs["dataset"]:
+        raise ChoiceError(
+            f"data set {dataset.name} has changed since run {run.name} was trained on it; name one "
+            "with --dataset"
+        )
+    request = PriorRequest(f"run:{run.name}")
+    splits: dict[str, NamedRepresentations] = {}
+    with ExitStack() as held:
+        for split in dataset.manifest.content["splits"]:
+            found = embed(workspace, dataset, request, embedding, split, say=say).artifact
+            assert found is not None, "an export is never sharded"
+            held.enter_context(in_use(found.path))
+            splits[split] = with_names(dataset, split, found)
+        attributes = {
+            **_description(run, identity),
+            "dataset": dataset.name,
+            "dataset_fingerprint": dataset.fingerprint,
+        }
+        plain = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in attributes.items()}
+        with _writing(path, settings) as temporary:
+            write_features(temporary, splits, plain)
+    return features_snippet(path.resolve(), next(iter(splits)))

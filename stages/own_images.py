@@ -1,0 +1,43 @@
+"""A data set by name, or a folder of images, which becomes one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.artifact import Artifact
+from rela.errors import ChoiceError
+from rela.image_folder import scan
+from stages.convert import convert, find_same_files, format_result
+from stages.settings import ConvertSettings
+from stages.workspace import Workspace, slug
+
+
+def dataset_or_images(
+    workspace: Workspace, which: str | Path | None, say: Callable[[str], None] = print
+) -> Artifact:
+    """The data set called `which`, or the only one; else the images in the folder `which`, converted.
+
+    A data set made from files with the same contents and the default options is taken as it is,
+    whatever its name. Raises ChoiceError if neither is there, or the folder's name is taken by others.
+    """
+    if which is None or workspace.has_dataset(str(which)):
+        return workspace.dataset(None if which is None else str(which))
+    folder = Path(which)
+    if not folder.is_dir():
+        if isinstance(which, Path) or "/" in which:
+            raise ChoiceError(f"{which}: no such folder of images, and no data set has that name")
+        return workspace.dataset(which)  # says which there are
+    settings = ConvertSettings()
+    found = find_same_files(workspace, scan(folder), settings)
+    if found is not None:
+        say(f"the images in {folder} are data set {found.name}")
+        return found
+    name = slug(folder.resolve().name)
+    if workspace.has_dataset(name):
+        raise ChoiceError(
+            f"{workspace.datasets_dir / name} was made from other images than {folder}, or with other "
+            f"options; embed it by its name, {name}, or convert these under another: `rela convert "
+            f"{folder} --name NAME`"
+        )
+    result = convert(workspace, folder, settings, say=say)
+    say(format_result(result))
+    return result.artifact

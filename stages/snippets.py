@@ -1,0 +1,130 @@
+"""Lines of Python, ready to be pasted, that load what a stage has made. Tests execute them."""
+
+from pathlib import Path
+
+from pipeline.artifact import Artifact
+from rela.run_directory import BACKBONE_FILE
+
+
+def run_snippet(run: Artifact) -> str:
+    """Loads a run's backbone where it lies."""
+    model, image_size = run.manifest.parameters["model"], run.manifest.parameters["image_size"]
+    return backbone_snippet(model, image_size, (run.path / BACKBONE_FILE).resolve())
+
+
+def backbone_snippet(model: str, image_size: int, path: Path, with_timm: bool = False) -> str:
+    """Makes `model`, which gives features [B, D], with the weights in `path`, all of them.
+
+    `with_timm`: by timm, a model that torchvision has too.
+    """
+    if model.startswith("timm:") or with_timm:
+        library, lines = "timm", _by_timm(model, image_size)
+    else:
+        library, lines = "torchvision", _by_torchvision(model, image_size)
+    if path.suffix == ".safetensors":
+        load, imports = f"load_file({str(path)!r})", ["from safetensors.torch import load_file"]
+    else:
+        load, imports = f"torch.load({str(path)!r}, weights_only=True)", []
+    needs_torch = any("torch." in line for line in [load, *lines] if "torchvision." not in line)
+    return "\n".join(
+        [
+            *(["import torch"] if needs_torch else []),
+            f"import {library}",
+            *imports,
+            *lines,
+            f"model.load_state_dict({load})",
+            "model.eval()",
+        ]
+    )
+
+
+def _by_timm(model: str, image_size: int) -> list[str]:
+    from rela.timm_backbones import PREFIX, create_timm_model
+
+    made_with = create_timm_model(model, image_size)[1] if model.startswith(PREFIX) else {}
+    given = "".join(f", {key}={value}" for key, value in made_with.items())
+    return [f"model = timm.create_model({model.removeprefix(PREFIX)!r}, num_classes=0{given})"]
+
+
+def _by_torchvision(model: str, image_size: int) -> list[str]:
+    import torch
+
+    from rela.backbones import (
+        build_classifier,
+        classifier_modules,
+        classifier_options,
+        parse_model_name,
+    )
+
+    parsed = parse_model_name(model)
+    name = parsed.torchvision_name
+    with torch.device("meta"):  # its structure is wanted, no weights
+        built = build_classifier(name, image_size)
+    options = classifier_options(name, image_size)
+    given = "".join(f", {key}={value}" for key, value in options.items())
+    lines = [f"model = torchvision.models.get_model({name!r}, weights=None{given})"]
+    if parsed.small:
+        width = built.get_submodule("conv1").out_channels
+        lines += [
+            f"model.conv1 = torch.nn.Conv2d(3, {width}, 3, padding=1, bias=False)  # for small images",
+            "model.maxpool = torch.nn.Identity()",
+        ]
+    note = "  # its classifier, which was not trained"
+    for module in classifier_modules(built):
+        lines.append(f"model.{_attribute(module)} = torch.nn.Identity(){note}")
+        note = ""
+    return lines
+
+
+def _attribute(dotted: str) -> str:
+    """`classifier.1` → `classifier[1]`."""
+    first, *others = dotted.split(".")
+    return first + "".join(f"[{name}]" if name.isdigit() else f".{name}" for name in others)
+
+
+def onnx_snippet(path: Path, image_size: int) -> str:
+    """Makes `model`, from images float32 [B, 3, S, S] to features float32 [B, D]."""
+    size = f"3, {image_size}, {image_size}"
+    return "\n".join(
+        [
+            "import onnxruntime",
+            f"session = onnxruntime.InferenceSession({str(path)!r})",
+            f"def model(images):  # NumPy, float32 [B, {size}]",
+            '    return session.run(["features"], {"images": images})[0]',
+        ]
+    )
+
+
+def features_snippet(path: Path, split: str) -> str:
+    """Reads features, file names, labels and class names with plain h5py."""
+    return "\n".join(
+        [
+            "import h5py",
+            f"with h5py.File({str(path)!r}) as file:",
+            '    class_names = file["class_names"].asstr()[:]',
+            f"    features = file[{f'{split}/features'!r}][:]",
+            f"    labels = file[{f'{split}/labels'!r}][:]",
+            f'    paths = file[{f"{split}/paths"!r}].asstr("utf-8", "surrogateescape")[:]',
+        ]
+    )
+
+
+def representations_snippet(representations: Artifact, names: Path) -> str:
+    """Reads cached representations; `names` is the CSV of the data set that they are of."""
+    content = representations.manifest.content
+    dataset, split = names.parent.name, names.stem
+    others = "" if dataset == content["dataset"] else f", dataset={dataset!r}"
+    others += "" if split == content["split"] else f", split={split!r}"
+    return "\n".join(
+        [
+            "import rela",
+            f"features = rela.open_representations({str(representations.path.resolve())!r}{others})",
+            "for path, vector in features.items():",
+            "    print(path, vector)",
+        ]
+    )
+
+
+def pasteable(title: str, snippet: str) -> str:
+    """A snippet under its title, not indented: so it can be pasted as it is."""
+    return f"{title}\n\n{snippet}\n"
