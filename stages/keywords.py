@@ -63,6 +63,6 @@ def _options(arguments: Any) -> str:
     for described in fields(arguments):
         if described.init and "help" in described.metadata:
             shown = described.metadata.get("shown") or repr(described.default)
-            text = f"{described.name}: {described.metadata['help']} [default: {shown}]"
-            lines.append(textwrap.fill(text, 96, subsequent_indent="    ", break_long_words=False))
+            text = f"- {described.name}: {described.metadata['help']} [default: {shown}]"
+            lines.append(textwrap.fill(text, 96, subsequent_indent="  ", break_long_words=False))
     return "\n".join(lines)

@@ -180,7 +180,7 @@ def test_onnx_takes_any_number_of_images_and_says_what_they_must_be(
         [found] = session.run(None, {"images": images.numpy()})
         with torch.inference_mode():
             expected = backbone(images)
-        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
