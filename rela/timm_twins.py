@@ -5,6 +5,8 @@ from torch import nn
 
 from rela.timm_backbones import require_timm
 
+_ROUNDING = 1e-4  # of float32 through a deep network, as a share of the largest feature
+
 
 def is_timm_twin(name: str, backbone: nn.Module, image_size: int) -> bool:
     """Whether timm's model `name` takes the weights of torchvision's as they are and does the same.
@@ -27,4 +29,5 @@ def is_timm_twin(name: str, backbone: nn.Module, image_size: int) -> bool:
     twin.load_state_dict(state)
     with torch.inference_mode():
         expected = backbone.eval()(images)
-        return bool(torch.allclose(twin(images), expected, rtol=1e-4, atol=1e-5))
+        difference = (twin(images) - expected).abs().max()
+    return bool(difference <= _ROUNDING * expected.abs().max())
