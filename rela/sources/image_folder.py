@@ -125,7 +125,7 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
         if entry.name.startswith("."):
             continue
         relative = os.path.relpath(entry.path, source)
-        if _is_folder(entry):
+        if is_folder(entry):
             images = _walk(source, Path(entry.path), stray)
             if images:
                 classes[entry.name] = images
@@ -153,7 +153,7 @@ def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
         for entry in _entries(parent):
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
+            if is_folder(entry):
                 waiting.append(entry.path)
             else:
                 relative = os.path.relpath(entry.path, source)
@@ -177,7 +177,7 @@ def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
         raise _unreadable(error) from error
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def is_folder(entry: "os.DirEntry[str]") -> bool:
     """Also one that is linked, or too deep to be looked at; a link to itself is none."""
     return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path)  # noqa: PTH112
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rela.errors import DataError, one_line
 from rela.sources.sample import Place, Sample
@@ -31,26 +32,25 @@ def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list
     Classes are in the order of numbers if all of them are numbers, of names if not. Raises DataError
     if only some images have labels, or if val has one that train lacks.
     """
-    occurring = {s.label for samples in splits.values() for s in samples}
-    value: dict[Label, int | str | None] = {None: None}
-    labels = occurring - {None}
-    if all(_NUMBER.fullmatch(str(label)) for label in labels):  # 007 and 7 are the same
-        value |= {
-            label: int(label) if int(label) >= 0 else None for label in labels if label is not None
-        }
-    else:
-        value |= {label: str(label) for label in labels}
-    values = {
-        split: {value[s.label] for s in samples} - {None} for split, samples in splits.items()
-    }
-    in_order = sorted(values["train"])  # type: ignore[type-var]
-    class_names = [str(found) for found in in_order]
-    unknown = sorted(map(str, values.get("val", set()) - values["train"]))
+    labels = {s.label for samples in splits.values() for s in samples} - {None}
+    are_numbers = all(_NUMBER.fullmatch(str(label)) for label in labels)
+    value: dict[Label, Any] = {None: None}
+    spellings: dict[Any, set[str]] = {}
+    for label in labels:
+        found: Any = int(label or 0) if are_numbers else str(label)
+        value[label] = None if are_numbers and found < 0 else found
+        spellings.setdefault(found, set()).add(str(label))
+    values = {split: {value[s.label] for s in of} - {None} for split, of in splits.items()}
+    in_order = sorted(values["train"])
+    class_names = [  # 007 as it is, and 7 where both are used
+        str(found) if len(spellings[found]) > 1 else min(spellings[found]) for found in in_order
+    ]
+    unknown = sorted(values.get("val", set()) - values["train"])
     if unknown:
         train_has = quoted_classes(class_names) if class_names else "no labels"
         raise DataError(
-            f"{one_line(str(where))}: val has {quoted_classes(unknown)}, which train lacks; train has "
-            f"{train_has}"
+            f"{one_line(str(where))}: val has {quoted_classes(list(map(str, unknown)))}, which train "
+            f"lacks; train has {train_has}"
         )
     number = {found: i for i, found in enumerate(in_order)}
     numbered = {

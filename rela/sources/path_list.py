@@ -16,7 +16,7 @@ from rela.sources.split_names import choose_splits
 
 WHAT = "a CSV or TSV of paths and labels"
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_PATH, _LABEL, _SPLIT = "path", "label", "split"
+_PATH, _LABEL, _SPLIT, _TRAIN = "path", "label", "split", "train"
 
 
 def recognises(path: Path) -> bool:
@@ -47,7 +47,7 @@ def read(path: Path, options: SourceOptions) -> ImageSource:
 
 
 def _rows(path: Path, options: SourceOptions) -> Iterator[tuple[int, str, str, str]]:
-    """(line, path, label, split) of every row, "" for what is not given."""
+    """(line, path, label, split) of every row; without them "" and train."""
     delimiter = _DELIMITERS.get(path.suffix.lower(), ",")
     where = one_line(str(path))
     try:
@@ -68,7 +68,7 @@ def _rows(path: Path, options: SourceOptions) -> Iterator[tuple[int, str, str, s
                         f"{len(header)} of the header and a path among them"
                     )
                 cells = [row[i].strip() if i is not None else "" for i in (label, split)]
-                yield reader.line_num, row[image], cells[0], cells[1]
+                yield reader.line_num, row[image], cells[0], cells[1] or _TRAIN
     except csv.Error as error:
         raise DataError(f"{where} is no table: {error}") from error
     except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rela.errors import DataError, one_line
-from rela.sources.image_folder import is_image_name
+from rela.sources.image_folder import is_folder, is_image_name
 
 _RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 _MOST_FILES = 1_000_000  # of one range
@@ -77,7 +77,7 @@ def telling_suffix(folder: Path) -> str:
         for entry in _entries(parent):
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if is_folder(entry):
                 waiting.append(entry.path)
             elif is_image_name(entry.name):
                 return "image"

@@ -118,7 +118,7 @@ class _Machine:
             stack.append(self._known(argument))
         elif opcode == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
-            stack.append(self._known(f"{module} {attribute}"))
+            stack.append(self._known(f"{_of_type(module, str)} {_of_type(attribute, str)}"))
         elif opcode == "REDUCE":
             arguments, function = stack.pop(), stack.pop()
             stack.append(self._made(function, arguments))

@@ -40,6 +40,8 @@ def walk_tar(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(fileobj=headers, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # it would remember millions
+                if member.size < 0 or tar.offset <= member.offset:  # it would go round in circles
+                    raise tarfile.ReadError(f"a header claims {member.size:,} bytes")
                 yield member
             file.seek(tar.offset)
             padding = file.read(_PADDING_BYTES)

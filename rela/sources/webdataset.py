@@ -24,13 +24,16 @@ from rela.sources.split_names import choose_splits, named_split
 from rela.sources.tar_members import is_plain_file, leads_out, open_tar_file, walk_tar
 
 WHAT = "WebDataset shards (.tar files, their folder or a pattern)"
+_SUFFIXES = (".tar", ".tar.gz", ".tgz")  # the compressed ones are refused with the reason
 _LABEL_KEYS = ("label", "class")  # of a .json
 _LARGEST_LABEL_BYTES = 1 << 20
 
 
 def recognises(path: Path) -> bool:
     """A .tar, a pattern of these, or a folder that holds some and no images."""
-    return has_suffix(path, ".tar") or (path.is_dir() and telling_suffix(path) == ".tar")
+    return any(has_suffix(path, suffix) for suffix in _SUFFIXES) or (
+        path.is_dir() and telling_suffix(path) == ".tar"
+    )
 
 
 def read(path: Path, options: SourceOptions) -> ImageSource:
