@@ -29,10 +29,10 @@ from rela.beton_format import (
     first_page,
 )
 from rela.encoding import Encoding, StoredImage, encode_image
-from rela.errors import DataError
-from rela.image_file import BadImageError, read_image_file
-from rela.image_folder import Sample, one_line
+from rela.errors import DataError, one_line
+from rela.image_file import BadImageError
 from rela.kept_memory import keep_freed_memory
+from rela.sources.sample import Sample, content_sha256
 from rela.worker_pool import WorkerDiedError, ordered_map
 
 _CHUNK_IMAGES = 32
@@ -40,7 +40,7 @@ _CHUNK_IMAGES = 32
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of one file: its digest, and the stored image or the reason against it."""
+    """What became of one image: its digest, and the stored image or the reason against it."""
 
     source_sha256: str
     stored: StoredImage | None
@@ -70,7 +70,7 @@ def write_beton(
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> WriteResult:
-    """Write `samples` (paths relative to `root`) to `destination`; returns what was written.
+    """Write `samples` (files relative to `root`) to `destination`; returns what was written.
 
     Images that cannot be used are listed in `bad_images` and left out; the caller decides whether
     the file is kept. Rows keep the order of `samples`. Raises DataError if a worker dies.
@@ -169,15 +169,15 @@ def _encode_chunk(
     root: Path, encoding: Encoding, seed: int, chunk: Sequence[Sample]
 ) -> list[_Outcome]:
     keep_freed_memory()  # a worker's small heap would give back every decoded image
-    return [_encode_file(root / s.path, encoding, _draw(seed, s.path)) for s in chunk]
+    return [_encode_sample(root, sample, encoding, _draw(seed, sample.path)) for sample in chunk]
 
 
-def _encode_file(path: Path, encoding: Encoding, draw: float) -> _Outcome:
+def _encode_sample(root: Path, sample: Sample, encoding: Encoding, draw: float) -> _Outcome:
     try:
-        content = read_image_file(path)
+        content = sample.read(root)
     except BadImageError as error:
         return _Outcome("", None, str(error))
-    digest = hashlib.sha256(content).hexdigest()
+    digest = content_sha256(content)
     try:
         return _Outcome(digest, encode_image(content, encoding, draw))
     except BadImageError as error:

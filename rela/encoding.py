@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rela.beton_format import MODE_JPEG, MODE_RAW, PAGE_BYTES
 from rela.image_file import BadImageError, check_jpeg, decode_image, plain_jpeg_size
+from rela.sources.sample import Content
 
 _LARGEST_JPEG_SIDE = 65_500
 AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
@@ -48,17 +49,20 @@ class StoredImage:
         return hashlib.sha256(head + self.data).hexdigest()
 
 
-def encode_image(content: bytes, encoding: Encoding, draw: float) -> StoredImage:
-    """Check, shrink and encode the bytes of one file; `draw` in [0, 1) decides `proportion`.
+def encode_image(content: Content, encoding: Encoding, draw: float) -> StoredImage:
+    """Check, shrink and encode the bytes of one file, or RGB pixels; `draw` in [0, 1) decides
+    `proportion`.
 
     Raises BadImageError with the reason.
     """
-    kept = _as_it_is(content, encoding, draw)
+    kept = _as_it_is(content, encoding, draw) if isinstance(content, bytes) else None
     if kept is not None:
         height, width = kept
-        data, mode = content, "jpg"
+        data, mode = bytes(content), "jpg"
     else:
-        pixels = _shrink(decode_image(content, encoding.alpha_on_white), encoding.max_side)
+        if isinstance(content, bytes):
+            content = decode_image(content, encoding.alpha_on_white)
+        pixels = _shrink(content, encoding.max_side)
         height, width = pixels.shape[:2]
         mode = _mode(height, width, encoding, draw)
         if mode == "raw":

@@ -45,3 +45,8 @@ class UnsafeError(RelaError):
     """A file that could be opened only by running code in it."""
 
     exit_status = 77
+
+
+def one_line(text: str) -> str:
+    """A path for messages: what would break the line or steer a terminal is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

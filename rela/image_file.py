@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from rela.image_folder import NOT_PICTURES
-
+# Pillow knows their names and cannot decode them, or starts another program to do it (EPS).
+NOT_PICTURES = frozenset(["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
 MAX_SIDE = 65_535  # what a beton's 16-bit size fields can hold
 MAX_FILE_BYTES = 1 << 30  # more than Pillow's largest image takes with 8 bytes for each pixel
 _NO_IMAGE = "not an image that Pillow can read"

@@ -1,4 +1,4 @@
-"""Image folders → a data set: one beton per split, and the way back from a row to its file."""
+"""Images from any source → a data set: one beton per split, and the way back from a row to its file."""
 
 import csv
 import hashlib
@@ -18,10 +18,12 @@ from pipeline.manifest import Manifest, provenance
 from rela.beton import Beton, open_beton
 from rela.beton_writer import WriteResult, write_beton
 from rela.encoding import Encoding
-from rela.errors import ChoiceError, DataError
-from rela.image_file import BadImageError, read_image_file
-from rela.image_folder import ImageFolder, Sample, one_line, scan
+from rela.errors import ChoiceError, DataError, one_line
+from rela.image_file import BadImageError
 from rela.options import check_options
+from rela.sources import default_name, open_source
+from rela.sources.sample import Sample, content_sha256
+from rela.sources.source import ImageSource, SourceOptions
 from stages.artifacts import open_artifact
 from stages.progress import progress_bar
 from stages.settings import ConvertSettings
@@ -30,6 +32,8 @@ from stages.workspace import Workspace, check_name, slug
 
 STAGE_VERSION = 1
 _LISTED_BAD_IMAGES = 50
+# which images are meant, and not what becomes of them: the digest of the sources covers that
+_SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
 _INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 
 
@@ -50,20 +54,20 @@ def convert(
     num_workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> ConvertResult:
-    """Convert `source` into the data set `name` (default: the folder's own name).
+    """Convert `source` into the data set `name` (default: after the source).
 
     A data set of that name with the same images and settings is reused. Raises DataError listing
     every bad image; nothing is written then, unless settings say to skip them.
     """
     start = time.perf_counter()
     check_options(settings)
-    folder = scan(source, settings.val_fraction, settings.seed)
-    name = check_name(name or slug(source.resolve().name), "data set")
+    images = read_source(source, settings)
+    name = check_name(name or slug(default_name(source)), "data set")
     destination = workspace.datasets_dir / name
-    _report_oddities(folder, say)
+    _report_oddities(images, say)
     existing = open_artifact(destination)
     if existing is not None:
-        if _same_source(existing, folder, settings):
+        if _same_source(existing, images, settings):
             clear_abandoned(destination)
             return ConvertResult(existing, True, time.perf_counter() - start)
         raise _taken(destination)
@@ -71,15 +75,15 @@ def convert(
     encoding = _encoding(settings)
     with staging(destination) as directory:
         results: dict[str, WriteResult] = {}
-        for split, samples in folder.splits.items():
+        for split, samples in images.splits.items():
             with progress_bar(len(samples), f"convert {split}", "img") as bar:
                 results[split] = write_beton(
-                    directory / f"{split}.beton", folder.root, samples, encoding, workers,
+                    directory / f"{split}.beton", images.root, samples, encoding, workers,
                     settings.seed, bar.update,
                 )  # fmt: skip
         bad = [entry for result in results.values() for entry in result.bad_images]
         if bad and settings.on_bad_image == "stop":
-            raise DataError(_bad_image_list(folder.root, bad))
+            raise DataError(_bad_image_list(images.root, bad))
         for path, reason in bad:
             say(f"left out {one_line(path)}: {one_line(reason)}")
         for split, result in results.items():
@@ -89,13 +93,20 @@ def convert(
                 )
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         seconds = time.perf_counter() - start
-        manifest = _manifest(folder, settings, results, bad, seconds)
+        manifest = _manifest(images, settings, results, bad, seconds)
         artifact = publish_or_adopt(directory, destination, manifest)
     return ConvertResult(artifact, False, seconds)
 
 
+def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
+    """The images that `rela convert SRC` would convert, by name; their files are not opened."""
+    chosen = {f.name: getattr(settings, f.name) for f in fields(SourceOptions)}
+    found = open_source(source, settings.format, SourceOptions(**chosen))
+    return found.with_val(settings.val_fraction, settings.seed)
+
+
 def find_dataset(
-    workspace: Workspace, folder: ImageFolder, settings: ConvertSettings, name: str
+    workspace: Workspace, images: ImageSource, settings: ConvertSettings, name: str
 ) -> Artifact | None:
     """The data set that `convert` would find, by settings and the names of its files alone.
 
@@ -111,7 +122,7 @@ def find_dataset(
         split in content["splits"]
         and {row["path"] for row in read_index(existing, split)}
         == {sample.path for sample in samples} - left_out
-        for split, samples in folder.splits.items()
+        for split, samples in images.splits.items()
     )
     if not same:
         raise _taken(existing.path)
@@ -119,17 +130,17 @@ def find_dataset(
 
 
 def find_same_files(
-    workspace: Workspace, folder: ImageFolder, settings: ConvertSettings
+    workspace: Workspace, images: ImageSource, settings: ConvertSettings
 ) -> Artifact | None:
-    """The data set, under whatever name, that holds what converting `folder` would.
+    """The data set, under whatever name, that holds what converting `images` would.
 
     Images that were left out of it count as part of it.
     """
     lenient = replace(settings, on_bad_image="skip")
-    alike = [d for d in workspace.datasets() if _may_be_of(d, folder, lenient)]
+    alike = [d for d in workspace.datasets() if _may_be_of(d, images, lenient)]
     if not alike:
         return None
-    digest = _folder_digest(folder)
+    digest = _source_digest(images)
     return next((d for d in alike if d.manifest.content["sources_sha256"] == digest), None)
 
 
@@ -227,7 +238,7 @@ def images_sha256(dataset: Artifact, split: str) -> str:
 
 
 def _manifest(
-    folder: ImageFolder,
+    images: ImageSource,
     settings: ConvertSettings,
     results: dict[str, WriteResult],
     bad: list[tuple[str, str]],
@@ -237,7 +248,7 @@ def _manifest(
     meaning = {
         "stage": "convert",
         "version": STAGE_VERSION,
-        "class_names": folder.class_names,
+        "class_names": images.class_names,
         "splits": {s: [c["images_sha256"], c["labels_sha256"]] for s, c in splits.items()},
     }
     return Manifest(
@@ -245,12 +256,12 @@ def _manifest(
         fingerprint=fingerprint(meaning),
         parameters=_deciding(settings),
         content={
-            "class_names": folder.class_names,
-            "labelled": folder.labelled,
+            "class_names": images.class_names,
+            "labelled": images.labelled,
             "splits": splits,
             "bad_images": [list(entry) for entry in bad],
             "sources_sha256": _sources_digest(
-                folder,
+                images,
                 {
                     split: {
                         **dict(zip((s.path for s in r.samples), r.source_sha256, strict=True)),
@@ -260,14 +271,15 @@ def _manifest(
                 },
             ),
         },
-        provenance=provenance(seconds) | {"source": str(folder.root.resolve())},
+        provenance=provenance(seconds) | {"source": str(images.root.resolve())},
     )
 
 
 def _deciding(settings: ConvertSettings) -> dict[str, Any]:
     """The settings that decided what was stored: a seed only where something was drawn."""
     parameters = {"stage_version": STAGE_VERSION, **asdict(settings)}
-    del parameters["on_bad_image"]
+    for name in ("on_bad_image", *_SOURCE_SETTINGS):
+        del parameters[name]
     if settings.val_fraction == 0 and settings.write_mode != "proportion":
         parameters["seed"] = None
     return parameters
@@ -301,7 +313,7 @@ def _index_csv(result: WriteResult) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _sources_digest(folder: ImageFolder, digests: dict[str, dict[str, str]]) -> str:
+def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> str:
     """One digest for every source file by split, path, class and content, those left out included."""
     return ordered_digest(
         hashlib.sha256(
@@ -309,54 +321,56 @@ def _sources_digest(folder: ImageFolder, digests: dict[str, dict[str, str]]) -> 
                 "utf-8", "surrogateescape"
             )
         ).hexdigest()
-        for split, samples in folder.splits.items()
+        for split, samples in images.splits.items()
         for s in samples
     )
 
 
-def _same_source(existing: Artifact, folder: ImageFolder, settings: ConvertSettings) -> bool:
-    """Whether converting `folder` would give `existing` again; reads every source file once."""
-    if not _may_be_of(existing, folder, settings):
+def _same_source(existing: Artifact, images: ImageSource, settings: ConvertSettings) -> bool:
+    """Whether converting `images` would give `existing` again; reads every source file once."""
+    if not _may_be_of(existing, images, settings):
         return False
-    return bool(existing.manifest.content["sources_sha256"] == _folder_digest(folder))
+    return bool(existing.manifest.content["sources_sha256"] == _source_digest(images))
 
 
-def _may_be_of(existing: Artifact, folder: ImageFolder, settings: ConvertSettings) -> bool:
+def _may_be_of(existing: Artifact, images: ImageSource, settings: ConvertSettings) -> bool:
     """As far as can be told without reading the files."""
     content = existing.manifest.content
     if existing.manifest.parameters != _deciding(settings):
         return False
-    if content["class_names"] != folder.class_names or set(content["splits"]) != set(folder.splits):
+    if content["class_names"] != images.class_names or set(content["splits"]) != set(images.splits):
         return False
     num_images = sum(split["num_images"] for split in content["splits"].values())
-    if num_images + len(content["bad_images"]) != sum(map(len, folder.splits.values())):
+    if num_images + len(content["bad_images"]) != sum(map(len, images.splits.values())):
         return False
     return not (content["bad_images"] and settings.on_bad_image == "stop")
 
 
-def _folder_digest(folder: ImageFolder) -> str:
+def _source_digest(images: ImageSource) -> str:
     digests: dict[str, dict[str, str]] = {}
     with ThreadPoolExecutor() as pool:
-        for split, samples in folder.splits.items():
-            found = pool.map(lambda s: _source_sha256(folder.root, s), samples)
+        for split, samples in images.splits.items():
+            found = pool.map(lambda s: _source_sha256(images.root, s), samples)
             digests[split] = dict(zip((s.path for s in samples), found, strict=True))
-    return _sources_digest(folder, digests)
+    return _sources_digest(images, digests)
 
 
 def _source_sha256(root: Path, sample: Sample) -> str:
     try:
-        return hashlib.sha256(read_image_file(root / sample.path)).hexdigest()
+        return content_sha256(sample.read(root))
     except BadImageError:
         return ""
 
 
-def _report_oddities(folder: ImageFolder, say: Callable[[str], None]) -> None:
-    if folder.stray_files:
-        shown = ", ".join(map(one_line, folder.stray_files[:5]))
-        more = f" and {len(folder.stray_files) - 5} more" if len(folder.stray_files) > 5 else ""
-        say(f"ignored {len(folder.stray_files)} stray files: {shown}{more}")
-    for path in folder.empty_classes:
+def _report_oddities(images: ImageSource, say: Callable[[str], None]) -> None:
+    if images.stray_files:
+        shown = ", ".join(map(one_line, images.stray_files[:5]))
+        more = f" and {len(images.stray_files) - 5} more" if len(images.stray_files) > 5 else ""
+        say(f"ignored {len(images.stray_files)} stray files: {shown}{more}")
+    for path in images.empty_classes:
         say(f"ignored {one_line(path)}: a class folder without images")
+    for split in images.ignored_splits:
+        say(f"ignored the split {one_line(split)}: data sets have a train and a val split")
 
 
 def _bad_image_list(root: Path, bad: list[tuple[str, str]]) -> str:

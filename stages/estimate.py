@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from rela.errors import RelaError
-from rela.image_folder import ImageFolder
 from rela.probes.protocols import DEFAULT_PROTOCOLS
+from rela.sources.source import ImageSource
 from stages.embed import default_image_size
 from stages.hyperparameters import resolve_hyperparameters
 from stages.measured_rates import EmbedKey, Rates, TrainRates, train_key
@@ -47,14 +47,14 @@ class Estimator:
     say: Callable[[str], None]
     _measured: dict[Any, Any] = field(default_factory=dict)
 
-    def convert(self, folder: ImageFolder, settings: ConvertSettings) -> Estimate:
+    def convert(self, images: ImageSource, settings: ConvertSettings) -> Estimate:
         """Reading, checking and encoding every image, on all cores."""
-        num_images = sum(len(samples) for samples in folder.splits.values())
+        num_images = sum(len(samples) for samples in images.splits.values())
         known = self.rates.convert.seconds_per_image
         if known is not None:
             return Estimate(known * num_images, self.rates.convert.basis)
         seconds = self._now(
-            ("convert", folder.root, settings), lambda: _encode_seconds(folder, settings)
+            ("convert", images.root, settings), lambda: _encode_seconds(images, settings)
         )
         return _times(seconds, num_images)
 
@@ -194,7 +194,7 @@ def _probe_seconds(key: EmbedKey, num_train: int, num_classes: int) -> float:
     return probe_seconds(num_train, width, num_classes)
 
 
-def _encode_seconds(folder: ImageFolder, settings: ConvertSettings) -> float:
+def _encode_seconds(images: ImageSource, settings: ConvertSettings) -> float:
     """Seconds per image on all cores, from as many images, far apart, as a second is enough for."""
     from rela.encoding import Encoding, encode_image
     from rela.image_file import BadImageError
@@ -203,13 +203,13 @@ def _encode_seconds(folder: ImageFolder, settings: ConvertSettings) -> float:
         settings.write_mode, settings.jpeg_quality, settings.jpeg_share, settings.max_side,
         settings.alpha_on_white,
     )  # fmt: skip
-    samples = folder.splits["train"]
+    samples = images.splits["train"]
     samples = samples[:: max(1, len(samples) // 500)]
     start, done = time.perf_counter(), 0
     for sample in samples:
         try:
-            encode_image((folder.root / sample.path).read_bytes(), how, 0.5)
-        except (BadImageError, OSError):
+            encode_image(sample.read(images.root), how, 0.5)
+        except BadImageError:
             continue
         finally:
             done += 1

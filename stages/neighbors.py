@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifact import Artifact
 from pipeline.usage import in_use
-from rela.errors import ChoiceError, DataError, UnavailableError
-from rela.image_folder import Sample, one_line
+from rela.errors import ChoiceError, DataError, UnavailableError, one_line
 from rela.options import check_options
 from rela.priors import POOLED, PriorIdentity, PriorRequest
+from rela.sources.sample import Sample
 from stages.cached_representations import find_cached, with_names
 from stages.convert import encoding_of
 from stages.embed import prior_request

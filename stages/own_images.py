@@ -1,12 +1,12 @@
-"""A data set by name, or a folder of images, which becomes one."""
+"""A data set by name, or a folder or another source of images, which becomes one."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.artifact import Artifact
 from rela.errors import ChoiceError
-from rela.image_folder import scan
-from stages.convert import convert, find_same_files, format_result
+from rela.sources import default_name
+from stages.convert import convert, find_same_files, format_result, read_source
 from stages.settings import ConvertSettings
 from stages.workspace import Workspace, slug
 
@@ -14,30 +14,30 @@ from stages.workspace import Workspace, slug
 def dataset_or_images(
     workspace: Workspace, which: str | Path | None, say: Callable[[str], None] = print
 ) -> Artifact:
-    """The data set called `which`, or the only one; else the images in the folder `which`, converted.
+    """The data set called `which`, or the only one; else the images in the source `which`, converted.
 
     A data set made from files with the same contents and the default options is taken as it is,
-    whatever its name. Raises ChoiceError if neither is there, or the folder's name is taken by others.
+    whatever its name. Raises ChoiceError if neither is there, or the source's name is taken by others.
     """
     if which is None or workspace.has_dataset(str(which)):
         return workspace.dataset(None if which is None else str(which))
-    folder = Path(which)
-    if not folder.is_dir():
+    source = Path(which)
+    if not source.exists():
         if isinstance(which, Path) or "/" in which:
-            raise ChoiceError(f"{which}: no such folder of images, and no data set has that name")
+            raise ChoiceError(f"{which}: no such source of images, and no data set has that name")
         return workspace.dataset(which)  # says which there are
     settings = ConvertSettings()
-    found = find_same_files(workspace, scan(folder), settings)
+    found = find_same_files(workspace, read_source(source, settings), settings)
     if found is not None:
-        say(f"the images in {folder} are data set {found.name}")
+        say(f"the images in {source} are data set {found.name}")
         return found
-    name = slug(folder.resolve().name)
+    name = slug(default_name(source))
     if workspace.has_dataset(name):
         raise ChoiceError(
-            f"{workspace.datasets_dir / name} was made from other images than {folder}, or with other "
+            f"{workspace.datasets_dir / name} was made from other images than {source}, or with other "
             f"options; embed it by its name, {name}, or convert these under another: `rela convert "
-            f"{folder} --name NAME`"
+            f"{source} --name NAME`"
         )
-    result = convert(workspace, folder, settings, say=say)
+    result = convert(workspace, source, settings, say=say)
     say(format_result(result))
     return result.artifact

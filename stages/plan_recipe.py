@@ -10,11 +10,12 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.manifest import Manifest
 from rela.errors import ChoiceError
-from rela.image_folder import ImageFolder, scan
+from rela.image_file import BadImageError, opened_image
 from rela.priors import PriorRequest
+from rela.sources.source import ImageSource
 from stages.chosen_prior import NO_PRIOR, chosen_representations, training_requests
 from stages.combine import find_all
-from stages.convert import find_dataset
+from stages.convert import find_dataset, read_source
 from stages.estimate import NOTHING, Estimate, Estimator, embed_key
 from stages.measured_rates import EmbedKey, measured_rates
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
@@ -103,13 +104,13 @@ class _Planner:
         return PlannedJob(job.stage, job.what, state, estimate.seconds, estimate.basis)
 
     def _convert(self, number: int, job: Job) -> tuple[Artifact | None, Estimate]:
-        folder = scan(job.options["source"], job.settings.val_fraction, job.settings.seed)
+        images = read_source(job.options["source"], job.settings)
         name = job.options["name"]
-        found = find_dataset(self.workspace, folder, job.settings, name)
-        self._datasets[name] = found or _expected(self.workspace, folder, name)
+        found = find_dataset(self.workspace, images, job.settings, name)
+        self._datasets[name] = found or _expected(self.workspace, images, name)
         if found is not None:
             return found, NOTHING
-        return None, self.estimator.convert(folder, job.settings)
+        return None, self.estimator.convert(images, job.settings)
 
     def _embed(self, number: int, job: Job) -> tuple[Artifact | None, Estimate]:
         dataset = self._dataset(job.options["dataset"])
@@ -245,25 +246,27 @@ class _Planner:
         return embed_key(arch, request.image_size, dataset)
 
 
-def _expected(workspace: Workspace, folder: ImageFolder, name: str) -> Artifact:
+def _expected(workspace: Workspace, images: ImageSource, name: str) -> Artifact:
     """The data set that converting will give, as far as settings follow from it."""
-    from PIL import Image
-
-    samples = folder.splits["train"]
+    samples = images.splits["train"]
     sides = []
     for sample in samples[:: max(1, len(samples) // _MEASURED_SIDES)]:
         try:
-            with Image.open(folder.root / sample.path) as image:
-                sides.append(min(image.size))
-        except OSError:  # converting will list it
+            found = sample.read(images.root)
+            if isinstance(found, bytes):
+                with opened_image(found) as image:
+                    sides.append(min(image.size))
+            else:
+                sides.append(min(found.shape[:2]))
+        except BadImageError:  # converting will list it
             continue
     side = sorted(sides)[len(sides) // 2] if sides else 224
     content = {
-        "class_names": folder.class_names,
-        "labelled": folder.labelled,
+        "class_names": images.class_names,
+        "labelled": images.labelled,
         "splits": {
             split: {"num_images": len(found), "median_shorter_side_pixels": side}
-            for split, found in folder.splits.items()
+            for split, found in images.splits.items()
         },
     }
     return Artifact(workspace.datasets_dir / name, Manifest("dataset", "", content=content))

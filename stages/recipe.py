@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifact import Artifact
-from rela.errors import ChoiceError, DataError, RelaError
+from rela.errors import ChoiceError, RelaError
 from rela.options import check_options
 from rela.priors import PriorRequest
 from rela.priors.combination import JOINT
+from rela.sources import default_name, find_kind
 from stages.combine import requests_of
 from stages.embed import prior_request
 from stages.evaluate import open_voc_of
@@ -188,12 +189,10 @@ def _job(
 
 def _conversion(jobs: list[Job], table: Table, options: dict[str, Any], settings: Any) -> Job:
     source = options["source"]
-    if not source.is_dir():
-        found = "a file" if source.exists() else "nothing"
-        raise DataError(f"source {source}: found {found}, expected a folder of class folders")
+    find_kind(source, settings.format)
     if options.get("workers", 1) < 1:
         raise ChoiceError(f"--workers {options['workers']}: expected a number of at least 1")
-    name = check_name(options.get("name") or slug(source.resolve().name), "data set")
+    name = check_name(options.get("name") or slug(default_name(source)), "data set")
     if _makers(jobs, "convert", "name", name):
         raise ChoiceError(f"data set {name} is converted twice; give each its own name")
     return Job("convert", table.where, name, {**options, "name": name}, settings)

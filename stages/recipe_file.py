@@ -14,7 +14,7 @@ STAGES = ("convert", "embed", "train", "eval")
 _VARIABLES = "variables"
 _HEADER = re.compile(r"^\s*\[\[\s*([A-Za-z0-9_-]+)\s*\]\]")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_PATH_KEYS = ("source", "weights", "voc")
+_PATH_KEYS = ("source", "image_root", "weights", "voc")
 FILE_PREFIX = "file:"  # of a prior
 
 

@@ -7,6 +7,7 @@ from rela.methods import METHOD_NAMES
 from rela.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
 from rela.probes.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, SEGMENTATION_PROTOCOL
+from rela.sources import KINDS
 
 EXPORT_FORMATS = ("torchvision", "timm", "safetensors", "onnx", "hdf5-features")
 
@@ -15,9 +16,28 @@ EXPORT_FORMATS = ("torchvision", "timm", "safetensors", "onnx", "hdf5-features")
 class ConvertSettings:
     """Everything that decides what a data set holds."""
 
+    format: str = option("auto", "What SRC is, where that is not plain.", choices=("auto", *KINDS))
+    image_column: str | None = option(
+        None,
+        "Column of the images, in tables where several could be meant.",
+        kind=str,
+        shown="path in a CSV, else by its type",
+    )
+    label_column: str | None = option(
+        None,
+        "Column of the classes, likewise.",
+        kind=str,
+        shown="label in a CSV, else by its type",
+    )
+    image_root: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+        None,
+        "Folder that the paths of a CSV lie in.",
+        kind=Path,
+        shown="the CSV's own",
+    )
     val_fraction: float = option(
         0.0,
-        "Share of each class cut off as validation split, if the folder brings none.",
+        "Share of each class cut off as validation split, if SRC brings none.",
         minimum=0,
         maximum=0.9,
     )

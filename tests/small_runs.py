@@ -17,8 +17,8 @@ from rela.beton import Beton, open_beton
 from rela.beton_writer import write_beton
 from rela.checkpoints import newest_checkpoint
 from rela.encoding import Encoding
-from rela.image_folder import Sample
 from rela.optimizers import OptimizerSettings
+from rela.sources.sample import Sample
 from rela.targets import Targets
 from rela.training import METRICS_FILE, TrainingOutcome, TrainingPlan, run_training
 

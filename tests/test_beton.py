@@ -23,9 +23,9 @@ from rela.beton import open_beton
 from rela.beton_writer import write_beton
 from rela.encoding import Encoding
 from rela.errors import DataError
-from rela.image_folder import Sample
 from rela.kernels import decode
 from rela.loader import CenterCropLoader, ViewLoader, in_batches
+from rela.sources.sample import Sample
 from rela.views import View
 
 NUM_IMAGES, HEIGHT, WIDTH = 10, 24, 32

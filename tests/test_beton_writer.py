@@ -29,7 +29,7 @@ from rela.beton_format import PAGE_BYTES
 from rela.beton_writer import write_beton
 from rela.encoding import Encoding
 from rela.errors import DataError
-from rela.image_folder import Sample
+from rela.sources.sample import Sample
 
 RAW, JPEG = Encoding("raw"), Encoding("jpg")
 
@@ -338,7 +338,7 @@ def test_workers_die_with_a_killed_parent(pngs, tmp_path):
         "from pathlib import Path\n"
         "from rela.beton_writer import write_beton\n"
         "from rela.encoding import Encoding\n"
-        "from rela.image_folder import Sample\n"
+        "from rela.sources.sample import Sample\n"
         "def wait(count): print('started', flush=True); time.sleep(60)\n"
         "if __name__ == '__main__':\n"
         "    write_beton(Path(sys.argv[1]), Path(sys.argv[2]), [Sample('00.png', 0)] * 500,\n"

@@ -26,10 +26,10 @@ from rela.beton_writer import write_beton
 from rela.crops import CropPlan
 from rela.encoding import Encoding
 from rela.errors import DataError
-from rela.image_folder import Sample
 from rela.kernels.resample import BILINEAR
 from rela.loader import ReplayedCropLoader, ViewLoader, in_batches
 from rela.representations import open_matrix
+from rela.sources.sample import Sample
 from rela.views import NORMALIZE_MEAN, NORMALIZE_STD, View, stage1_views
 
 SIDES = [(24, 24), (30, 20), (17, 41), (12, 12), (64, 48)]

@@ -22,7 +22,7 @@ from benchmarks.faults.images import Converted, misfit, write
 from benchmarks.faults.odd_folders import FOLDERS
 from rela.errors import DataError, UnavailableError
 from rela.image_file import BadImageError, decode_image
-from rela.image_folder import scan
+from rela.sources.image_folder import scan
 from rela.voc import open_voc
 from stages.workspace import Workspace
 

@@ -28,8 +28,8 @@ from rela.crops import CropPlan
 from rela.embedding import Embedder, choose_device
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError
-from rela.image_folder import Sample
 from rela.preprocessing import Preprocessing
+from rela.sources.sample import Sample
 
 SIZES = [(32, 32), (32, 32), (32, 48), (56, 40), (300, 260), (250, 400), (224, 224), (97, 131)]
 NUM_IMAGES = len(SIZES)

@@ -32,11 +32,11 @@ from rela.crops import CropPlan
 from rela.dialects import load_backbone_weights
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError, UnsafeError
-from rela.image_folder import Sample
 from rela.loader import ViewLoader
 from rela.options import check_options
 from rela.priors import PriorIdentity
 from rela.representations import open_matrix
+from rela.sources.sample import Sample
 from rela.views import stage1_views
 from stages.artifacts import open_artifact
 from stages.form import misfit

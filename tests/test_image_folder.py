@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rela.errors import DataError
-from rela.image_folder import Sample, scan
+from rela.sources.image_folder import scan
+from rela.sources.sample import Sample
 
 
 def make(root: Path, *paths: str) -> Path:

@@ -27,9 +27,9 @@ from rela.beton_writer import write_beton
 from rela.embedding import Embedder
 from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError, UnavailableError
-from rela.image_folder import Sample
 from rela.preprocessing import Preprocessing, published_preprocessing
 from rela.priors import PriorRequest, resolve
+from rela.sources.sample import Sample
 
 SIZES = [(48, 64), (300, 260), (171, 230)]
 

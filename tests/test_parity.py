@@ -36,13 +36,13 @@ from rela.beton import Beton, open_beton
 from rela.beton_writer import write_beton
 from rela.encoding import Encoding
 from rela.handover import AdaptiveHandOver
-from rela.image_folder import Sample
 from rela.loader import ViewLoader
 from rela.methods.byol import BYOL
 from rela.methods.method import MethodOptions
 from rela.order import epoch_order
 from rela.probes import linear
 from rela.probes.protocols import REFERENCE_PROTOCOL
+from rela.sources.sample import Sample
 from rela.views import NORMALIZE_MEAN, NORMALIZE_STD, View, stage1_views
 from stages.hyperparameters import optimizer_of, resolve_hyperparameters
 from stages.settings import TrainSettings

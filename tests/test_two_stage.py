@@ -25,11 +25,11 @@ from rela.beton import Beton, open_beton
 from rela.beton_writer import write_beton
 from rela.encoding import Encoding
 from rela.handover import FixedHandOver
-from rela.image_folder import Sample
 from rela.loader import ViewLoader
 from rela.methods.byol import BYOL
 from rela.methods.method import Method, MethodOptions, Progress
 from rela.optimizers import OptimizerSettings
+from rela.sources.sample import Sample
 from rela.two_stage import DivergedError, TwoStage, target_loss
 from rela.views import stage1_views
 

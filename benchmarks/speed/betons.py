@@ -6,7 +6,7 @@ from pathlib import Path
 from rela.beton import Beton, open_beton
 from rela.beton_writer import write_beton
 from rela.encoding import Encoding
-from rela.image_folder import scan
+from rela.sources.image_folder import scan
 
 
 def beton_of(folder: Path, write_mode: str = "auto") -> Beton:

@@ -28,9 +28,9 @@ from rela.beton import Beton, open_beton
 from rela.beton_writer import write_beton
 from rela.embedding import Embedder
 from rela.encoding import Encoding
-from rela.image_folder import scan
 from rela.loader import ViewLoader
 from rela.preprocessing import preprocessing_for
+from rela.sources.image_folder import scan
 from rela.views import stage1_views
 
 _IMAGENET_IMAGES, _EPOCHS, _BUDGET, _STAGE1_SHARE = 1_281_167, 100, 0.5, 0.5

@@ -8,17 +8,16 @@ Accepted layouts, `.` being the folder given:
 """
 
 import functools
-import hashlib
 import os
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from rela.errors import DataError, UnavailableError
+from rela.errors import DataError, UnavailableError, one_line
+from rela.image_file import NOT_PICTURES
+from rela.sources.sample import Sample
+from rela.sources.source import VAL_NAMES, ImageSource, SourceOptions, quoted_classes
 
-_VAL_NAMES = ("val", "valid", "validation", "test")
-# Pillow knows their names and cannot decode them, or starts another program to do it (EPS).
-NOT_PICTURES = frozenset(["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
+WHAT = "a folder of class folders or images"
 
 
 @functools.cache
@@ -30,31 +29,17 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(s for s, f in formats.items() if f in Image.OPEN and f not in NOT_PICTURES)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image file: path relative to the source folder, and class number (-1: unlabelled)."""
-
-    path: str
-    label: int
+def recognises(path: Path) -> bool:
+    """Any folder may be one; whether it holds images, reading it shows."""
+    return path.is_dir()
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """What a source folder holds: splits in a fixed order, one class list for all of them."""
-
-    root: Path
-    class_names: list[str]
-    splits: dict[str, list[Sample]]
-    stray_files: list[str] = field(default_factory=list)
-    empty_classes: list[str] = field(default_factory=list)
-
-    @property
-    def labelled(self) -> bool:
-        """False for flat folders."""
-        return bool(self.class_names)
+def read(path: Path, options: SourceOptions) -> ImageSource:
+    """What `scan` finds; nothing about it can be chosen."""
+    return scan(path)
 
 
-def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageFolder:
+def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageSource:
     """List the images below `root`.
 
     The order is by class name, then by path, so it depends on names alone. `val_fraction` cuts a
@@ -78,8 +63,8 @@ def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageFolder:
         unknown = sorted(set(listing.classes) - set(class_names))
         if unknown:
             raise DataError(
-                f"{split_roots[split]} has {_quoted(unknown)}, which "
-                f"{split_roots['train']} lacks; train has {_quoted(class_names)}. "
+                f"{split_roots[split]} has {quoted_classes(unknown)}, which "
+                f"{split_roots['train']} lacks; train has {quoted_classes(class_names)}. "
                 "Rename or move the folder so that both splits have the same classes"
             )
     number = {name: i for i, name in enumerate(class_names)}
@@ -98,20 +83,15 @@ def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageFolder:
             f"{split_roots['train']} holds no images; expected files such as CLASS/image.jpg, in any "
             "format that Pillow opens"
         )
-    if val_fraction:
-        if "val" in splits:
-            raise DataError(
-                f"{root} brings its own validation split ({split_roots['val'].name}/); "
-                "leave --val-fraction out"
-            )
-        splits = _cut_val(splits["train"], val_fraction, seed)
-    return ImageFolder(
+    source = ImageSource(
         root=root,
         class_names=class_names,
-        splits={split: samples for split, samples in splits.items() if samples},
+        splits=splits,
+        val_name=f"{split_roots['val'].name}/" if "val" in split_roots else "",
         stray_files=sorted(path for listing in listings.values() for path in listing.stray),
         empty_classes=sorted(path for listing in listings.values() for path in listing.empty),
     )
+    return source.with_val(val_fraction, seed)
 
 
 @dataclass(frozen=True)
@@ -126,7 +106,7 @@ def _split_roots(root: Path) -> dict[str, Path]:
     train = root / "train"
     if not train.is_dir():
         return {"train": root}
-    for name in _VAL_NAMES:
+    for name in VAL_NAMES:
         if (root / name).is_dir():
             return {"train": train, "val": root / name}
     beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p != train]
@@ -145,13 +125,13 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
         if entry.name.startswith("."):
             continue
         relative = os.path.relpath(entry.path, source)
-        if _is_folder(entry):
+        if is_folder(entry):
             images = _walk(source, Path(entry.path), stray)
             if images:
                 classes[entry.name] = images
             else:
                 empty.append(relative)
-        elif _is_image_name(entry.name):
+        elif is_image_name(entry.name):
             flat.append(relative)
         else:
             stray.append(relative)
@@ -173,11 +153,11 @@ def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
         for entry in _entries(parent):
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
+            if is_folder(entry):
                 waiting.append(entry.path)
             else:
                 relative = os.path.relpath(entry.path, source)
-                (images if _is_image_name(entry.name) else stray).append(relative)
+                (images if is_image_name(entry.name) else stray).append(relative)
     return sorted(images)
 
 
@@ -197,7 +177,7 @@ def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
         raise _unreadable(error) from error
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def is_folder(entry: "os.DirEntry[str]") -> bool:
     """Also one that is linked, or too deep to be looked at; a link to itself is none."""
     return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path)  # noqa: PTH112
 
@@ -206,32 +186,6 @@ def _unreadable(error: OSError) -> UnavailableError:
     return UnavailableError(f"{one_line(str(error.filename))} cannot be read: {error.strerror}")
 
 
-def _is_image_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Whether its suffix is that of an image format."""
     return os.path.splitext(name)[1].lower() in image_suffixes()  # noqa: PTH122
-
-
-def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, list[Sample]]:
-    """Move ⌊fraction·n + ½⌋ images of each class to val, but leave every class one in train."""
-
-    def rank(sample: Sample) -> bytes:
-        return hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
-
-    chosen: set[Sample] = set()
-    for label, count in Counter(sample.label for sample in samples).items():
-        members = sorted((s for s in samples if s.label == label), key=rank)
-        chosen.update(members[: min(int(fraction * count + 0.5), count - 1)])
-    return {
-        "train": [sample for sample in samples if sample not in chosen],
-        "val": [sample for sample in samples if sample in chosen],
-    }
-
-
-def one_line(path: str) -> str:
-    """A path for messages: what would break the line or steer a terminal is escaped."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in path)
-
-
-def _quoted(names: list[str], limit: int = 8) -> str:
-    shown = ", ".join(repr(name) for name in names[:limit])
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"class{'es' if len(names) > 1 else ''} {shown}{more}"

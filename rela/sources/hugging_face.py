@@ -1,0 +1,126 @@
+"""Image data sets of Hugging Face: folders written by `save_to_disk`, or Parquet files as on the Hub.
+
+Read with pyarrow alone (extra `hf`): no loading script is run, and a path in a cell is not followed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError, DataError, one_line
+from rela.sources.arrow_files import arrow_rows
+from rela.sources.columns import Columns, find_columns, require_pyarrow
+from rela.sources.labels import Labelled, check_classes, find_classes
+from rela.sources.parquet_files import parquet_rows
+from rela.sources.patterns import has_suffix, list_files, telling_suffix
+from rela.sources.source import ImageSource, SourceOptions
+from rela.sources.split_names import choose_splits, named_split
+
+WHAT = "a Hugging Face data set (save_to_disk, or Parquet files)"
+_SPLITS_FILE, _STATE_FILE = "dataset_dict.json", "state.json"
+
+
+def recognises(path: Path) -> bool:
+    """A folder with the files of `save_to_disk`, Parquet files, their folder or a pattern."""
+    if has_suffix(path, ".parquet"):
+        return True
+    return path.is_dir() and (_is_saved(path) or telling_suffix(path) == ".parquet")
+
+
+def read(path: Path, options: SourceOptions) -> ImageSource:
+    """The rows of every split, file by file in the order of their names."""
+    require_pyarrow()
+    saved = path.is_dir() and _is_saved(path)
+    root, by_split = (path, _saved_files(path)) if saved else _parquet_files(path)
+    chosen, ignored = choose_splits(one_line(str(path)), by_split)
+    columns: Columns | None = None
+    splits: dict[str, list[Labelled]] = {}
+    for split, name in chosen.items():
+        splits[split] = []
+        for file in by_split[name]:
+            own, rows = _read_file(file, root, options)
+            columns = columns or own
+            if own != columns:
+                raise DataError(
+                    f"{one_line(str(file))} has other columns or classes than the files before it"
+                )
+            splits[split] += rows
+    if columns is None or columns.class_names is None:
+        class_names, samples = find_classes(path, splits)
+    else:
+        class_names, samples = check_classes(path, splits, columns.class_names)
+    return ImageSource(root, class_names, samples, chosen.get("val", ""), ignored_splits=ignored)
+
+
+def _read_file(file: Path, root: Path, options: SourceOptions) -> tuple[Columns, list[Labelled]]:
+    """The images of one file, called `FILE/ROW`."""
+    where, name = one_line(str(file)), str(file.relative_to(root))
+    read_rows = parquet_rows if file.suffix.lower() == ".parquet" else arrow_rows
+    try:
+        columns, rows = read_rows(file, lambda schema: find_columns(schema, where, options))
+    except (require_pyarrow().ArrowException, OSError, ValueError, MemoryError) as error:
+        what = one_line((str(error).splitlines() or [type(error).__name__])[0])
+        raise DataError(f"{where} is damaged, or something else: {what}") from error
+    return columns, [
+        Labelled(f"{name}/{row}", label, place) for row, (place, label) in enumerate(rows)
+    ]
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / _SPLITS_FILE).is_file() or (folder / _STATE_FILE).is_file()
+
+
+def _saved_files(folder: Path) -> dict[str, list[Path]]:
+    """The Arrow files of every split that `save_to_disk` wrote, by its name."""
+    if not (folder / _SPLITS_FILE).is_file():
+        return {"": _arrow_files(folder)}
+    names = _read_json(folder / _SPLITS_FILE).get("splits")
+    if not isinstance(names, list) or not all(map(_is_name, names)):
+        raise DataError(f"{one_line(str(folder / _SPLITS_FILE))} lists no splits")
+    return {name: _arrow_files(folder / name) for name in names}
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    state = _read_json(folder / _STATE_FILE)
+    entries = state.get("_data_files")
+    entries = entries if isinstance(entries, list) else []
+    names = [entry.get("filename") for entry in entries if isinstance(entry, dict)]
+    if not names or not all(map(_is_name, names)):
+        raise DataError(f"{one_line(str(folder / _STATE_FILE))} lists no files beside itself")
+    if state.get("_indices_data_files"):
+        raise DataError(
+            f"{one_line(str(folder))} holds a selection of rows apart from its table; save it with a "
+            "newer version of datasets"
+        )
+    return [folder / str(name) for name in names]
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it is a name within a folder, and no way out of it."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\0"}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{one_line(str(path))} is damaged: it is no JSON") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{one_line(str(path))} is damaged: it is no JSON object")
+    return found
+
+
+def _parquet_files(path: Path) -> tuple[Path, dict[str, list[Path]]]:
+    """Parquet files by split; those of one split lie in one folder, so that no two sets are mixed."""
+    root, files = list_files(path, ".parquet")
+    by_split: dict[str, list[Path]] = {}
+    for file in files:
+        by_split.setdefault(named_split(file.relative_to(root)), []).append(file)
+    for name, found in by_split.items():
+        folders = sorted({str(file.parent) for file in found})
+        if len(folders) > 1:
+            raise ChoiceError(
+                f"{one_line(str(path))} has {name or 'Parquet'} files in {len(folders)} folders, "
+                f"{', '.join(map(one_line, folders[:4]))}; give one of them as SRC"
+            )
+    return root, by_split

@@ -1,0 +1,93 @@
+"""Labels as sources give them, numbers or names → one class list and class numbers."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.errors import DataError, one_line
+from rela.sources.sample import Place, Sample
+from rela.sources.source import quoted_classes
+
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+Label = int | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """An image with the label that its source gives it; None and negative numbers are none."""
+
+    path: str
+    label: Label
+    place: Place | None = None
+
+
+Splits = Mapping[str, Sequence[Labelled]]
+
+
+def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list[Sample]]]:
+    """The labels that occur as class names, and the samples with their class numbers.
+
+    Classes are in the order of numbers if all of them are numbers, of names if not. Raises DataError
+    if only some images have labels, or if val has one that train lacks.
+    """
+    labels = {s.label for samples in splits.values() for s in samples} - {None}
+    are_numbers = all(_NUMBER.fullmatch(str(label)) for label in labels)
+    value: dict[Label, Any] = {None: None}
+    spellings: dict[Any, set[str]] = {}
+    for label in labels:
+        found: Any = int(label or 0) if are_numbers else str(label)
+        value[label] = None if are_numbers and found < 0 else found
+        spellings.setdefault(found, set()).add(str(label))
+    values = {split: {value[s.label] for s in of} - {None} for split, of in splits.items()}
+    in_order = sorted(values["train"])
+    class_names = [  # 007 as it is, and 7 where both are used
+        str(found) if len(spellings[found]) > 1 else min(spellings[found]) for found in in_order
+    ]
+    unknown = sorted(values.get("val", set()) - values["train"])
+    if unknown:
+        train_has = quoted_classes(class_names) if class_names else "no labels"
+        raise DataError(
+            f"{one_line(str(where))}: val has {quoted_classes(list(map(str, unknown)))}, which train "
+            f"lacks; train has {train_has}"
+        )
+    number = {found: i for i, found in enumerate(in_order)}
+    numbered = {
+        split: [Sample(s.path, number.get(value[s.label], -1), s.place) for s in samples]
+        for split, samples in splits.items()
+    }
+    return _all_or_none(where, class_names, numbered)
+
+
+def check_classes(
+    where: Path, splits: Splits, class_names: list[str]
+) -> tuple[list[str], dict[str, list[Sample]]]:
+    """The same for labels that are numbers of `class_names`, whether or not all of these occur."""
+    if len(set(class_names)) < len(class_names):
+        raise DataError(f"{one_line(str(where))}: two of its classes have the same name")
+    numbered: dict[str, list[Sample]] = {}
+    for split, samples in splits.items():
+        numbered[split] = []
+        for s in samples:
+            label = -1 if s.label is None else int(s.label)
+            if label >= len(class_names):
+                raise DataError(
+                    f"{one_line(str(where))}: {one_line(s.path)} has the label {label}, and there are "
+                    f"{len(class_names)} classes"
+                )
+            numbered[split].append(Sample(s.path, max(label, -1), s.place))
+    return _all_or_none(where, class_names, numbered)
+
+
+def _all_or_none(
+    where: Path, class_names: list[str], splits: dict[str, list[Sample]]
+) -> tuple[list[str], dict[str, list[Sample]]]:
+    without = [s for samples in splits.values() for s in samples if s.label < 0]
+    num_images = sum(map(len, splits.values()))
+    if without and len(without) < num_images:
+        raise DataError(
+            f"{one_line(str(where))}: {len(without):,} of {num_images:,} images have no label, such as "
+            f"{one_line(without[0].path)}; give all of them one, or none"
+        )
+    return ([] if without else class_names), splits

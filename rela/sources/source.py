@@ -1,0 +1,88 @@
+"""What every kind of source comes to: splits of samples, and one class list for all of them."""
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rela.errors import DataError
+from rela.sources.sample import Sample
+
+VAL_NAMES = ("val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What can be said about a source that does not speak for itself.
+
+    - `image_column`, `label_column`: of tables, where several could be meant;
+    - `image_root`: the folder in which the paths of a CSV lie; its own without one.
+    """
+
+    image_column: str | None = None
+    label_column: str | None = None
+    image_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """What a source holds: splits in a fixed order, one class list for all of them.
+
+    - `val_name`: what the source calls its validation split;
+    - `stray_files`, `empty_classes`, `ignored_splits`: what is there and not used, by name.
+    """
+
+    root: Path
+    class_names: list[str]
+    splits: dict[str, list[Sample]]
+    val_name: str = ""
+    stray_files: list[str] = field(default_factory=list)
+    empty_classes: list[str] = field(default_factory=list)
+    ignored_splits: list[str] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> bool:
+        """False for images without classes."""
+        return bool(self.class_names)
+
+    def with_val(self, fraction: float, seed: int) -> "ImageSource":
+        """The same with a validation split cut out of each class of train, and no empty split.
+
+        Which images go is decided by a hash of (seed, name). Raises DataError where there is a
+        validation split already.
+        """
+        splits = self.splits
+        if fraction:
+            if "val" in splits:
+                raise DataError(
+                    f"{self.root} brings its own validation split ({self.val_name}); leave "
+                    "--val-fraction out"
+                )
+            splits = _cut_val(splits["train"], fraction, seed)
+        return replace(self, splits={split: found for split, found in splits.items() if found})
+
+
+def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, list[Sample]]:
+    """Move ⌊fraction·n + ½⌋ images of each class to val, but leave every class one in train."""
+
+    def rank(sample: Sample) -> bytes:
+        return hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
+
+    members: dict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        members[sample.label].append(sample)
+    chosen: set[Sample] = set()
+    for found in members.values():
+        count = min(int(fraction * len(found) + 0.5), len(found) - 1)
+        chosen.update(sorted(found, key=rank)[:count])
+    return {
+        "train": [sample for sample in samples if sample not in chosen],
+        "val": [sample for sample in samples if sample in chosen],
+    }
+
+
+def quoted_classes(names: list[str], limit: int = 8) -> str:
+    """Class names for messages: `classes 'a', 'b' and 3 more`."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
