@@ -24,7 +24,7 @@ def dataset_or_images(
     source = Path(which)
     if not source.exists():
         if isinstance(which, Path) or "/" in which:
-            raise ChoiceError(f"{which}: no such source of images, and no data set has that name")
+            raise ChoiceError(f"{which}: found nothing there, and no data set has that name")
         return workspace.dataset(which)  # says which there are
     settings = ConvertSettings()
     found = find_same_files(workspace, read_source(source, settings), settings)

@@ -195,5 +195,5 @@ def test_a_folder_whose_name_is_taken_by_other_images_is_refused(
     assert "rela convert" in line and "--name NAME" in line
     # by its name it is the data set, whatever lies in a folder of that name
     assert "are there already" in embedded("embed", "images", *EXACT).stdout
-    assert "no such folder" in embedded("embed", "./nope", *PRIOR, exit_code=2).stderr
+    assert "found nothing there" in embedded("embed", "./nope", *PRIOR, exit_code=2).stderr
     assert "there is images" in embedded("embed", "nope", *PRIOR, exit_code=2).stderr
