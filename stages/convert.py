@@ -21,7 +21,8 @@ from rela.encoding import Encoding
 from rela.errors import ChoiceError, DataError, one_line
 from rela.image_file import BadImageError
 from rela.options import check_options
-from rela.sources import default_name, open_source
+from rela.sources import open_source
+from rela.sources.patterns import default_name
 from rela.sources.sample import Sample, content_sha256
 from rela.sources.source import ImageSource, SourceOptions
 from stages.artifacts import open_artifact

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.artifact import Artifact
 from rela.errors import ChoiceError
-from rela.sources import default_name
+from rela.sources.patterns import default_name
 from stages.convert import convert, find_same_files, format_result, read_source
 from stages.settings import ConvertSettings
 from stages.workspace import Workspace, slug

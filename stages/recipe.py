@@ -13,7 +13,8 @@ from rela.errors import ChoiceError, RelaError
 from rela.options import check_options
 from rela.priors import PriorRequest
 from rela.priors.combination import JOINT
-from rela.sources import default_name, find_kind
+from rela.sources import find_kind
+from rela.sources.patterns import default_name
 from stages.combine import requests_of
 from stages.embed import prior_request
 from stages.evaluate import open_voc_of

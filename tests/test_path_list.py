@@ -15,7 +15,8 @@ from conftest import picture, run_rela
 from PIL import Image
 
 from rela.errors import ChoiceError, DataError, RelaError, UnsafeError
-from rela.sources import KINDS, default_name, find_kind, open_source
+from rela.sources import KINDS, find_kind, open_source
+from rela.sources.patterns import default_name
 from rela.sources.source import ImageSource, SourceOptions
 
 

@@ -18,7 +18,8 @@ from PIL import Image
 
 from rela.errors import DataError
 from rela.image_file import BadImageError, decode_image
-from rela.sources import default_name, find_kind, open_source
+from rela.sources import find_kind, open_source
+from rela.sources.patterns import default_name
 from rela.sources.source import ImageSource, SourceOptions
 
 Members = list[tuple[str, bytes]]

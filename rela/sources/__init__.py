@@ -1,18 +1,18 @@
 """Sources: whatever images are kept in, a folder, an archive or a table, read as splits of samples.
 
 A kind of source is one module with `WHAT` it is in words, `recognises(path)` and `read(path, options)`,
-and one line in `_MODULES`. None of them opens an image, or writes anything.
+and one line in `_MODULES`. None of them decodes an image, or writes anything, and none is imported before
+it is asked.
 """
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rela.errors import DataError, one_line
-from rela.sources.patterns import default_name
-from rela.sources.source import ImageSource, SourceOptions
 
-__all__ = ["KINDS", "default_name", "find_kind", "open_source"]
+if TYPE_CHECKING:  # which brings NumPy and Pillow
+    from rela.sources.source import ImageSource, SourceOptions
 
 _MODULES = {  # by what --format calls them, in the order in which they are asked
     "cifar": "cifar",
@@ -37,7 +37,7 @@ def find_kind(path: Path, kind: str = "auto") -> str:
     )
 
 
-def open_source(path: Path, kind: str, options: SourceOptions) -> ImageSource:
+def open_source(path: Path, kind: str, options: "SourceOptions") -> "ImageSource":
     """List the images of the source at `path`.
 
     Raises DataError for what is damaged or of no known kind, ChoiceError where `options` have to say
