@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from rela.feature_sample import FeatureSample
 from rela.loader import ViewLoader
+
+_LOGGED = (
+    "loss", "rho", "lr", "images_per_second", "data_wait_share", "online_accuracy", "effective_rank",
+    "feature_std",
+)  # fmt: skip
 
 
 class EpochLog(pl.Callback):  # type: ignore[misc]
@@ -27,6 +33,8 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self.path, self.loader, self.seconds, self.say = path, loader, seconds, say
         self._objectives: list[Tensor] = []
         self._accuracies: list[Tensor] = []
+        self._features = FeatureSample(len(loader), len(loader) * loader.batch_size)
+        self._rate = 0.0
         self._mark = self._epoch_start = 0.0
         self._stage = 0
         self._bar: Any = None
@@ -39,6 +47,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         return {
             "objectives": torch.stack(self._objectives).cpu() if self._objectives else None,
             "accuracies": torch.stack(self._accuracies).cpu() if self._accuracies else None,
+            "features": self._features.state_dict(),
             "elapsed": self._elapsed_earlier + time.perf_counter() - self._epoch_start,
             "waited": self._waited_earlier + self.loader.wait_seconds - self._waited_at_start,
         }
@@ -50,6 +59,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             (self._accuracies, state_dict["accuracies"]),
         ):
             values[:] = [] if saved is None else list(saved)
+        self._features.load_state_dict(state_dict["features"])
         if self._objectives:
             self._elapsed_earlier, self._waited_earlier = (
                 state_dict["elapsed"],
@@ -80,15 +90,15 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         """Start the clocks of the epoch; one that goes on in the middle has not this call."""
         self._start_clocks()
         self._elapsed_earlier = self._waited_earlier = 0.0
-        self._objectives.clear()
-        self._accuracies.clear()
+        self._clear()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember which stage pays for this step."""
+        """Remember which stage pays for this step, and its learning rate."""
         self._announce(pl_module)
         self._stage = pl_module.stage
+        self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -97,6 +107,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         for name, values in (("objective", self._objectives), ("accuracy", self._accuracies)):
             if name in outputs:
                 values.append(trainer.strategy.reduce(outputs[name].clone(), reduce_op="mean"))
+        self._features.add(len(self._objectives) - 1, outputs["features"])
         now = time.perf_counter()
         waited = self.loader.wait_seconds - self._waited_before
         self._waited_before = self.loader.wait_seconds
@@ -118,6 +129,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             "loss": float(torch.stack(self._objectives).mean()),
             "rho": None if pl_module.handover is None else pl_module.handover.rho,
             "handover_step": pl_module.handover_step,
+            "lr": self._rate,
             "images_per_second": num_images / elapsed,
             "epoch_seconds": elapsed,
             "data_wait_share": waited / elapsed,
@@ -125,16 +137,21 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         if self._accuracies:
             record["online_accuracy"] = float(torch.stack(self._accuracies).mean())
         if trainer.is_global_zero:
+            record |= self._features.figures()
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
                 file.flush()
                 os.fsync(file.fileno())  # before the checkpoint that makes it count
             self._say(_line(record, trainer.max_epochs or 0))
-        for name in ("loss", "rho", "images_per_second", "data_wait_share", "online_accuracy"):
+        for name in _LOGGED:
             if record.get(name) is not None:
                 pl_module.log(name, record[name], rank_zero_only=True)
+        self._clear()
+
+    def _clear(self) -> None:
         self._objectives.clear()
         self._accuracies.clear()
+        self._features.clear()
 
     def _start_clocks(self) -> None:
         self._mark = self._epoch_start = time.perf_counter()

@@ -126,7 +126,11 @@ class TwoStage(pl.LightningModule):
         return normalized
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """One micro-batch of the current stage; the classifier's loss rides along."""
+        """One micro-batch of the current stage; the classifier's loss rides along.
+
+        Returns `loss`, and for whoever watches, without gradients: `objective`, the stage's own loss;
+        `features` [B, F] of the first view; `accuracy` of the classifier where there are labels.
+        """
         views = [self.normalize(view) for view in batch["views"]]
         if self.stage == 1:
             assert self.head is not None
@@ -135,7 +139,11 @@ class TwoStage(pl.LightningModule):
         else:
             loss, features = self.method(views, batch["label"], self.progress)
         self._step_losses.append(loss.detach())
-        result: dict[str, Any] = {"loss": loss, "objective": loss.detach()}
+        result: dict[str, Any] = {
+            "loss": loss,
+            "objective": loss.detach(),
+            "features": features[0].detach(),
+        }
         if self.classifier is not None:
             labels = batch["label"].repeat(len(features))
             classifier_loss, log = self.classifier.training_step(
