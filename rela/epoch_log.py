@@ -1,7 +1,5 @@
 """What a run tells while it trains: a line per epoch, `metrics.jsonl`, and the cost by phase."""
 
-import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from rela.diagnosis import Diagnosis, Facts
+from rela.epoch_records import append_record, read_records
 from rela.feature_sample import FeatureSample
 from rela.loader import ViewLoader
 
@@ -24,13 +24,20 @@ _LOGGED = (
 class EpochLog(pl.Callback):  # type: ignore[misc]
     """Sums losses, accuracy and seconds over an epoch and writes one record at its end.
 
-    `seconds` is the run's ledger by phase; stage1, stage2 and data_wait are counted here.
+    `seconds` is the run's ledger by phase; stage1, stage2 and data_wait are counted here. What the
+    records show to be wrong is said by `diagnosis`.
     """
 
     def __init__(
-        self, path: Path, loader: ViewLoader, seconds: dict[str, float], say: Callable[[str], None]
+        self,
+        path: Path,
+        loader: ViewLoader,
+        seconds: dict[str, float],
+        facts: Facts,
+        say: Callable[[str], None],
     ) -> None:
         self.path, self.loader, self.seconds, self.say = path, loader, seconds, say
+        self.diagnosis = Diagnosis(facts, self._say, read_records(path))
         self._objectives: list[Tensor] = []
         self._accuracies: list[Tensor] = []
         self._features = FeatureSample(len(loader), len(loader) * loader.batch_size)
@@ -80,6 +87,8 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             disable=None if trainer.is_global_zero else True,
             dynamic_ncols=True,
         )
+        if trainer.is_global_zero:
+            self.diagnosis.begin()
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Leave the terminal as it was, however the run ended."""
@@ -129,20 +138,22 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             "loss": float(torch.stack(self._objectives).mean()),
             "rho": None if pl_module.handover is None else pl_module.handover.rho,
             "handover_step": pl_module.handover_step,
+            "expected_handover_step": None,
             "lr": self._rate,
             "images_per_second": num_images / elapsed,
             "epoch_seconds": elapsed,
             "data_wait_share": waited / elapsed,
         }
+        if pl_module.stage == 1:
+            left = pl_module.handover.steps_left(record["loss"])
+            record["expected_handover_step"] = trainer.global_step + left
         if self._accuracies:
             record["online_accuracy"] = float(torch.stack(self._accuracies).mean())
         if trainer.is_global_zero:
             record |= self._features.figures()
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # before the checkpoint that makes it count
+            append_record(self.path, record)
             self._say(_line(record, trainer.max_epochs or 0))
+            self.diagnosis.add(record)
         for name in _LOGGED:
             if record.get(name) is not None:
                 pl_module.log(name, record[name], rank_zero_only=True)
@@ -170,32 +181,6 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
 
     def _add(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
-
-
-def keep_epochs(path: Path, epochs_done: int) -> None:
-    """Drop the records of epochs that a resumed run will do again, and a line cut off by a kill."""
-    if path.is_file():
-        records = map(_parsed, path.read_text(encoding="utf-8", errors="replace").splitlines())
-        kept = [r for r in records if r is not None and r["epoch"] < epochs_done]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-        os.replace(temporary, path)
-
-
-def last_record(path: Path) -> dict[str, Any]:
-    """The record of the last finished epoch; empty if there is none."""
-    lines = (
-        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    )
-    return next((r for r in map(_parsed, reversed(lines)) if r is not None), {})
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and type(record.get("epoch")) is int else None
 
 
 def _line(record: dict[str, Any], max_epochs: int) -> str:

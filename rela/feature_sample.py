@@ -12,7 +12,7 @@ from rela.ranking import effective_rank, feature_std
 _FEWEST_ROWS, _MOST_ROWS = 128, 1024
 _SHARE = (
     1 / 128
-)  # of an epoch's images: eigenvalues of so many rows take well below 1 % of its time
+)  # of an epoch's images: eigenvalues of so many rows take well under 1 % of its time
 _DECIMALS = 4  # a record is the same bytes wherever eigenvalues differ in their last bits
 
 

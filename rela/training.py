@@ -20,7 +20,9 @@ from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
 from rela.checkpoints import RunCheckpoint, clear_useless, newest_checkpoint
 from rela.devices import device_options, is_lost_connection, lost_rank_message
-from rela.epoch_log import EpochLog, keep_epochs, last_record
+from rela.diagnosis import Facts, facts_of_images, target_std
+from rela.epoch_log import EpochLog
+from rela.epoch_records import keep_epochs, last_record
 from rela.errors import LostRankError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.kept_memory import keep_freed_memory
@@ -125,7 +127,13 @@ def run_training(
             max_epochs=plan.epochs,
             accumulate_grad_batches=plan.accumulate,
             callbacks=[
-                EpochLog(directory / METRICS_FILE, loader, seconds, say),
+                EpochLog(
+                    directory / METRICS_FILE,
+                    loader,
+                    seconds,
+                    _facts(plan, beton, module, loader, num_classes),
+                    say,
+                ),
                 RunCheckpoint(
                     checkpoint_dir,
                     seconds,
@@ -144,11 +152,6 @@ def run_training(
             clear_useless(checkpoint_dir, newest[0] if newest else None)
         seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
         _fit(trainer, module, loader, None if newest is None else newest[0])
-        if plan.handover is None and module.stage == 1:
-            say(
-                f"no hand-over within {trainer.global_step} steps (the adaptive rule needs hundreds to "
-                f"thousands): {plan.method} never ran; give more --epochs, or --handover 0.5"
-            )
         if trainer.is_global_zero:
             _export(directory, plan, module, name)
     finally:  # an interrupted attempt costs, too
@@ -260,6 +263,23 @@ def build_module(
         plan.seed, memory_format(plan),
     )  # fmt: skip
     return module.to(memory_format=memory_format(plan))
+
+
+def _facts(
+    plan: TrainingPlan, beton: Beton, module: TwoStage, loader: ViewLoader, num_classes: int
+) -> Facts:
+    return Facts(
+        method=plan.method,
+        num_steps=module.num_steps,
+        images_per_epoch=len(loader) * loader.batch_size,
+        lr=plan.optimizer.lr,
+        image_size=plan.image_size,
+        is_adaptive=isinstance(module.handover, AdaptiveHandOver),
+        warmup_epochs=plan.optimizer.warmup_epochs,
+        num_cores=loader.num_threads,
+        target_std=None if loader.targets is None else target_std(loader.targets),
+        **facts_of_images(beton, num_classes),
+    )
 
 
 def _handover(plan: TrainingPlan, num_steps: int) -> HandOver:

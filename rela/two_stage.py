@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from rela.devices import RankStrategy
+from rela.diagnosis import diverged
 from rela.errors import DataError
 from rela.handover import HandOver
 from rela.loader import ViewLoader
@@ -186,9 +187,11 @@ class TwoStage(pl.LightningModule):
         value = float(self.trainer.strategy.reduce(loss, reduce_op="mean"))
         if not math.isfinite(value):
             raise DivergedError(
-                f"the stage-{self.stage} loss became {value} at step {self._steps_seen}; lower --lr, "
-                "or choose --precision 32-true"
-            )
+                diverged(
+                    self.stage, value, self._steps_seen, self.optimizer_settings.lr,
+                    str(self.trainer.precision),
+                )
+            )  # fmt: skip
         if self.stage == 1 and self.handover is not None and self.handover.update(value):
             self.begin_stage2()
             self.on_train_start()
