@@ -1,4 +1,4 @@
-"""What a run tells while it trains: a line per epoch, `metrics.jsonl`, and the cost by phase."""
+"""What a run tells while it trains: a live line, a record per epoch, and the cost by phase."""
 
 import time
 from collections.abc import Callable
@@ -8,13 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from rela.diagnosis import Diagnosis, Facts
 from rela.epoch_records import append_record, read_records
 from rela.feature_sample import FeatureSample
+from rela.live_progress import LiveProgress, Rates, Snapshot
 from rela.loader import ViewLoader
 
+_SHOWN_STEPS = 50  # over which the live line averages
 _LOGGED = (
     "loss", "rho", "lr", "images_per_second", "data_wait_share", "online_accuracy", "effective_rank",
     "feature_std",
@@ -24,8 +25,8 @@ _LOGGED = (
 class EpochLog(pl.Callback):  # type: ignore[misc]
     """Sums losses, accuracy and seconds over an epoch and writes one record at its end.
 
-    `seconds` is the run's ledger by phase; stage1, stage2 and data_wait are counted here. What the
-    records show to be wrong is said by `diagnosis`.
+    Between them `live` shows where the training stands. `seconds` is the run's ledger by phase; stage1,
+    stage2 and data_wait are counted here. What the records show to be wrong is said by `diagnosis`.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         loader: ViewLoader,
         seconds: dict[str, float],
         facts: Facts,
+        live: LiveProgress,
         say: Callable[[str], None],
     ) -> None:
         self.path, self.loader, self.seconds, self.say = path, loader, seconds, say
+        self.live, self._rates, self._images_seen = live, Rates(), 0
         self.diagnosis = Diagnosis(facts, self._say, read_records(path))
         self._objectives: list[Tensor] = []
         self._accuracies: list[Tensor] = []
@@ -44,7 +47,6 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._rate = 0.0
         self._mark = self._epoch_start = 0.0
         self._stage = 0
-        self._bar: Any = None
         self._announced = False
         self._waited_before = self._waited_at_start = 0.0
         self._elapsed_earlier = self._waited_earlier = 0.0
@@ -74,26 +76,17 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """A bar over all epochs on a terminal; a resumed run that is in stage 2 has said so."""
+        """Show that it begins; a resumed run that is in stage 2 has said so."""
         self._start_clocks()
         self._announced = pl_module.handover_step is not None
-        images_per_epoch = len(self.loader) * self.loader.batch_size
-        self._bar = tqdm(
-            total=images_per_epoch * (trainer.max_epochs or 0),
-            initial=images_per_epoch * trainer.current_epoch
-            + len(self._objectives) * self.loader.batch_size,
-            desc="train",
-            unit="img",
-            disable=None if trainer.is_global_zero else True,
-            dynamic_ncols=True,
-        )
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.live.show(f"stage {pl_module.stage}  {epoch}  waiting for the first batch")
         if trainer.is_global_zero:
             self.diagnosis.begin()
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Leave the terminal as it was, however the run ended."""
-        if self._bar is not None:
-            self._bar.close()
+        self.live.clear()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clocks of the epoch; one that goes on in the middle has not this call."""
@@ -106,6 +99,8 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
     ) -> None:
         """Remember which stage pays for this step, and its learning rate."""
         self._announce(pl_module)
+        if self._stage != pl_module.stage:
+            self._rates.clear()
         self._stage = pl_module.stage
         self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
@@ -123,7 +118,34 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._add(f"stage{self._stage}", now - self._mark - waited)
         self._add("data_wait", waited)
         self._mark = now
-        self._bar.update(self.loader.batch_size)
+        self._images_seen += self.loader.batch_size
+        self._rates.mark(now, self._images_seen, self.loader.wait_seconds)
+        self.live.update(now, lambda: self._snapshot(trainer, pl_module))
+
+    def _snapshot(self, trainer: pl.Trainer, module: Any) -> Snapshot:
+        """Waits for the device, which is why it is taken now and then alone."""
+        epochs, batches, done = trainer.max_epochs or 0, len(self.loader), len(self._objectives)
+        loss = float(torch.stack(self._objectives[-_SHOWN_STEPS:]).mean())
+        accuracies = self._accuracies[-_SHOWN_STEPS:]
+        rate, wait_share = self._rates.current()
+        left = (batches * (epochs - trainer.current_epoch) - done) * self.loader.batch_size
+        step, num_steps = trainer.global_step, module.num_steps
+        handover = module.handover if module.stage == 1 else None
+        return Snapshot(
+            stage=module.stage,
+            epoch=trainer.current_epoch,
+            epochs=epochs,
+            epoch_share=done / batches,
+            step=step,
+            num_steps=num_steps,
+            loss=loss,
+            rho=None if handover is None else handover.rho,
+            online_accuracy=float(torch.stack(accuracies).mean()) if accuracies else None,
+            images_per_second=rate,
+            data_wait_share=wait_share,
+            eta_seconds=left / rate if rate else None,
+            eta_is_least=handover is not None and step + handover.steps_left(loss) <= num_steps,
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's record and say it in one line."""
@@ -175,9 +197,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             self._say(f"hand-over to stage 2 after step {module.handover_step}")
 
     def _say(self, line: str) -> None:
-        self._bar.clear()
-        self.say(line)
-        self._bar.refresh()
+        self.live.say(line, self.say)
 
     def _add(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds

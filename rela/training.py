@@ -26,6 +26,7 @@ from rela.epoch_records import keep_epochs, last_record
 from rela.errors import LostRankError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.kept_memory import keep_freed_memory
+from rela.live_progress import LiveProgress, remove_progress
 from rela.loader import ViewLoader
 from rela.methods import method_class
 from rela.methods.method import Method, MethodOptions
@@ -35,7 +36,13 @@ from rela.preprocessing import preprocessing_for
 from rela.priors.prior import PriorIdentity
 from rela.priors.run_prior import write_identity
 from rela.ranks import current_ranks
-from rela.run_directory import BACKBONE_FILE, CHECKPOINTS_DIR, METRICS_FILE, SECONDS_FILE
+from rela.run_directory import (
+    BACKBONE_FILE,
+    CHECKPOINTS_DIR,
+    METRICS_FILE,
+    PROGRESS_FILE,
+    SECONDS_FILE,
+)
 from rela.targets import Targets
 from rela.two_stage import TwoStage
 from rela.views import stage1_views
@@ -119,6 +126,7 @@ def run_training(
     before = sum(seconds.values())
     if is_first:
         keep_epochs(directory / METRICS_FILE, epochs_done)
+    live = LiveProgress(directory / PROGRESS_FILE, is_first)
     try:
         module, loader = _build(plan, beton, targets, num_classes)
         if newest:
@@ -132,6 +140,7 @@ def run_training(
                     loader,
                     seconds,
                     _facts(plan, beton, module, loader, num_classes),
+                    live,
                     say,
                 ),
                 RunCheckpoint(
@@ -155,9 +164,11 @@ def run_training(
         if trainer.is_global_zero:
             _export(directory, plan, module, name)
     finally:  # an interrupted attempt costs, too
+        live.clear()
         measured = sum(seconds.values()) - before
         seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
         if is_first:
+            remove_progress(directory / PROGRESS_FILE)
             _keep_seconds(directory, seconds)
     last = last_record(directory / METRICS_FILE)
     return TrainingOutcome(
