@@ -1,7 +1,5 @@
-"""What a run tells while it trains: a line per epoch, `metrics.jsonl`, and the cost by phase."""
+"""What a run tells while it trains: a live line, a record per epoch, and the cost by phase."""
 
-import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,26 +8,45 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from rela.diagnosis import Diagnosis, Facts
+from rela.epoch_records import append_record, read_records
+from rela.feature_sample import FeatureSample
+from rela.live_progress import LiveProgress, Rates, Snapshot
 from rela.loader import ViewLoader
+
+_SHOWN_STEPS = 50  # over which the live line averages
+_LOGGED = (
+    "loss", "rho", "lr", "images_per_second", "data_wait_share", "online_accuracy", "effective_rank",
+    "feature_std",
+)  # fmt: skip
 
 
 class EpochLog(pl.Callback):  # type: ignore[misc]
     """Sums losses, accuracy and seconds over an epoch and writes one record at its end.
 
-    `seconds` is the run's ledger by phase; stage1, stage2 and data_wait are counted here.
+    Between them `live` shows where the training stands. `seconds` is the run's ledger by phase; stage1,
+    stage2 and data_wait are counted here. What the records show to be wrong is said by `diagnosis`.
     """
 
     def __init__(
-        self, path: Path, loader: ViewLoader, seconds: dict[str, float], say: Callable[[str], None]
+        self,
+        path: Path,
+        loader: ViewLoader,
+        seconds: dict[str, float],
+        facts: Facts,
+        live: LiveProgress,
+        say: Callable[[str], None],
     ) -> None:
         self.path, self.loader, self.seconds, self.say = path, loader, seconds, say
+        self.live, self._rates, self._images_seen = live, Rates(), 0
+        self.diagnosis = Diagnosis(facts, self._say, read_records(path))
         self._objectives: list[Tensor] = []
         self._accuracies: list[Tensor] = []
+        self._features = FeatureSample(len(loader), len(loader) * loader.batch_size)
+        self._rate = 0.0
         self._mark = self._epoch_start = 0.0
         self._stage = 0
-        self._bar: Any = None
         self._announced = False
         self._waited_before = self._waited_at_start = 0.0
         self._elapsed_earlier = self._waited_earlier = 0.0
@@ -39,6 +56,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         return {
             "objectives": torch.stack(self._objectives).cpu() if self._objectives else None,
             "accuracies": torch.stack(self._accuracies).cpu() if self._accuracies else None,
+            "features": self._features.state_dict(),
             "elapsed": self._elapsed_earlier + time.perf_counter() - self._epoch_start,
             "waited": self._waited_earlier + self.loader.wait_seconds - self._waited_at_start,
         }
@@ -50,6 +68,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             (self._accuracies, state_dict["accuracies"]),
         ):
             values[:] = [] if saved is None else list(saved)
+        self._features.load_state_dict(state_dict["features"])
         if self._objectives:
             self._elapsed_earlier, self._waited_earlier = (
                 state_dict["elapsed"],
@@ -57,38 +76,33 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """A bar over all epochs on a terminal; a resumed run that is in stage 2 has said so."""
+        """Show that it begins; a resumed run that is in stage 2 has said so."""
         self._start_clocks()
         self._announced = pl_module.handover_step is not None
-        images_per_epoch = len(self.loader) * self.loader.batch_size
-        self._bar = tqdm(
-            total=images_per_epoch * (trainer.max_epochs or 0),
-            initial=images_per_epoch * trainer.current_epoch
-            + len(self._objectives) * self.loader.batch_size,
-            desc="train",
-            unit="img",
-            disable=None if trainer.is_global_zero else True,
-            dynamic_ncols=True,
-        )
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.live.show(f"stage {pl_module.stage}  {epoch}  waiting for the first batch")
+        if trainer.is_global_zero:
+            self.diagnosis.begin()
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Leave the terminal as it was, however the run ended."""
-        if self._bar is not None:
-            self._bar.close()
+        self.live.clear()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Start the clocks of the epoch; one that goes on in the middle has not this call."""
         self._start_clocks()
         self._elapsed_earlier = self._waited_earlier = 0.0
-        self._objectives.clear()
-        self._accuracies.clear()
+        self._clear()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember which stage pays for this step."""
+        """Remember which stage pays for this step, and its learning rate."""
         self._announce(pl_module)
+        if self._stage != pl_module.stage:
+            self._rates.clear()
         self._stage = pl_module.stage
+        self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -97,13 +111,41 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         for name, values in (("objective", self._objectives), ("accuracy", self._accuracies)):
             if name in outputs:
                 values.append(trainer.strategy.reduce(outputs[name].clone(), reduce_op="mean"))
+        self._features.add(len(self._objectives) - 1, outputs["features"])
         now = time.perf_counter()
         waited = self.loader.wait_seconds - self._waited_before
         self._waited_before = self.loader.wait_seconds
         self._add(f"stage{self._stage}", now - self._mark - waited)
         self._add("data_wait", waited)
         self._mark = now
-        self._bar.update(self.loader.batch_size)
+        self._images_seen += self.loader.batch_size
+        self._rates.mark(now, self._images_seen, self.loader.wait_seconds)
+        self.live.update(now, lambda: self._snapshot(trainer, pl_module))
+
+    def _snapshot(self, trainer: pl.Trainer, module: Any) -> Snapshot:
+        """Waits for the device, which is why it is taken now and then alone."""
+        epochs, batches, done = trainer.max_epochs or 0, len(self.loader), len(self._objectives)
+        loss = float(torch.stack(self._objectives[-_SHOWN_STEPS:]).mean())
+        accuracies = self._accuracies[-_SHOWN_STEPS:]
+        rate, wait_share = self._rates.current()
+        left = (batches * (epochs - trainer.current_epoch) - done) * self.loader.batch_size
+        step, num_steps = trainer.global_step, module.num_steps
+        handover = module.handover if module.stage == 1 else None
+        return Snapshot(
+            stage=module.stage,
+            epoch=trainer.current_epoch,
+            epochs=epochs,
+            epoch_share=done / batches,
+            step=step,
+            num_steps=num_steps,
+            loss=loss,
+            rho=None if handover is None else handover.rho,
+            online_accuracy=float(torch.stack(accuracies).mean()) if accuracies else None,
+            images_per_second=rate,
+            data_wait_share=wait_share,
+            eta_seconds=left / rate if rate else None,
+            eta_is_least=handover is not None and step + handover.steps_left(loss) <= num_steps,
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the epoch's record and say it in one line."""
@@ -118,23 +160,31 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             "loss": float(torch.stack(self._objectives).mean()),
             "rho": None if pl_module.handover is None else pl_module.handover.rho,
             "handover_step": pl_module.handover_step,
+            "expected_handover_step": None,
+            "lr": self._rate,
             "images_per_second": num_images / elapsed,
             "epoch_seconds": elapsed,
             "data_wait_share": waited / elapsed,
         }
+        if pl_module.stage == 1:
+            left = pl_module.handover.steps_left(record["loss"])
+            record["expected_handover_step"] = trainer.global_step + left
         if self._accuracies:
             record["online_accuracy"] = float(torch.stack(self._accuracies).mean())
         if trainer.is_global_zero:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # before the checkpoint that makes it count
+            record |= self._features.figures()
+            append_record(self.path, record)
             self._say(_line(record, trainer.max_epochs or 0))
-        for name in ("loss", "rho", "images_per_second", "data_wait_share", "online_accuracy"):
+            self.diagnosis.add(record)
+        for name in _LOGGED:
             if record.get(name) is not None:
                 pl_module.log(name, record[name], rank_zero_only=True)
+        self._clear()
+
+    def _clear(self) -> None:
         self._objectives.clear()
         self._accuracies.clear()
+        self._features.clear()
 
     def _start_clocks(self) -> None:
         self._mark = self._epoch_start = time.perf_counter()
@@ -147,38 +197,10 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             self._say(f"hand-over to stage 2 after step {module.handover_step}")
 
     def _say(self, line: str) -> None:
-        self._bar.clear()
-        self.say(line)
-        self._bar.refresh()
+        self.live.say(line, self.say)
 
     def _add(self, phase: str, seconds: float) -> None:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
-
-
-def keep_epochs(path: Path, epochs_done: int) -> None:
-    """Drop the records of epochs that a resumed run will do again, and a line cut off by a kill."""
-    if path.is_file():
-        records = map(_parsed, path.read_text(encoding="utf-8", errors="replace").splitlines())
-        kept = [r for r in records if r is not None and r["epoch"] < epochs_done]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-        os.replace(temporary, path)
-
-
-def last_record(path: Path) -> dict[str, Any]:
-    """The record of the last finished epoch; empty if there is none."""
-    lines = (
-        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    )
-    return next((r for r in map(_parsed, reversed(lines)) if r is not None), {})
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and type(record.get("epoch")) is int else None
 
 
 def _line(record: dict[str, Any], max_epochs: int) -> str:

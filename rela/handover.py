@@ -18,6 +18,10 @@ class HandOver(Protocol):
         """Take the step's stage-1 loss (mean over ranks and micro-batches); True: hand over now."""
         ...
 
+    def steps_left(self, loss: float) -> int:
+        """Steps until the hand-over if every one of them has this loss."""
+        ...
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
         ...
@@ -47,6 +51,14 @@ class AdaptiveHandOver:
         self.slow = 0.99 * self.slow + 0.01 * self.fast
         return self.rho >= self.threshold
 
+    def steps_left(self, loss: float) -> int:
+        """Finite: under a constant loss both averages end at it. One that still falls takes longer."""
+        rule, steps = AdaptiveHandOver(self.threshold), 1
+        rule.load_state_dict(self.state_dict())
+        while not rule.update(loss):
+            steps += 1
+        return steps
+
     def state_dict(self) -> dict[str, Any]:
         """The two averages and ρ."""
         return {"slow": self.slow, "fast": self.fast, "rho": self.rho}
@@ -74,6 +86,10 @@ class FixedHandOver:
             raise ValueError(f"stage-1 loss is {loss}")
         self.steps_done += 1
         return self.steps_done >= self.num_steps
+
+    def steps_left(self, loss: float) -> int:
+        """Whatever the loss."""
+        return max(0, self.num_steps - self.steps_done)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps done."""

@@ -1,4 +1,4 @@
-"""How good do representations look before anything is trained? Label-free figures, in float64.
+"""How good do representations look before, or while, anything is trained? Label-free, in float64.
 
 All take rows [n, D] of any float type, image i in row i, and hold one float64 copy of them at a time.
 """
@@ -37,6 +37,18 @@ def effective_rank(rows: NDArray[np.floating]) -> float:
         return 0.0
     shares = singular_values[singular_values > 0] / total
     return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def feature_std(rows: NDArray[np.floating]) -> float:
+    """Standard deviation of the columns of rows normalised to length 1, times √D, averaged.
+
+    (As Chen & He watch for collapse, arXiv 2011.10566.) 1 where directions are isotropic, 0 where all
+    rows point one way. A row of zeros stays in the centre.
+    """
+    values = rows.astype(np.float64)
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    values /= np.where(lengths > 0, lengths, 1)
+    return float(values.std(axis=0).mean() * np.sqrt(values.shape[1]))
 
 
 def uniformity(rows: NDArray[np.floating]) -> float:

@@ -20,10 +20,13 @@ from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
 from rela.checkpoints import RunCheckpoint, clear_useless, newest_checkpoint
 from rela.devices import device_options, is_lost_connection, lost_rank_message
-from rela.epoch_log import EpochLog, keep_epochs, last_record
+from rela.diagnosis import Facts, facts_of_images, target_std
+from rela.epoch_log import EpochLog
+from rela.epoch_records import keep_epochs, last_record
 from rela.errors import LostRankError
 from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.kept_memory import keep_freed_memory
+from rela.live_progress import LiveProgress, remove_progress
 from rela.loader import ViewLoader
 from rela.methods import method_class
 from rela.methods.method import Method, MethodOptions
@@ -33,7 +36,13 @@ from rela.preprocessing import preprocessing_for
 from rela.priors.prior import PriorIdentity
 from rela.priors.run_prior import write_identity
 from rela.ranks import current_ranks
-from rela.run_directory import BACKBONE_FILE, CHECKPOINTS_DIR, METRICS_FILE, SECONDS_FILE
+from rela.run_directory import (
+    BACKBONE_FILE,
+    CHECKPOINTS_DIR,
+    METRICS_FILE,
+    PROGRESS_FILE,
+    SECONDS_FILE,
+)
 from rela.targets import Targets
 from rela.two_stage import TwoStage
 from rela.views import stage1_views
@@ -117,6 +126,7 @@ def run_training(
     before = sum(seconds.values())
     if is_first:
         keep_epochs(directory / METRICS_FILE, epochs_done)
+    live = LiveProgress(directory / PROGRESS_FILE, is_first)
     try:
         module, loader = _build(plan, beton, targets, num_classes)
         if newest:
@@ -125,7 +135,14 @@ def run_training(
             max_epochs=plan.epochs,
             accumulate_grad_batches=plan.accumulate,
             callbacks=[
-                EpochLog(directory / METRICS_FILE, loader, seconds, say),
+                EpochLog(
+                    directory / METRICS_FILE,
+                    loader,
+                    seconds,
+                    _facts(plan, beton, module, loader, num_classes),
+                    live,
+                    say,
+                ),
                 RunCheckpoint(
                     checkpoint_dir,
                     seconds,
@@ -144,17 +161,14 @@ def run_training(
             clear_useless(checkpoint_dir, newest[0] if newest else None)
         seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
         _fit(trainer, module, loader, None if newest is None else newest[0])
-        if plan.handover is None and module.stage == 1:
-            say(
-                f"no hand-over within {trainer.global_step} steps (the adaptive rule needs hundreds to "
-                f"thousands): {plan.method} never ran; give more --epochs, or --handover 0.5"
-            )
         if trainer.is_global_zero:
             _export(directory, plan, module, name)
     finally:  # an interrupted attempt costs, too
+        live.clear()
         measured = sum(seconds.values()) - before
         seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
         if is_first:
+            remove_progress(directory / PROGRESS_FILE)
             _keep_seconds(directory, seconds)
     last = last_record(directory / METRICS_FILE)
     return TrainingOutcome(
@@ -260,6 +274,23 @@ def build_module(
         plan.seed, memory_format(plan),
     )  # fmt: skip
     return module.to(memory_format=memory_format(plan))
+
+
+def _facts(
+    plan: TrainingPlan, beton: Beton, module: TwoStage, loader: ViewLoader, num_classes: int
+) -> Facts:
+    return Facts(
+        method=plan.method,
+        num_steps=module.num_steps,
+        images_per_epoch=len(loader) * loader.batch_size,
+        lr=plan.optimizer.lr,
+        image_size=plan.image_size,
+        is_adaptive=isinstance(module.handover, AdaptiveHandOver),
+        warmup_epochs=plan.optimizer.warmup_epochs,
+        num_cores=loader.num_threads,
+        target_std=None if loader.targets is None else target_std(loader.targets),
+        **facts_of_images(beton, num_classes),
+    )
 
 
 def _handover(plan: TrainingPlan, num_steps: int) -> HandOver:

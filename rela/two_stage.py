@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from rela.devices import RankStrategy
+from rela.diagnosis import diverged
 from rela.errors import DataError
 from rela.handover import HandOver
 from rela.loader import ViewLoader
@@ -126,7 +127,11 @@ class TwoStage(pl.LightningModule):
         return normalized
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """One micro-batch of the current stage; the classifier's loss rides along."""
+        """One micro-batch of the current stage; the classifier's loss rides along.
+
+        Returns `loss`, and for whoever watches, without gradients: `objective`, the stage's own loss;
+        `features` [B, F] of the first view; `accuracy` of the classifier where there are labels.
+        """
         views = [self.normalize(view) for view in batch["views"]]
         if self.stage == 1:
             assert self.head is not None
@@ -135,7 +140,11 @@ class TwoStage(pl.LightningModule):
         else:
             loss, features = self.method(views, batch["label"], self.progress)
         self._step_losses.append(loss.detach())
-        result: dict[str, Any] = {"loss": loss, "objective": loss.detach()}
+        result: dict[str, Any] = {
+            "loss": loss,
+            "objective": loss.detach(),
+            "features": features[0].detach(),
+        }
         if self.classifier is not None:
             labels = batch["label"].repeat(len(features))
             classifier_loss, log = self.classifier.training_step(
@@ -178,9 +187,11 @@ class TwoStage(pl.LightningModule):
         value = float(self.trainer.strategy.reduce(loss, reduce_op="mean"))
         if not math.isfinite(value):
             raise DivergedError(
-                f"the stage-{self.stage} loss became {value} at step {self._steps_seen}; lower --lr, "
-                "or choose --precision 32-true"
-            )
+                diverged(
+                    self.stage, value, self._steps_seen, self.optimizer_settings.lr,
+                    str(self.trainer.precision),
+                )
+            )  # fmt: skip
         if self.stage == 1 and self.handover is not None and self.handover.update(value):
             self.begin_stage2()
             self.on_train_start()

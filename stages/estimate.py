@@ -168,10 +168,7 @@ def _adaptive_steps() -> int:
     """Steps until the adaptive rule hands over if the loss settles at once."""
     from rela.handover import AdaptiveHandOver
 
-    rule, steps = AdaptiveHandOver(), 1
-    while not rule.update(_TYPICAL_LOSS):
-        steps += 1
-    return steps
+    return AdaptiveHandOver().steps_left(_TYPICAL_LOSS)
 
 
 def _step_seconds(settings: TrainSettings, num_classes: int, stage: int) -> float:

@@ -2,6 +2,7 @@
 
 - effective rank: a full SVD, orthogonal columns, one direction, identity covariance, tall and wide;
 - uniformity: torch.pdist as in the paper's own code, one point, antipodes, the sphere of many dimensions;
+- spread of directions: isotropic rows, one direction, opposite rows, torch;
 - CKA: its definition by Gram matrices, 1 for rotated, scaled and moved copies, 0 for independent ones;
 - sampled rows are the same for every call, without repetition.
 """
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rela.ranking import effective_rank, linear_cka, sample_rows, uniformity
+from rela.ranking import effective_rank, feature_std, linear_cka, sample_rows, uniformity
 
 
 def features(num_rows: int, width: int, seed: int = 0) -> np.ndarray:
@@ -101,3 +102,18 @@ def test_sampled_rows_are_the_same_for_everybody() -> None:
     np.testing.assert_array_equal(rows[:50], sample_rows(1000, 50))
     assert sorted(sample_rows(7, 5000)) == list(range(7))
     assert 400 < rows[:40].mean() < 600  # any stretch is spread over all of them
+
+
+def test_the_spread_of_directions_is_one_for_isotropic_rows_and_zero_for_one_direction() -> None:
+    rng = np.random.default_rng(0)
+    assert feature_std(rng.standard_normal((20_000, 64))) == pytest.approx(1, abs=0.01)
+    assert feature_std(np.outer(rng.uniform(1, 9, 50), rng.standard_normal(8))) < 1e-7
+    assert feature_std(np.zeros((5, 3))) == 0
+    assert feature_std(np.array([[2.0, 0.0], [-7.0, 0.0]])) == pytest.approx(2**0.5 / 2)
+
+
+def test_the_spread_of_directions_is_that_of_simsiam() -> None:
+    rows = features(200, 9).astype(np.float32)
+    directions = torch.nn.functional.normalize(torch.from_numpy(rows).double(), dim=1)
+    expected = directions.std(dim=0, unbiased=False).mean() * 3
+    assert feature_std(rows) == pytest.approx(float(expected), rel=1e-9)

@@ -13,7 +13,7 @@ from pipeline.artifact import open_artifact
 from stages.workspace import Workspace
 
 _TIMES = ("provenance", "seconds", "file_sha256", "manifest_sha256")
-_TELLING_TIMES = ("seconds.json", "cost.json", ".lock")  # whole files that do
+_TELLING_TIMES = ("seconds.json", "cost.json", "progress.json", ".lock")  # whole files that do
 
 
 def write_digits(folder: Path, count: int = 1500) -> Path:
