@@ -22,8 +22,8 @@ from rela.beton_writer import write_beton
 from rela.diagnosis import RULES, Diagnosis, Facts, diverged, target_std
 from rela.encoding import Encoding
 from rela.handover import AdaptiveHandOver, FixedHandOver
-from rela.image_folder import Sample
 from rela.loader import ViewLoader
+from rela.sources.sample import Sample
 from rela.targets import Targets
 from rela.training import run_training
 
