@@ -11,6 +11,7 @@ from cli_cache import cache
 from cli_options import json_option, options_of, print_result
 from cli_results import export, neighbors, report
 from cli_signals import AskedToMakeRoom, making_room
+from cli_status import status
 from pipeline.errors import PipelineError
 from rela.errors import RelaError
 from rela.options import flag_name
@@ -348,16 +349,6 @@ def _assignment(text: str) -> tuple[str, str]:
 
 
 @main.command()
-@json_option
-@click.pass_obj
-def status(workspace: Any, /, as_json: bool) -> None:
-    """Show data sets, representations, runs, and what can be resumed."""
-    from stages import status as stage
-
-    print_result(as_json, stage.format_status, stage.status(workspace))
-
-
-@main.command()
 @click.option(
     "--output",
     default="rela-demo",
@@ -377,7 +368,7 @@ def _is_typed(ctx: click.Context, option: str) -> bool:
     return ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
-for command in (cache, export, neighbors, report):
+for command in (cache, export, neighbors, report, status):
     main.add_command(command)
 
 

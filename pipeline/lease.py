@@ -8,6 +8,7 @@ whatever is done under one has to be right if two processes do it.
 import contextlib
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -103,3 +104,19 @@ class Leases:
                 if self._is_mine(path):
                     with contextlib.suppress(OSError):  # of a directory that was just removed
                         os.utime(path)
+
+
+def holders(directory: Path, seconds: float = LEASE_SECONDS) -> dict[str, str]:
+    """Tokens of those who hold something in `directory` now, by its name; nothing is taken or changed.
+
+    For people to look at: the age of a lease is measured by this machine's clock.
+    """
+    found = {}
+    for path in directory.glob(f"{_PREFIX}*"):
+        if "@" in path.name:  # a clock, or one that is being taken over
+            continue
+        with contextlib.suppress(OSError):  # given back just now
+            token = path.read_text(encoding="utf-8", errors="replace")
+            if not is_gone(token) and time.time() - path.stat().st_mtime < seconds:
+                found[path.name.removeprefix(_PREFIX)] = token
+    return found

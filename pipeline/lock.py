@@ -4,13 +4,18 @@ import contextlib
 import errno
 import fcntl
 import os
+import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from pipeline.errors import BusyError
-from pipeline.lease import Leases
+from pipeline.lease import Leases, holders
+from pipeline.owner import describe
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_ATTEMPTS, _PAUSE_SECONDS = 4, 0.05  # `holder` takes a lock for a moment, too
 
 
 @contextlib.contextmanager
@@ -22,19 +27,48 @@ def exclusive(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(open(path, "a+", encoding="ascii"))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_free = True
-        except BlockingIOError:
-            is_free = False
+            is_free = _lock_soon(file)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
             is_free = stack.enter_context(Leases(path.parent)).take(path.name)
         if not is_free:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise BusyError(f"{path.parent} is in use by {holder}; wait for it to end")
+            raise BusyError(f"{path.parent} is in use by {_written(file)}; wait for it to end")
         file.truncate(0)
-        file.write(f"process {os.getpid()}")
+        file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
+
+
+def holder(path: Path) -> str | None:
+    """Who holds the lock file `path` at this moment, in words; None if nobody does."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _written(file)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                token = holders(path.parent).get(path.name)
+                return None if token is None else describe(token)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _lock_soon(file: TextIO) -> bool:
+    """Whether the file could be locked, at once or a moment later."""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
+
+
+def _written(file: TextIO) -> str:
+    file.seek(0)
+    return file.read(200).strip() or "another process"

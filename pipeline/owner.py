@@ -29,6 +29,12 @@ def is_gone(token: str) -> bool:
     return False
 
 
+def describe(token: str) -> str:
+    """ "process 1234 on node7", for people."""
+    host, pid = _host_and_pid(token)
+    return f"process {pid} on {host.rpartition('~')[0] or host}"
+
+
 def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
     """Whether the owner that the name of `path` ends with works on it no more.
 

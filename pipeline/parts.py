@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.atomic import clear_abandoned_files, write_atomic
-from pipeline.lease import Leases
+from pipeline.lease import Leases, holders
+from pipeline.owner import describe
 from pipeline.usage import hold, remove_if_free
 
 _DIGEST_BYTES = 32
 _SECONDS = struct.Struct("<d")
 _LOCK_NAME = ".lock"
+_PART_PREFIX = "part-"
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,25 @@ class PartStore:
         """What all finished parts cost together, whichever process and call made them."""
         total = 0.0
         for part in range(self.num_parts):
-            with open(self._path(part), "rb") as file:
-                file.seek(_DIGEST_BYTES)
-                total += _SECONDS.unpack(file.read(_SECONDS.size))[0]
+            total += _seconds_of(self._path(part))
         return total
+
+    def finished(self) -> list[Path]:
+        """The files of the parts that are there, the newest last; whether they are sound is not looked at."""
+        found = []
+        for path in self.directory.glob(f"{_PART_PREFIX}*"):
+            with contextlib.suppress(FileNotFoundError):  # sealed and removed just now
+                found.append((path.stat().st_mtime, path))
+        return [path for _, path in sorted(found)]
+
+    def recent_seconds(self, most: int = 5) -> float | None:
+        """What the newest parts cost, in the mean of at most so many; None if there is none."""
+        known = [_seconds_of(path) for path in self.finished()[-most:]]
+        return sum(known) / len(known) if known else None
+
+    def workers(self) -> list[str]:
+        """Who makes parts at the moment, in words (see pipeline.lease)."""
+        return sorted({describe(token) for token in holders(self.directory).values()})
 
     def missing(self, shard: int = 0, num_shards: int = 1) -> list[int]:
         """Parts of shard `shard` of `num_shards` that still have to be made."""
@@ -87,7 +104,13 @@ class PartStore:
         return [part for part in mine if self.read(part) is None]
 
     def _path(self, part: int) -> Path:
-        return self.directory / f"part-{part:06d}"
+        return self.directory / f"{_PART_PREFIX}{part:06d}"
+
+
+def _seconds_of(path: Path) -> float:
+    with open(path, "rb") as file:
+        file.seek(_DIGEST_BYTES)
+        return float(_SECONDS.unpack(file.read(_SECONDS.size))[0])
 
 
 def remove_unused_parts(directory: Path) -> bool:

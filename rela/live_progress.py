@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 _LINE_SECONDS, _FILE_SECONDS = 0.5, 3.0
 _WINDOW_SECONDS = 30.0
@@ -175,19 +175,6 @@ def write_progress(path: Path, snapshot: Snapshot) -> None:
     with suppress(OSError):
         temporary.write_text(json.dumps(record), encoding="utf-8")
         temporary.replace(path)
-
-
-def read_progress(path: Path) -> dict[str, Any] | None:
-    """What `write_progress` wrote; None if there is nothing, or something else."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    expected = {**Snapshot.__annotations__, "host": str, "pid": int, "updated": float}
-    fits = isinstance(record, dict) and all(
-        name in record and isinstance(record[name], kind) for name, kind in expected.items()
-    )
-    return record if fits else None
 
 
 def remove_progress(path: Path) -> None:

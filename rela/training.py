@@ -125,6 +125,7 @@ def run_training(
     seconds = _seconds_so_far(directory, newest)
     before = sum(seconds.values())
     if is_first:
+        remove_progress(directory / PROGRESS_FILE)  # of an attempt that was killed
         keep_epochs(directory / METRICS_FILE, epochs_done)
     live = LiveProgress(directory / PROGRESS_FILE, is_first)
     try:

@@ -25,6 +25,7 @@ from stages.prior_records import KnownPrior, identify
 from stages.progress import progress_bar
 from stages.settings import EmbedSettings
 from stages.snippets import pasteable, representations_snippet
+from stages.under_way import describe_parts
 from stages.workspace import Workspace, slug
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def embed(
     num_images = dataset.manifest.content["splits"][split]["num_images"]
     store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
     with in_use(dataset.path), store.in_use():
+        describe_parts(store, dataset.name, split, prior.identity.name, num_images)
         todo = store.missing(*shard)
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:

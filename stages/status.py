@@ -1,14 +1,17 @@
-"""What a workspace holds: data sets, representations, runs, and what can be gone on with."""
+"""What a workspace holds: data sets, representations, runs, what is under way and can be gone on with."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.parts import PartStore
+from rela.live_progress import clock
 from rela.run_directory import METRICS_FILE
 from stages.artifacts import find_artifacts
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
 from stages.run_files import COST_FILE, COST_FORM, read_config, read_json
 from stages.tables import format_table, human_bytes
+from stages.under_way import RunUnderWay, about_parts, under_way
 from stages.workspace import Workspace
 
 
@@ -20,11 +23,14 @@ class Status:
     datasets: list[dict[str, Any]]
     representations: list[dict[str, Any]]
     runs: list[dict[str, Any]]
+    running: list[dict[str, Any]]
     resumable: list[dict[str, Any]]
 
 
 def status(workspace: Workspace) -> Status:
-    """Read every manifest of the workspace."""
+    """Read every manifest of the workspace. What somebody works on is running, not resumable."""
+    now = under_way(workspace)
+    busy = {*(run.name for run in now.runs), *(embed.directory for embed in now.embeds)}
     return Status(
         workspace=str(workspace.root),
         datasets=[
@@ -53,16 +59,25 @@ def status(workspace: Workspace) -> Status:
         runs=[
             _run_row(a.path, a.manifest.content, a.manifest.parameters) for a in workspace.runs()
         ],
+        running=[
+            *(_running_row(run) for run in now.runs),
+            *(
+                {"what": e.what, "done": e.done, "eta_seconds": e.eta_seconds, "by": e.by}
+                for e in now.embeds
+            ),
+        ],
         resumable=[
-            *(_unfinished_run_row(path) for path in workspace.unfinished_runs()),
-            *(_unfinished_parts_row(path) for path in workspace.unfinished_parts()),
+            *(_unfinished_run_row(p) for p in workspace.unfinished_runs() if p.name not in busy),
+            *(_unfinished_parts_row(p) for p in workspace.unfinished_parts() if p.name not in busy),
         ],
     )
 
 
 def format_status(found: Status) -> str:
     """Tables for people."""
-    if not (found.datasets or found.representations or found.runs or found.resumable):
+    if not (
+        found.datasets or found.representations or found.runs or found.running or found.resumable
+    ):
         return f"nothing in {found.workspace} yet; begin with `rela convert path/to/images`"
 
     def percent(value: float | None) -> str | None:
@@ -96,6 +111,13 @@ def format_status(found: Status) -> str:
                 for r in found.runs
             ],
         ),
+        "running": (
+            ["what", "done", "ETA", "by"],
+            [
+                [r["what"], r["done"], None if r["eta_seconds"] is None else clock(r["eta_seconds"]), r["by"]]
+                for r in found.running
+            ],
+        ),
         "resumable": (
             ["what", "done", "go on with"],
             [[r["what"], r["done"], r["command"]] for r in found.resumable],
@@ -127,6 +149,16 @@ def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) ->
     }
 
 
+def _running_row(run: RunUnderWay) -> dict[str, Any]:
+    now = run.now or {"epoch": 0, "eta_seconds": None}
+    return {
+        "what": f"run {run.name}",
+        "done": f"{now['epoch']} of {run.epochs} epochs",
+        "eta_seconds": now["eta_seconds"],
+        "by": run.held_by,
+    }
+
+
 def _unfinished_run_row(path: Path) -> dict[str, Any]:
     metrics = path / METRICS_FILE
     done = len(metrics.read_bytes().splitlines()) if metrics.is_file() else 0
@@ -139,10 +171,11 @@ def _unfinished_run_row(path: Path) -> dict[str, Any]:
 
 
 def _unfinished_parts_row(path: Path) -> dict[str, Any]:
-    num_parts = len(list(path.glob("part-*")))
+    what, num_parts, _ = about_parts(path)
+    done = len(PartStore(path, num_parts or 0).finished())
     return {
-        "what": f"representations {path.name.removeprefix('.parts-')[:12]}",
-        "done": f"{num_parts} parts",
+        "what": what,
+        "done": f"{done} parts" if num_parts is None else f"{done} of {num_parts} parts",
         "command": "the same `rela embed` again",
     }
 

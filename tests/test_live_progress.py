@@ -24,7 +24,6 @@ from rela.live_progress import (
     Snapshot,
     clock,
     format_line,
-    read_progress,
     remove_progress,
     write_progress,
 )
@@ -139,20 +138,13 @@ def test_snapshots_are_taken_now_and_then(tmp_path: Path) -> None:
 def test_the_file_holds_the_snapshot_and_who_took_it(tmp_path: Path) -> None:
     path = tmp_path / "progress.json"
     write_progress(path, NOW)
-    found = read_progress(path)
-    assert found is not None and found["pid"] == os.getpid()
+    found = json.loads(path.read_text())
+    assert found["pid"] == os.getpid()
     assert {name: found[name] for name in asdict(NOW)} == asdict(NOW)
     write_progress(tmp_path / "no" / "where", NOW)  # a full disk stops nothing
     path.with_name(".progress.json.tmp").write_text("half")
     remove_progress(path)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000, '{"stage": "two"}', "\xff"])
-def test_anything_else_is_no_progress(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "progress.json"
-    path.write_text(content, encoding="latin-1")
-    assert read_progress(path) is None
 
 
 # Real runs

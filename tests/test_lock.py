@@ -1,21 +1,26 @@
 """One job at a time in a directory (pipeline.lock).
 
-Covers: a second job is told who holds it; the lock ends with its body and with a killed holder; on file
-systems without locks a lease takes its place; other errors are told.
+Covers: a second job is told who holds it, and whoever looks; looking stops nobody; the lock ends with its
+body and with a killed holder; on file systems without locks a lease takes its place; other errors are told.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
+import platform
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import BusyError
 from pipeline.lock import NO_LOCKS, exclusive
+from pipeline.lock import holder as who_holds
 
 HOLD = """
 import sys, time
@@ -38,6 +43,35 @@ def flock_fails(monkeypatch: pytest.MonkeyPatch):
     return fail_with
 
 
+@contextlib.contextmanager
+def known_holder(lock: Path):
+    assert who_holds(lock) == f"process {os.getpid()} on {platform.node()}"
+    yield
+    assert who_holds(lock) == f"process {os.getpid()} on {platform.node()}"
+
+
+def test_nobody_holds_what_is_not_there(tmp_path: Path):
+    assert who_holds(tmp_path / ".lock") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_those_who_look_stop_nobody(tmp_path: Path):
+    lock, looking = tmp_path / ".lock", threading.Event()
+
+    def look() -> None:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            looking.set()
+            time.sleep(0.03)
+
+    lock.touch()
+    looker = threading.Thread(target=look)
+    looker.start()
+    looking.wait()
+    with exclusive(lock):
+        looker.join()
+
+
 def test_another_process_is_named_until_it_is_killed(tmp_path: Path):
     lock = tmp_path / ".lock"
     with subprocess.Popen(
@@ -46,10 +80,12 @@ def test_another_process_is_named_until_it_is_killed(tmp_path: Path):
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(BusyError, match=f"in use by process {holder.pid}"), exclusive(lock):
             pass
+        assert who_holds(lock) == f"process {holder.pid} on {platform.node()}"
         holder.send_signal(signal.SIGKILL)
         holder.wait()
+        assert who_holds(lock) is None
         with exclusive(lock):
-            assert lock.read_text() == f"process {os.getpid()}"
+            assert lock.read_text() == f"process {os.getpid()} on {platform.node()}"
 
 
 @pytest.mark.parametrize("number", NO_LOCKS)
@@ -58,6 +94,7 @@ def test_without_locks_a_lease_does(tmp_path: Path, flock_fails, number: int):
     for _ in range(2):
         with (
             exclusive(tmp_path / ".lock"),
+            known_holder(tmp_path / ".lock"),
             pytest.raises(BusyError, match=f"process {os.getpid()}"),
             exclusive(tmp_path / ".lock"),
         ):
