@@ -75,12 +75,19 @@ def train_one(plan: Any, path: Path, directory: Path) -> dict[str, Any]:
     seen: dict[str, Any] = {"stage 1": [], "samples": [], "unused": [], "steps": []}
     AdaptiveHandOver.__init__.__defaults__ = (EARLY_THRESHOLD,)  # type: ignore[attr-defined]
     update, step = AdaptiveHandOver.update, TwoStage.training_step
+    steps_left = AdaptiveHandOver.steps_left
     configure = RankStrategy.configure_ddp
 
     def record_update(self: AdaptiveHandOver, loss: float) -> bool:
         handed_over = update(self, loss)
         seen["stage 1"].append((loss, self.slow, self.fast, handed_over))
         return handed_over
+
+    def predict(self: AdaptiveHandOver, loss: float) -> int:
+        """What the first process tells a person in advance is no step of the rule."""
+        with pytest.MonkeyPatch.context() as unrecorded:
+            unrecorded.setattr(AdaptiveHandOver, "update", update)
+            return steps_left(self, loss)
 
     def record_step(self: TwoStage, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         result = step(self, batch, batch_idx)
@@ -100,6 +107,7 @@ def train_one(plan: Any, path: Path, directory: Path) -> dict[str, Any]:
         patch.setattr("rela.training.build_backbone", small_backbone)
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(AdaptiveHandOver, "update", record_update)
+        patch.setattr(AdaptiveHandOver, "steps_left", predict)
         patch.setattr(TwoStage, "training_step", record_step)
         patch.setattr(RankStrategy, "configure_ddp", record_configure)
         directory.mkdir(exist_ok=True)
