@@ -90,7 +90,7 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
 
 @main.command()
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.option("--name", show_default="the folder's name", help="Name of the data set.")
+@click.option("--name", show_default="that of SRC", help="Name of the data set.")
 @options_of(ConvertSettings)
 @click.option(
     "--workers",
@@ -109,9 +109,10 @@ def convert(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Convert class folders of images to an FFCV data set.
+    """Convert images to an FFCV data set.
 
-    SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images.
+    SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images. Or it
+    is CIFAR's archive, a Hugging Face data set, WebDataset shards or a CSV of paths: see docs/data.md.
     """
     from stages import convert as stage
 
