@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
+import cli_completion as completing
 from cli_cache import cache
+from cli_doctor import doctor
 from cli_options import json_option, options_of, print_result
+from cli_priors import priors
 from cli_results import export, neighbors, report
 from cli_signals import AskedToMakeRoom, making_room
 from cli_status import status
@@ -23,7 +26,6 @@ from stages.settings import (
     EmbedSettings,
     EvaluateSettings,
     PriorSettings,
-    RankSettings,
     TrainSettings,
 )
 
@@ -82,9 +84,11 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
         rela train
         rela eval
     """
+    end_with_launcher()
+    if ctx.invoked_subcommand == doctor.name:
+        return  # it works where what the others import does not
     from stages.workspace import Workspace
 
-    end_with_launcher()
     ctx.obj = Workspace(workspace)
 
 
@@ -121,12 +125,13 @@ def convert(
 
 
 @main.command()
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, shell_complete=completing.datasets)
 @click.option(
     "--prior",
     "priors",
     required=True,
     multiple=True,
+    shell_complete=completing.priors,
     help="A torchvision model (resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, or an "
     "earlier run, NAME or run:NAME. Several are embedded one by one and combined.",
 )
@@ -167,7 +172,7 @@ def embed(
 
 
 @main.command()
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, shell_complete=completing.datasets)
 @click.option(
     "--preset",
     "preset_name",
@@ -176,8 +181,13 @@ def embed(
     help="The reference's input size, batch, model and epochs for a data set; options given here "
     "go before it.",
 )
-@options_of(TrainSettings)
-@click.option("--name", show_default="DATASET-METHOD-NUMBER", help="Name of the run.")
+@options_of(TrainSettings, complete={"prior": completing.learned_priors})
+@click.option(
+    "--name",
+    show_default="DATASET-METHOD-NUMBER",
+    shell_complete=completing.unfinished_runs,
+    help="Name of the run.",
+)
 @click.option(
     "--embed", "embed_first", is_flag=True, help="Embed the prior first if that was not done."
 )
@@ -222,10 +232,17 @@ def train(
 
 
 @main.command("eval")
-@click.argument("runs", metavar="[RUN]...", nargs=-1)
+@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completing.runs)
 @click.option("--all", "every", is_flag=True, help="Evaluate every finished run.")
-@click.option("--prior", help="Evaluate a prior instead of a run.")
-@click.option("--dataset", show_default="the run's own, or the only one", help="Which data set.")
+@click.option(
+    "--prior", shell_complete=completing.priors, help="Evaluate a prior instead of a run."
+)
+@click.option(
+    "--dataset",
+    show_default="the run's own, or the only one",
+    shell_complete=completing.datasets,
+    help="Which data set.",
+)
 @options_of(EvaluateSettings)
 @options_of(PriorSettings)
 @options_of(EmbedSettings, leave_out=("dtype", "crops"))
@@ -255,38 +272,6 @@ def evaluate(
         workspace, runs, every, prior, dataset, described, settings, embedding, _say
     )
     print_result(as_json, format_report, report(found))
-
-
-@main.group()
-def priors() -> None:
-    """Choose a prior: list what can be used here, rank what is embedded."""
-
-
-@priors.command("list")
-@json_option
-@click.pass_obj
-def list_priors(workspace: Any, /, as_json: bool) -> None:
-    """Show which priors can be used here and now, and which are embedded for which data sets."""
-    from stages import prior_list as stage
-
-    print_result(as_json, stage.format_result, stage.list_priors(workspace))
-
-
-@priors.command("rank")
-@click.argument("dataset", required=False)
-@options_of(RankSettings)
-@json_option
-@click.pass_obj
-def rank_priors(workspace: Any, /, dataset: str | None, as_json: bool, **options: Any) -> None:
-    """Compare the embedded priors of DATASET by their representations, without training.
-
-    Effective rank (RankMe; more is better), uniformity (less is better), k-NN accuracy where there
-    are labels, and how alike the priors are (linear CKA, 0 to 1).
-    """
-    from stages import priors as stage
-
-    data = workspace.dataset(dataset)
-    print_result(as_json, stage.format_result, stage.rank(workspace, data, RankSettings(**options)))
 
 
 @main.command("run")
@@ -369,7 +354,7 @@ def _is_typed(ctx: click.Context, option: str) -> bool:
     return ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
 
-for command in (cache, export, neighbors, report, status):
+for command in (cache, completing.completion, doctor, export, neighbors, priors, report, status):
     main.add_command(command)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from cli_completion import artifacts
 from cli_options import json_option, print_result
 
 _DAMAGED = 65
@@ -25,7 +26,7 @@ def list_cache(workspace: Any, /, as_json: bool) -> None:
 
 
 @cache.command("verify")
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=artifacts)
 @json_option
 @click.pass_context
 def verify_cache(ctx: click.Context, /, names: tuple[str, ...], as_json: bool) -> None:

@@ -1,7 +1,7 @@
 """What commands share: options made from settings classes, and results for people or for scripts."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,19 +13,24 @@ from rela.options import flag_name
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def options_of(settings: type, leave_out: tuple[str, ...] = ()) -> Callable[[_F], _F]:
-    """One command-line option for each field of a settings class (see rela.options)."""
+def options_of(
+    settings: type, leave_out: tuple[str, ...] = (), complete: Mapping[str, Any] | None = None
+) -> Callable[[_F], _F]:
+    """One command-line option for each field of a settings class (see rela.options).
+
+    `complete`: what a shell completes the fields of these names with (see cli_completion).
+    """
 
     def decorate(function: _F) -> _F:
         for described in reversed(fields(settings)):
             if described.name not in leave_out:
-                function = _option(described)(function)
+                function = _option(described, (complete or {}).get(described.name))(function)
         return function
 
     return decorate
 
 
-def _option(described: "Field[Any]") -> Callable[[_F], _F]:
+def _option(described: "Field[Any]", complete: Any = None) -> Callable[[_F], _F]:
     rules, flag = described.metadata, flag_name(described.name)
     if rules["kind"] is bool:
         return click.option(flag, is_flag=True, help=rules["help"])
@@ -50,6 +55,7 @@ def _option(described: "Field[Any]") -> Callable[[_F], _F]:
         type=kind,
         multiple=several,
         show_default=shown,
+        shell_complete=complete,
         help=rules["help"],
     )
 

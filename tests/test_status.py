@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,23 +93,28 @@ def test_where_a_run_stands_is_told_with_its_holder_and_checkpoint(
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", "[" * 10_000, '{"stage": "two"}', '{"stage": NaN}', "\xff\xfe"],
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 10_000,
+        '{"stage": "two"}',
+        "\xff\xfe",
+        "NaN",
+        "a word in place of the loss",
+    ],
 )
 def test_progress_that_is_none_is_not_shown(
-    rela: Callable[..., Result], tmp_path: Path, content: str
+    rela: Callable[..., Result], interrupted: Path, tmp_path: Path, content: str
 ) -> None:
-    run = tmp_path / "workspace" / "runs" / "a"
-    run.mkdir(parents=True)
-    (run / "progress.json").write_text(content, encoding="latin-1")
-    assert under_way(Workspace(tmp_path / "workspace")).runs == []
-    write_progress(run / "good.json", replace(NOW, loss=1))
-    damaged = {**json.loads((run / "good.json").read_text()), "loss": "\x1b[2J"}
-    (run / "progress.json").write_text(json.dumps(damaged))
-    from stages.run_files import read_json as read_form
-    from stages.under_way import _PROGRESS_FORM
-
-    assert read_form(run / "progress.json", _PROGRESS_FORM) == {}
-    assert read_form(run / "good.json", _PROGRESS_FORM)["loss"] == 1
+    path = interrupted / "progress.json"
+    if "loss" in content:
+        write_progress(path, NOW)
+        content = json.dumps({**json.loads(path.read_text()), "loss": content})
+    path.write_text(content, encoding="latin-1")
+    with exclusive(interrupted / ".lock"):
+        (run,) = under_way(Workspace(tmp_path / "workspace")).runs
+    assert run.now is None and run.epochs == 3
 
 
 def test_embeds_show_parts_rate_and_who_works_on_them(tmp_path: Path) -> None:
