@@ -59,12 +59,12 @@ def probe_decoder() -> list[Finding]:
     """A picture goes into a beton as JPEG, and comes out again by FFCV's decoder."""
     import numpy as np
     from PIL import Image
-    from rela.sources.sample import Sample
 
     from rela.beton import open_beton
     from rela.beton_writer import write_beton
     from rela.encoding import Encoding
     from rela.loader import CenterCropLoader
+    from rela.sources.sample import Sample
 
     y, x = np.mgrid[0:64, 0:64]
     picture = np.stack([4 * y, 4 * x, 255 - 2 * (x + y)], axis=2).clip(0, 255).astype(np.uint8)
