@@ -195,7 +195,7 @@ def embed(
     "--resume",
     is_flag=True,
     help="Go on with an interrupted run as it was configured; --name chooses. It may go on elsewhere: "
-    "--devices, --checkpoint-minutes and --rank-timeout can be given anew.",
+    "--devices, --logger, --checkpoint-minutes and --rank-timeout can be given anew.",
 )
 @json_option
 @click.pass_context

@@ -190,7 +190,7 @@ def at_chance(records: Sequence[Record], facts: Facts) -> str | None:
     return (
         f"the online accuracy stays at chance ({100 * last[-1]['online_accuracy']:.1f} %, {_epochs(last)}; "
         f"the largest class has {100 * chance:.1f} %): the features do not tell the classes apart; check "
-        f"that the folders are classes, and change --lr (it is {facts.lr:g})"
+        f"that the folders are classes, train longer, or change --lr (it is {facts.lr:g})"
     )
 
 

@@ -8,13 +8,12 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
@@ -28,6 +27,7 @@ from rela.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.kept_memory import keep_freed_memory
 from rela.live_progress import LiveProgress, remove_progress
 from rela.loader import ViewLoader
+from rela.loggers import open_loggers
 from rela.methods import method_class
 from rela.methods.method import Method, MethodOptions
 from rela.optimizers import OptimizerSettings
@@ -48,6 +48,9 @@ from rela.two_stage import TwoStage
 from rela.views import stage1_views
 from rela.weights import save_weights, state_sha256
 
+# fields of a plan that do not shape the weights
+_WHERE = ("devices", "checkpoint_seconds", "rank_timeout_seconds", "loggers")
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -60,6 +63,7 @@ class TrainingPlan:
     - `optimizer`: with the rate for this very batch size;
     - `checkpoint_seconds`: longest time between two checkpoints; each epoch ends with one anyway;
     - `precision`, `devices`: as Lightning's Trainer takes them, or "auto";
+    - `loggers`: see rela.loggers;
     - `rank_timeout_seconds`: how long one process waits for the others before it gives them up.
     """
 
@@ -82,6 +86,7 @@ class TrainingPlan:
     devices: str
     checkpoint_seconds: float
     rank_timeout_seconds: float = 300.0
+    loggers: tuple[str, ...] = ("tensorboard",)
 
 
 @dataclass(frozen=True)
@@ -132,36 +137,39 @@ def run_training(
         module, loader = _build(plan, beton, targets, num_classes)
         if newest:
             say(_resuming(newest[1], plan, len(loader) // plan.accumulate))
-        trainer = pl.Trainer(
-            max_epochs=plan.epochs,
-            accumulate_grad_batches=plan.accumulate,
-            callbacks=[
-                EpochLog(
-                    directory / METRICS_FILE,
-                    loader,
-                    seconds,
-                    _facts(plan, beton, module, loader, num_classes),
-                    live,
-                    say,
-                ),
-                RunCheckpoint(
-                    checkpoint_dir,
-                    seconds,
-                    plan.checkpoint_seconds,
-                    start_step=newest[1]["step"] if newest else 0,
-                ),
-            ],
-            logger=TensorBoardLogger(directory, name="", version="tensorboard"),
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            gradient_clip_val=plan.optimizer.clip_norm,
-            **options,
-        )
-        if trainer.is_global_zero:
-            clear_useless(checkpoint_dir, newest[0] if newest else None)
-        seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
-        _fit(trainer, module, loader, None if newest is None else newest[0])
+        callbacks = [
+            EpochLog(
+                directory / METRICS_FILE,
+                loader,
+                seconds,
+                _facts(plan, beton, module, loader, num_classes),
+                live,
+                say,
+            ),
+            RunCheckpoint(
+                checkpoint_dir,
+                seconds,
+                plan.checkpoint_seconds,
+                start_step=newest[1]["step"] if newest else 0,
+            ),
+        ]
+        shaping = {k: v for k, v in asdict(plan).items() if k not in _WHERE}
+        with open_loggers(plan.loggers, directory, name, shaping, is_first) as loggers:
+            trainer = pl.Trainer(
+                max_epochs=plan.epochs,
+                accumulate_grad_batches=plan.accumulate,
+                callbacks=callbacks,
+                logger=loggers,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                gradient_clip_val=plan.optimizer.clip_norm,
+                **options,
+            )
+            if trainer.is_global_zero:
+                clear_useless(checkpoint_dir, newest[0] if newest else None)
+            seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
+            _fit(trainer, module, loader, None if newest is None else newest[0])
         if trainer.is_global_zero:
             _export(directory, plan, module, name)
     finally:  # an interrupted attempt costs, too

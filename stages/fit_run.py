@@ -37,7 +37,12 @@ from stages.targets import TARGETS_FILE, make_targets
 from stages.train_settings import training_plan
 from stages.workspace import Workspace
 
-WHERE_FIELDS = ("devices", "checkpoint_minutes", "rank_timeout")  # do not change the weights
+WHERE_FIELDS = (
+    "devices",
+    "logger",
+    "checkpoint_minutes",
+    "rank_timeout",
+)  # do not change the weights
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def train_on_several(
     command = [
         sys.executable, program.origin, "--workspace", str(workspace.root), "train", "--resume",
         "--name", run, "--devices", settings.devices,
+        "--logger", settings.logger,
         "--checkpoint-minutes", str(settings.checkpoint_minutes),
         "--rank-timeout", str(settings.rank_timeout),
     ]  # fmt: skip

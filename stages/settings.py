@@ -233,6 +233,11 @@ class TrainSettings:
     devices: str = option(
         "auto", "How many GPUs, or which: 2, or 0,3; a process for each, or as many without GPUs."
     )
+    logger: str = option(
+        "tensorboard",
+        "Where the figures go beside metrics.jsonl: tensorboard, wandb, mlflow, several with commas, or "
+        "none.",
+    )
     checkpoint_minutes: float = option(
         10.0, "Longest time between two checkpoints; every epoch ends with one.", minimum=0
     )

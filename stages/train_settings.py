@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifact import Artifact
 from rela.errors import ChoiceError
+from rela.loggers import parse_loggers
 from rela.options import check_options, flag_name
 from rela.preprocessing import SMALL_IMAGE_SIDE
 from stages.chosen_prior import NO_PRIOR
@@ -30,6 +31,7 @@ def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSetting
 def check_settings(settings: TrainSettings) -> TrainSettings:
     """Refuse what is out of range or contradicts itself; drop what has no meaning."""
     check_options(settings)
+    parse_loggers(settings.logger)
     if settings.batch_size % settings.accumulate or settings.batch_size < 2 * settings.accumulate:
         raise ChoiceError(
             f"--batch-size {settings.batch_size} cannot be split by --accumulate "
@@ -87,6 +89,7 @@ def training_plan(settings: TrainSettings) -> "TrainingPlan":
         seed=settings.seed,
         precision=settings.precision,
         devices=settings.devices,
+        loggers=parse_loggers(settings.logger),
         checkpoint_seconds=60 * settings.checkpoint_minutes,
         rank_timeout_seconds=60 * settings.rank_timeout,
     )

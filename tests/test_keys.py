@@ -162,7 +162,7 @@ OTHER_RUN = {
     "weight_decay": 0.456, "schedule": "cosine", "warmup_epochs": 1, "ema": "cosine", "local_crops": 2,
     "min_scale": 0.3, "seed": 5, "precision": "bf16-mixed",
 }  # fmt: skip
-SAME_RUN = {"devices": "2", "checkpoint_minutes": 1.0, "rank_timeout": 1.0}
+SAME_RUN = {"devices": "2", "logger": "none", "checkpoint_minutes": 1.0, "rank_timeout": 1.0}
 FROM_REPRESENTATIONS = {"crops"}  # which count themselves
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stages.fit_run import WHERE_FIELDS
 from stages.reporting.run_record import RunRecord
 
 # Okabe and Ito's, which colour-blind people tell apart; the second is for the page's dark mode
@@ -14,8 +15,7 @@ _COLOURS = (
     ("#8c6d00", "#f0d84a"), ("#5e4fa2", "#a99cf0"), ("#7f3b08", "#d69a6a"),
 )  # fmt: skip
 _SAID_ALREADY = (
-    "prior", "method", "model", "epochs", "data_ratio", "seed", "devices", "checkpoint_minutes",
-    "rank_timeout",
+    "prior", "method", "model", "epochs", "data_ratio", "seed", *WHERE_FIELDS,
 )  # fmt: skip
 
 

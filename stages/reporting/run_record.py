@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.fingerprint import fingerprint
 from rela.run_directory import METRICS_FILE
+from stages.fit_run import WHERE_FIELDS
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
 from stages.run_files import COST_FILE, COST_FORM, read_json
 
@@ -14,7 +15,6 @@ NO_PRIOR = "none"
 # what makes a line of the comparison: training with this prior in this way, at any budget and seed
 _OF_PRIOR = ("prior", "crops", "target_width", "handover", "head")
 _OF_BUDGET = ("epochs", "data_ratio", "seed")
-_OF_PLACE = ("devices", "checkpoint_minutes", "rank_timeout")
 _BEFORE_TRAINING = ("convert", "embed", "combine", "targets", "startup")
 
 
@@ -76,7 +76,7 @@ def record_of(run: Artifact) -> RunRecord:
     """Everything from the run's own directory; what is missing there is left empty."""
     parameters, content = run.manifest.parameters, run.manifest.content
     prior = content["prior"] or NO_PRIOR
-    left_out = {*_OF_PRIOR, *_OF_BUDGET, *_OF_PLACE}
+    left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_FIELDS}
     common = {k: v for k, v in parameters.items() if k not in left_out}
     experiment = fingerprint([run.manifest.inputs["dataset"], common])
     of_prior = {k: parameters[k] for k in _OF_PRIOR} if prior != NO_PRIOR else NO_PRIOR
