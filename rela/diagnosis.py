@@ -222,11 +222,17 @@ def target_std(values: Tensor) -> float:
     return float(rows.std(dim=0, correction=0).mean())
 
 
-def diverged(stage: int, loss: float, step: int, lr: float, precision: str) -> str:
-    """The message of DivergedError."""
-    advice = f"start again with a lower --lr (it is {lr:g})"
-    if "16" in precision:
-        advice += f", or with --precision 32-true (it is {precision})"
+def diverged(
+    stage: int, loss: float, step: int, lr: float, precision: str, views: Sequence[Tensor]
+) -> str:
+    """The message of DivergedError; `views`: uint8 [B, 3, S, S], of the step's last micro-batch."""
+    if all(bool((view == view[:1]).all()) for view in views):
+        # every batch norm multiplies gradients by 1/√ε where its inputs do not vary
+        advice = "the images of its batch all look alike; check that the images differ"
+    else:
+        advice = f"start again with a lower --lr (it is {lr:g})"
+        if "16" in precision:
+            advice += f", or with --precision 32-true (it is {precision})"
     return f"the stage-{stage} loss became {loss} at step {step}; {advice}"
 
 

@@ -189,7 +189,7 @@ class TwoStage(pl.LightningModule):
             raise DivergedError(
                 diverged(
                     self.stage, value, self._steps_seen, self.optimizer_settings.lr,
-                    str(self.trainer.precision),
+                    str(self.trainer.precision), batch["views"],
                 )
             )  # fmt: skip
         if self.stage == 1 and self.handover is not None and self.handover.update(value):
