@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint
@@ -20,22 +20,18 @@ from rela.options import check_options
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.combination import Combination, identity_from_dict
 from stages.artifacts import open_artifact
-from stages.convert import images_sha256, index_path, open_split, read_index
+from stages.convert import images_sha256, index_path, open_split
 from stages.prior_records import KnownPrior, identify
 from stages.progress import progress_bar
+from stages.rounding import Rounding
 from stages.settings import EmbedSettings
 from stages.snippets import pasteable, representations_snippet
 from stages.under_way import describe_parts
 from stages.workspace import Workspace, slug
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 STAGE_VERSION = 1
 REPRESENTATIONS_FILE = "representations.h5"
 _LARGEST_DEFAULT_SIZE = 224
-_NAMED_IMAGES = 5
 _POLL_SECONDS = 0.5
 
 
@@ -260,6 +256,7 @@ def _embed_parts(
         settings.threads,
     )  # fmt: skip
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
+    rounded = Rounding(dataset, split, settings.dtype, say)
     num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
     count, all_seconds, has_waited = 0, 0.0, False
     with (
@@ -271,10 +268,7 @@ def _embed_parts(
             claimed = (part_rows(part, len(beton)) for part in store.claim(todo, leases))
             part_start = time.perf_counter()
             for rows, features in embedder.parts(beton, claimed, bar.update, crops):
-                with np.errstate(over="ignore"):  # what overflows is named below
-                    values = features.astype(settings.dtype)
-                image_rows = np.repeat(rows, settings.crops or 1)
-                _refuse_non_finite(dataset, split, image_rows, values, settings.dtype)
+                values = rounded(np.repeat(rows, settings.crops or 1), features)
                 beton.release_pages()
                 part, seconds = int(rows[0]) // ROWS_PER_PART, time.perf_counter() - part_start
                 store.write(part, values.tobytes(), seconds, leases)
@@ -289,25 +283,6 @@ def _embed_parts(
                 has_waited = True
                 time.sleep(_POLL_SECONDS)
     return count, all_seconds
-
-
-def _refuse_non_finite(
-    dataset: Artifact, split: str, rows: "NDArray[np.int64]", values: "NDArray[Any]", dtype: str
-) -> None:
-    import numpy as np
-
-    bad = np.unique(rows[~np.isfinite(values).all(axis=1)])
-    if bad.size:
-        index = read_index(dataset, split)
-        paths = ", ".join(index[row]["path"] for row in bad[:_NAMED_IMAGES])
-        more = f" and {bad.size - _NAMED_IMAGES} more" if bad.size > _NAMED_IMAGES else ""
-        hint = (
-            "; if its features are merely large, use --dtype float32" if dtype == "float16" else ""
-        )
-        raise DataError(
-            f"the prior gives NaN or Inf for {bad.size} images: {paths}{more}; nothing was stored "
-            f"for them. Check the prior's weights{hint}"
-        )
 
 
 def _seal(
