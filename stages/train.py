@@ -18,7 +18,7 @@ from stages.embed import crops_of
 from stages.fit_run import WHERE_FIELDS, TrainResult, fit_run
 from stages.hyperparameters import resolve_hyperparameters
 from stages.ranks import Teller, first_of_several, is_another_rank, prepared_run, silent
-from stages.run_files import CONFIG_FILE, read_config
+from stages.run_files import CONFIG_FILE, read_config, read_json
 from stages.settings import TrainSettings
 from stages.snippets import pasteable, run_snippet
 from stages.train_settings import resolve_settings, say_what_means_nothing
@@ -81,7 +81,7 @@ def _train(
         if same_settings and name in (None, directory.name):
             say(f"going on with the interrupted run {directory.name}")
             return fit_run(workspace, dataset, representations, directory, config, say, tell)
-    directory = _new_run_directory(workspace, dataset, resolved, name)
+    directory = _new_run_directory(workspace, dataset, resolved, name, config["fingerprint"])
     try:
         return fit_run(workspace, dataset, representations, directory, config, say, tell)
     except RelaError as error:
@@ -224,31 +224,40 @@ def _fingerprint(dataset: Artifact, described: dict[str, Any]) -> str:
 
 
 def _new_run_directory(
-    workspace: Workspace, dataset: Artifact, settings: TrainSettings, name: str | None
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    name: str | None,
+    fingerprint: str,
 ) -> Path:
+    """Where to train; that of a run with this fingerprint if another job has begun it just now."""
     from rela.backbones import model_names
 
     if name is not None:
         directory = workspace.runs_dir / check_name(name, "run")
         if name in model_names() or name in (NO_PRIOR, RANDOM_PRIOR):
             raise ChoiceError(f"--name {name} would hide the prior of that name; choose another")
-        if _is_taken(directory):
+        if _is_another(directory, fingerprint):
             raise ChoiceError(
                 f"{directory} is another run, with other settings; choose another --name, or "
                 "go on with it by --resume"
             )
         return directory
     number = 1
-    while _is_taken(workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"):
+    while True:
+        directory = workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"
+        if not _is_another(directory, fingerprint):
+            return directory
         number += 1
-    return workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"
 
 
-def _is_taken(directory: Path) -> bool:
-    """Whether a run, or anything else, is there; a job that has not written its settings yet is not.
+def _is_another(directory: Path, fingerprint: str) -> bool:
+    """Whether another run, or anything else, is there; a job that has not written its settings yet is not.
 
     If it lives, it holds the lock; if it was killed, there is nothing to lose.
     """
     if not directory.is_dir():
         return directory.exists()
-    return any(not path.name.startswith(".") for path in directory.iterdir())
+    if all(path.name.startswith(".") for path in directory.iterdir()):
+        return False
+    return read_json(directory / CONFIG_FILE).get("fingerprint") != fingerprint

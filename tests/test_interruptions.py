@@ -22,6 +22,7 @@ from test_flow import TINY, read_json, rela
 
 from pipeline.lease import Leases
 from pipeline.parts import PartStore
+from stages.workspace import Workspace
 
 __all__ = ["rela"]  # a fixture
 
@@ -167,6 +168,36 @@ def test_two_trainings_of_one_run_do_not_mix(
         rela(*command, exit_code=130)
     assert f"in use by process {os.getpid()}" in outputs[0]
     rela(*command)
+
+
+@pytest.mark.parametrize("named", [("--name", "mine"), ()])
+def test_a_training_that_another_job_began_just_now_is_not_begun_twice(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, named: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The second job looked for runs before the first had written its settings."""
+    rela("convert", small_tree)
+    command = ("train", "--prior", "none", "--epochs", 1, *TINY, *named)
+    outputs = []
+
+    def nothing_yet(workspace: Workspace) -> list[Any]:
+        return []
+
+    def train_again(*arguments: Any) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Workspace, "unfinished_runs", nothing_yet)
+            outputs.append(rela(*command, exit_code=75).stderr)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("rela.training._fit", train_again)
+        rela(*command, exit_code=130)
+    assert f"in use by process {os.getpid()}" in outputs[0]
+    monkeypatch.setattr(Workspace, "unfinished_runs", nothing_yet)
+    rela(*command)  # whose first job was killed in the meantime
+    monkeypatch.setattr(Workspace, "runs", nothing_yet)
+    assert "finished already" in rela(*command).stdout
+    assert len(list((tmp_path / "workspace" / "runs").iterdir())) == 1
 
 
 def test_a_training_killed_before_it_wrote_its_settings_is_in_nobodys_way(
