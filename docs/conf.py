@@ -4,14 +4,14 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
 project = "rela"
 release = version = metadata.version("rela")
 extensions = [
+    "mathml",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx_click",
     "sphinx_copybutton",
 ]
@@ -21,6 +21,7 @@ myst_heading_anchors = 3
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"rela {release}"
 html_show_sphinx = False

@@ -98,6 +98,13 @@ def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
     for name, command in EVERY_COMMAND.items():
         assert isinstance(command, click.Group) or f"rela {name} " in page
     assert "--target-width" in page
+    for built in (tmp_path / "html").glob("*.html"):  # read without a network
+        markup = built.read_text(encoding="utf-8")
+        assert not re.findall(
+            r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="https?:', markup
+        )
+        assert "\\leftarrow" not in markup, built.name
+    assert "<math" in (tmp_path / "html" / "method.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
