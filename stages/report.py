@@ -20,6 +20,7 @@ from stages.reporting.run_record import RunRecord, record_of
 from stages.reporting.savings import COSTS, ONLINE, common_measure, savings_of
 from stages.reporting.words import headline, saving_sentences
 from stages.settings import RankSettings, ReportSettings
+from stages.unfinished_runs import UnfinishedRun, unfinished_run
 from stages.workspace import Workspace
 
 PAGE_FILE = "report.html"
@@ -52,15 +53,24 @@ def report(
     check_options(settings)
     _require_extras()
     chosen = [workspace.run(n) for n in dict.fromkeys(names)] if names else workspace.runs()
+    unfinished = [] if names else _unfinished(workspace, say)
     if not chosen:
-        raise ChoiceError(f"no finished run in {workspace.root}; make one with `rela train`")
+        raise ChoiceError(f"no finished run in {workspace.root}; {_remedy(unfinished)}")
     records = [record_of(run) for run in chosen]
     by_dataset: dict[str, list[RunRecord]] = {}
     for record in records:
         by_dataset.setdefault(record.run.manifest.content["dataset"], []).append(record)
     numbers = {record.name: number for number, record in enumerate(records)}
     chapters = [
-        _chapter(workspace, name, lines_of(runs), numbers, settings, say)
+        _chapter(
+            workspace,
+            name,
+            lines_of(runs),
+            [r for r in unfinished if r.dataset == name],
+            numbers,
+            settings,
+            say,
+        )
         for name, runs in by_dataset.items()
     ]
     chapters.sort(key=lambda chapter: -sum(len(line.runs) for line in chapter.lines))
@@ -91,6 +101,7 @@ def _chapter(
     workspace: Workspace,
     dataset: str,
     lines: list[Line],
+    unfinished: list[UnfinishedRun],
     numbers: dict[str, int],
     settings: ReportSettings,
     say: Callable[[str], None],
@@ -108,6 +119,7 @@ def _chapter(
         headline=headline(savings, lines),
         sentences=saving_sentences(savings, lines),
         lines=lines,
+        unfinished=unfinished,
         costs=_drawn(costs),
         courses=_drawn([*map(plots.over_epochs, COURSES), plots.ledger()]),
         maps=maps,
@@ -115,6 +127,22 @@ def _chapter(
         ranking=_ranking(workspace, dataset),
         commands={run.name: commands_for(workspace, run.run) for run in runs},
     )
+
+
+def _unfinished(workspace: Workspace, say: Callable[[str], None]) -> list[UnfinishedRun]:
+    found = []
+    for directory in workspace.unfinished_runs():
+        try:
+            found.append(unfinished_run(directory))
+        except RelaError as error:
+            say(f"left out: {error}")
+    return found
+
+
+def _remedy(unfinished: list[UnfinishedRun]) -> str:
+    if not unfinished:
+        return "make one with `rela train`"
+    return "go on with " + ", or ".join(f"`{run.command}` ({run.done})" for run in unfinished)
 
 
 def _drawn(found: Iterable[Figure | None]) -> list[Figure]:

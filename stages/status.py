@@ -6,12 +6,12 @@ from typing import Any
 
 from pipeline.parts import PartStore
 from rela.live_progress import clock
-from rela.run_directory import METRICS_FILE
 from stages.artifacts import find_artifacts
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
-from stages.run_files import COST_FILE, COST_FORM, read_config, read_json
+from stages.run_files import COST_FILE, COST_FORM, read_json
 from stages.tables import format_table, human_bytes
 from stages.under_way import RunUnderWay, about_parts, under_way
+from stages.unfinished_runs import unfinished_run
 from stages.workspace import Workspace
 
 
@@ -160,14 +160,8 @@ def _running_row(run: RunUnderWay) -> dict[str, Any]:
 
 
 def _unfinished_run_row(path: Path) -> dict[str, Any]:
-    metrics = path / METRICS_FILE
-    done = len(metrics.read_bytes().splitlines()) if metrics.is_file() else 0
-    epochs = read_config(path)["settings"]["epochs"]
-    return {
-        "what": f"run {path.name}",
-        "done": f"{done} of {epochs} epochs",
-        "command": f"rela train --resume --name {path.name}",
-    }
+    run = unfinished_run(path)
+    return {"what": f"run {run.name}", "done": run.done, "command": run.command}
 
 
 def _unfinished_parts_row(path: Path) -> dict[str, Any]:

@@ -66,6 +66,11 @@ class Workspace:
 
     def run(self, name: str | None = None) -> Artifact:
         """The named finished run, or the only one there is."""
+        if name is not None and name in {path.name for path in self.unfinished_runs()}:
+            raise ChoiceError(
+                f"run {name!r} in {self.root} is not finished; go on with it by "
+                f"`rela train --resume --name {name}`"
+            )
         return self._choose("finished run", self.runs_dir, name, "rela train")
 
     def has_dataset(self, name: str) -> bool:

@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import numpy as np
 import pytest
 from conftest import picture, run_rela
 from PIL import Image
+from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.artifact import Artifact
 from pipeline.manifest import Manifest
-from stages.reporting.feature_map import principal_plane
+from stages.reporting.feature_map import principal_plane, umap_plane
 from stages.reporting.lines import lines_of
 from stages.reporting.run_record import RunRecord
 from stages.reporting.savings import ONLINE, cost_of_reaching, overtaking, savings_of
@@ -157,6 +160,35 @@ def test_the_plane_is_scikit_learns() -> None:
     assert principal_plane(features[:1]).shape == (1, 2)
 
 
+@pytest.mark.filterwarnings("default")  # the package's own
+def test_umap_keeps_digits_together() -> None:
+    pytest.importorskip("umap")
+    digits = load_digits()
+    features, labels = digits.data[:600], digits.target[:600]
+
+    def accuracy(plane: np.ndarray[Any, Any]) -> float:
+        train, test = slice(0, 400), slice(400, 600)
+        classifier = KNeighborsClassifier(5).fit(plane[train], labels[train])
+        return float(classifier.score(plane[test], labels[test]))
+
+    plane = umap_plane(features)
+    assert plane.shape == (600, 2)
+    assert accuracy(plane) > accuracy(principal_plane(features)) + 0.1
+    np.testing.assert_array_equal(plane, umap_plane(features))
+    np.testing.assert_array_equal(umap_plane(features[:9]), principal_plane(features[:9]))
+
+
+def test_without_umap_the_command_that_installs_it_is_named(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "umap", None)
+    words = ["report", "--projection", "umap", "--output", tmp_path / "page"]
+    assert (
+        "pip install 'rela[umap]'"
+        in run_rela("--workspace", workspace, *words, exit_code=74).output
+    )
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without and one with a prior on three classes, both evaluated."""
@@ -230,6 +262,33 @@ def test_one_run_has_a_report_and_another_name_has_none(workspace: Path, tmp_pat
     assert "there is plain, with-prior" in result.output
     result = run_rela("--workspace", tmp_path / "empty", "report", exit_code=2)
     assert "rela train" in result.output
+
+
+def test_what_is_not_finished_is_shown_and_not_compared(
+    workspace: Path, page: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(workspace, tmp_path / "workspace")
+    rela = ["--workspace", tmp_path / "workspace"]
+    half = tmp_path / "workspace" / "runs" / "half"
+    shutil.copytree(half.with_name("plain"), half)
+    (half / "manifest.json").unlink()
+    records = (half / "metrics.jsonl").read_text().splitlines()
+    (half / "metrics.jsonl").write_text(records[0] + "\n")
+    found = json.loads(run_rela(*rela, "report", "--output", tmp_path / "new", "--json").stdout)
+    assert found["runs"] == ["plain", "with-prior"]
+    html = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    (row,) = re.findall(r"<tr><td>half</td>.*?</tr>", html)
+    cells = re.findall(r"<td>(?:<code>)?(.*?)(?:</code>)?</td>", row)
+    accuracy = f"{100 * json.loads(records[0])['online_accuracy']:.1f}"
+    assert cells == ["half", "1 of 2 epochs", accuracy, "rela train --resume --name half"]
+    assert "Not finished" not in page.read_text(encoding="utf-8")
+
+    message = run_rela(*rela, "report", "half", exit_code=2).output
+    assert "is not finished; go on with it by `rela train --resume --name half`" in message
+    for run in ("plain", "with-prior"):
+        shutil.rmtree(half.with_name(run))
+    message = run_rela(*rela, "report", exit_code=2).output
+    assert "go on with `rela train --resume --name half` (1 of 2 epochs)" in message
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PROJECTIONS = ("pca", "umap")
 _MOST_POINTS = 1500
+_UMAP_NEIGHBOURS = 15  # the authors' choice
 _NUM_QUERIES, _NUM_NEIGHBOURS = 6, 8
 _THUMBNAIL_PIXELS = 64
 
@@ -82,7 +84,7 @@ def feature_map(
     labelled = dataset.manifest.content["labelled"]
     names = list(dataset.manifest.content["class_names"]) if labelled else ["all images"]
     labels = beton.labels[rows] if labelled else np.zeros(len(rows), np.int64)
-    points = _umap(features) if projection == "umap" else principal_plane(features)
+    points = umap_plane(features) if projection == "umap" else principal_plane(features)
     found = FeatureMap(run.name, split, projection, points, labels, names, len(values))
     neighbours = _neighbours(features, rows, dataset, split, names if labelled else None)
     return found, neighbours
@@ -100,16 +102,27 @@ def principal_plane(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
     return plane
 
 
-def _umap(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def umap_plane(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """[n, D] → [n, 2] by UMAP (McInnes, Healy and Melville 2018); few images by principal components.
+
+    Raises UnavailableError without umap-learn.
+    """
     try:
-        import umap
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
+            import umap
     except ImportError as error:
         raise UnavailableError(
             "--projection umap needs umap-learn; install it with `pip install 'rela[umap]'`"
         ) from error
     import numpy as np
 
-    return np.asarray(umap.UMAP(random_state=0, n_jobs=1).fit_transform(features), np.float64)
+    if len(features) <= _UMAP_NEIGHBOURS:  # too few for a graph whose layout means anything
+        return principal_plane(features)
+    mapped = umap.UMAP(n_neighbors=_UMAP_NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(
+        features
+    )
+    return np.asarray(mapped, np.float64)
 
 
 def _neighbours(

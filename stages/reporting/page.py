@@ -10,16 +10,18 @@ from stages.reporting.feature_map import Neighbours
 from stages.reporting.figures import Figure
 from stages.reporting.lines import Line
 from stages.reporting.savings import PREFERRED
+from stages.unfinished_runs import UnfinishedRun
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """What is shown of one data set, in its order."""
+    """What is shown of one data set, in its order; `unfinished` runs are in no figure and no sentence."""
 
     dataset: str
     headline: str
     sentences: list[str]
     lines: list[Line]
+    unfinished: list[UnfinishedRun]
     costs: list[Figure]
     courses: list[Figure]
     maps: list[Figure]
