@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rela.beton import Beton
 from rela.beton_format import MODE_JPEG
+from rela.chance import best_by_chance
 from rela.handover import AdaptiveHandOver
 from rela.ranking import sample_rows
 
@@ -23,7 +24,7 @@ Record = dict[str, Any]
 _LEAST_STD, _LEAST_RANK = 0.02, 1.1  # two images' features then have a cosine above 0.9996
 _LONGEST_WAIT_SHARE, _SHORT_SECONDS, _LONG_SECONDS = 0.2, 20.0, 600.0
 _NOTHING_LEARNED, _FEWEST_STAGE1_STEPS = 0.99, 200
-_FEWEST_EPOCHS, _FEWEST_STEPS, _EPOCHS_AT_CHANCE, _SIGMAS = 5, 300, 3, 3.0
+_FEWEST_EPOCHS, _FEWEST_STEPS, _EPOCHS_AT_CHANCE = 5, 300, 3
 _LEAST_TARGET_STD = 1e-3  # of targets that are scaled to 1
 _SAMPLED_TARGETS = 1024
 
@@ -184,7 +185,7 @@ def at_chance(records: Sequence[Record], facts: Facts) -> str | None:
     enough = records[-1]["epoch"] + 1 >= _FEWEST_EPOCHS and records[-1]["step"] >= _FEWEST_STEPS
     if chance is None or not enough or len(last) < _EPOCHS_AT_CHANCE:
         return None
-    limit = chance + _SIGMAS * math.sqrt(chance * (1 - chance) / facts.images_per_epoch)
+    limit = best_by_chance(chance, facts.images_per_epoch)
     if limit >= 1 or not all(r.get("online_accuracy", 1.0) <= limit for r in last):
         return None
     return (

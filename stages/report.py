@@ -56,7 +56,8 @@ def report(
     unfinished = [] if names else _unfinished(workspace, say)
     if not chosen:
         raise ChoiceError(f"no finished run in {workspace.root}; {_remedy(unfinished)}")
-    records = [record_of(run) for run in chosen]
+    datasets = {(a.name, a.fingerprint): a for a in workspace.datasets()}
+    records = [record_of(run, datasets.get(_dataset_key(run))) for run in chosen]
     by_dataset: dict[str, list[RunRecord]] = {}
     for record in records:
         by_dataset.setdefault(record.run.manifest.content["dataset"], []).append(record)
@@ -175,6 +176,10 @@ def _features(
 def _how_good(run: RunRecord) -> tuple[float, float]:
     accuracy = max(run.accuracies.values(), default=0.0)
     return accuracy, float(run.run.manifest.content.get(ONLINE) or 0.0)
+
+
+def _dataset_key(run: Artifact) -> tuple[str, str]:
+    return run.manifest.content["dataset"], run.manifest.inputs["dataset"]
 
 
 def _dataset_of(workspace: Workspace, run: Artifact) -> Artifact:

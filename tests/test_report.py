@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from pipeline.artifact import Artifact
 from pipeline.manifest import Manifest
 from stages.reporting.feature_map import principal_plane, umap_plane
 from stages.reporting.lines import lines_of
-from stages.reporting.run_record import RunRecord
+from stages.reporting.run_record import RunRecord, record_of
 from stages.reporting.savings import ONLINE, cost_of_reaching, overtaking, savings_of
 from stages.reporting.words import headline, saving_sentences
+from stages.workspace import Workspace
 
 ODD_CLASS = "<b>&bee"  # a folder's name that a page must not take for markup
 TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8", "--epochs", "2"]
@@ -127,13 +129,41 @@ def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy(
 
 def test_what_was_not_reached_or_not_compared_is_said() -> None:
     never = [record("b", epochs=(0.1, 0.9)), record("r", "net", epochs=(0.2, 0.3))]
-    (sentence, _) = saving_sentences(savings_of(never), lines_of(never))
+    (sentence,) = saving_sentences(savings_of(never), lines_of(never))
     assert "does not reach" in sentence
     assert "No training with a prior reached" in headline(savings_of(never), lines_of(never))
     cheapest = [record("b", epochs=(0.1, 0.2)), record("r", "net", epochs=(0.3, 0.4))]
     assert "a saving of at least 45 %" in headline(savings_of(cheapest), lines_of(cheapest))
     assert "prior none" in headline([], lines_of([record("r", "net")]))
     assert "No run learned from a prior" in headline([], lines_of([record("b")]))
+
+
+def test_accuracies_that_chance_reaches_are_no_saving() -> None:
+    baseline, fast = record("b", epochs=(0.1, 0.11)), record("r", "net", epochs=(0.12, 0.1))
+    limits = {"train": 0.12, "val": 0.2}
+    runs = [replace(run, by_chance=limits) for run in (baseline, fast)]
+    (said,) = saving_sentences(savings_of(runs), lines_of(runs))
+    assert said == headline(savings_of(runs), lines_of(runs))
+    assert said == (
+        "The online accuracy that training without a prior ends with (11.0 %) is no better than chance, so "
+        "that reaching it says nothing; train for more --epochs."
+    )
+    better = [replace(run, accuracies={"knn20": 0.3}) for run in runs]
+    assert "knn20 accuracy" in headline(savings_of(better), lines_of(better))
+    worse = [replace(run, accuracies={"knn20": 0.2}) for run in runs]
+    assert "no better than chance" in headline(savings_of(worse), lines_of(worse))
+
+
+def test_what_chance_may_reach_comes_from_the_classes_sizes(workspace: Path) -> None:
+    opened = Workspace(workspace)
+    (dataset,) = opened.datasets()
+    found = record_of(opened.run("plain"), dataset)
+    third = 1 / 3
+    assert found.by_chance == {
+        "train": pytest.approx(third + 3 * (third * (1 - third) / 24) ** 0.5),
+        "val": pytest.approx(third + 3 * (third * (1 - third) / 12) ** 0.5),
+    }
+    assert record_of(opened.run("plain")).by_chance == {}
 
 
 def test_lines_are_told_apart_by_what_differs() -> None:

@@ -1,11 +1,12 @@
 """A finished run, as far as a report is interested in it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.fingerprint import fingerprint
+from rela.chance import best_by_chance
 from rela.run_directory import METRICS_FILE
 from stages.fit_run import WHERE_FIELDS
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
@@ -26,6 +27,7 @@ class RunRecord:
       and seed; `line`: equal for those that differ in budget and seed alone;
     - `epochs`: the records of `metrics.jsonl`; `seconds`: the ledger by phase;
     - `accuracies`: top-1 in [0, 1] by protocol;
+    - `by_chance`: what accuracy chance may reach, by split ("train", "val"); empty if nobody knows;
     - `num_images_seen`: by training, and by the prior when it embedded them.
     """
 
@@ -41,6 +43,7 @@ class RunRecord:
     accuracies: dict[str, float]
     num_images_seen: int
     num_images_embedded: int
+    by_chance: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -72,8 +75,9 @@ class RunRecord:
         return costs, values
 
 
-def record_of(run: Artifact) -> RunRecord:
-    """Everything from the run's own directory; what is missing there is left empty."""
+def record_of(run: Artifact, dataset: Artifact | None = None) -> RunRecord:
+    """Everything from the run's own directory, and classes' sizes from the data set; what is missing is
+    left empty."""
     parameters, content = run.manifest.parameters, run.manifest.content
     prior = content["prior"] or NO_PRIOR
     left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_FIELDS}
@@ -100,7 +104,20 @@ def record_of(run: Artifact) -> RunRecord:
         },
         num_images_seen=content["num_steps"] * parameters["batch_size"] + embedded,
         num_images_embedded=embedded,
+        by_chance={} if dataset is None else _by_chance(dataset),
     )
+
+
+def _by_chance(dataset: Artifact) -> dict[str, float]:
+    content = dataset.manifest.content
+    if not content["labelled"]:
+        return {}
+    counts = {split: found["images_per_class"] for split, found in content["splits"].items()}
+    return {
+        split: best_by_chance(max(sizes) / sum(sizes), sum(sizes))
+        for split, sizes in counts.items()
+        if sum(sizes)
+    }
 
 
 def _num_embedded(run: Artifact) -> int:

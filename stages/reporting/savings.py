@@ -23,7 +23,8 @@ class Saving:
     - `cost`: "seconds" or "images", everything counted;
     - `aims`: the accuracy that each baseline ended with, by seed; `shares`: the cost at which it was
       reached over the baseline's, of the seeds on which it was;
-    - `is_bound`: whether some share is that of the cheapest run there is, so that less may do.
+    - `is_bound`: whether some share is that of the cheapest run there is, so that less may do;
+    - `is_chance`: whether some aim is no better than chance, so that reaching it says nothing.
     """
 
     line: str
@@ -32,11 +33,12 @@ class Saving:
     aims: dict[int, float]
     shares: dict[int, float]
     is_bound: bool
+    is_chance: bool = False
 
     @property
     def mean(self) -> float | None:
-        """Of the shares, unless some seed never reached its aim."""
-        if not self.shares or len(self.shares) < len(self.aims):
+        """Of the shares, unless some seed never reached its aim, or an aim was no better than chance."""
+        if self.is_chance or not self.shares or len(self.shares) < len(self.aims):
             return None
         return statistics.fmean(self.shares.values())
 
@@ -124,18 +126,24 @@ def _saving(
 ) -> Saving | None:
     aims: dict[int, float] = {}
     shares: dict[int, float] = {}
-    is_bound = False
+    is_bound = is_chance = False
     for seed in sorted({run.seed for run in candidates} & {run.seed for run in baselines}):
         aim = full_curve([run for run in baselines if run.seed == seed], measure, cost)
         mine = full_curve([run for run in candidates if run.seed == seed], measure, cost)
         if not aim[0] or not mine[0]:
             continue
         aims[seed] = aim[1][-1]
+        is_chance = is_chance or aim[1][-1] <= _by_chance(baselines[0], measure)
         reached = cost_of_reaching(mine, aim[1][-1])
         if reached is not None:
             shares[seed] = reached[0] / aim[0][-1]
             is_bound = is_bound or reached[1]
-    return Saving(line, measure, cost, aims, shares, is_bound) if aims else None
+    return Saving(line, measure, cost, aims, shares, is_bound, is_chance) if aims else None
+
+
+def _by_chance(run: RunRecord, measure: str) -> float:
+    """Online accuracy is of the training images, every protocol's of the held-out ones."""
+    return run.by_chance.get("train" if measure == ONLINE else "val", 0.0)
 
 
 def full_curve(runs: list[RunRecord], measure: str, cost: str) -> Curve:

@@ -11,7 +11,7 @@ def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[s
     """One for each line with a prior, measure and cost: seconds first, the evaluated accuracy first."""
     labels = {line.key: line.label for line in lines}
     ordered = sorted(savings, key=lambda s: (s.line, s.measure == ONLINE, s.cost != "seconds"))
-    return [_sentence(saving, labels[saving.line]) for saving in ordered]
+    return list(dict.fromkeys(_sentence(saving, labels[saving.line]) for saving in ordered))
 
 
 def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
@@ -25,11 +25,13 @@ def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
     by_seconds = [s for s in savings if s.cost == "seconds"]
     evaluated = [s for s in by_seconds if s.measure != ONLINE] or by_seconds
     reached = [s for s in evaluated if s.mean is not None]
+    labels = {line.key: line.label for line in lines}
     if not reached:
         if not savings:
             return "No run with a prior has the settings and the seed of one without; nothing to compare."
+        if all(saving.is_chance for saving in evaluated):
+            return _sentence(evaluated[0], labels[evaluated[0].line])
         return "No training with a prior reached the accuracy of training without it on every seed."
-    labels = {line.key: line.label for line in lines}
     best = min(reached, key=lambda s: s.mean or 0.0)
     return _sentence(best, labels[best.line])
 
@@ -40,6 +42,11 @@ def _sentence(saving: Saving, label: str) -> str:
     what = f"the {measure} that training without a prior ends with ({aim:.1f} %)"
     num_seeds, num_reached = len(saving.aims), len(saving.shares)
     seeds = "one seed, so no spread" if num_seeds == 1 else f"{num_seeds} seeds"
+    if saving.is_chance:
+        return (
+            f"{what[0].upper()}{what[1:]} is no better than chance, so that reaching it says nothing; "
+            "train for more --epochs."
+        )
     if saving.mean is None:
         on = f" on {num_reached} of {num_seeds} seeds alone" if num_reached else ""
         verb = "reaches" if num_reached else "does not reach"
