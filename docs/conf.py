@@ -1,8 +1,10 @@
 """Sphinx: Markdown pages, the command line from its own help, Python from its docstrings."""
 
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
@@ -29,3 +31,27 @@ html_show_copyright = False
 smartquotes = False  # a dash is no part of --option
 python_maximum_signature_line_length = 80
 exclude_patterns = ["_build"]
+
+
+def setup(app: Any) -> None:
+    """Make signatures and lists of options, written for `help()`, look like those of a page."""
+    app.connect("autodoc-process-signature", _with_plain_defaults)
+    app.connect("autodoc-process-docstring", _with_marked_options)
+
+
+def _with_plain_defaults(
+    app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: Any
+) -> tuple[str | None, Any]:
+    """Sphinx shortens the types of a signature only if all of it is Python."""
+    return signature and re.sub(
+        r"<bound method Logger\.info.*?>>", "logger.info", signature
+    ), returns
+
+
+def _with_marked_options(
+    app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    lines[:] = [
+        re.sub(r"^- (\w+):", r"- ``\1``:", line).replace("file:PATH", "``file:PATH``")
+        for line in lines
+    ]
