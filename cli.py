@@ -10,7 +10,7 @@ import click
 import cli_completion as completing
 from cli_cache import cache
 from cli_doctor import doctor
-from cli_options import json_option, options_of, print_result
+from cli_options import json_option, options_of, print_result, prior_option
 from cli_priors import priors
 from cli_results import export, neighbors, report
 from cli_signals import AskedToMakeRoom, making_room
@@ -234,9 +234,7 @@ def train(
 @main.command("eval")
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completing.runs)
 @click.option("--all", "every", is_flag=True, help="Evaluate every finished run.")
-@click.option(
-    "--prior", shell_complete=completing.priors, help="Evaluate a prior instead of a run."
-)
+@prior_option("Evaluate a prior instead of a run.", complete=completing.priors)
 @click.option(
     "--dataset",
     show_default="the run's own, or the only one",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from rela.options import flag_name
+from rela.priors.combination import JOINT
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -49,6 +50,8 @@ def _option(described: "Field[Any]", complete: Any = None) -> Callable[[_F], _F]
         number.name = "integer" if kind is int else "number"
         kind = number
     shown = rules["shown"] or True
+    if described.name == "prior":
+        return prior_option(rules["help"], shown, complete)
     return click.option(
         flag,
         default=described.default,
@@ -57,6 +60,18 @@ def _option(described: "Field[Any]", complete: Any = None) -> Callable[[_F], _F]
         show_default=shown,
         shell_complete=complete,
         help=rules["help"],
+    )
+
+
+def prior_option(help: str, shown: str | bool = False, complete: Any = None) -> Callable[[_F], _F]:
+    """`--prior NAME`; given several times it names the combination, as `rela embed` makes it."""
+    return click.option(
+        "--prior",
+        multiple=True,
+        callback=lambda ctx, option, names: JOINT.join(names) if names else None,
+        show_default=shown,
+        shell_complete=complete,
+        help=help,
     )
 
 
