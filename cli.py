@@ -50,6 +50,14 @@ class _Commands(click.Group):
         try:
             with making_room():
                 return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if error.option_name not in ("--workspace", "--debug"):
+                raise
+            raise click.UsageError(
+                f"{error.option_name} stands before the command: rela {error.option_name} "
+                f"{'DIRECTORY ' if error.option_name == '--workspace' else ''}{ctx.invoked_subcommand} ...",
+                error.ctx,
+            ) from error
         except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:
             failure = failure_of(error)
             if ctx.params.get("debug") or failure is None:
@@ -220,8 +228,9 @@ def train(
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
         if flags or dataset or embed_first:
             what = ", ".join(flags) or dataset or "--embed"
+            by_name = f"; a run is chosen by --name {dataset}" if dataset and not name else ""
             raise click.UsageError(
-                f"--resume goes on with the run's own configuration, without {what}"
+                f"--resume goes on with the run's own configuration, without {what}{by_name}"
             )
         result = stage.resume(ctx.obj, name, _say, where)
     else:

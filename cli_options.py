@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import click
 
 from rela.options import flag_name
-from rela.priors.combination import JOINT
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -68,11 +67,19 @@ def prior_option(help: str, shown: str | bool = False, complete: Any = None) -> 
     return click.option(
         "--prior",
         multiple=True,
-        callback=lambda ctx, option, names: JOINT.join(names) if names else None,
+        callback=_joined,
         show_default=shown,
         shell_complete=complete,
         help=help,
     )
+
+
+def _joined(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:
+    if len(names) < 2:
+        return names[0] if names else None
+    from rela.priors.combination import JOINT  # not while a shell completes: it brings NumPy
+
+    return JOINT.join(names)
 
 
 def json_option(function: _F) -> _F:

@@ -62,6 +62,7 @@ def embed_priors(
 
     Raises ChoiceError for a file or an architecture that would be that of several priors.
     """
+    priors = [name for prior in priors for name in names_of(workspace, prior)]
     for option in ("weights", "arch"):
         if getattr(described, option) is not None and len(priors) > 1:
             raise ChoiceError(
