@@ -127,7 +127,7 @@ def test_nothing_of_an_interrupted_line_stays(tmp_path: Path) -> None:
         live.show(text)
         terminal.write("^C"[: 79 - len(text)])  # what a terminal shows of the key
         live.clear()
-        live.say("interrupted", lambda line: print(line, file=terminal))
+        live.say("interrupted", lambda line, to=terminal: print(line, file=to))  # type: ignore[misc]
         assert terminal.screen == ["interrupted", ""]
 
 
