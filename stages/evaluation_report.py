@@ -1,11 +1,11 @@
 """Evaluations → a table with what is spread over seeds, and the protocols in words."""
 
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.fingerprint import fingerprint
 from stages.evaluate import Evaluation
+from stages.spread import Spread
 from stages.tables import format_table
 
 _LAST_EPOCHS = "top1_mean_last_3_epochs", "top1_std_last_3_epochs"
@@ -16,25 +16,6 @@ _MEASURES = {
     "pixel_accuracy": "pixel accuracy %",
 }
 _ONLY_THE_SEED = ("seed", "devices")  # settings that leave what is being compared the same
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (None of a single value) of a figure in [0, 1]."""
-
-    mean: float
-    std: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
-        std = statistics.stdev(values) if len(values) > 1 else None
-        return cls(statistics.fmean(values), std)
-
-    def percent(self) -> str:
-        """`93.12 ± 0.40`."""
-        spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
-        return f"{100 * self.mean:.2f}{spread}"
 
 
 @dataclass(frozen=True)

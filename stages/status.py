@@ -9,7 +9,8 @@ from rela.live_progress import clock
 from rela.run_directory import METRICS_FILE
 from stages.artifacts import find_artifacts
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
-from stages.run_files import COST_FILE, COST_FORM, read_config, read_json
+from stages.run_cost import total_seconds
+from stages.run_files import read_config, read_json
 from stages.tables import format_table, human_bytes
 from stages.under_way import RunUnderWay, about_parts, under_way
 from stages.workspace import Workspace
@@ -134,7 +135,7 @@ def _handover(run: dict[str, Any]) -> Any:
 
 
 def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    seconds = read_json(path / COST_FILE, COST_FORM).get("total_seconds")
+    seconds = total_seconds(path)
     accuracies = read_json(path / EVALUATION_FILE, EVALUATION_FORM).get("accuracies", {})
     return {
         "name": path.name,
