@@ -53,26 +53,30 @@ def report(evaluations: list[Evaluation]) -> Report:
 
 def format_report(found: Report) -> str:
     """The table, the protocols in words, and where the figures are."""
-    rows: list[tuple[str, str, dict[str, Spread]]] = []
+    rows: list[tuple[str, str, dict[str, Spread], str | None]] = []
     how: dict[str, dict[str, list[str]]] = {}
     for evaluation, measures in zip(found.evaluations, found.over_probe_seeds, strict=True):
         name = evaluation.run or evaluation.results["evaluated"]
         for protocol, record in evaluation.results["measurements"].items():
-            rows.append((name, protocol, measures[protocol]))
+            rows.append((name, protocol, measures[protocol], evaluation.results["dataset"]))
             how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
     for summary in found.over_run_seeds:
         seeds = ", ".join(str(seed) for seed in summary.seeds)
-        rows += [(f"mean ± std over run seeds {seeds}", p, m) for p, m in summary.measures.items()]
+        words = f"mean ± std over run seeds {seeds}"
+        rows += [(words, p, m, summary.dataset) for p, m in summary.measures.items()]
     shown = {key: title for key, title in _MEASURES.items() if any(key in row[2] for row in rows)}
     cells: list[list[str | None]] = [
         [name, protocol, *(m[key].percent() if key in m else None for key in shown)]
-        for name, protocol, m in rows
+        for name, protocol, m, _ in rows
     ]
     header = ["evaluated", "protocol", *shown.values()]
     last_epochs = _last_epochs(found.evaluations)
     if last_epochs:
         header.append("top-1 %, last 3 epochs")
         cells = [[*row, last_epochs.get((row[0], row[1]))] for row in cells]
+    if len({row[3] for row in rows}) > 1:  # figures of different data sets are not to be compared
+        header.insert(1, "data set")
+        cells = [[row[0], of[3], *row[1:]] for row, of in zip(cells, rows, strict=True)]
     return "\n".join(
         [
             *_titles(found),
