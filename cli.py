@@ -10,7 +10,7 @@ import click
 import cli_completion as completing
 from cli_cache import cache
 from cli_doctor import doctor
-from cli_options import json_option, options_of, print_result
+from cli_options import json_option, options_of, print_result, prior_option
 from cli_priors import priors
 from cli_results import export, neighbors, report
 from cli_signals import AskedToMakeRoom, making_room
@@ -50,6 +50,14 @@ class _Commands(click.Group):
         try:
             with making_room():
                 return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if error.option_name not in ("--workspace", "--debug"):
+                raise
+            raise click.UsageError(
+                f"{error.option_name} stands before the command: rela {error.option_name} "
+                f"{'DIRECTORY ' if error.option_name == '--workspace' else ''}{ctx.invoked_subcommand} ...",
+                error.ctx,
+            ) from error
         except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:
             failure = failure_of(error)
             if ctx.params.get("debug") or failure is None:
@@ -220,8 +228,9 @@ def train(
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
         if flags or dataset or embed_first:
             what = ", ".join(flags) or dataset or "--embed"
+            by_name = f"; a run is chosen by --name {dataset}" if dataset and not name else ""
             raise click.UsageError(
-                f"--resume goes on with the run's own configuration, without {what}"
+                f"--resume goes on with the run's own configuration, without {what}{by_name}"
             )
         result = stage.resume(ctx.obj, name, _say, where)
     else:
@@ -234,9 +243,7 @@ def train(
 @main.command("eval")
 @click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completing.runs)
 @click.option("--all", "every", is_flag=True, help="Evaluate every finished run.")
-@click.option(
-    "--prior", shell_complete=completing.priors, help="Evaluate a prior instead of a run."
-)
+@prior_option("Evaluate a prior instead of a run.", complete=completing.priors)
 @click.option(
     "--dataset",
     show_default="the run's own, or the only one",

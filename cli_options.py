@@ -49,6 +49,8 @@ def _option(described: "Field[Any]", complete: Any = None) -> Callable[[_F], _F]
         number.name = "integer" if kind is int else "number"
         kind = number
     shown = rules["shown"] or True
+    if described.name == "prior":
+        return prior_option(rules["help"], shown, complete)
     return click.option(
         flag,
         default=described.default,
@@ -58,6 +60,26 @@ def _option(described: "Field[Any]", complete: Any = None) -> Callable[[_F], _F]
         shell_complete=complete,
         help=rules["help"],
     )
+
+
+def prior_option(help: str, shown: str | bool = False, complete: Any = None) -> Callable[[_F], _F]:
+    """`--prior NAME`; given several times it names the combination, as `rela embed` makes it."""
+    return click.option(
+        "--prior",
+        multiple=True,
+        callback=_joined,
+        show_default=shown,
+        shell_complete=complete,
+        help=help,
+    )
+
+
+def _joined(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:
+    if len(names) < 2:
+        return names[0] if names else None
+    from rela.priors.combination import JOINT  # not while a shell completes: it brings NumPy
+
+    return JOINT.join(names)
 
 
 def json_option(function: _F) -> _F:

@@ -24,8 +24,8 @@ _HOME, _CLEAR_REST_OF_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
     help="How often --watch looks.",
 )
 @json_option
-@click.pass_obj
-def status(workspace: Any, /, watch: bool, interval: float, as_json: bool) -> None:
+@click.pass_context
+def status(ctx: click.Context, /, watch: bool, interval: float, as_json: bool) -> None:
     """Show data sets, representations, runs, what is running and what can be resumed.
 
     With --watch: where every training and embedding stands, who works on it, and the age of its last
@@ -34,10 +34,12 @@ def status(workspace: Any, /, watch: bool, interval: float, as_json: bool) -> No
     from stages import status as stage
 
     if not watch:
-        print_result(as_json, stage.format_status, stage.status(workspace))
+        if ctx.get_parameter_source("interval") is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError("--interval is for --watch")
+        print_result(as_json, stage.format_status, stage.status(ctx.obj))
         return
     try:
-        _watch(workspace, interval, as_json)
+        _watch(ctx.obj, interval, as_json)
     except KeyboardInterrupt:
         click.echo()
 

@@ -16,6 +16,7 @@ processes may share one: give each its own --seeds, and one of them --report at 
 
 import argparse
 import json
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -27,8 +28,10 @@ from stages.convert import convert
 from stages.demo import PRIOR_DIGITS, write_digits
 from stages.embed import embed, prior_request
 from stages.evaluate import evaluate_run
-from stages.run_files import COST_FILE, read_json
+from stages.reporting.savings import cost_of_reaching
+from stages.run_cost import num_images_seen, total_seconds
 from stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, TrainSettings
+from stages.spread import Spread
 from stages.tables import format_table
 from stages.train import train
 from stages.workspace import Workspace
@@ -194,17 +197,14 @@ def measure(
     name = f"{slug(variant.name)}-{budget:g}-{seed}"
     run = train(workspace, target, settings, name).artifact
     accuracies: dict[str, Any] = evaluate_run(workspace, run, settings=PROBES).results["accuracies"]
-    batch_size = run.manifest.parameters["batch_size"]
-    num_images = target.manifest.content["splits"]["train"]["num_images"]
-    embedded = 0 if variant.prior == "none" else num_images * max(1, crops)
     return Outcome(
         variant=variant.name,
         budget=budget,
         seed=seed,
         linear=accuracies["linear-reference"]["top1"],
         knn20=accuracies["knn20"]["top1"],
-        total_seconds=float(read_json(run.path / COST_FILE)["total_seconds"]),
-        images_seen=run.manifest.content["num_steps"] * batch_size + embedded,
+        total_seconds=total_seconds(run.path) or math.nan,
+        images_seen=num_images_seen(run),
     )
 
 
@@ -222,7 +222,7 @@ def report(found: list[Outcome]) -> str:
             group = [o for o in found if (o.variant, o.budget) == (variant, budget)]
             rows.append([
                 variant, f"{100 * budget:g} %", len(group),
-                *(spread([f(o) for o in group], digits) for f, digits in FIGURES),
+                *(Spread.of([f(o) for o in group]).words(digits) for f, digits in FIGURES),
                 f"{statistics.fmean(o.images_seen for o in group):,.0f}",
             ])  # fmt: skip
     return "\n".join([format_table(header, rows), "", *crossings(found)])
@@ -244,16 +244,18 @@ def crossings(found: list[Outcome]) -> list[str]:
         for seed in sorted({o.seed for o in found}):
             aims = [o for o in found if (o.variant, o.budget, o.seed) == (BASELINE.name, 1.0, seed)]
             mine = [o for o in found if (o.variant, o.seed) == (variant.name, seed)]
+            mine.sort(key=lambda o: o.budget)
             if not aims or not mine:
                 continue
             for cost, reached in shares.items():
-                at = cost_of_reaching(mine, aims[0].linear, cost)
+                curve = [float(getattr(o, cost)) for o in mine], [o.linear for o in mine]
+                at = cost_of_reaching(curve, aims[0].linear)
                 if at is None:
                     never += cost == "total_seconds"
                 else:
-                    reached.append(100 * at / float(getattr(aims[0], cost)))
+                    reached.append(at[0] / float(getattr(aims[0], cost)))
         words = "; ".join(
-            f"{spread(values, 0)} % of its {cost.replace('_', ' ')}"
+            f"{Spread.of(values).percent(0)} % of its {cost.replace('_', ' ')}"
             for cost, values in shares.items()
             if values
         )
@@ -262,26 +264,6 @@ def crossings(found: list[Outcome]) -> list[str]:
             f"{variant.name}: the full-budget baseline's linear accuracy at {words}{missed}"
         )
     return lines
-
-
-def cost_of_reaching(outcomes: list[Outcome], linear: float, cost: str) -> float | None:
-    """The cost of `linear`, interpolated between budgets; the smallest budget's if that has it."""
-    ordered = sorted(outcomes, key=lambda o: o.budget)
-    before: Outcome | None = None
-    for after in ordered:
-        if after.linear >= linear:
-            if before is None:
-                return float(getattr(after, cost))
-            share = (linear - before.linear) / (after.linear - before.linear)
-            low, high = float(getattr(before, cost)), float(getattr(after, cost))
-            return low + share * (high - low)
-        before = after
-    return None
-
-
-def spread(values: list[float], digits: int) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ per setting: mean ± standard deviation over seeds of 20-NN and linear accuracy 
 """
 
 import argparse
-import statistics
 from pathlib import Path
 
 from stages.convert import convert
@@ -15,6 +14,7 @@ from stages.demo import PRIOR_DIGITS, PRIOR_EPOCHS, write_digits
 from stages.embed import embed, prior_request
 from stages.evaluate import evaluate_run
 from stages.settings import ConvertSettings, TrainSettings
+from stages.spread import Spread
 from stages.tables import format_table
 from stages.train import train
 from stages.workspace import Workspace
@@ -55,16 +55,11 @@ def main() -> None:
             run = train(workspace, data["digits"], chosen).artifact
             accuracies = evaluate_run(workspace, run).results["accuracies"]
             found.append((accuracies["knn20"]["top1"], accuracies["linear-reference"]["top1"]))
-        columns = [_mean_and_spread([100 * pair[i] for pair in found]) for i in (0, 1)]
+        columns = [Spread.of([pair[i] for pair in found]).percent(1) for i in (0, 1)]
         row = ["–", "–"] if prior_name == "none" else [handover, head]
         rows.append([prior_name, *map(str, row), *columns])
         print("  ".join(map(str, rows[-1])), flush=True)
     print(format_table(["prior", "hand-over", "W", "20-NN %", "linear %"], rows))
-
-
-def _mean_and_spread(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TextIO
 _LINE_SECONDS, _FILE_SECONDS = 0.5, 3.0
 _WINDOW_SECONDS = 30.0
 _MARGIN_COLUMNS = 1  # a full line makes some terminals wrap
+_ECHO_COLUMNS = 2  # the ^C that a terminal puts behind the line
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,10 @@ class LiveProgress:
     def clear(self) -> None:
         """Leave the terminal as it was."""
         if self._shown:
-            self.show("")
-            self.stream.write("\r")
+            width = min(len(self._shown) + _ECHO_COLUMNS, _columns(self.stream) - _MARGIN_COLUMNS)
+            self.stream.write(f"\r{' ' * width}\r")
             self.stream.flush()
+            self._shown = ""
 
 
 def _excess(before: str, after: str) -> int:

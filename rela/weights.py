@@ -94,7 +94,7 @@ def load_strict(
     """Load every tensor of the backbone from `state`; entries of the removed classifier are left.
 
     A backbone that did not load completely would be a random one, so every missing, unexpected or
-    misshapen key raises DataError, all of them named, and nothing is loaded.
+    misshapen key raises DataError, the first of each kind named, and nothing is loaded.
     """
     wanted = backbone.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
@@ -106,7 +106,7 @@ def load_strict(
     ]
     odd = [k for k in wanted if k in state and not is_plain(state[k])]
     problems = [
-        f"{kind}: {', '.join(keys)}"
+        f"{kind}: {_first(keys)}"
         for kind, keys in (
             ("missing", missing),
             ("not dense", odd),
@@ -135,6 +135,11 @@ def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> N
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
     # written from here, so that a full disk is an OSError
     path.write_bytes(save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _list(names: list[object]) -> str:

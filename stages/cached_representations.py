@@ -10,7 +10,7 @@ from rela.errors import ChoiceError, DataError
 from rela.priors import PriorRequest
 from stages.artifacts import open_artifact
 from stages.chosen_prior import matching_representations, the_only
-from stages.combine import requests_of
+from stages.combine import names_of, requests_of
 from stages.convert import images_sha256, index_path, read_index
 from stages.embed import REPRESENTATIONS_FILE, crops_of
 from stages.workspace import Workspace
@@ -56,22 +56,21 @@ def find_cached(
     requests: Sequence[PriorRequest] | None = None,
     name: str | None = None,
     by_name: bool = True,
-    only_one_centre_crop: bool = False,
+    centre_crops_alone: bool = False,
 ) -> Artifact:
     """The representations of one split that `requests`, or `name`, ask for; or the only ones.
 
     Without `by_name` what the requests mean is compared, and not what it was called.
-    `only_one_centre_crop`: of one prior and of no random crops. Raises ChoiceError with the command
+    `centre_crops_alone`: none of random crops. Raises ChoiceError with the command
     that makes them, or with the names to choose from.
     """
     cached = workspace.representations(images_sha256(dataset, split))
-    if only_one_centre_crop:
-        of_one = (a for a in cached if "components" not in a.manifest.content)
-        cached = [a for a in of_one if not crops_of(a)]
+    if centre_crops_alone:
+        cached = [a for a in cached if not crops_of(a)]
     if requests is None or name is None:
-        shown, matching = "resnet18", cached
+        priors, matching = ["resnet18"], cached
     else:
-        shown = name
+        priors = names_of(workspace, name)
         try:
             matching = matching_representations(
                 workspace, list(requests), name if by_name else "", cached, may_build=False
@@ -85,8 +84,8 @@ def find_cached(
         which = " --split val" if split == "val" else ""
         what = "no prior has" if name is None else f"prior {name} has not"
         raise ChoiceError(
-            f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior {shown}"
-            f"{which}` first"
+            f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior "
+            f"{' --prior '.join(priors)}{which}` first"
         )
     return the_only(matching, f"representations of {of_data_set} are there")
 

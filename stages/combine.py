@@ -62,6 +62,7 @@ def embed_priors(
 
     Raises ChoiceError for a file or an architecture that would be that of several priors.
     """
+    priors = [name for prior in priors for name in names_of(workspace, prior)]
     for option in ("weights", "arch"):
         if getattr(described, option) is not None and len(priors) > 1:
             raise ChoiceError(
@@ -71,12 +72,19 @@ def embed_priors(
     return embed_all(workspace, dataset, requests, settings, split, shard, say)
 
 
-def requests_of(workspace: Workspace, dataset: Artifact, name: str) -> list[PriorRequest]:
-    """What a prior's name asks for: `A+B` is two, unless a run, a file or a layer is called so."""
+def names_of(workspace: Workspace, name: str) -> list[str]:
+    """The priors that a name stands for: `A+B` is two, unless a run, a file or a layer is called so."""
     is_run = workspace.has_run(name.removeprefix("run:"))
     is_one = is_run or name.startswith("file:") or "@class+patches" in name
-    names = [name] if is_one else name.split(JOINT)
-    return [prior_request(dataset, part) for part in names]
+    return [name] if is_one else name.split(JOINT)
+
+
+def requests_of(
+    workspace: Workspace, dataset: Artifact, name: str, described: PriorSettings | None = None
+) -> list[PriorRequest]:
+    """What a prior's name, or that of a combination, asks for."""
+    options = vars(described or PriorSettings())
+    return [prior_request(dataset, part, **options) for part in names_of(workspace, name)]
 
 
 def embed_all(
@@ -184,6 +192,23 @@ def combine(
             provenance=provenance(time.perf_counter() - start) | {"components_seconds": seconds},
         )
         return publish_or_adopt(directory, destination, manifest), False
+
+
+def components_of(workspace: Workspace, combination: Artifact) -> list[Artifact]:
+    """What a combination was made of; raises ChoiceError with the command if some of it is gone."""
+    inputs, content = combination.manifest.inputs, combination.manifest.content
+    there = {a.fingerprint: a for a in workspace.representations(inputs["images"])}
+    keys = [inputs[f"component {i}"] for i in range(1, len(content["components"]) + 1)]
+    if not there.keys() >= set(keys):
+        priors = "".join(f" --prior {component['prior']}" for component in content["components"])
+        dtype = combination.manifest.parameters["dtype"]
+        others = "" if dtype == EmbedSettings.dtype else f" --dtype {dtype}"
+        others += "" if content["split"] == "train" else f" --split {content['split']}"
+        raise ChoiceError(
+            f"{combination.name} was combined from representations that are gone; make them again by "
+            f"`rela embed {content['dataset']}{priors}{others}`"
+        )
+    return [there[key] for key in keys]
 
 
 def _fingerprint(components: Sequence[Artifact], dtype: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from rela.sources.patterns import default_name
 from rela.sources.sample import Sample, content_sha256
 from rela.sources.source import ImageSource, SourceOptions
 from stages.artifacts import open_artifact
-from stages.progress import progress_bar
+from stages.progress import bar_of_bytes, progress_bar
 from stages.settings import ConvertSettings
 from stages.tables import human_bytes
 from stages.workspace import Workspace, check_name, slug
@@ -84,7 +85,7 @@ def convert(
                 )  # fmt: skip
         bad = [entry for result in results.values() for entry in result.bad_images]
         if bad and settings.on_bad_image == "stop":
-            raise DataError(_bad_image_list(images.root, bad))
+            raise DataError(_bad_image_list(source, bad))
         for path, reason in bad:
             say(f"left out {one_line(path)}: {one_line(reason)}")
         for split, result in results.items():
@@ -102,7 +103,8 @@ def convert(
 def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
     """The images that `rela convert SRC` would convert, by name; their files are not opened."""
     chosen = {f.name: getattr(settings, f.name) for f in fields(SourceOptions)}
-    found = open_source(source, settings.format, SourceOptions(**chosen))
+    with bar_of_bytes("list the images") as listed:
+        found = open_source(source, settings.format, SourceOptions(**chosen), listed)
     return found.with_val(settings.val_fraction, settings.seed)
 
 
@@ -214,8 +216,8 @@ def beton_path(dataset: Artifact, split: str) -> Path:
     splits = dataset.manifest.content["splits"]
     if split not in splits:
         raise ChoiceError(
-            f"data set {dataset.name} has no {split} split, only {', '.join(splits)}; convert it "
-            "again with --val-fraction 0.1, or from a folder with train/ and val/"
+            f"data set {dataset.name} has no {split} split, only {', '.join(splits)}; convert its images "
+            "with --val-fraction 0.1 and another --name, or from a folder with train/ and val/"
         )
     return dataset.path / f"{split}.beton"
 
@@ -352,7 +354,11 @@ def _source_digest(images: ImageSource) -> str:
     with ThreadPoolExecutor() as pool:
         for split, samples in images.splits.items():
             found = pool.map(lambda s: _source_sha256(images.root, s), samples)
-            digests[split] = dict(zip((s.path for s in samples), found, strict=True))
+            digests[split] = {}
+            with progress_bar(len(samples), f"compare {split}", "img", delay=1, leave=False) as bar:
+                for sample, digest in zip(samples, found, strict=True):
+                    digests[split][sample.path] = digest
+                    bar.update()
     return _sources_digest(images, digests)
 
 
@@ -374,14 +380,16 @@ def _report_oddities(images: ImageSource, say: Callable[[str], None]) -> None:
         say(f"ignored the split {one_line(split)}: data sets have a train and a val split")
 
 
-def _bad_image_list(root: Path, bad: list[tuple[str, str]]) -> str:
+def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
+    """Converting is not always what was asked for, so the whole command is named."""
     lines = [f"  {one_line(p)}: {one_line(reason)}" for p, reason in bad[:_LISTED_BAD_IMAGES]]
     if len(bad) > _LISTED_BAD_IMAGES:
         lines.append(f"  and {len(bad) - _LISTED_BAD_IMAGES} more")
     return "\n".join(
         [
-            f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {root}; nothing was written. "
-            "Mend or remove them, or leave them out with --on-bad-image skip:",
+            f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {one_line(str(source))}; nothing was "
+            "written. Mend or remove them, or leave them out by `rela convert "
+            f"{one_line(shlex.quote(str(source)))} --on-bad-image skip`:",
             *lines,
         ]
     )

@@ -4,6 +4,7 @@ A small prior is trained on the digits 0 to 4. Then a new model is trained on al
 without that prior, at two budgets and with several seeds, and every run is evaluated alike.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from rela.errors import UnavailableError
 from stages.convert import convert
 from stages.embed import embed, prior_request
 from stages.evaluate import evaluate_run
-from stages.run_files import COST_FILE, read_json
+from stages.run_cost import total_seconds
 from stages.settings import ConvertSettings, TrainSettings
+from stages.spread import Spread
 from stages.tables import format_table
 from stages.train import train
 from stages.workspace import Workspace
@@ -80,7 +82,7 @@ def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -
                 run = train(workspace, digits, settings, say=say).artifact
                 runs.append(_measure(workspace, run, kind, epochs, seed, say))
     plot = draw(runs, output / "accuracy-against-seconds.png")
-    prior_seconds = float(read_json(prior.path / COST_FILE)["total_seconds"])
+    prior_seconds = total_seconds(prior.path) or math.nan
     return DemoResult(runs, prior_seconds, plot, time.perf_counter() - start)
 
 
@@ -172,7 +174,7 @@ def _measure(
         seed=seed,
         knn20=accuracies["knn20"]["top1"],
         linear=accuracies["linear-reference"]["top1"],
-        total_seconds=float(read_json(run.path / COST_FILE)["total_seconds"]),
+        total_seconds=total_seconds(run.path) or math.nan,
     )
 
 
@@ -180,8 +182,7 @@ def _mean_and_spread(
     runs: list[DemoRun], kind: str, epochs: int, figure: Callable[[DemoRun], float]
 ) -> str:
     values = [figure(run) for run in runs if (run.kind, run.epochs) == (kind, epochs)]
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.fmean(values):.1f} ± {spread:.1f}"
+    return Spread.of(values).words(1)
 
 
 def _in_words(runs: list[DemoRun]) -> str:

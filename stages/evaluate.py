@@ -19,6 +19,7 @@ from rela.probes.protocols import (
 )
 from rela.voc import VocFolder, open_voc
 from stages import embed
+from stages.combine import names_of
 from stages.convert import beton_path
 from stages.measurements import EVALUATION_FILE, FIRST_SEED, Measurements
 from stages.prior_records import identify
@@ -108,6 +109,11 @@ def evaluate(
         return evaluate_runs(workspace, runs, every, dataset_name, settings, embedding, say)
     if runs or every:
         raise ChoiceError("name a run or --prior, not both")
+    if len(names := names_of(workspace, prior)) > 1:
+        raise ChoiceError(
+            f"rela eval measures one prior at a time, and {len(names)} are named; choose one of "
+            f"{', '.join(names)}, or compare combinations too by `rela priors rank`"
+        )
     wanted = dataset_name is not None or needs_dataset(settings)
     dataset = workspace.dataset(dataset_name) if wanted else None
     request = prior_request(dataset, prior, **vars(described))

@@ -1,11 +1,11 @@
 """Evaluations → a table with what is spread over seeds, and the protocols in words."""
 
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.fingerprint import fingerprint
 from stages.evaluate import Evaluation
+from stages.spread import Spread
 from stages.tables import format_table
 
 _LAST_EPOCHS = "top1_mean_last_3_epochs", "top1_std_last_3_epochs"
@@ -16,25 +16,6 @@ _MEASURES = {
     "pixel_accuracy": "pixel accuracy %",
 }
 _ONLY_THE_SEED = ("seed", "devices")  # settings that leave what is being compared the same
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (None of a single value) of a figure in [0, 1]."""
-
-    mean: float
-    std: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
-        std = statistics.stdev(values) if len(values) > 1 else None
-        return cls(statistics.fmean(values), std)
-
-    def percent(self) -> str:
-        """`93.12 ± 0.40`."""
-        spread = "" if self.std is None else f" ± {100 * self.std:.2f}"
-        return f"{100 * self.mean:.2f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -72,26 +53,30 @@ def report(evaluations: list[Evaluation]) -> Report:
 
 def format_report(found: Report) -> str:
     """The table, the protocols in words, and where the figures are."""
-    rows: list[tuple[str, str, dict[str, Spread]]] = []
+    rows: list[tuple[str, str, dict[str, Spread], str | None]] = []
     how: dict[str, dict[str, list[str]]] = {}
     for evaluation, measures in zip(found.evaluations, found.over_probe_seeds, strict=True):
         name = evaluation.run or evaluation.results["evaluated"]
         for protocol, record in evaluation.results["measurements"].items():
-            rows.append((name, protocol, measures[protocol]))
+            rows.append((name, protocol, measures[protocol], evaluation.results["dataset"]))
             how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
     for summary in found.over_run_seeds:
         seeds = ", ".join(str(seed) for seed in summary.seeds)
-        rows += [(f"mean ± std over run seeds {seeds}", p, m) for p, m in summary.measures.items()]
+        words = f"mean ± std over run seeds {seeds}"
+        rows += [(words, p, m, summary.dataset) for p, m in summary.measures.items()]
     shown = {key: title for key, title in _MEASURES.items() if any(key in row[2] for row in rows)}
     cells: list[list[str | None]] = [
         [name, protocol, *(m[key].percent() if key in m else None for key in shown)]
-        for name, protocol, m in rows
+        for name, protocol, m, _ in rows
     ]
     header = ["evaluated", "protocol", *shown.values()]
     last_epochs = _last_epochs(found.evaluations)
     if last_epochs:
         header.append("top-1 %, last 3 epochs")
         cells = [[*row, last_epochs.get((row[0], row[1]))] for row in cells]
+    if len({row[3] for row in rows}) > 1:  # figures of different data sets are not to be compared
+        header.insert(1, "data set")
+        cells = [[row[0], of[3], *row[1:]] for row, of in zip(cells, rows, strict=True)]
     return "\n".join(
         [
             *_titles(found),

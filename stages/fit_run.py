@@ -25,11 +25,11 @@ from stages.embed import prior_of
 from stages.hyperparameters import say_if_too_short
 from stages.launch import STARTED_VARIABLE, train_on_several
 from stages.ranks import Teller, is_another_rank
+from stages.run_cost import cost_of
 from stages.run_files import (
     CONFIG_FILE,
     COST_FILE,
     DIGESTED_FILES,
-    cost_of,
     read_config,
 )
 from stages.settings import TrainSettings

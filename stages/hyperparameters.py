@@ -44,6 +44,11 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
             f"--optimizer {settings.optimizer} needs an --lr; {settings.method}'s own, {default.lr:g}, "
             f"is for {default.optimizer}"
         )
+    if (settings.warmup_epochs or 0) > settings.epochs:
+        raise ChoiceError(
+            f"--warmup-epochs {settings.warmup_epochs} are more than --epochs {settings.epochs}: the "
+            "learning rate would never be reached; give fewer"
+        )
     chosen: dict[str, Any] = {name: getattr(settings, name) for name in _OPTIMIZER_FIELDS}
     own = {name: getattr(default, name) for name, value in chosen.items() if value is None}
     return replace(settings, **own)

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.artifact import Artifact
 from stages.artifacts import find_artifacts
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
-from stages.run_files import COST_FILE, COST_FORM, read_json
+from stages.run_cost import seconds_by_phase
+from stages.run_files import read_json
 from stages.workspace import Workspace
 
 EmbedKey = tuple[str, int]
@@ -93,7 +94,7 @@ def measured_rates(workspace: Workspace) -> Rates:
 
 def _add_run(rates: Rates, run: Artifact) -> None:
     parameters, content = run.manifest.parameters, run.manifest.content
-    seconds: dict[str, float] = read_json(run.path / COST_FILE, COST_FORM).get("seconds", {})
+    seconds = seconds_by_phase(run.path)
     found = rates.train[train_key(parameters)]
     batch, num_steps = parameters["batch_size"], content["num_steps"]
     handover = content["handover_step"]

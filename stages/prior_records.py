@@ -17,6 +17,7 @@ from pipeline.manifest import installed_versions
 from rela.errors import ChoiceError, DataError
 from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, resolve
 from rela.priors.run_prior import load_backbone, read_identity
+from rela.priors.shown_name import by_shown_name
 from stages.form import misfit
 from stages.workspace import Workspace
 
@@ -44,6 +45,8 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     Without `may_build` nothing is built, fetched or written, and a prior that has no record yet
     raises ChoiceError.
     """
+    if not workspace.has_run(request.name.removeprefix(_RUN_PREFIX)):
+        request = by_shown_name(request)
     name = request.name.removeprefix(_RUN_PREFIX)
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):

@@ -7,8 +7,9 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.fingerprint import fingerprint
 from stages.evaluate import Evaluation
-from stages.evaluation_report import Spread, report
-from stages.run_files import COST_FILE, read_json
+from stages.evaluation_report import report
+from stages.run_cost import total_seconds
+from stages.spread import Spread
 from stages.tables import format_table
 from stages.workspace import Workspace
 
@@ -33,7 +34,7 @@ class ResultRow:
     runs: list[str]
     seeds: list[int]
     accuracies: dict[str, Spread]
-    seconds: Spread
+    seconds: Spread | None
 
 
 def summarise(workspace: Workspace, evaluations: list[Evaluation]) -> list[ResultRow]:
@@ -61,7 +62,7 @@ def format_results(rows: Sequence[ResultRow]) -> str:
             *(row.dataset, row.prior, row.method, row.data_ratio, *map(row.settings.get, names)),
             ", ".join(map(str, row.seeds)),
             *(row.accuracies[p].percent() if p in row.accuracies else None for p in protocols),
-            _seconds_in_words(row.seconds),
+            None if row.seconds is None else row.seconds.words(1),
         ]
         for row in rows
     ]
@@ -90,6 +91,7 @@ def _row(group: list[tuple[Artifact, Evaluation]], varied: list[str]) -> ResultR
         protocol: [found[protocol][m].mean for found in measured for m in _MEASURES if m in found[protocol]]
         for protocol in measured[0]
     }  # fmt: skip
+    seconds = [s for one in runs if (s := total_seconds(one.path)) is not None]
     trained_on, on = content["dataset"], evaluation.results["dataset"]
     return ResultRow(
         dataset=trained_on if on in (None, trained_on) else f"{trained_on} → {on}",
@@ -100,10 +102,5 @@ def _row(group: list[tuple[Artifact, Evaluation]], varied: list[str]) -> ResultR
         runs=[one.name for one in runs],
         seeds=[one.manifest.parameters["seed"] for one in runs],
         accuracies={name: Spread.of(values) for name, values in by_protocol.items()},
-        seconds=Spread.of([read_json(one.path / COST_FILE)["total_seconds"] for one in runs]),
+        seconds=Spread.of(seconds) if seconds else None,
     )
-
-
-def _seconds_in_words(seconds: Spread) -> str:
-    spread = "" if seconds.std is None else f" ± {seconds.std:.1f}"
-    return f"{seconds.mean:.1f}{spread}"

@@ -319,7 +319,8 @@ class NeighborsSettings:
     split: str = option("train", "Which of its images.", choices=("train", "val"))
     prior: str | None = option(
         None,
-        "By whose representations: an embedded prior, as `rela embed` was given it, or a run.",
+        "By whose representations: an embedded prior, as `rela embed` was given it (A+B if combined), or "
+        "a run.",
         kind=str,
         shown="the one embedded",
     )

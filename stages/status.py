@@ -8,7 +8,8 @@ from pipeline.parts import PartStore
 from rela.live_progress import clock
 from stages.artifacts import find_artifacts
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
-from stages.run_files import COST_FILE, COST_FORM, read_json
+from stages.run_cost import total_seconds
+from stages.run_files import read_json
 from stages.tables import format_table, human_bytes
 from stages.under_way import RunUnderWay, about_parts, under_way
 from stages.unfinished_runs import unfinished_run
@@ -134,7 +135,7 @@ def _handover(run: dict[str, Any]) -> Any:
 
 
 def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    seconds = read_json(path / COST_FILE, COST_FORM).get("total_seconds")
+    seconds = total_seconds(path)
     accuracies = read_json(path / EVALUATION_FILE, EVALUATION_FORM).get("accuracies", {})
     return {
         "name": path.name,

@@ -1,11 +1,12 @@
 """Where stages leave their artifacts and find those of the stages before."""
 
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifact import Artifact
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, one_line
 from stages.artifacts import find_artifacts, open_artifact
 
 _PARTS_PREFIX = ".parts-"
@@ -114,7 +115,12 @@ class Workspace:
                 if names
                 else f"there is none; make one with `{remedy}`"
             )
-            raise ChoiceError(f"no {what} {name!r} in {self.root}: {there}")
+            expected = " (a name is expected, not a path)" if "/" in name else ""
+            if what == "data set" and Path(name).exists():
+                there += (
+                    f"; `rela convert {one_line(shlex.quote(name))}` makes one of what lies there"
+                )
+            raise ChoiceError(f"no {what} {name!r} in {self.root}{expected}: {there}")
         if not found:
             raise ChoiceError(
                 f"no {what} in {self.root}; make one with `{remedy}`, or choose --workspace"

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from conftest import picture, run_rela
+from finished_runs import finished_run
 from PIL import Image
 
 from rela.probes.protocols import PROTOCOLS, FinetuneProtocol, KNNProtocol, SegmentationProtocol
@@ -166,6 +167,22 @@ def test_all_leaves_out_what_cannot_be_evaluated(
     result = rela("eval", "--all", "--protocol", "knn20")
     assert "run unlabelled is left out: data set flat has no labels" in result.stderr
     assert "runs/labelled/eval.json" in result.stdout
+
+
+def test_figures_of_several_data_sets_are_told_apart(
+    rela: Callable[..., Result], make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    sizes = {f"{s}/{c}/{i}.png": (16, 16) for s in ("train", "val") for c in "xy" for i in range(8)}
+    rela("convert", make_tree(sizes, "others"))
+    for dataset in ("images", "others"):
+        finished_run(tmp_path / "workspace", dataset, "shufflenet_v2_x0_5", f"on-{dataset}")
+    lines = rela("eval", "--all", "--protocol", "knn20").stdout.splitlines()
+    assert lines[1].split()[:4] == ["evaluated", "data", "set", "protocol"]
+    assert [line.split()[:3] for line in lines[3:5]] == [
+        ["on-images", "images", "knn20"],
+        ["on-others", "others", "knn20"],
+    ]
+    assert "data set" not in rela("eval", "on-images", "--protocol", "knn20").stdout.splitlines()[1]
 
 
 def test_a_prior_is_fine_tuned(rela: Callable[..., Result], tmp_path: Path) -> None:

@@ -120,6 +120,17 @@ def test_the_line_is_overwritten_and_stays_below_what_is_said(tmp_path: Path) ->
     assert terminal.screen == ["epoch 12/100", "done", ""]
 
 
+def test_nothing_of_an_interrupted_line_stays(tmp_path: Path) -> None:
+    for text in ("waiting for the first batch", "x" * 79):
+        terminal = Terminal()
+        live = LiveProgress(tmp_path / "progress.json", stream=terminal)
+        live.show(text)
+        terminal.write("^C"[: 79 - len(text)])  # what a terminal shows of the key
+        live.clear()
+        live.say("interrupted", lambda line, to=terminal: print(line, file=to))  # type: ignore[misc]
+        assert terminal.screen == ["interrupted", ""]
+
+
 def test_snapshots_are_taken_now_and_then(tmp_path: Path) -> None:
     taken: list[float] = []
     quiet = io.StringIO()

@@ -161,13 +161,37 @@ def test_what_is_not_there_is_told_with_the_command(
     assert "not an image that Pillow can read" in line(text, status=65)
 
 
-def test_random_crops_and_combinations_are_not_looked_in(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
+def test_random_crops_are_not_looked_in(rela: Callable[..., Result], small_tree: Path) -> None:
     rela("convert", small_tree)
     rela("embed", *PRIOR, "--crops", 2)
     message = rela("neighbors", small_tree / "train/ant/00.png", exit_code=2).stderr
     assert "no prior has been embedded" in message
+
+
+def test_an_image_is_looked_at_by_all_priors_of_a_combination(
+    embedded: Callable[..., Result], tmp_path: Path
+) -> None:
+    finished_run(tmp_path / "workspace", "images", CNN, "mine")
+    embedded("embed", *EXACT, "--seed", 3)
+    several = ("--prior", "mine", "--prior", f"random:{CNN}-seed3")
+    embedded("embed", "images", *several, "--dtype", "float32")
+    values = stored(tmp_path, "images-train-mine+*")
+    query = tmp_path / "images/train/cat/05.png"
+    expected = cosine_similarity(values[16 + 5][None], values)[0]
+    for named in (several, ("--prior", f"mine+random:{CNN}-seed3")):
+        found = find(embedded, query, *named, "--count", 24)
+        assert found["prior"] == f"mine+random:{CNN}-seed3"
+        assert found["neighbors"][0]["path"] == "train/cat/05.png"
+        similarities = [n["similarity"] for n in found["neighbors"]]
+        order = [n["index"] for n in found["neighbors"]]
+        np.testing.assert_allclose(similarities, expected[order], atol=1e-4)
+    [component] = (tmp_path / "workspace/representations").glob("images-train-mine-*")
+    shutil.rmtree(component)
+    message = embedded("neighbors", query, *several, exit_code=2).stderr
+    command = f"rela embed images --prior mine --prior random:{CNN}-seed3 --dtype float32"
+    assert f"are gone; make them again by `{command}`" in message
+    embedded(*command.split()[1:])  # 32 pixels are the data set's own
+    assert find(embedded, query, *several)["neighbors"][0]["path"] == "train/cat/05.png"
 
 
 def test_a_folder_is_converted_once_and_the_same_images_are_a_cache_hit(

@@ -10,17 +10,22 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import picture, run_rela
 from PIL import Image
 
+import stages.convert
 from rela.errors import DataError
 from rela.image_file import BadImageError, decode_image
 from rela.sources import find_kind, open_source
 from rela.sources.patterns import default_name
 from rela.sources.source import ImageSource, SourceOptions
+from stages.convert import convert
+from stages.settings import ConvertSettings
+from stages.workspace import Workspace
 
 Members = list[tuple[str, bytes]]
 
@@ -89,6 +94,33 @@ def test_labels_are_numbers_or_text(
     source = opened(shard(tmp_path / "set.tar", labelled(0, labels, suffix)))
     assert source.class_names == names and source.labelled == bool(names)
     assert [label for _, label in found(source)] == numbers
+
+
+def test_listing_tells_how_far_it_is(tmp_path: Path) -> None:
+    shards = [shard(tmp_path / f"{i}.tar", labelled(9 * i, ["a", "b"])) for i in range(3)]
+    heard: list[tuple[int, int]] = []
+    open_source(tmp_path, "auto", SourceOptions(), lambda *told: heard.append(told))
+    size = sum(path.stat().st_size for path in shards)
+    assert len(heard) == 3 * (2 * 2 + 1)  # members, and the rest of each shard
+    assert {in_all for _, in_all in heard} == {size}
+    assert sum(more for more, _ in heard) == size and min(more for more, _ in heard) > 0
+
+
+def test_comparing_sources_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard(tmp_path / "set/train-0.tar", labelled(0, ["a", "b", "a"]))
+    shard(tmp_path / "set/val-0.tar", labelled(5, ["a", "b"]))
+    workspace = Workspace(tmp_path / "workspace")
+    convert(workspace, tmp_path / "set", ConvertSettings())
+    shown: list[tuple[int, str]] = []
+    plain = stages.convert.progress_bar
+
+    def noted(total: int, description: str, *rest: Any, **more: Any) -> Any:
+        shown.append((total, description))
+        return plain(total, description, *rest, **more)
+
+    monkeypatch.setattr(stages.convert, "progress_bar", noted)
+    assert convert(workspace, tmp_path / "set", ConvertSettings()).cached
+    assert shown == [(3, "compare train"), (2, "compare val")]
 
 
 def test_keys_end_at_the_first_dot_of_the_last_part(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ imports torch until a prior has to be built.
 from importlib import import_module
 
 from rela.errors import ChoiceError
+from rela.priors.no_name import refuse_what_is_no_name
 from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest, at_layer
 
 __all__ = ["POOLED", "Prior", "PriorIdentity", "PriorRequest", "at_layer", "resolve"]
@@ -22,6 +23,7 @@ _SOURCES = {  # by what stands before the first colon of a name
 
 def resolve(request: PriorRequest) -> Prior:
     """Find and build the prior that `request` names, at the layer that it names."""
+    refuse_what_is_no_name(request.name)
     prefix = request.name.partition(":")[0] if ":" in request.name else ""
     if prefix not in _SOURCES:
         prefixes = ", ".join(f"{known}:" for known in _SOURCES if known)

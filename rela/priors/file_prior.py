@@ -25,6 +25,8 @@ def resolve(request: PriorRequest) -> Prior:
     path = Path(request.name.removeprefix(PREFIX))
     if request.weights is not None:
         raise ChoiceError(f"--weights {request.weights} contradicts --prior {request.name}")
+    if path.is_dir():
+        raise UnavailableError(f"{path} is a folder, expected a weights file in it")
     if not path.is_file():
         raise UnavailableError(f"{path}: no such weights file")
     if request.arch is not None:

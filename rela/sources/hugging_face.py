@@ -13,7 +13,7 @@ from rela.sources.columns import Columns, find_columns, require_pyarrow
 from rela.sources.labels import Labelled, check_classes, find_classes
 from rela.sources.parquet_files import parquet_rows
 from rela.sources.patterns import has_suffix, list_files, telling_suffix
-from rela.sources.source import ImageSource, SourceOptions
+from rela.sources.source import ImageSource, Listed, SourceOptions, num_bytes_of, unheard
 from rela.sources.split_names import choose_splits, named_split
 
 WHAT = "a Hugging Face data set (save_to_disk, or Parquet files)"
@@ -27,12 +27,13 @@ def recognises(path: Path) -> bool:
     return path.is_dir() and (_is_saved(path) or telling_suffix(path) == ".parquet")
 
 
-def read(path: Path, options: SourceOptions) -> ImageSource:
+def read(path: Path, options: SourceOptions, listed: Listed = unheard) -> ImageSource:
     """The rows of every split, file by file in the order of their names."""
     require_pyarrow()
     saved = path.is_dir() and _is_saved(path)
     root, by_split = (path, _saved_files(path)) if saved else _parquet_files(path)
     chosen, ignored = choose_splits(one_line(str(path)), by_split)
+    num_bytes = sum(num_bytes_of(by_split[name]) for name in chosen.values())
     columns: Columns | None = None
     splits: dict[str, list[Labelled]] = {}
     for split, name in chosen.items():
@@ -45,6 +46,7 @@ def read(path: Path, options: SourceOptions) -> ImageSource:
                     f"{one_line(str(file))} has other columns or classes than the files before it"
                 )
             splits[split] += rows
+            listed(num_bytes_of([file]), num_bytes)
     if columns is None or columns.class_names is None:
         class_names, samples = find_classes(path, splits)
     else:

@@ -50,6 +50,8 @@ def _rows(path: Path, options: SourceOptions) -> Iterator[tuple[int, str, str, s
     """(line, path, label, split) of every row; without them "" and train."""
     delimiter = _DELIMITERS.get(path.suffix.lower(), ",")
     where = one_line(str(path))
+    if path.is_dir():
+        raise DataError(f"{where}: found a folder, expected a CSV or TSV of paths and labels")
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)

@@ -1,7 +1,9 @@
 """What every kind of source comes to: splits of samples, and one class list for all of them."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +11,21 @@ from rela.errors import DataError
 from rela.sources.sample import Sample
 
 VAL_NAMES = ("val", "valid", "validation", "test")
+
+Listed = Callable[[int, int], None]  # hears of bytes more that were read, of how many in all
+
+
+def unheard(more: int, in_all: int) -> None:
+    """A Listed for nobody."""
+
+
+def num_bytes_of(files: Iterable[Path]) -> int:
+    """Of those that are there; that one is not, reading it will tell."""
+    found = 0
+    for file in files:
+        with suppress(OSError):
+            found += file.stat().st_size
+    return found
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,12 @@ class ImageSource:
                     "--val-fraction out"
                 )
             splits = _cut_val(splits["train"], fraction, seed)
+            if not splits["val"]:
+                raise DataError(
+                    f"--val-fraction {fraction:g} of {self.root} is less than one image of any class (the "
+                    f"largest has {_largest_class(splits['train'])}, and one stays in train); give a larger "
+                    "one, or more images"
+                )
         return replace(self, splits={split: found for split, found in splits.items() if found})
 
 
@@ -79,6 +102,10 @@ def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, lis
         "train": [sample for sample in samples if sample not in chosen],
         "val": [sample for sample in samples if sample in chosen],
     }
+
+
+def _largest_class(samples: list[Sample]) -> int:
+    return max(Counter(sample.label for sample in samples).values(), default=0)
 
 
 def quoted_classes(names: list[str], limit: int = 8) -> str:

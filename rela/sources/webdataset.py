@@ -7,7 +7,7 @@ its own and nothing is extracted.
 import functools
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from rela.sources.image_folder import image_suffixes
 from rela.sources.labels import Label, Labelled, find_classes
 from rela.sources.patterns import has_suffix, list_files, telling_suffix
 from rela.sources.places import FileRange, Unusable
-from rela.sources.source import ImageSource, SourceOptions
+from rela.sources.source import ImageSource, Listed, SourceOptions, num_bytes_of, unheard
 from rela.sources.split_names import choose_splits, named_split
 from rela.sources.tar_members import is_plain_file, leads_out, open_tar_file, walk_tar
 
@@ -36,7 +36,7 @@ def recognises(path: Path) -> bool:
     )
 
 
-def read(path: Path, options: SourceOptions) -> ImageSource:
+def read(path: Path, options: SourceOptions, listed: Listed = unheard) -> ImageSource:
     """The samples of all shards, shard by shard in the order of their names, as they lie in them.
 
     The split is told by a shard's name or folder; without a `train` all shards are train.
@@ -46,12 +46,15 @@ def read(path: Path, options: SourceOptions) -> ImageSource:
     for shard in shards:
         by_split.setdefault(named_split(shard.relative_to(root)), []).append(shard)
     chosen, ignored = choose_splits(one_line(str(path)), by_split)
+    num_bytes = sum(num_bytes_of(by_split[name]) for name in chosen.values())
     stray: list[str] = []
     splits: dict[str, list[Labelled]] = {}
     for split, name in chosen.items():
         splits[split] = []
         with ThreadPoolExecutor() as pool:
-            read_shard = functools.partial(_read_shard, root)
+            read_shard = functools.partial(
+                _read_shard, root, went_on=lambda more: listed(more, num_bytes)
+            )
             for found, strays in pool.map(read_shard, by_split[name]):
                 splits[split] += found
                 stray += strays
@@ -70,12 +73,17 @@ class _Sample:
     label_from: str = ""
 
 
-def _read_shard(root: Path, shard: Path) -> tuple[list[Labelled], list[str]]:
-    """Images in the order of a shard, and the keys that have none."""
+def _read_shard(
+    root: Path, shard: Path, went_on: Callable[[int], None]
+) -> tuple[list[Labelled], list[str]]:
+    """Images in the order of a shard, and the keys that have none; `went_on` hears of bytes passed."""
     samples: dict[str, _Sample] = {}
+    at = 0
     name = str(shard.relative_to(root))
     with open_tar_file(shard) as file:
         for member, key, suffix in _fields(file, shard):
+            went_on(member.offset_data - at)
+            at = member.offset_data
             sample = samples.setdefault(key, _Sample())
             if f".{suffix}" in image_suffixes():
                 if sample.image is not None:
@@ -85,6 +93,7 @@ def _read_shard(root: Path, shard: Path) -> tuple[list[Labelled], list[str]]:
                 sample.image = Labelled(f"{name}/{member.name}", None, _place(shard, member))
             elif suffix in ("cls", "json") and sample.label_from != "cls" and is_plain_file(member):
                 sample.label, sample.label_from = _label(file, shard, member, suffix), suffix
+    went_on(num_bytes_of([shard]) - at)
     images = [Labelled(s.image.path, s.label, s.image.place) for s in samples.values() if s.image]
     return images, [f"{name}/{key}.*" for key, s in samples.items() if s.image is None]
 

@@ -10,7 +10,13 @@ from rela.chance import best_by_chance
 from rela.run_directory import METRICS_FILE
 from stages.fit_run import WHERE_FIELDS
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
-from stages.run_files import COST_FILE, COST_FORM, read_json
+from stages.run_cost import (
+    num_images_embedded,
+    num_images_seen,
+    seconds_by_phase,
+    total_seconds,
+)
+from stages.run_files import read_json
 
 NO_PRIOR = "none"
 # what makes a line of the comparison: training with this prior in this way, at any budget and seed
@@ -78,15 +84,13 @@ class RunRecord:
 def record_of(run: Artifact, dataset: Artifact | None = None) -> RunRecord:
     """Everything from the run's own directory, and classes' sizes from the data set; what is missing is
     left empty."""
-    parameters, content = run.manifest.parameters, run.manifest.content
-    prior = content["prior"] or NO_PRIOR
+    parameters = run.manifest.parameters
+    prior = run.manifest.content["prior"] or NO_PRIOR
     left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_FIELDS}
     common = {k: v for k, v in parameters.items() if k not in left_out}
     experiment = fingerprint([run.manifest.inputs["dataset"], common])
     of_prior = {k: parameters[k] for k in _OF_PRIOR} if prior != NO_PRIOR else NO_PRIOR
-    costs = read_json(run.path / COST_FILE, COST_FORM)
     evaluation = read_json(run.path / EVALUATION_FILE, EVALUATION_FORM)
-    embedded = _num_embedded(run)
     return RunRecord(
         run=run,
         experiment=experiment,
@@ -95,15 +99,15 @@ def record_of(run: Artifact, dataset: Artifact | None = None) -> RunRecord:
         seed=parameters["seed"],
         budget=(parameters["epochs"], parameters["data_ratio"]),
         epochs=_epochs(run),
-        seconds=costs.get("seconds", {}),
-        total_seconds=float(costs.get("total_seconds", 0.0)),
+        seconds=seconds_by_phase(run.path),
+        total_seconds=total_seconds(run.path) or 0.0,
         accuracies={
             protocol: float(figures["top1"])
             for protocol, figures in evaluation.get("accuracies", {}).items()
             if "top1" in figures
         },
-        num_images_seen=content["num_steps"] * parameters["batch_size"] + embedded,
-        num_images_embedded=embedded,
+        num_images_seen=num_images_seen(run),
+        num_images_embedded=num_images_embedded(run),
         by_chance={} if dataset is None else _by_chance(dataset),
     )
 
@@ -118,15 +122,6 @@ def _by_chance(dataset: Artifact) -> dict[str, float]:
         for split, sizes in counts.items()
         if sum(sizes)
     }
-
-
-def _num_embedded(run: Artifact) -> int:
-    """Images that the prior looked at: every one, once or once for each of its crops."""
-    if run.manifest.content["prior"] is None:
-        return 0
-    return int(run.manifest.content.get("num_images", 0)) * max(
-        1, run.manifest.parameters["crops"] or 0
-    )
 
 
 def _epochs(run: Artifact) -> list[dict[str, Any]]:
