@@ -13,6 +13,7 @@ from typing import TextIO
 from pipeline.errors import BusyError
 from pipeline.lease import Leases, holders
 from pipeline.owner import describe
+from pipeline.regular_file import own_file
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _ATTEMPTS, _PAUSE_SECONDS = 4, 0.05  # `holder` takes a lock for a moment, too
@@ -25,7 +26,9 @@ def exclusive(path: Path) -> Iterator[None]:
     On file systems without locks a lease does, which lasts a minute beyond the death of its machine.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, "a+", encoding="ascii"))
+        file = stack.enter_context(
+            open(path, "a+", encoding="utf-8", errors="replace", opener=own_file)
+        )
         try:
             is_free = _lock_soon(file)
         except OSError as error:
@@ -43,7 +46,7 @@ def exclusive(path: Path) -> Iterator[None]:
 def holder(path: Path) -> str | None:
     """Who holds the lock file `path` at this moment, in words; None if nobody does."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace", opener=own_file) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -16,6 +16,7 @@ from pipeline.errors import BusyError
 from pipeline.lock import NO_LOCKS
 from pipeline.manifest import MANIFEST_NAME
 from pipeline.owner import owner_token
+from pipeline.regular_file import regular_file
 
 REMOVED_PREFIX = ".removed-"
 
@@ -39,7 +40,7 @@ def hold(path: Path) -> Iterator[None]:
     """A shared lock on the file `path`, with which its directory is not removed."""
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open(path, "rb", opener=regular_file))
         except FileNotFoundError:
             raise _gone(path.parent) from None
         try:
@@ -60,7 +61,8 @@ def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(path, "rb+"))  # writable: NFS wants it for this lock
+            # writable: NFS wants it for this lock
+            file = stack.enter_context(open(path, "rb+", opener=regular_file))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EROFS, *NO_LOCKS):
@@ -94,7 +96,7 @@ def remove_unused(directory: Path, used_before: float) -> bool:
 def is_held(directory: Path) -> bool:
     """Whether some job uses the artifact at this moment, as far as locks can tell."""
     try:
-        with open(directory / MANIFEST_NAME, "rb+") as file:
+        with open(directory / MANIFEST_NAME, "rb+", opener=regular_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.errors import CorruptArtifactError
+from pipeline.regular_file import read_regular
 from rela.errors import ChoiceError
 from rela.options import check_options
 from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE, METRICS_FILE
@@ -50,7 +51,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 def read_json(path: Path, form: Form | None = None) -> dict[str, Any]:
     """A JSON object from a file; empty if there is none, or it is damaged or has not this form."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return {} if misfit(value, {} if form is None else form) else value

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.parts import PartStore
+from rela.epoch_records import read_records
 from rela.live_progress import clock
 from rela.run_directory import METRICS_FILE
 from stages.artifacts import find_artifacts
@@ -161,7 +162,7 @@ def _running_row(run: RunUnderWay) -> dict[str, Any]:
 
 def _unfinished_run_row(path: Path) -> dict[str, Any]:
     metrics = path / METRICS_FILE
-    done = len(metrics.read_bytes().splitlines()) if metrics.is_file() else 0
+    done = len(read_records(metrics))
     epochs = read_config(path)["settings"]["epochs"]
     return {
         "what": f"run {path.name}",

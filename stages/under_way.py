@@ -178,5 +178,5 @@ def _printable(text: str) -> str:
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return 0.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError, one_line
+from rela.regular_file import read_regular
 from rela.sources.arrow_files import arrow_rows
 from rela.sources.columns import Columns, find_columns, require_pyarrow
 from rela.sources.labels import Labelled, check_classes, find_classes
@@ -102,7 +103,7 @@ def _is_name(name: Any) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{one_line(str(path))} is damaged: it is no JSON") from error
     if not isinstance(found, dict):

@@ -1,11 +1,11 @@
 """A finished run, as far as a report is interested in it."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.fingerprint import fingerprint
+from rela.epoch_records import read_records
 from rela.run_directory import METRICS_FILE
 from stages.fit_run import WHERE_FIELDS
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
@@ -113,6 +113,4 @@ def _num_embedded(run: Artifact) -> int:
 
 
 def _epochs(run: Artifact) -> list[dict[str, Any]]:
-    path = run.path / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    return read_records(run.path / METRICS_FILE)
