@@ -12,7 +12,7 @@ from typing import TextIO
 
 from pipeline.errors import BusyError
 from pipeline.lease import Leases, holders
-from pipeline.owner import describe
+from pipeline.owner import describe, printable
 from pipeline.regular_file import own_file
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -74,4 +74,4 @@ def _lock_soon(file: TextIO) -> bool:
 
 def _written(file: TextIO) -> str:
     file.seek(0)
-    return file.read(200).strip() or "another process"
+    return printable(file.read(200).strip()) or "another process"

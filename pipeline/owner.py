@@ -35,7 +35,12 @@ def is_gone(token: str) -> bool:
 def describe(token: str) -> str:
     """ "process 1234 on node7", for people."""
     host, pid = _host_and_pid(token)
-    return f"process {pid} on {host.rpartition('~')[0] or host}"
+    return printable(f"process {pid} on {host.rpartition('~')[0] or host}")
+
+
+def printable(text: str) -> str:
+    """Files may be anybody's: what breaks lines or steers terminals does not get there."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def is_abandoned(path: Path, used_before: float = 0.0) -> bool:

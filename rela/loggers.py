@@ -90,6 +90,9 @@ def _opened(
 def _tensorboard(directory: Path, run: str) -> Any:
     from pytorch_lightning.loggers import TensorBoardLogger
 
+    record = directory / "tensorboard" / TensorBoardLogger.NAME_HPARAMS_FILE
+    if not record.is_file():
+        record.unlink(missing_ok=True)  # a pipe, or a link that leads to nothing
     return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BusyError
-from pipeline.lock import NO_LOCKS, exclusive
+from pipeline.lock import NO_LOCKS, exclusive, holder
 from pipeline.lock import holder as who_holds
 
 HOLD = """
@@ -106,3 +106,21 @@ def test_other_errors_come_through(tmp_path: Path, flock_fails):
     flock_fails(errno.EIO)
     with pytest.raises(OSError, match="Input/output error"), exclusive(tmp_path / ".lock"):
         pass
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path):
+    (tmp_path / "letter").write_text("Dear Sir")
+    (tmp_path / ".lock").symlink_to("letter")
+    for look in (
+        lambda: exclusive(tmp_path / ".lock").__enter__(),
+        lambda: holder(tmp_path / ".lock"),
+    ):
+        with pytest.raises(OSError, match="found a link"):
+            look()
+    assert (tmp_path / "letter").read_text() == "Dear Sir"
+
+
+def test_what_a_lock_says_is_one_line(tmp_path: Path):
+    with exclusive(tmp_path / ".lock"):
+        (tmp_path / ".lock").write_bytes(b"process 1\n\x1b[2Jon \xff")
+        assert holder(tmp_path / ".lock") == "process 1??[2Jon \N{REPLACEMENT CHARACTER}"
