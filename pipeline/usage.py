@@ -12,8 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import BusyError
-from pipeline.lock import NO_LOCKS
+from pipeline.lock import NO_LOCKS, is_still, removed
 from pipeline.manifest import MANIFEST_NAME
 from pipeline.owner import owner_token
 from pipeline.regular_file import regular_file
@@ -42,14 +41,14 @@ def hold(path: Path) -> Iterator[None]:
         try:
             file = stack.enter_context(open(path, "rb", opener=regular_file))
         except FileNotFoundError:
-            raise _gone(path.parent) from None
+            raise removed(path.parent) from None
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-        if not _is_still(path, file.fileno()):
-            raise _gone(path.parent)
+        if not is_still(path, file.fileno()):
+            raise removed(path.parent)
         yield
 
 
@@ -68,7 +67,7 @@ def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EROFS, *NO_LOCKS):
                 return False
             raise
-        if not still():
+        if not is_still(path, file.fileno()) or not still():
             return False
         hidden = path.parent.with_name(f"{REMOVED_PREFIX}{path.parent.name}@{owner_token()}")
         path.parent.rename(hidden)
@@ -103,14 +102,3 @@ def is_held(directory: Path) -> bool:
     except OSError:
         return False  # read-only, or no locks: nothing is known, and nothing will be removed
     return False
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _gone(directory: Path) -> BusyError:
-    return BusyError(f"{directory} was removed just now; run the command again")

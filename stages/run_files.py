@@ -14,7 +14,7 @@ from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE, METRICS_FILE
 from stages.form import Form, misfit, settings_form
 from stages.settings import TrainSettings
 
-CONFIG_FILE, COST_FILE = "config.json", "cost.json"
+CONFIG_FILE, COST_FILE, LOCK_FILE = "config.json", "cost.json", ".lock"
 COST_FORM = {"seconds": {...: float}, "total_seconds": float}
 DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
 _CONFIG_FORM = {

@@ -14,7 +14,7 @@ from pipeline.parts import PartStore
 from rela.live_progress import Snapshot, clock, format_line
 from rela.run_directory import CHECKPOINTS_DIR, PROGRESS_FILE
 from stages.form import Form
-from stages.run_files import read_config, read_json
+from stages.run_files import LOCK_FILE, read_config, read_json
 from stages.workspace import Workspace
 
 _ABOUT_FILE = "about.json"  # among the parts of representations: what they will be
@@ -121,7 +121,7 @@ def format_under_way(found: UnderWay, columns: int = 80) -> str:
 
 
 def _run(path: Path) -> RunUnderWay | None:
-    held_by = holder(path / ".lock")
+    held_by = holder(path / LOCK_FILE)
     if held_by is None:
         return None
     now = read_json(path / PROGRESS_FILE, _PROGRESS_FORM) or None
