@@ -56,6 +56,8 @@ def read(path: Path, options: SourceOptions) -> ImageSource:
 def _read_file(file: Path, root: Path, options: SourceOptions) -> tuple[Columns, list[Labelled]]:
     """The images of one file, called `FILE/ROW`."""
     where, name = one_line(str(file)), str(file.relative_to(root))
+    if file.exists() and not file.is_file():  # pyarrow would wait for a pipe
+        raise DataError(f"{where} is not a regular file, expected an Arrow file")
     read_rows = parquet_rows if file.suffix.lower() == ".parquet" else arrow_rows
     try:
         columns, rows = read_rows(file, lambda schema: find_columns(schema, where, options))
