@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 from click.shell_completion import get_completion_class
 
+from pipeline.regular_file import read_regular
+
 _Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 _SETUP = {
     "bash": "rela completion bash >> ~/.bashrc",
@@ -68,8 +70,8 @@ def _embedded(workspace: Path) -> list[str]:
     found = []
     for path in (workspace / "representations").glob("[!.]*/manifest.json"):
         try:
-            if path.stat().st_size < _LARGEST_MANIFEST_BYTES:
-                found.append(str(json.loads(path.read_bytes())["content"]["prior"]["name"]))
+            manifest = json.loads(read_regular(path, _LARGEST_MANIFEST_BYTES))
+            found.append(str(manifest["content"]["prior"]["name"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return found

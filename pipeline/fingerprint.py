@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pipeline.regular_file import regular_file
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -42,7 +44,7 @@ def fingerprint(value: Any) -> str:
 def file_sha256(path: Path) -> str:
     """SHA-256 (64 hex digits) of a file's bytes, read in constant memory."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=regular_file) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -13,9 +13,11 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.owner import is_gone, owner_token
+from pipeline.regular_file import IrregularFileError, regular_file
 
 LEASE_SECONDS = 60.0
 _TOUCHES_PER_LEASE = 6
+_LONGEST_TOKEN = 400
 _PREFIX = ".lease-"
 
 
@@ -74,7 +76,7 @@ class Leases:
     def _is_mine(self, path: Path) -> bool:
         """Whether nobody has taken it over while this process was stopped."""
         try:
-            return path.read_text(encoding="utf-8") == self._token
+            return _token_in(path) == self._token
         except OSError:
             return False
 
@@ -85,16 +87,16 @@ class Leases:
             path.rename(moved)
             if not self._is_over(moved):  # somebody was faster, and this is the new one
                 moved.rename(path)
-            moved.unlink(missing_ok=True)
+            with contextlib.suppress(IsADirectoryError):  # which is in nobody's way any more
+                moved.unlink(missing_ok=True)
         except FileNotFoundError:
             return
 
     def _is_over(self, path: Path) -> bool:
         try:
-            token = path.read_text(encoding="utf-8")
+            token = _token_in(path)
             self._clock.touch()
-            untouched_seconds = self._clock.stat().st_mtime - path.stat().st_mtime
-            return is_gone(token) or untouched_seconds > self.seconds
+            return is_gone(token) or _is_old(path, self._clock.stat().st_mtime, self.seconds)
         except FileNotFoundError:
             return False
 
@@ -116,7 +118,21 @@ def holders(directory: Path, seconds: float = LEASE_SECONDS) -> dict[str, str]:
         if "@" in path.name:  # a clock, or one that is being taken over
             continue
         with contextlib.suppress(OSError):  # given back just now
-            token = path.read_text(encoding="utf-8", errors="replace")
-            if not is_gone(token) and time.time() - path.stat().st_mtime < seconds:
+            token = _token_in(path)
+            if not is_gone(token) and not _is_old(path, time.time(), seconds):
                 found[path.name.removeprefix(_PREFIX)] = token
     return found
+
+
+def _token_in(path: Path) -> str:
+    """Who holds the lease; nobody's token if something else stands in its place."""
+    try:
+        with open(path, encoding="utf-8", errors="replace", opener=regular_file) as file:
+            return file.read(_LONGEST_TOKEN)
+    except IrregularFileError:
+        return ""
+
+
+def _is_old(path: Path, now: float, seconds: float) -> bool:
+    """Whether nobody has touched it for so long; a time that is still to come was nobody's touch."""
+    return abs(now - path.lstat().st_mtime) > seconds

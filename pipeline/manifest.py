@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.atomic import write_atomic
 from pipeline.errors import CorruptArtifactError
 from pipeline.fingerprint import fingerprint
+from pipeline.regular_file import IrregularFileError, read_regular
 
 MANIFEST_NAME = "manifest.json"
 _VERSIONED_PACKAGES = (
@@ -78,16 +79,24 @@ class Manifest:
         """
         path = directory / MANIFEST_NAME
         try:
-            document = json.loads(path.read_bytes())
+            document = json.loads(read_regular(path))
             expected = document.pop("manifest_sha256")
             found = fingerprint(document)
             manifest = cls(**document)
             _refuse_odd_entries(manifest)
         except FileNotFoundError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (
+            IrregularFileError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            reason = getattr(error, "strerror", type(error).__name__)
             raise CorruptArtifactError(
-                f"{path} is not a readable manifest ({type(error).__name__}); "
+                f"{path} is not a readable manifest ({reason}); "
                 f"remove {directory} and run the stage that made it again"
             ) from error
         if found != expected:

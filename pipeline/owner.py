@@ -6,8 +6,11 @@ their name, behind an `@`. So the next job can tell what was abandoned from what
 
 import os
 import platform
+import re
 import secrets
 from pathlib import Path
+
+_DIGITS = re.compile("[0-9]{1,100}")
 
 
 def owner_token() -> str:
@@ -18,11 +21,11 @@ def owner_token() -> str:
 def is_gone(token: str) -> bool:
     """Whether the owner was a process of this host that has ended; of others nothing is known."""
     host, pid = _host_and_pid(token)
-    if host != _host() or not pid.isdigit():
+    if host != _host() or not _DIGITS.fullmatch(pid):
         return False
     try:
         os.kill(int(pid), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process ever had a number that large
         return True
     except OSError:  # it lives, and is somebody else's
         return False
@@ -32,7 +35,12 @@ def is_gone(token: str) -> bool:
 def describe(token: str) -> str:
     """ "process 1234 on node7", for people."""
     host, pid = _host_and_pid(token)
-    return f"process {pid} on {host.rpartition('~')[0] or host}"
+    return printable(f"process {pid} on {host.rpartition('~')[0] or host}")
+
+
+def printable(text: str) -> str:
+    """Files may be anybody's: what breaks lines or steers terminals does not get there."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
@@ -45,7 +53,7 @@ def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
     if _host_and_pid(token)[0] == _host():
         return is_gone(token)
     try:
-        return max(p.stat().st_mtime for p in [path, *path.rglob("*")]) < used_before
+        return max(p.lstat().st_mtime for p in [path, *path.rglob("*")]) < used_before
     except FileNotFoundError:
         return False
 

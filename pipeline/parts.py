@@ -5,6 +5,8 @@ Any number of processes may fill one store; a part written twice holds the same 
 
 import contextlib
 import hashlib
+import math
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from pipeline.atomic import clear_abandoned_files, write_atomic
 from pipeline.lease import Leases, holders
 from pipeline.owner import describe
+from pipeline.regular_file import IrregularFileError, own_file, regular_file
 from pipeline.usage import hold, remove_if_free
 
 _DIGEST_BYTES = 32
@@ -34,7 +37,7 @@ class PartStore:
         lock = self.directory / _LOCK_NAME
         self.directory.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # removed again: `hold` says so
-            lock.touch()
+            _touch(lock)
         clear_abandoned_files(self.directory)
         with hold(lock):
             yield
@@ -67,8 +70,9 @@ class PartStore:
     def read(self, part: int) -> bytes | None:
         """The content of one part, or None if it is absent or damaged and has to be made again."""
         try:
-            stored = self._path(part).read_bytes()
-        except FileNotFoundError:
+            with open(self._path(part), "rb", opener=regular_file) as file:
+                stored = file.read()
+        except (FileNotFoundError, IrregularFileError):
             return None
         digest, body = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
         sound = len(body) >= _SECONDS.size and hashlib.sha256(body).digest() == digest
@@ -85,13 +89,16 @@ class PartStore:
         """The files of the parts that are there, the newest last; whether they are sound is not looked at."""
         found = []
         for path in self.directory.glob(f"{_PART_PREFIX}*"):
-            with contextlib.suppress(FileNotFoundError):  # sealed and removed just now
+            with contextlib.suppress(OSError):  # sealed and removed just now, or no part
                 found.append((path.stat().st_mtime, path))
         return [path for _, path in sorted(found)]
 
     def recent_seconds(self, most: int = 5) -> float | None:
         """What the newest parts cost, in the mean of at most so many; None if there is none."""
-        known = [_seconds_of(path) for path in self.finished()[-most:]]
+        known = []
+        for path in self.finished()[-most:]:
+            with contextlib.suppress(OSError):  # likewise
+                known.append(_seconds_of(path))
         return sum(known) / len(known) if known else None
 
     def workers(self) -> list[str]:
@@ -108,13 +115,22 @@ class PartStore:
 
 
 def _seconds_of(path: Path) -> float:
-    with open(path, "rb") as file:
+    """What a part says that it cost; nothing if that is no duration, which its digest may not show yet."""
+    with open(path, "rb", opener=regular_file) as file:
         file.seek(_DIGEST_BYTES)
-        return float(_SECONDS.unpack(file.read(_SECONDS.size))[0])
+        stored = file.read(_SECONDS.size)
+    seconds = float(_SECONDS.unpack(stored)[0]) if len(stored) == _SECONDS.size else 0.0
+    return seconds if 0 <= seconds < math.inf else 0.0
+
+
+def _touch(path: Path) -> None:
+    """Note that it is used now; an empty file, if there is none yet."""
+    with open(path, "a", opener=own_file) as file:
+        os.utime(file.fileno())
 
 
 def remove_unused_parts(directory: Path) -> bool:
     """Remove a store that nobody works on; returns whether it did."""
     lock = directory / _LOCK_NAME
-    lock.touch()  # stores may have been begun before there were locks
+    _touch(lock)  # stores may have been begun before there were locks
     return remove_if_free(lock)

@@ -41,6 +41,8 @@ def run_together(
                         command, env=environment, stdout=subprocess.DEVNULL, process_group=0
                     )
                 )
+                for number in received:  # before there was this one to pass it on to
+                    processes[-1].send_signal(number)
             deadline = float("inf")
             while any(process.poll() is None for process in processes):
                 if any(process.poll() for process in processes):

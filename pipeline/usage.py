@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.errors import BusyError
-from pipeline.lock import NO_LOCKS
+from pipeline.lock import NO_LOCKS, is_still, removed
 from pipeline.manifest import MANIFEST_NAME
 from pipeline.owner import owner_token
+from pipeline.regular_file import regular_file
 
 REMOVED_PREFIX = ".removed-"
 
@@ -39,16 +39,16 @@ def hold(path: Path) -> Iterator[None]:
     """A shared lock on the file `path`, with which its directory is not removed."""
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(path, "rb"))
+            file = stack.enter_context(open(path, "rb", opener=regular_file))
         except FileNotFoundError:
-            raise _gone(path.parent) from None
+            raise removed(path.parent) from None
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
-        if not _is_still(path, file.fileno()):
-            raise _gone(path.parent)
+        if not is_still(path, file.fileno()):
+            raise removed(path.parent)
         yield
 
 
@@ -60,13 +60,14 @@ def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool
     """
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(open(path, "rb+"))  # writable: NFS wants it for this lock
+            # writable: NFS wants it for this lock
+            file = stack.enter_context(open(path, "rb+", opener=regular_file))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES, errno.EROFS, *NO_LOCKS):
                 return False
             raise
-        if not still():
+        if not is_still(path, file.fileno()) or not still():
             return False
         hidden = path.parent.with_name(f"{REMOVED_PREFIX}{path.parent.name}@{owner_token()}")
         path.parent.rename(hidden)
@@ -94,21 +95,10 @@ def remove_unused(directory: Path, used_before: float) -> bool:
 def is_held(directory: Path) -> bool:
     """Whether some job uses the artifact at this moment, as far as locks can tell."""
     try:
-        with open(directory / MANIFEST_NAME, "rb+") as file:
+        with open(directory / MANIFEST_NAME, "rb+", opener=regular_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
         return False  # read-only, or no locks: nothing is known, and nothing will be removed
     return False
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _gone(directory: Path) -> BusyError:
-    return BusyError(f"{directory} was removed just now; run the command again")

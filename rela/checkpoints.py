@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from rela.digests import file_sha256
 from rela.errors import LostRankError, PreemptedError, UnavailableError
+from rela.regular_file import IrregularFileError, read_regular
 
 PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)  # of batch systems, before they kill
 _KEPT = 2
@@ -173,10 +174,12 @@ def clear_useless(directory: Path, newest: Path | None) -> None:
 def _record_of(path: Path) -> dict[str, Any] | None:
     """What is known of the checkpoint `path`, if it is sound."""
     try:
-        record: dict[str, Any] = json.loads(path.with_suffix(".json").read_bytes())
+        record: dict[str, Any] = json.loads(read_regular(path.with_suffix(".json")))
         expected = record.pop("record_sha256")
         sound = expected == _digest(record) and record["sha256"] == file_sha256(path)
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (FileNotFoundError, IrregularFileError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # but a disk that cannot be read now may be readable tomorrow
     return record if sound else None
 

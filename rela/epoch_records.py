@@ -5,10 +5,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rela.regular_file import IrregularFileError, own_file, read_regular
+from rela.replaced_file import replace_file
+
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
     """Write the record of one more epoch; on return it is on the disk."""
-    with open(path, "a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=own_file) as file:
         file.write(json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())  # before the checkpoint that makes it count
@@ -16,18 +19,17 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
 
 def keep_epochs(path: Path, epochs_done: int) -> None:
     """Drop the records of epochs that a resumed run will do again, and a line cut off by a kill."""
-    if path.is_file():
+    if os.path.lexists(path):
         kept = [r for r in read_records(path) if r["epoch"] < epochs_done]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
-        os.replace(temporary, path)
+        replace_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Every record that is whole; none where there is no file."""
-    lines = (
-        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    )
+    try:
+        lines = read_regular(path).decode("utf-8", "replace").splitlines()
+    except (FileNotFoundError, IrregularFileError):
+        return []
     return [record for record in map(_parsed, lines) if record is not None]
 
 

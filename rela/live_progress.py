@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
 
+from rela.replaced_file import replace_file, temporary_of
+
 _LINE_SECONDS, _FILE_SECONDS = 0.5, 3.0
 _WINDOW_SECONDS = 30.0
 _MARGIN_COLUMNS = 1  # a full line makes some terminals wrap
@@ -173,21 +175,15 @@ def write_progress(path: Path, snapshot: Snapshot) -> None:
     record = {
         **asdict(snapshot), "host": platform.node(), "pid": os.getpid(), "updated": time.time(),
     }  # fmt: skip
-    temporary = _temporary(path)
     with suppress(OSError):
-        temporary.write_text(json.dumps(record), encoding="utf-8")
-        temporary.replace(path)
+        replace_file(path, json.dumps(record).encode())
 
 
 def remove_progress(path: Path) -> None:
     """Of a training that runs no more."""
-    for each in (path, _temporary(path)):
+    for each in (path, temporary_of(path)):
         with suppress(OSError):
             each.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
 
 
 def _columns(stream: TextIO) -> int:

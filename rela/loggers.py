@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, UnavailableError
+from rela.regular_file import read_regular
+from rela.replaced_file import replace_file
 
 LOGGER_NAMES = ("tensorboard", "wandb", "mlflow")
 NO_LOGGER = "none"
@@ -88,6 +90,9 @@ def _opened(
 def _tensorboard(directory: Path, run: str) -> Any:
     from pytorch_lightning.loggers import TensorBoardLogger
 
+    record = directory / "tensorboard" / TensorBoardLogger.NAME_HPARAMS_FILE
+    if not record.is_file():
+        record.unlink(missing_ok=True)  # a pipe, or a link that leads to nothing
     return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
 
 
@@ -129,7 +134,7 @@ def _close(name: str, logger: Any, failed: bool) -> None:
 
 def _ids(directory: Path) -> dict[str, str]:
     try:
-        known = json.loads((directory / _IDS_FILE).read_bytes())
+        known = json.loads(read_regular(directory / _IDS_FILE))
     except (OSError, ValueError, RecursionError):
         return {}
     known = known.items() if isinstance(known, dict) else ()
@@ -137,9 +142,7 @@ def _ids(directory: Path) -> dict[str, str]:
 
 
 def _keep_id(directory: Path, name: str, value: str) -> None:
-    temporary = directory / f".{_IDS_FILE}.tmp"
-    temporary.write_text(json.dumps({**_ids(directory), name: value}), encoding="utf-8")
-    temporary.replace(directory / _IDS_FILE)
+    replace_file(directory / _IDS_FILE, json.dumps({**_ids(directory), name: value}).encode())
 
 
 def _not_installed(name: str) -> ChoiceError:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -36,6 +37,8 @@ from rela.preprocessing import preprocessing_for
 from rela.priors.prior import PriorIdentity
 from rela.priors.run_prior import write_identity
 from rela.ranks import current_ranks
+from rela.regular_file import read_regular
+from rela.replaced_file import replace_file
 from rela.run_directory import (
     BACKBONE_FILE,
     CHECKPOINTS_DIR,
@@ -211,10 +214,14 @@ def _seconds_so_far(
     """The ledger of earlier attempts: from the last one's end, or (killed) from its checkpoint."""
     found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
     with contextlib.suppress(OSError, ValueError, RecursionError):
-        known = json.loads((directory / SECONDS_FILE).read_bytes())
-        if isinstance(known, dict) and all(type(value) is float for value in known.values()):
+        known = json.loads(read_regular(directory / SECONDS_FILE))
+        if isinstance(known, dict) and all(map(_is_duration, known.values())):
             found.append(known)
     return max(found, key=_total, default={})
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) is float and 0 <= value < math.inf
 
 
 def _total(seconds: dict[str, float]) -> float:
@@ -222,10 +229,8 @@ def _total(seconds: dict[str, float]) -> float:
 
 
 def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
-    temporary = directory / f".{SECONDS_FILE}.tmp"
     with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
-        temporary.write_text(json.dumps(seconds))
-        temporary.replace(directory / SECONDS_FILE)
+        replace_file(directory / SECONDS_FILE, json.dumps(seconds).encode())
 
 
 def _build(

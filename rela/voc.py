@@ -15,6 +15,7 @@ from PIL import Image
 from rela.digests import file_sha256
 from rela.errors import ChoiceError, DataError
 from rela.image_file import BadImageError, decode_image, opened_image, read_image_file
+from rela.regular_file import read_regular
 
 VOID = 255
 SPLITS = ("train", "val")
@@ -68,7 +69,7 @@ def open_voc(path: Path) -> VocFolder:
 def _read_list(root: Path, split: str) -> tuple[LabelledImage, ...]:
     path = root / _LISTS / f"{split}.txt"
     try:
-        names = path.read_text(encoding="utf-8").split()
+        names = read_regular(path).decode("utf-8").split()
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; expected {_LAYOUT}") from error
     except UnicodeDecodeError as error:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from rela.errors import DataError, UnavailableError
+from rela.replaced_file import replace_file
 from rela.torchscript import is_torchscript, open_torchscript
 
 _SHOWN = 6
@@ -134,7 +135,7 @@ def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> N
     """
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
     # written from here, so that a full disk is an OSError
-    path.write_bytes(save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
+    replace_file(path, save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
 
 
 def _first(names: list[str]) -> str:

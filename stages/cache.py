@@ -211,7 +211,7 @@ def _entry(kind: str, artifact: Artifact) -> Entry:
 
 
 def _leftover(path: Path, kind: str) -> Entry:
-    used = max((p.stat().st_mtime for p in path.rglob("*")), default=path.stat().st_mtime)
+    used = max((p.lstat().st_mtime for p in path.rglob("*")), default=path.stat().st_mtime)
     return Entry(kind, path.name, str(path), _num_bytes(path), None, used, False)
 
 

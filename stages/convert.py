@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
 from pipeline.fingerprint import fingerprint, ordered_digest
 from pipeline.manifest import Manifest, provenance
+from pipeline.regular_file import regular_file
 from rela.beton import Beton, open_beton
 from rela.beton_writer import WriteResult, write_beton
 from rela.encoding import Encoding
@@ -199,7 +200,9 @@ def read_index(dataset: Artifact, split: str) -> list[dict[str, str]]:
     """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
     path = index_path(dataset, split)
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open(
+            path, encoding="utf-8", errors="surrogateescape", newline="", opener=regular_file
+        ) as file:
             rows = list(csv.DictReader(file))
     except csv.Error as error:
         raise DataError(f"{path} is damaged ({error}); convert the images again") from error

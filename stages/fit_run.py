@@ -30,6 +30,7 @@ from stages.run_files import (
     CONFIG_FILE,
     COST_FILE,
     DIGESTED_FILES,
+    LOCK_FILE,
     read_config,
 )
 from stages.settings import TrainSettings
@@ -69,7 +70,7 @@ def fit_run(
     directory.mkdir(parents=True, exist_ok=True)
     # one process locks for all that were started together: the one that starts them, or the first
     is_inner = is_another_rank() or LAUNCHER_VARIABLE in os.environ
-    lock = contextlib.nullcontext() if is_inner else exclusive(directory / ".lock")
+    lock = contextlib.nullcontext() if is_inner else exclusive(directory / LOCK_FILE)
     read = [artifact.path for artifact in (dataset, representations) if artifact is not None]
     with lock, in_use(*read):
         clear_abandoned_files(directory)

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.atomic import clear_abandoned_files, write_atomic
 from pipeline.fingerprint import fingerprint
 from pipeline.manifest import installed_versions
+from pipeline.regular_file import read_regular
 from rela.errors import ChoiceError, DataError
 from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, resolve
 from rela.priors.run_prior import load_backbone, read_identity
@@ -117,7 +118,7 @@ def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
 def _read_record(path: Path) -> tuple[PriorIdentity, str] | None:
     """The identity and the note of a record that still holds."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_regular(path))
         if misfit(record, _RECORD_FORM):
             return None
         state = record["weights_file"]

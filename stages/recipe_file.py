@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.regular_file import regular_file
 from rela.errors import ChoiceError, UnavailableError
 
 STAGES = ("convert", "embed", "train", "eval")
@@ -74,7 +75,8 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8", opener=regular_file) as file:
+            return file.read()
     except UnicodeDecodeError as error:
         raise ChoiceError(f"{path} is not TOML: it is not UTF-8") from error
     except OSError as error:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CorruptArtifactError
+from pipeline.regular_file import read_regular
 from rela.errors import ChoiceError
 from rela.options import check_options
 from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE, METRICS_FILE
 from stages.form import Form, misfit, settings_form
 from stages.settings import TrainSettings
 
-CONFIG_FILE, COST_FILE = "config.json", "cost.json"
+CONFIG_FILE, COST_FILE, LOCK_FILE = "config.json", "cost.json", ".lock"
 DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
 _CONFIG_FORM = {
     "fingerprint": str,
@@ -48,7 +49,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 def read_json(path: Path, form: Form | None = None) -> dict[str, Any]:
     """A JSON object from a file; empty if there is none, or it is damaged or has not this form."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return {} if misfit(value, {} if form is None else form) else value

@@ -1,6 +1,6 @@
 """A data set and its targets → a trained backbone. The prior is never loaded here."""
 
-import shutil
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.artifact import Artifact
 from pipeline.errors import CorruptArtifactError
 from pipeline.fingerprint import fingerprint
+from pipeline.usage import remove_if_free
 from rela.errors import ChoiceError, DataError, LostRankError, RelaError
 from rela.run_directory import CHECKPOINTS_DIR
 from stages.artifacts import open_artifact
@@ -18,7 +19,7 @@ from stages.embed import crops_of
 from stages.fit_run import WHERE_FIELDS, TrainResult, fit_run
 from stages.hyperparameters import resolve_hyperparameters
 from stages.ranks import Teller, first_of_several, is_another_rank, prepared_run, silent
-from stages.run_files import CONFIG_FILE, read_config, read_json
+from stages.run_files import CONFIG_FILE, LOCK_FILE, read_config, read_json
 from stages.settings import TrainSettings
 from stages.snippets import pasteable, run_snippet
 from stages.train_settings import resolve_settings, say_what_means_nothing
@@ -85,10 +86,15 @@ def _train(
     try:
         return fit_run(workspace, dataset, representations, directory, config, say, tell)
     except RelaError as error:
-        never_began = not (directory / CHECKPOINTS_DIR).is_dir()
-        if never_began and error.exit_status != LostRankError.exit_status:  # nothing to resume
-            shutil.rmtree(directory, ignore_errors=True)
+        if error.exit_status != LostRankError.exit_status:
+            _remove_if_never_begun(directory)
         raise
+
+
+def _remove_if_never_begun(directory: Path) -> None:
+    """There is nothing to resume; but another job may have begun there since."""
+    with contextlib.suppress(OSError):
+        remove_if_free(directory / LOCK_FILE, lambda: not (directory / CHECKPOINTS_DIR).is_dir())
 
 
 def _check_model(settings: TrainSettings) -> None:

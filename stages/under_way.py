@@ -9,11 +9,12 @@ from typing import Any
 
 from pipeline.atomic import write_atomic
 from pipeline.lock import holder
+from pipeline.owner import printable
 from pipeline.parts import PartStore
 from rela.live_progress import Snapshot, clock, format_line
 from rela.run_directory import CHECKPOINTS_DIR, PROGRESS_FILE
 from stages.form import Form
-from stages.run_files import read_config, read_json
+from stages.run_files import LOCK_FILE, read_config, read_json
 from stages.workspace import Workspace
 
 _ABOUT_FILE = "about.json"  # among the parts of representations: what they will be
@@ -100,10 +101,10 @@ def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_i
 def about_parts(directory: Path) -> tuple[str, int | None, int | None]:
     """What the parts in `directory` will be, in words, of how many parts, and of how many images."""
     about = read_json(directory / _ABOUT_FILE, _ABOUT_FORM)
-    if not about:
+    if not about or min(about["num_parts"], about["num_images"]) < 1:
         return f"representations {directory.name.removeprefix('.parts-')[:12]}", None, None
     what = f"representations of {about['dataset']} ({about['split']}) by {about['prior']}"
-    return what, about["num_parts"], about["num_images"]
+    return printable(what), about["num_parts"], about["num_images"]
 
 
 def format_under_way(found: UnderWay, columns: int = 80) -> str:
@@ -116,11 +117,11 @@ def format_under_way(found: UnderWay, columns: int = 80) -> str:
     if not lines:
         lines = ["", "nothing runs here now"]
     lines = [f"workspace {found.workspace}", *lines]
-    return "\n".join(_printable(line)[:columns] for line in lines)
+    return "\n".join(printable(line)[:columns] for line in lines)
 
 
 def _run(path: Path) -> RunUnderWay | None:
-    held_by = holder(path / ".lock")
+    held_by = holder(path / LOCK_FILE)
     if held_by is None:
         return None
     now = read_json(path / PROGRESS_FILE, _PROGRESS_FORM) or None
@@ -143,7 +144,7 @@ def _embed(path: Path) -> EmbedUnderWay:
     seconds = store.recent_seconds()
     if workers and seconds and num_parts and num_images:
         rate = len(workers) * num_images / num_parts / seconds
-        eta = (num_parts - done) * seconds / len(workers)
+        eta = max(0, num_parts - done) * seconds / len(workers)
     return EmbedUnderWay(path.name, what, done, num_parts, workers, rate, eta)
 
 
@@ -170,13 +171,8 @@ def _parts(embed: EmbedUnderWay) -> str:
     return "  ".join(words)
 
 
-def _printable(text: str) -> str:
-    """Files may be anybody's; what steers terminals does not get there."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError:
         return 0.0

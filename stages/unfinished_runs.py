@@ -1,9 +1,9 @@
 """Runs that were begun and did not end yet: how far they are, and the command that goes on with them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from rela.epoch_records import read_records
 from rela.run_directory import METRICS_FILE
 from stages.run_files import read_config
 
@@ -32,22 +32,16 @@ class UnfinishedRun:
 def unfinished_run(directory: Path) -> UnfinishedRun:
     """What the files of a run without a manifest tell; raises CorruptArtifactError if they are damaged."""
     config = read_config(directory)
-    path = directory / METRICS_FILE
-    lines = path.read_bytes().splitlines() if path.is_file() else []
-    accuracies = [value for line in lines if (value := _accuracy(line)) is not None]
+    records = read_records(directory / METRICS_FILE)
+    accuracies = [r["online_accuracy"] for r in records if _is_number(r.get("online_accuracy"))]
     return UnfinishedRun(
         name=directory.name,
         dataset=config["dataset"]["name"],
-        num_epochs_done=len(lines),
+        num_epochs_done=len(records),
         epochs=config["settings"]["epochs"],
         online_accuracy=accuracies[-1] if accuracies else None,
     )
 
 
-def _accuracy(line: bytes) -> float | None:
-    """Of one epoch's record, which a killed job may have left torn."""
-    try:
-        value = json.loads(line)["online_accuracy"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return float(value) if isinstance(value, int | float) else None
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)

@@ -8,6 +8,7 @@ number of workers; names that lead out, tables that are damaged, and extension t
 import contextlib
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,17 @@ def test_a_compressed_arrow_file_is_refused_with_a_remedy(tmp_path: Path) -> Non
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pytest.raises(DataError, match="compressed"):
         opened(save_arrow(tmp_path / "set", table(range(9)), options=options))
+
+
+@pytest.mark.parametrize("name", ["*.arrow", "state.json"])
+@pytest.mark.timeout(60)
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path, name: str) -> None:
+    folder = save_arrow(tmp_path / "set", table(range(9)))
+    (path,) = folder.rglob(name)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="set"):
+        open_source(folder, "huggingface", SourceOptions())
 
 
 @pytest.mark.parametrize("saved", [save_arrow, save_parquet])

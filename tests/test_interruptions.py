@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from click.testing import Result
 from test_flow import TINY, read_json, rela
 
 from pipeline.lease import Leases
+from pipeline.lock import exclusive
 from pipeline.parts import PartStore
+from rela.errors import DataError
 from stages.workspace import Workspace
 
 __all__ = ["rela"]  # a fixture
@@ -231,3 +234,22 @@ def test_a_training_that_cannot_begin_leaves_nothing_to_resume(
 
 def _interrupt(*arguments: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_training_that_cannot_begin_leaves_alone_what_another_job_has_locked_since(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rela("convert", small_tree)
+    run = tmp_path / "workspace" / "runs" / "images-byol-1"
+
+    with ExitStack() as stack:
+
+        def fail(*arguments: Any) -> None:
+            run.mkdir(parents=True)
+            (run / "config.json").write_text("{}")
+            stack.enter_context(exclusive(run / ".lock"))  # by another job, at this very moment
+            raise DataError("cannot begin")
+
+        monkeypatch.setattr("stages.train.fit_run", fail)
+        rela("train", "--prior", "none", "--epochs", 1, *TINY, exit_code=65)
+        assert {path.name for path in run.iterdir()} == {"config.json", ".lock"}

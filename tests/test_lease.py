@@ -2,7 +2,8 @@
 
 Covers: only one holder at a time; what was given back, or whose holder was killed, can be taken at once;
 of another machine what was not touched for a while, and not before; holding goes on by itself; parts are
-claimed once, and what others make is waited for and not made again.
+claimed once, and what others make is waited for and not made again. Leases that are damaged, or none, of
+numbers that no process has or times to come, stop nobody for longer than others.
 """
 
 import os
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import run_rela
 
-from pipeline.lease import Leases
+from pipeline.lease import Leases, holders
+from pipeline.owner import owner_token
 from pipeline.parts import PartStore
 from rela.priors import PriorRequest
 from stages.embed import embed
@@ -27,7 +30,8 @@ PRIOR = PriorRequest("random:shufflenet_v2_x0_5", image_size=32)
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipeline.lease import Leases
+from pipeline.lease import Leases, holders
+from pipeline.owner import owner_token
 with Leases(Path(sys.argv[1])) as leases:
     print(leases.take("bread"), flush=True)
     time.sleep(600)
@@ -173,3 +177,56 @@ def test_what_was_taken_over_is_not_given_back_by_its_old_holder(tmp_path: Path)
         assert ours.take("bread")
         stopped.give_back("bread")
         assert not theirs.take("bread")
+
+
+@pytest.mark.parametrize("pid", ["9" * 30, "9" * 99, str(2**31), "99999999"])
+def test_numbers_that_no_process_has_are_nobodys(tmp_path: Path, pid: str):
+    host = owner_token().rsplit("-", 2)[0]
+    (tmp_path / ".lease-bread").write_text(f"{host}-{pid}-0a1b2c3d")
+    assert holders(tmp_path) == {}
+    with Leases(tmp_path) as ours:
+        assert ours.take("bread")
+
+
+@pytest.mark.parametrize(
+    "token", ["", "\0", "-", "²-²-²", "{host}--5-0a1b2c3d", "{host}-²-0a1b2c3d"]
+)
+def test_a_damaged_lease_counts_until_it_is_old(tmp_path: Path, token: str):
+    path = tmp_path / ".lease-bread"
+    path.write_text(token.replace("{host}", owner_token().rsplit("-", 2)[0]))
+    with Leases(tmp_path) as ours:
+        assert not ours.take("bread") and set(holders(tmp_path)) == {"bread"}
+        age(path, 70)
+        assert holders(tmp_path) == {} and ours.take("bread")
+
+
+def test_a_lease_of_no_text_is_read_all_the_same(tmp_path: Path):
+    (tmp_path / ".lease-bread").write_bytes(b"\xff" * 100_000)
+    with Leases(tmp_path) as ours:
+        assert not ours.take("bread")
+    assert len(holders(tmp_path)["bread"]) < 1000
+
+
+@pytest.mark.parametrize("seconds", [-1e6, -1e9, 1e9])
+def test_a_lease_of_a_time_to_come_is_nobodys(tmp_path: Path, seconds: float):
+    path = tmp_path / ".lease-bread"
+    path.write_text(ELSEWHERE)
+    age(path, seconds)
+    assert holders(tmp_path) == {}
+    with Leases(tmp_path) as ours:
+        assert ours.take("bread")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.timeout(20)
+def test_what_is_no_lease_is_waited_for_as_long_as_one(
+    tmp_path: Path, make: Callable[[Path], None]
+):
+    path = tmp_path / ".lease-bread"
+    make(path)
+    with Leases(tmp_path) as ours:
+        assert not ours.take("bread")
+        then = time.time() - 70
+        os.utime(path, (then, then), follow_symlinks=False)
+        assert ours.take("bread")
+    assert holders(tmp_path) == {}

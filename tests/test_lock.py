@@ -15,12 +15,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from pipeline.errors import BusyError
-from pipeline.lock import NO_LOCKS, exclusive
+from pipeline.lock import NO_LOCKS, _lock_soon, exclusive, holder
 from pipeline.lock import holder as who_holds
+from pipeline.usage import remove_if_free
 
 HOLD = """
 import sys, time
@@ -106,3 +108,67 @@ def test_other_errors_come_through(tmp_path: Path, flock_fails):
     flock_fails(errno.EIO)
     with pytest.raises(OSError, match="Input/output error"), exclusive(tmp_path / ".lock"):
         pass
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path):
+    (tmp_path / "letter").write_text("Dear Sir")
+    (tmp_path / ".lock").symlink_to("letter")
+    for look in (
+        lambda: exclusive(tmp_path / ".lock").__enter__(),
+        lambda: holder(tmp_path / ".lock"),
+    ):
+        with pytest.raises(OSError, match="found a link"):
+            look()
+    assert (tmp_path / "letter").read_text() == "Dear Sir"
+
+
+def test_what_a_lock_says_is_one_line(tmp_path: Path):
+    with exclusive(tmp_path / ".lock"):
+        (tmp_path / ".lock").write_bytes(b"process 1\n\x1b[2Jon \xff")
+        assert holder(tmp_path / ".lock") == "process 1??[2Jon \N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_the_lock_of_a_directory_that_was_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_again: bool
+):
+    directory = tmp_path / "run"
+    directory.mkdir()
+
+    def remove_first(file: TextIO) -> bool:
+        assert remove_if_free(directory / ".lock")
+        if made_again:
+            directory.mkdir()
+            (directory / ".lock").touch()
+        return _lock_soon(file)
+
+    monkeypatch.setattr("pipeline.lock._lock_soon", remove_first)
+    with pytest.raises(BusyError, match="was removed just now"), exclusive(directory / ".lock"):
+        pass
+
+
+def test_a_directory_that_is_not_there_has_no_lock(tmp_path: Path):
+    with (
+        pytest.raises(BusyError, match="was removed just now"),
+        exclusive(tmp_path / "run" / ".lock"),
+    ):
+        pass
+
+
+def test_what_was_made_again_where_another_was_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / ".lock").touch()
+    flock = fcntl.flock
+
+    def replaced_first(file: object, operation: int) -> None:
+        directory.rename(tmp_path / "removed")
+        directory.mkdir()
+        (directory / ".lock").touch()
+        flock(file, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipeline.usage.fcntl.flock", replaced_first)
+    assert not remove_if_free(directory / ".lock")
+    assert directory.is_dir()

@@ -8,6 +8,7 @@
 """
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_what_is_not_installed_is_said_before_anything_is_computed(
         "train", "--prior", "none", "--logger", f"tensorboard,{name}", exit_code=2
     ).stderr
     assert message == f"rela: --logger {name} needs a package: pip install 'rela[{name}]'\n"
+
+
+@pytest.mark.timeout(60)
+def test_tensorboard_waits_for_no_pipe(tmp_path: Path) -> None:
+    record = tmp_path / "tensorboard" / "hparams.yaml"
+    record.parent.mkdir()
+    os.mkfifo(record)
+    with open_loggers(("tensorboard",), tmp_path, "a-run", {"lr": 0.1}) as (logger,):
+        logger.save()
+    assert record.read_text() == "lr: 0.1\n"
 
 
 def test_tensorboard_gets_every_figure_and_the_hyperparameters(

@@ -5,6 +5,7 @@ can be written again; the shards of any number partition the parts; a full disk 
 """
 
 import errno
+import math
 import os
 
 import pytest
@@ -102,3 +103,36 @@ def test_a_full_disk_keeps_the_old_part(store, monkeypatch):
     monkeypatch.undo()
     assert store.read(0) == CONTENT
     assert len(list(store.directory.iterdir())) == 1
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0])
+def test_what_is_no_duration_counts_nothing(store, seconds):
+    store.write(0, CONTENT, seconds)
+    store.write(1, CONTENT, 3.0)
+    assert store.recent_seconds() == 1.5
+    with pytest.raises(FileNotFoundError):
+        store.seconds()
+
+
+@pytest.mark.parametrize("length", [0, 5, 35])
+def test_a_part_that_was_cut_costs_nothing(store, length):
+    store.write(0, CONTENT, 3.0)
+    os.truncate(only_file(store.directory), length)
+    assert store.recent_seconds() == 0.0
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.timeout(20)
+def test_what_is_no_part_is_missing(store, make):
+    store.directory.mkdir()
+    make(store.directory / "part-000000")
+    assert store.read(0) is None and store.missing() == [0, 1, 2, 3]
+    assert store.recent_seconds() is None
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(store, tmp_path):
+    store.directory.mkdir()
+    (store.directory / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="found a link"), store.in_use():
+        pass
+    assert not (tmp_path / "elsewhere").exists()

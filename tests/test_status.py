@@ -192,3 +192,18 @@ def test_watching_ends_by_ctrl_c_with_status_0(
         watching.send_signal(signal.SIGINT)
         watching.stdout.read()
         assert (watching.wait(), watching.stderr.read()) == (0, "")
+
+
+@pytest.mark.parametrize(("num_parts", "num_images"), [(-4, 4000), (0, 4000), (4, -1), (1, 4000)])
+def test_numbers_of_parts_that_cannot_be_show_no_odd_times(
+    tmp_path: Path, num_parts: int, num_images: int
+) -> None:
+    workspace = Workspace(tmp_path)
+    store = PartStore(workspace.parts_dir("0123abcd"), num_parts)
+    with store.in_use(), Leases(store.directory) as leases:
+        describe_parts(store, "letters", "train", "resnet18", num_images)
+        assert leases.take("part-000000")
+        for part in (1, 2):
+            store.write(part, b"features", 4.0)
+        (embed,) = under_way(workspace).embeds
+    assert (embed.images_per_second or 0) >= 0 and (embed.eta_seconds or 0) >= 0

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,3 +139,20 @@ def test_which_process_this_is(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert current_ranks() == expected
+
+
+@pytest.mark.timeout(30)
+def test_a_signal_between_two_starts_reaches_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def start_and_signal(*arguments: Any, **options: Any) -> Any:
+        process = start(*arguments, **options)
+        if "FIRST" in options["env"]:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            time.sleep(0.3)
+        return process
+
+    monkeypatch.setattr("pipeline.together.subprocess.Popen", start_and_signal)
+    environments = [{**os.environ, "FIRST": ""}, dict(os.environ)]
+    found = run_together(["sleep", "60"], environments, grace_seconds=20.0)
+    assert [ending.was_stopped for ending in found] == [False, False]

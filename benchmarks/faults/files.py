@@ -1,4 +1,4 @@
-"""Hostile and damaged files: no code run, no other file read, no memory taken, an error of one line."""
+"""Hostile and damaged files, and what is none: no code run, nothing else read, no memory taken, one line."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from benchmarks.faults.hostile_files import HDF5, IMAGES, WEIGHTS, Builder, beto
 from benchmarks.faults.jobs import import_everything
 from benchmarks.faults.mutations import KINDS, deep_json, mutated, odd_json
 from benchmarks.faults.readings import Case, try_all
+from benchmarks.faults.stand_ins import given, in_workspaces
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.watched import Watched
 
@@ -46,7 +47,12 @@ def run(trials: int, scratch: Path) -> list[Tally]:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     workspace = make_workspace(place)
-    return [*hostile(place, workspace), *damaged(place, workspace, trials or _TRIALS)]
+    return [
+        *hostile(place, workspace),
+        *damaged(place, workspace, trials or _TRIALS),
+        given(place, readers(workspace)),
+        *in_workspaces(place, workspace, read_status, max(1, (trials or _TRIALS) // 5)),
+    ]
 
 
 def rela(workspace: Path, *words: object) -> str:
@@ -164,6 +170,34 @@ def read_image(path: Path) -> str | None:
     except BadImageError as error:
         raise DataError(str(error)) from error
     return None
+
+
+def readers(workspace: Path) -> dict[str, tuple[str, Read]]:
+    """Files that a user names: suffix and reader."""
+    from rela.errors import DataError
+
+    def by(*words: object) -> Read:
+        def read(path: Path) -> str | None:
+            said = rela(workspace, *(path if word == "PATH" else word for word in words)).strip()
+            if said.startswith("rela: "):
+                raise DataError(said)
+            return None
+
+        return read
+
+    convert = by("convert", "PATH", "--workers", 1, "--name", "given")
+    return {
+        "weights": (".pth", read_weights),
+        "safetensors": (".safetensors", read_weights),
+        "an HDF5 file": (".h5", read_matrix),
+        "a beton": (".beton", read_beton),
+        "an image": (".png", read_image),
+        "an image to compare": (".png", by("neighbors", "PATH", "--prior", "run:finished")),
+        "a recipe": (".toml", by("run", "PATH", "--dry-run", "--no-measure")),
+        "a list of images": (".csv", convert),
+        "an archive of images": (".tar", convert),
+        "a table of images": (".parquet", convert),
+    }
 
 
 # Damaged files

@@ -6,19 +6,21 @@ from typing import Any
 
 from rela.errors import DataError
 from rela.priors.prior import PriorIdentity
+from rela.regular_file import read_regular
+from rela.replaced_file import replace_file
 from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE
 
 
 def write_identity(directory: Path, identity: PriorIdentity) -> None:
     """Leave the identity beside the exported weights, for the run's next life as a prior."""
-    (directory / IDENTITY_FILE).write_text(json.dumps(identity.as_dict(), indent=1))
+    replace_file(directory / IDENTITY_FILE, json.dumps(identity.as_dict(), indent=1).encode())
 
 
 def read_identity(directory: Path) -> PriorIdentity:
     """The identity of a run's backbone, without importing torch."""
     path = directory / IDENTITY_FILE
     try:
-        return PriorIdentity.from_dict(json.loads(path.read_bytes()))
+        return PriorIdentity.from_dict(json.loads(read_regular(path)))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is missing or damaged; train the run again") from error
 

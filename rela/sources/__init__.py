@@ -37,7 +37,15 @@ def find_kind(path: Path, kind: str = "auto") -> str:
     for name in _MODULES:
         if kind == name or (kind == "auto" and _module(name).recognises(path)):
             return name
-    found = "nothing" if not path.exists() else "a folder" if path.is_dir() else "a file"
+    found = (
+        "nothing"
+        if not path.exists()
+        else "a folder"
+        if path.is_dir()
+        else "a file"
+        if path.is_file()
+        else "a pipe or a device"
+    )
     understood = [_module(name).WHAT for name in reversed(_MODULES)]
     if re.match(r"[a-z][a-z0-9+]*:/", str(path)):
         raise DataError(

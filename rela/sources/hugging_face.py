@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError, one_line
+from rela.regular_file import read_regular
 from rela.sources.arrow_files import arrow_rows
 from rela.sources.columns import Columns, find_columns, require_pyarrow
 from rela.sources.labels import Labelled, check_classes, find_classes
@@ -57,6 +58,8 @@ def read(path: Path, options: SourceOptions, listed: Listed = unheard) -> ImageS
 def _read_file(file: Path, root: Path, options: SourceOptions) -> tuple[Columns, list[Labelled]]:
     """The images of one file, called `FILE/ROW`."""
     where, name = one_line(str(file)), str(file.relative_to(root))
+    if file.exists() and not file.is_file():  # pyarrow would wait for a pipe
+        raise DataError(f"{where} is not a regular file, expected an Arrow file")
     read_rows = parquet_rows if file.suffix.lower() == ".parquet" else arrow_rows
     try:
         columns, rows = read_rows(file, lambda schema: find_columns(schema, where, options))
@@ -104,7 +107,7 @@ def _is_name(name: Any) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{one_line(str(path))} is damaged: it is no JSON") from error
     if not isinstance(found, dict):

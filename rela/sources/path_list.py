@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError, one_line
+from rela.regular_file import regular_file
 from rela.sources.labels import Labelled, find_classes
 from rela.sources.source import ImageSource, SourceOptions
 from rela.sources.split_names import choose_splits
@@ -53,7 +54,9 @@ def _rows(path: Path, options: SourceOptions) -> Iterator[tuple[int, str, str, s
     if path.is_dir():
         raise DataError(f"{where}: found a folder, expected a CSV or TSV of paths and labels")
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with open(
+            path, encoding="utf-8-sig", errors="surrogateescape", newline="", opener=regular_file
+        ) as file:
             reader = csv.reader(file, delimiter=delimiter)
             header = [name.strip() for name in next(reader, [])]
             image = _column(header, options.image_column or _PATH, where, "image")

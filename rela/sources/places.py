@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.image_file import MAX_FILE_BYTES, BadImageError
+from rela.regular_file import regular_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class FileRange:
         if self.size > MAX_FILE_BYTES:
             raise BadImageError(f"too large: {self.size:,} bytes, at most {MAX_FILE_BYTES:,}")
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=regular_file) as file:
                 file.seek(self.offset)
                 content = file.read(self.size)
         except OSError as error:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from rela.errors import DataError, UnavailableError, one_line
+from rela.regular_file import regular_file
 
 _LONGEST_HEADER_BYTES = 1 << 20  # with all its extensions; names have a few hundred
 _PADDING_BYTES = 1 << 20
@@ -21,9 +22,11 @@ _GZIP = b"\x1f\x8b"
 def open_tar_file(path: Path) -> IO[bytes]:
     """The bytes of a tar, decompressed if they are gzipped."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular_file) as file:
             is_gzipped = file.read(len(_GZIP)) == _GZIP
-        return cast(IO[bytes], gzip.open(path) if is_gzipped else open(path, "rb"))
+        return cast(
+            IO[bytes], gzip.open(path) if is_gzipped else open(path, "rb", opener=regular_file)
+        )
     except OSError as error:
         raise UnavailableError(f"{one_line(str(path))} cannot be read: {error.strerror}") from error
 

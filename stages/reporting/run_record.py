@@ -1,12 +1,12 @@
 """A finished run, as far as a report is interested in it."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.artifact import Artifact
 from pipeline.fingerprint import fingerprint
 from rela.chance import best_by_chance
+from rela.epoch_records import read_records
 from rela.run_directory import METRICS_FILE
 from stages.fit_run import WHERE_FIELDS
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
@@ -125,6 +125,4 @@ def _by_chance(dataset: Artifact) -> dict[str, float]:
 
 
 def _epochs(run: Artifact) -> list[dict[str, Any]]:
-    path = run.path / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    return read_records(run.path / METRICS_FILE)
