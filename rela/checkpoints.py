@@ -13,9 +13,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from rela.digests import file_sha256
+from pipeline.fingerprint import file_sha256
+from pipeline.regular_file import IrregularFileError, read_regular
 from rela.errors import LostRankError, PreemptedError, UnavailableError
-from rela.regular_file import IrregularFileError, read_regular
 
 PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)  # of batch systems, before they kill
 _KEPT = 2

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rela.regular_file import IrregularFileError, own_file, read_regular
+from pipeline.regular_file import IrregularFileError, own_file, read_regular
 from rela.replaced_file import replace_file
 
 

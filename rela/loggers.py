@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline.regular_file import read_regular
 from rela.errors import ChoiceError, UnavailableError
-from rela.regular_file import read_regular
 from rela.replaced_file import replace_file
 
 LOGGER_NAMES = ("tensorboard", "wandb", "mlflow")

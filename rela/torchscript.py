@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rela.digests import file_sha256
+from pipeline.fingerprint import file_sha256
 from rela.errors import DataError, UnsafeError
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 
+from pipeline.regular_file import read_regular
 from rela.backbones import build_backbone, feature_dim
 from rela.beton import Beton
 from rela.checkpoints import RunCheckpoint, clear_useless, newest_checkpoint
@@ -37,7 +38,6 @@ from rela.preprocessing import preprocessing_for
 from rela.priors.prior import PriorIdentity
 from rela.priors.run_prior import write_identity
 from rela.ranks import current_ranks
-from rela.regular_file import read_regular
 from rela.replaced_file import replace_file
 from rela.run_directory import (
     BACKBONE_FILE,

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rela.digests import file_sha256
+from pipeline.fingerprint import file_sha256
+from pipeline.regular_file import read_regular
 from rela.errors import ChoiceError, DataError
 from rela.image_file import BadImageError, decode_image, opened_image, read_image_file
-from rela.regular_file import read_regular
 
 VOID = 255
 SPLITS = ("train", "val")

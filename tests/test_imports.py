@@ -1,7 +1,8 @@
 """The rooms of the house: which package may import which, and what must stay light.
 
 One file steps out of its room: `rela/__init__.py` hands out the functions of `stages.api`, so that
-`import rela` is all that a user needs. It imports them when they are asked for, and only there.
+`import rela` is all that a user needs. It imports them when they are asked for, and only there. Of
+`pipeline`, `rela` uses what reads and digests plain files, so that there is one of it.
 """
 
 import ast
@@ -19,16 +20,21 @@ FORBIDDEN = {
 }
 
 
+SHARED = {"pipeline.regular_file", "pipeline.fingerprint"}
 DOOR = REPOSITORY / "rela" / "__init__.py"
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of every module that a file imports, wherever in the file."""
+    """Top-level names of every module that a file imports, wherever in the file; not those of `SHARED`."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        elif (
+            isinstance(node, ast.ImportFrom)
+            and node.level == 0
+            and node.module not in {*SHARED, None}
+        ):
             names.add(node.module.split(".")[0])
     return names
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from rela.digests import file_sha256
+from pipeline.fingerprint import file_sha256
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.preprocessing import preprocessing_for
 from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest

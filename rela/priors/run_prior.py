@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.regular_file import read_regular
 from rela.errors import DataError
 from rela.priors.prior import PriorIdentity
-from rela.regular_file import read_regular
 from rela.replaced_file import replace_file
 from rela.run_directory import BACKBONE_FILE, IDENTITY_FILE
 

@@ -10,6 +10,7 @@ import torch
 import torchvision.models as tv
 from torch import nn
 
+from pipeline.fingerprint import file_sha256
 from rela.backbones import (
     assemble_backbone,
     feature_dim,
@@ -17,7 +18,6 @@ from rela.backbones import (
     remove_classifier,
 )
 from rela.dialects import load_backbone_weights
-from rela.digests import file_sha256
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.preprocessing import Preprocessing, preprocessing_for
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.regular_file import read_regular
 from rela.errors import ChoiceError, DataError, one_line
-from rela.regular_file import read_regular
 from rela.sources.arrow_files import arrow_rows
 from rela.sources.columns import Columns, find_columns, require_pyarrow
 from rela.sources.labels import Labelled, check_classes, find_classes

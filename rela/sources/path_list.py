@@ -9,8 +9,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.regular_file import regular_file
 from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError, one_line
-from rela.regular_file import regular_file
 from rela.sources.labels import Labelled, find_classes
 from rela.sources.source import ImageSource, SourceOptions
 from rela.sources.split_names import choose_splits

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.regular_file import regular_file
 from rela.image_file import MAX_FILE_BYTES, BadImageError
-from rela.regular_file import regular_file
 
 
 @dataclass(frozen=True, slots=True)

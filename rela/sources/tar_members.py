@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
+from pipeline.regular_file import regular_file
 from rela.errors import DataError, UnavailableError, one_line
-from rela.regular_file import regular_file
 
 _LONGEST_HEADER_BYTES = 1 << 20  # with all its extensions; names have a few hundred
 _PADDING_BYTES = 1 << 20
