@@ -17,7 +17,6 @@ from rela.replaced_file import replace_file, temporary_of
 _LINE_SECONDS, _FILE_SECONDS = 0.5, 3.0
 _WINDOW_SECONDS = 30.0
 _MARGIN_COLUMNS = 1  # a full line makes some terminals wrap
-_ECHO_COLUMNS = 2  # the ^C that a terminal puts behind the line
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,11 @@ class LiveProgress:
     def show(self, text: str) -> None:
         """Put `text` in the place of the line that is there."""
         if self.is_terminal:
-            text = text[: _columns(self.stream) - _MARGIN_COLUMNS]
-            # padded in place of an escape sequence: the old line is overwritten, never blank
-            self.stream.write(
-                "\r" + text.ljust(len(self._shown)) + ("\b" * _excess(self._shown, text))
-            )
+            width = max(0, _columns(self.stream) - _MARGIN_COLUMNS)
+            text = text[:width]
+            # padded in place of an escape sequence: the old line is overwritten, never blank; over the whole
+            # width, as a ^C may stand behind it, or what a window of another width had left
+            self.stream.write(f"\r{text.ljust(width)}" + "\b" * (width - len(text)))
             self.stream.flush()
             self._shown = text
 
@@ -118,14 +117,7 @@ class LiveProgress:
     def clear(self) -> None:
         """Leave the terminal as it was."""
         if self._shown:
-            width = min(len(self._shown) + _ECHO_COLUMNS, _columns(self.stream) - _MARGIN_COLUMNS)
-            self.stream.write(f"\r{' ' * width}\r")
-            self.stream.flush()
-            self._shown = ""
-
-
-def _excess(before: str, after: str) -> int:
-    return max(0, len(before) - len(after))
+            self.show("")
 
 
 def format_line(now: Snapshot, columns: int) -> str:

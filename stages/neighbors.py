@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.usage import in_use
-from rela.errors import UnavailableError, one_line
+from rela.errors import DataError, UnavailableError, one_line
 from rela.options import check_options
 from stages.cached_representations import find_cached, with_names
 from stages.combine import requests_of
@@ -62,6 +62,10 @@ def neighbors(
     check_options(described)
     if not image.exists():
         raise UnavailableError(f"{one_line(str(image))}: no such image")
+    if image.is_dir():
+        raise DataError(
+            f"{one_line(str(image))} is a folder; expected one image file, to look for its like"
+        )
     dataset, name = workspace.dataset(settings.dataset), settings.prior
     requests = None if name is None else requests_of(workspace, dataset, name, described)
     found = find_cached(

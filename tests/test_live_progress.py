@@ -131,6 +131,14 @@ def test_nothing_of_an_interrupted_line_stays(tmp_path: Path) -> None:
         assert terminal.screen == ["interrupted", ""]
 
 
+def test_nothing_stays_of_a_window_that_had_another_width(tmp_path: Path) -> None:
+    terminal = Terminal()
+    live = LiveProgress(tmp_path / "progress.json", stream=terminal)
+    terminal.write("what was wrapped before, and is one line now")
+    live.show("shorter")
+    assert terminal.screen == ["shorter"]
+
+
 def test_snapshots_are_taken_now_and_then(tmp_path: Path) -> None:
     taken: list[float] = []
     quiet = io.StringIO()

@@ -286,7 +286,7 @@ def test_one_run_has_a_report_and_another_name_has_none(workspace: Path, tmp_pat
     result = run_rela(
         "--workspace", workspace, "report", "plain", "--maps", "0", "--output", tmp_path / "one"
     )
-    assert "No run learned from a prior yet" in result.stdout
+    assert "`rela embed pictures --prior resnet18`" in result.stdout
     assert "Nearest neighbours" not in (tmp_path / "one" / "report.html").read_text()
     result = run_rela("--workspace", workspace, "report", "nobody", exit_code=2)
     assert "there is plain, with-prior" in result.output

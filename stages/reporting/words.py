@@ -16,11 +16,16 @@ def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[s
 
 def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
     """The one sentence to remember: the cheapest line by seconds, by an evaluated accuracy if possible."""
+    dataset = lines[0].runs[0].run.manifest.content["dataset"]
     if all(line.is_baseline for line in lines):
-        return "No run learned from a prior yet; `rela embed --prior resnet18` and `rela train` make one."
+        return (
+            f"No run learned from a prior yet; `rela embed {dataset} --prior resnet18` and `rela train "
+            f"{dataset} --prior resnet18` make one."
+        )
     if not any(line.is_baseline for line in lines):
         return (
-            "There is no run without a prior to compare with; `rela train --prior none` makes one."
+            "There is no run without a prior to compare with; `rela train "
+            f"{dataset} --prior none` makes one."
         )
     by_seconds = [s for s in savings if s.cost == "seconds"]
     evaluated = [s for s in by_seconds if s.measure != ONLINE] or by_seconds
