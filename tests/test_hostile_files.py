@@ -2,7 +2,8 @@
 
 - weights, HDF5 files and betons that would have their reader run code, read another file or take all
   memory are refused, and the kernel saw nobody open the other file;
-- JSON of any form, however well digested, is refused in one line before anything relies on it.
+- JSON of any form, however well digested, is refused in one line before anything relies on it;
+- pipes, devices, folders and links in the place of files are refused at once, and not written to.
 """
 
 import json
@@ -17,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.faults.files import rela
 from benchmarks.faults.hostile_files import HDF5, WEIGHTS, betons
 from benchmarks.faults.mutations import deep_json, odd_json
 from benchmarks.faults.readings import Case, try_all
+from benchmarks.faults.stand_ins import in_workspaces, where_named
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.watched import Watched
 from pipeline.errors import CorruptArtifactError
@@ -285,6 +288,37 @@ def test_an_artifact_of_an_unknown_kind_is_damaged(tmp_path: Path) -> None:
     digested(tmp_path / "a", {"kind": "../x", "fingerprint": ""})
     with pytest.raises(CorruptArtifactError, match="it is no dataset"):
         open_artifact(tmp_path / "a")
+
+
+# What stands in the place of files
+
+
+def test_what_is_no_file_is_waited_for_by_nobody(dataset: Path, tmp_path: Path) -> None:
+    def look(workspace: Path) -> None:
+        for words in (("status",), ("cache", "ls"), ("cache", "verify")):
+            rela(workspace, *words)
+        rela(workspace, "convert", dataset.parents[2] / "images", "--workers", 1)
+
+    tallies = list(in_workspaces(tmp_path, dataset.parents[1], look, trials=15))
+    assert [problem for tally in tallies for problem in tally.broken] == []
+    assert [tally.held for tally in tallies] == [15, 3]
+
+
+def test_what_is_no_file_is_refused_where_one_is_named(dataset: Path, tmp_path: Path) -> None:
+    def recipe(path: Path) -> None:
+        load_recipe(path, Workspace(dataset.parents[1]))
+
+    def weights(path: Path) -> None:
+        load_backbone_weights(build_backbone("shufflenet_v2_x0_5", 32), path, [])
+
+    def matrix(path: Path) -> None:
+        open_matrix(path)
+
+    tally = where_named(
+        tmp_path,
+        {"recipe": (".toml", recipe), "matrix": (".h5", matrix), "weights": (".pt", weights)},
+    )
+    assert (tally.broken, tally.held) == ([], 15)
 
 
 # Recipes and options

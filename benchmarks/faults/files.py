@@ -14,7 +14,7 @@ from benchmarks.faults.hostile_files import HDF5, IMAGES, WEIGHTS, Builder, beto
 from benchmarks.faults.jobs import import_everything
 from benchmarks.faults.mutations import KINDS, deep_json, mutated, odd_json
 from benchmarks.faults.readings import Case, try_all
-from benchmarks.faults.stand_ins import given, in_workspaces
+from benchmarks.faults.stand_ins import in_workspaces, where_named
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.watched import Watched
 
@@ -50,7 +50,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
     return [
         *hostile(place, workspace),
         *damaged(place, workspace, trials or _TRIALS),
-        given(place, readers(workspace)),
+        where_named(place, readers(workspace)),
         *in_workspaces(place, workspace, read_status, max(1, (trials or _TRIALS) // 5)),
     ]
 

@@ -49,10 +49,10 @@ def in_workspaces(
     shutil.rmtree(copy)
 
 
-def given(place: Path, reads: dict[str, tuple[str, Callable[[Path], str | None]]]) -> Tally:
+def where_named(place: Path, reads: dict[str, tuple[str, Callable[[Path], str | None]]]) -> Tally:
     """In the place of files that a user names: `reads` by what they are, with suffix and reader."""
     tally = Tally("pipes, folders, devices, links where a file is named: an error of one line")
-    folder = place / "given"
+    folder = place / "named"
     folder.mkdir()
 
     def case(number: int, what: str, name: str) -> Case:
