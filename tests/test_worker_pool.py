@@ -31,9 +31,15 @@ def die_at_three(number: int) -> int:
     return number
 
 
-def large_then_die(number: int) -> bytes:
-    """Task 1 is killed while its result, far larger than a pipe holds, waits to be read."""
+def large_then_die(task: tuple[int, Path]) -> bytes:
+    """Task 1 is killed while its result, far larger than a pipe holds, waits to be read.
+
+    It begins when the file is there, so that nobody reads it while the result of task 0 is waited for.
+    """
+    number, begin = task
     if number == 1:
+        while not begin.exists():
+            time.sleep(0.01)
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return bytes(50_000_000)
     return b"small"
@@ -64,9 +70,11 @@ def test_a_worker_that_dies_at_work_is_an_error() -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_worker_that_dies_in_the_middle_of_its_result_is_no_hang() -> None:
-    results = ordered_map(large_then_die, range(2), 2)
+def test_a_worker_that_dies_in_the_middle_of_its_result_is_no_hang(tmp_path: Path) -> None:
+    begin = tmp_path / "begin"
+    results = ordered_map(large_then_die, [(0, begin), (1, begin)], 2)
     assert next(results) == b"small"
+    begin.touch()
     while len(multiprocessing.active_children()) > 1:  # then half a message lies in the pipe
         time.sleep(0.05)
     with pytest.raises(WorkerDiedError):
