@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.artifact import Artifact
 from rela.errors import UnavailableError
+from rela.own_output import make_output_folder
 from stages.convert import convert
 from stages.embed import embed, prior_request
 from stages.evaluate import evaluate_run
@@ -58,6 +59,7 @@ def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -
     """Run the demonstration in `output`; what is finished there already is reused."""
     start = time.perf_counter()
     _require_extras()
+    make_output_folder(output)
     workspace = Workspace(output / "workspace")
     write_digits(output / "digits", range(10))
     write_digits(output / "digits-0-4", range(PRIOR_DIGITS))

@@ -9,6 +9,7 @@ from pipeline.artifact import Artifact
 from pipeline.atomic import write_atomic
 from rela.errors import ChoiceError, RelaError, UnavailableError
 from rela.options import check_options
+from rela.own_output import make_output_folder
 from stages.priors import Ranking, rank
 from stages.reporting.feature_map import Neighbours, feature_map
 from stages.reporting.figures import Figure
@@ -77,7 +78,7 @@ def report(
     chapters.sort(key=lambda chapter: -sum(len(line.runs) for line in chapter.lines))
     versions = records[-1].run.manifest.provenance.get("versions", {})
     page = Page(chapters, numbers, versions, time.strftime("%Y-%m-%d %H:%M %Z"))
-    output.mkdir(parents=True, exist_ok=True)
+    make_output_folder(output)
     pictures = []
     for drawing in (figure for chapter in chapters for figure in chapter.figures):
         pictures.append(output / f"{drawing.name}.png")

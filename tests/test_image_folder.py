@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rela.errors import DataError
+from rela.own_output import make_output_folder
 from rela.sources.image_folder import scan
 from rela.sources.sample import Sample
 
@@ -129,6 +130,21 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
     )
     assert pairs(folder) == [("a/1.png", 0)]
     assert folder.class_names == ["a"] and folder.stray_files == []
+
+
+@pytest.mark.parametrize("images", [("a/1.png", "b/1.png"), ("train/a/1.png", "train/b/1.png")])
+def test_a_report_beside_the_images_is_no_class(tmp_path, images):
+    make(tmp_path, *images)
+    expected = scan(tmp_path)
+    make_output_folder(tmp_path / "rela-report")
+    make(tmp_path, "rela-report/figure.png")
+    assert scan(tmp_path) == expected
+
+
+def test_a_folder_that_was_there_stays_a_class(tmp_path):
+    make(tmp_path, "a/1.png", "b/1.png")
+    make_output_folder(tmp_path / "b")
+    assert scan(tmp_path).class_names == ["a", "b"]
 
 
 def test_an_empty_class_is_named_and_gets_no_number(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rela.errors import DataError, UnavailableError, one_line
 from rela.image_file import NOT_PICTURES
+from rela.own_output import is_output_folder
 from rela.sources.sample import Sample
 from rela.sources.source import VAL_NAMES, ImageSource, SourceOptions, quoted_classes
 
@@ -110,7 +111,8 @@ def _split_roots(root: Path) -> dict[str, Path]:
         if (root / name).is_dir():
             return {"train": train, "val": root / name}
     beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p != train]
-    if any(_walk(root, p, []) for p in beside if not p.name.startswith(".")):
+    beside = [p for p in beside if not p.name.startswith(".") and not is_output_folder(p)]
+    if any(_walk(root, p, []) for p in beside):
         return {"train": root}  # a class that happens to be called train
     return {"train": train}
 
@@ -126,6 +128,8 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
             continue
         relative = os.path.relpath(entry.path, source)
         if is_folder(entry):
+            if is_output_folder(Path(entry.path)):
+                continue  # a report among the images that it is about
             images = _walk(source, Path(entry.path), stray)
             if images:
                 classes[entry.name] = images
