@@ -15,4 +15,5 @@ def make_output_folder(folder: Path) -> None:
 
 def is_output_folder(folder: Path) -> bool:
     """Whether it was made by `make_output_folder`."""
-    return os.path.isfile(folder / _MARK)  # noqa: PTH113: false in a folder that cannot be read
+    # unlike Path.is_file, false in a folder that cannot be read
+    return os.path.isfile(folder / _MARK)  # noqa: PTH113
