@@ -99,7 +99,8 @@ def _injected(
 ) -> str:  # fmt: skip
     """One of the calls that touch the workspace fails with `error`.
 
-    How many there are differs a little from call to call; one that does not come is no trial.
+    How many there are differs a little from call to call; one that does not come, or is another, is no
+    trial.
     """
     log = scratch / "refused.log"
     for _ in range(_DRAWS):
@@ -110,11 +111,18 @@ def _injected(
         status = _traced(
             written, workspace, log, scratch, "-e", f"inject={call}:error={error}:when={number}"
         )
-        if "(INJECTED)" in (scratch / "strace.log").read_text(errors="replace"):
+        if _is_of(workspace, scratch / "strace.log"):
             problem = _judge(status, log, Job(0, log, 0.0)) or unsound_artifacts(workspace)
             problem = problem or _afterwards(status, start, workspace, log, expected)
             return f"{what}: {problem}" if problem else ""
     return f"none of {_DRAWS} calls came, {what} the last"
+
+
+def _is_of(workspace: Path, trace: Path) -> bool:
+    """Whether calls failed, and all that did touch the workspace, not what is said about them."""
+    lines = trace.read_text(errors="replace").splitlines()
+    failed = [line for line in lines if "(INJECTED)" in line]
+    return bool(failed) and all(str(workspace) in line for line in failed)
 
 
 def _calls(written: list[str], before: Path, scratch: Path) -> list[tuple[str, int]]:
