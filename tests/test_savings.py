@@ -88,7 +88,23 @@ def test_a_saving_is_the_cost_of_the_baselines_accuracy_over_its_cost() -> None:
     assert by_seconds.mean == pytest.approx((0.775 + 0.6625) / 2)
     assert by_seconds.std == pytest.approx(np.std([0.775, 0.6625], ddof=1))
     sentence = headline([by_seconds], lines_of(runs))
-    assert "after 72 ± 8 % of its seconds: a saving of 28 % (2 seeds)" in sentence
+    assert sentence.endswith(
+        "after 72 ± 8 % of the seconds that it took: a saving of 28 % (2 seeds); its own best is 55.0 %."
+    )
+
+
+def test_a_baseline_that_gets_worse_is_taken_at_its_best() -> None:
+    runs = [
+        record("b", epochs=(0.1, 0.5, 0.3, 0.3)),  # 0.5 after 10 + 2 * 22.5 s of 100 s
+        record("r", "net", epochs=(0.4, 0.6)),  # 0.5 half-way from 55 s to 100 s
+    ]
+    (saving,) = [s for s in savings_of(runs) if s.cost == "seconds"]
+    assert saving.aims == {0: 0.5}
+    assert saving.shares == {0: pytest.approx(77.5 / 55)}
+    assert saving.bests == {0: 0.6}
+    assert "after 141 % of the seconds that it took: 41 % more" in headline(
+        [saving], lines_of(runs)
+    )
 
 
 def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy() -> None:
@@ -102,8 +118,8 @@ def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy(
     assert found["images"].shares == {0: pytest.approx((150 + 250) / 2 / 400)}
     words = saving_sentences(savings_of(runs), lines_of(runs))[0]
     assert words == (
-        "net → byol reaches the knn20 accuracy that training without a prior ends with (50.0 %) after 40 % "
-        "of its seconds: a saving of 60 % (one seed, so no spread)."
+        "net → byol reaches the best knn20 accuracy of training without a prior (50.0 %) after 40 % of the "
+        "seconds that it took: a saving of 60 % (one seed, so no spread); its own best is 70.0 %."
     )
 
 
@@ -125,8 +141,8 @@ def test_accuracies_that_chance_reaches_are_no_saving() -> None:
     (said,) = saving_sentences(savings_of(runs), lines_of(runs))
     assert said == headline(savings_of(runs), lines_of(runs))
     assert said == (
-        "The online accuracy that training without a prior ends with (11.0 %) is no better than chance, so "
-        "that reaching it says nothing; train for more --epochs."
+        "The best online accuracy of training without a prior (11.0 %) is no better than chance, so that "
+        "reaching it says nothing; train for more --epochs."
     )
     better = [replace(run, accuracies={"knn20": 0.3}) for run in runs]
     assert "knn20 accuracy" in headline(savings_of(better), lines_of(better))

@@ -83,7 +83,7 @@ class Plots:
         return finish_drawing(drawing, axes, name, caption, self.lines)
 
     def final_against_cost(self, cost: str, measure: str) -> Figure | None:
-        """A mark per evaluated run, lines through the means of budgets, the baseline's largest dashed."""
+        """A mark per evaluated run, lines through the means of budgets, the baseline's best dashed."""
         drawing, axes = begin_drawing(_COST_NAMES[cost], f"{measure}, top-1 %")
         for line in self.lines:
             runs = [run for run in line.runs if measure in run.accuracies]
@@ -98,10 +98,12 @@ class Plots:
             if means:
                 axes.plot(*zip(*means, strict=True), color=line.colour)
             if means and line.is_baseline:
-                axes.axhline(means[-1][1], color=line.colour, linewidth=0.9, linestyle="--")
+                axes.axhline(
+                    max(mean for _, mean in means), color=line.colour, linewidth=0.9, linestyle="--"
+                )
         caption = (
             f"Final accuracy by {measure} against {_COST_NAMES[cost]}: a mark for each run, a line "
-            "through the means of equal budgets. Dashed: the largest budget without a prior."
+            "through the means of equal budgets. Dashed: the best without a prior."
         )
         name = f"{self.dataset}-{measure}-{cost}"
         return finish_drawing(drawing, axes, name, caption, self.lines)

@@ -1,4 +1,4 @@
-"""Where training with a prior reaches what training without it ends with, and what is saved by then."""
+"""Where training with a prior reaches the best of training without it, and what is saved by then."""
 
 import bisect
 import statistics
@@ -21,8 +21,9 @@ class Saving:
     - `measure`: "online_accuracy", over the course of each run, or a protocol of `rela eval`, between
       runs of several budgets;
     - `cost`: "seconds" or "images", everything counted;
-    - `aims`: the accuracy that each baseline ended with, by seed; `shares`: the cost at which it was
-      reached over the baseline's, of the seeds on which it was;
+    - `aims`: the best accuracy of each baseline, by seed; `shares`: the cost at which it was reached over
+      that at which the baseline first had it, of the seeds on which it was;
+    - `bests`: the best accuracy of this line, by seed;
     - `is_bound`: whether some share is that of the cheapest run there is, so that less may do;
     - `is_chance`: whether some aim is no better than chance, so that reaching it says nothing.
     """
@@ -32,6 +33,7 @@ class Saving:
     cost: str
     aims: dict[int, float]
     shares: dict[int, float]
+    bests: dict[int, float]
     is_bound: bool
     is_chance: bool = False
 
@@ -62,6 +64,13 @@ def cost_of_reaching(curve: Curve, aim: float) -> tuple[float, bool] | None:
             return before[0] + share * (cost - before[0]), False
         before = cost, value
     return None
+
+
+def best_of(curve: Curve) -> tuple[float, float]:
+    """The largest value, and the cost at which it first was there."""
+    costs, values = curve
+    value = max(values)
+    return value, costs[list(values).index(value)]
 
 
 def overtaking(curve: Curve, baseline: Curve) -> float | None:
@@ -126,19 +135,21 @@ def _saving(
 ) -> Saving | None:
     aims: dict[int, float] = {}
     shares: dict[int, float] = {}
+    bests: dict[int, float] = {}
     is_bound = is_chance = False
     for seed in sorted({run.seed for run in candidates} & {run.seed for run in baselines}):
         aim = full_curve([run for run in baselines if run.seed == seed], measure, cost)
         mine = full_curve([run for run in candidates if run.seed == seed], measure, cost)
         if not aim[0] or not mine[0]:
             continue
-        aims[seed] = aim[1][-1]
-        is_chance = is_chance or aim[1][-1] <= _by_chance(baselines[0], measure)
-        reached = cost_of_reaching(mine, aim[1][-1])
+        aims[seed], aim_cost = best_of(aim)
+        bests[seed], _ = best_of(mine)
+        is_chance = is_chance or aims[seed] <= _by_chance(baselines[0], measure)
+        reached = cost_of_reaching(mine, aims[seed])
         if reached is not None:
-            shares[seed] = reached[0] / aim[0][-1]
+            shares[seed] = reached[0] / aim_cost
             is_bound = is_bound or reached[1]
-    return Saving(line, measure, cost, aims, shares, is_bound, is_chance) if aims else None
+    return Saving(line, measure, cost, aims, shares, bests, is_bound, is_chance) if aims else None
 
 
 def _by_chance(run: RunRecord, measure: str) -> float:

@@ -44,7 +44,7 @@ def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
 def _sentence(saving: Saving, label: str) -> str:
     aim = 100 * statistics.fmean(saving.aims.values())
     measure = "online accuracy" if saving.measure == ONLINE else f"{saving.measure} accuracy"
-    what = f"the {measure} that training without a prior ends with ({aim:.1f} %)"
+    what = f"the best {measure} of training without a prior ({aim:.1f} %)"
     num_seeds, num_reached = len(saving.aims), len(saving.shares)
     seeds = "one seed, so no spread" if num_seeds == 1 else f"{num_seeds} seeds"
     if saving.is_chance:
@@ -58,11 +58,14 @@ def _sentence(saving: Saving, label: str) -> str:
         return f"{label} {verb} {what}{on}."
     spread = "" if saving.std is None else f" ± {100 * saving.std:.0f}"
     unit = "seconds" if saving.cost == "seconds" else "images"
-    share = f"{100 * saving.mean:.0f}{spread} % of its {unit}"
+    share = f"{100 * saving.mean:.0f}{spread} % of the {unit} that it took"
     saved, at_least = 100 * (1 - saving.mean), "at least " if saving.is_bound else ""
     so = f": a saving of {at_least}{saved:.0f} %"
     if saved < 0:
         so = "" if saving.is_bound else f": {-saved:.0f} % more"
+    best = f"its own best is {100 * statistics.fmean(saving.bests.values()):.1f} %"
     if saving.is_bound:
-        return f"Already the cheapest run of {label} has {what}, after {share}{so} ({seeds})."
-    return f"{label} reaches {what} after {share}{so} ({seeds})."
+        return (
+            f"Already the cheapest run of {label} has {what}, after {share}{so} ({seeds}); {best}."
+        )
+    return f"{label} reaches {what} after {share}{so} ({seeds}); {best}."
