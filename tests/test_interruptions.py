@@ -155,21 +155,40 @@ def test_an_interrupted_attempt_is_on_the_account(
     assert cost["seconds"]["other"] > 1
 
 
-def test_two_trainings_of_one_run_do_not_mix(
-    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rela("convert", small_tree)
-    command = ("train", "--prior", "none", "--epochs", 1, *TINY)
+def nothing_yet(workspace: Workspace) -> list[Any]:
+    """What a job finds that looked for runs before another began one."""
+    return []
+
+
+def begun_twice(
+    rela: Callable[..., Result],
+    command: tuple[Any, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    *blind: str,
+) -> str:
+    """What a second job says while the first trains, which is interrupted then; `blind` finds nothing."""
     outputs = []
 
     def train_again(*arguments: Any) -> None:
-        outputs.append(rela(*command, exit_code=75).stderr)
+        with monkeypatch.context() as patched:
+            for method in blind:
+                patched.setattr(Workspace, method, nothing_yet)
+            outputs.append(rela(*command, exit_code=75).stderr)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr("rela.training._fit", train_again)
         rela(*command, exit_code=130)
-    assert f"in use by process {os.getpid()}" in outputs[0]
+    return outputs[0]
+
+
+def test_two_trainings_of_one_run_do_not_mix(
+    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rela("convert", small_tree)
+    command = ("train", "--prior", "none", "--epochs", 1, *TINY)
+    said = begun_twice(rela, command, monkeypatch)
+    assert f"in use by process {os.getpid()}" in said
     rela(*command)
 
 
@@ -181,21 +200,8 @@ def test_a_training_that_another_job_began_just_now_is_not_begun_twice(
     """The second job looked for runs before the first had written its settings."""
     rela("convert", small_tree)
     command = ("train", "--prior", "none", "--epochs", 1, *TINY, *named)
-    outputs = []
-
-    def nothing_yet(workspace: Workspace) -> list[Any]:
-        return []
-
-    def train_again(*arguments: Any) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(Workspace, "unfinished_runs", nothing_yet)
-            outputs.append(rela(*command, exit_code=75).stderr)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr("rela.training._fit", train_again)
-        rela(*command, exit_code=130)
-    assert f"in use by process {os.getpid()}" in outputs[0]
+    said = begun_twice(rela, command, monkeypatch, "unfinished_runs")
+    assert f"in use by process {os.getpid()}" in said
     monkeypatch.setattr(Workspace, "unfinished_runs", nothing_yet)
     rela(*command)  # whose first job was killed in the meantime
     monkeypatch.setattr(Workspace, "runs", nothing_yet)
