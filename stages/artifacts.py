@@ -13,7 +13,7 @@ from stages.settings import TrainSettings
 _SECONDS: Form = {"seconds": float, "finished_unix_seconds?": float}
 _SPLIT: Form = {
     "num_images": int, "num_jpeg": int, "num_raw": int, "median_shorter_side_pixels": int,
-    "images_sha256": str, "labels_sha256": str,
+    "images_sha256": str, "labels_sha256": str, "images_per_class": [int],
 }  # fmt: skip
 _SPLITS = {"train", "val"}
 _FORMS: dict[str, Form] = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.artifact import Artifact
 from pipeline.atomic import write_atomic
+from pipeline.errors import CorruptArtifactError
 from rela.errors import ChoiceError, RelaError, UnavailableError
 from rela.options import check_options
 from rela.own_output import make_output_folder
@@ -57,8 +58,8 @@ def report(
     unfinished = [] if names else _unfinished(workspace, say)
     if not chosen:
         raise ChoiceError(f"no finished run in {workspace.root}; {_remedy(unfinished)}")
-    datasets = {(a.name, a.fingerprint): a for a in workspace.datasets()}
-    records = [record_of(run, datasets.get(_dataset_key(run))) for run in chosen]
+    datasets = _datasets_of(workspace, chosen)
+    records = [record_of(run, datasets.get(run.manifest.inputs["dataset"])) for run in chosen]
     by_dataset: dict[str, list[RunRecord]] = {}
     for record in records:
         by_dataset.setdefault(record.run.manifest.content["dataset"], []).append(record)
@@ -136,7 +137,7 @@ def _unfinished(workspace: Workspace, say: Callable[[str], None]) -> list[Unfini
     for directory in workspace.unfinished_runs():
         try:
             found.append(unfinished_run(directory))
-        except RelaError as error:
+        except CorruptArtifactError as error:
             say(f"left out: {error}")
     return found
 
@@ -179,8 +180,11 @@ def _how_good(run: RunRecord) -> tuple[float, float]:
     return accuracy, float(run.run.manifest.content.get(ONLINE) or 0.0)
 
 
-def _dataset_key(run: Artifact) -> tuple[str, str]:
-    return run.manifest.content["dataset"], run.manifest.inputs["dataset"]
+def _datasets_of(workspace: Workspace, runs: Iterable[Artifact]) -> dict[str, Artifact]:
+    """By fingerprint, those of their names that are still there; others are not looked at."""
+    names = dict.fromkeys(run.manifest.content["dataset"] for run in runs)
+    found = [workspace.dataset(name) for name in names if workspace.has_dataset(name)]
+    return {dataset.fingerprint: dataset for dataset in found}
 
 
 def _dataset_of(workspace: Workspace, run: Artifact) -> Artifact:

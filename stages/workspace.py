@@ -67,7 +67,7 @@ class Workspace:
 
     def run(self, name: str | None = None) -> Artifact:
         """The named finished run, or the only one there is."""
-        if name is not None and name in {path.name for path in self.unfinished_runs()}:
+        if name is not None and _NAME.fullmatch(name) and _is_unfinished(self.runs_dir / name):
             raise ChoiceError(
                 f"run {name!r} in {self.root} is not finished; go on with it by "
                 f"`rela train --resume --name {name}`"
@@ -90,8 +90,7 @@ class Workspace:
         """Directories of runs that were started and have no manifest, oldest first."""
         if not self.runs_dir.is_dir():
             return []
-        started = (p for p in self.runs_dir.iterdir() if (p / "config.json").is_file())
-        unfinished = [p for p in started if open_artifact(p) is None]
+        unfinished = [path for path in self.runs_dir.iterdir() if _is_unfinished(path)]
         return sorted(unfinished, key=lambda p: (p / "config.json").stat().st_mtime)
 
     def representations(self, images_sha256: str) -> list[Artifact]:
@@ -130,6 +129,10 @@ class Workspace:
                 f"{len(found)} {what}s in {self.root}, name one of {', '.join(names)}"
             )
         return found[0]
+
+
+def _is_unfinished(run: Path) -> bool:
+    return (run / "config.json").is_file() and open_artifact(run) is None
 
 
 def check_name(name: str, what: str) -> str:

@@ -149,6 +149,29 @@ def test_what_is_not_finished_is_shown_and_not_compared(
     assert "go on with `rela train --resume --name half` (1 of 2 epochs)" in message
 
 
+def test_what_is_damaged_elsewhere_is_in_no_reports_way(workspace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace, tmp_path / "workspace")
+    rela = ["--workspace", tmp_path / "workspace"]
+    half = tmp_path / "workspace" / "runs" / "half"
+    shutil.copytree(half.with_name("plain"), half)
+    (half / "manifest.json").unlink()
+    (half / "config.json").write_text("{}")
+    result = run_rela(*rela, "report", "--maps", "0", "--output", tmp_path / "page")
+    assert f"left out: {half / 'config.json'} is damaged" in result.stderr
+    assert "half" not in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+
+    other = tmp_path / "workspace" / "datasets" / "other"
+    other.mkdir()
+    (other / "manifest.json").write_text("{}")
+    shutil.rmtree(half)
+    run_rela(*rela, "report", "--maps", "0", "--output", tmp_path / "page")
+    damaged = half.with_name("damaged")
+    damaged.mkdir()
+    for name in ("config.json", "manifest.json"):
+        (damaged / name).write_text("{}")
+    assert Workspace(tmp_path / "workspace").run("plain").name == "plain"
+
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 

@@ -120,7 +120,7 @@ def _by_chance(dataset: Artifact) -> dict[str, float]:
     return {
         split: best_by_chance(max(sizes) / sum(sizes), sum(sizes))
         for split, sizes in counts.items()
-        if sum(sizes)
+        if sum(sizes) and min(sizes) >= 0
     }
 
 
