@@ -37,24 +37,23 @@ def find_kind(path: Path, kind: str = "auto") -> str:
     for name in _MODULES:
         if kind == name or (kind == "auto" and _module(name).recognises(path)):
             return name
-    found = (
-        "nothing"
-        if not path.exists()
-        else "a folder"
-        if path.is_dir()
-        else "a file"
-        if path.is_file()
-        else "a pipe or a device"
-    )
     understood = [_module(name).WHAT for name in reversed(_MODULES)]
     if re.match(r"[a-z][a-z0-9+]*:/", str(path)):
         raise DataError(
             f"{one_line(str(path))} is an address; download what is there, then convert the file or folder"
         )
     raise DataError(
-        f"{one_line(str(path))}: found {found}, expected {', '.join(understood[:-1])} or "
+        f"{one_line(str(path))}: found {_what_is_at(path)}, expected {', '.join(understood[:-1])} or "
         f"{understood[-1]}"
     )
+
+
+def _what_is_at(path: Path) -> str:
+    if not path.exists():
+        return "nothing"
+    if path.is_dir():
+        return "a folder"
+    return "a file" if path.is_file() else "a pipe or a device"
 
 
 def open_source(

@@ -110,8 +110,8 @@ def _split_roots(root: Path) -> dict[str, Path]:
     for name in VAL_NAMES:
         if (root / name).is_dir():
             return {"train": train, "val": root / name}
-    beside = [p for p in sorted(root.iterdir()) if p.is_dir() and p != train]
-    beside = [p for p in beside if not p.name.startswith(".") and not is_output_folder(p)]
+    folders = [p for p in sorted(root.iterdir()) if p.is_dir() and p != train]
+    beside = (p for p in folders if not p.name.startswith(".") and not is_output_folder(p))
     if any(_walk(root, p, []) for p in beside):
         return {"train": root}  # a class that happens to be called train
     return {"train": train}

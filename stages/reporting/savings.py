@@ -1,11 +1,11 @@
 """Where training with a prior reaches the best of training without it, and what is saved by then."""
 
 import bisect
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stages.reporting.run_record import RunRecord
+from stages.spread import Spread
 
 ONLINE = "online_accuracy"
 PREFERRED = ("linear-reference", "linear", "knn20")  # of several protocols that all runs have
@@ -42,12 +42,12 @@ class Saving:
         """Of the shares, unless some seed never reached its aim, or an aim was no better than chance."""
         if self.is_chance or not self.shares or len(self.shares) < len(self.aims):
             return None
-        return statistics.fmean(self.shares.values())
+        return Spread.of(list(self.shares.values())).mean
 
     @property
     def std(self) -> float | None:
         """Sample standard deviation over seeds; None of a single one."""
-        return statistics.stdev(self.shares.values()) if len(self.shares) > 1 else None
+        return Spread.of(list(self.shares.values())).std if self.shares else None
 
 
 def cost_of_reaching(curve: Curve, aim: float) -> tuple[float, bool] | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from stages.reporting.lines import Line
 from stages.reporting.savings import ONLINE, Saving
+from stages.spread import Spread
 
 
 def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[str]:
@@ -56,9 +57,8 @@ def _sentence(saving: Saving, label: str) -> str:
         on = f" on {num_reached} of {num_seeds} seeds alone" if num_reached else ""
         verb = "reaches" if num_reached else "does not reach"
         return f"{label} {verb} {what}{on}."
-    spread = "" if saving.std is None else f" ± {100 * saving.std:.0f}"
     unit = "seconds" if saving.cost == "seconds" else "images"
-    share = f"{100 * saving.mean:.0f}{spread} % of the {unit} that it took"
+    share = f"{Spread(saving.mean, saving.std).percent(0)} % of the {unit} that it took"
     saved, at_least = 100 * (1 - saving.mean), "at least " if saving.is_bound else ""
     so = f": a saving of {at_least}{saved:.0f} %"
     if saved < 0:
