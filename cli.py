@@ -220,11 +220,11 @@ def train(
 ) -> None:
     """Train a model on DATASET: targets first, then the algorithm."""
     from stages import train as stage
-    from stages.fit_run import WHERE_FIELDS
+    from stages.settings import WHERE_TO_RUN
 
     given = {o: value for o, value in options.items() if _is_typed(ctx, o)}
     if resume:
-        where = {o: given.pop(o) for o in WHERE_FIELDS if o in given}
+        where = {o: given.pop(o) for o in WHERE_TO_RUN if o in given}
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
         if flags or dataset or embed_first:
             what = ", ".join(flags) or dataset or "--embed"

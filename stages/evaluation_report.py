@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.fingerprint import fingerprint
 from stages.evaluate import Evaluation
+from stages.settings import WHERE_TO_RUN
 from stages.spread import Spread
 from stages.tables import format_table
 
@@ -15,7 +16,7 @@ _MEASURES = {
     "miou": "mIoU %",
     "pixel_accuracy": "pixel accuracy %",
 }
-_ONLY_THE_SEED = ("seed", "devices")  # settings that leave what is being compared the same
+_NOT_COMPARED = {"seed", *WHERE_TO_RUN}
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
     groups: dict[str, dict[int, Evaluation]] = {}
     for evaluation in evaluations:
         if evaluation.parameters is not None:
-            equal = {k: v for k, v in evaluation.parameters.items() if k not in _ONLY_THE_SEED}
+            equal = {k: v for k, v in evaluation.parameters.items() if k not in _NOT_COMPARED}
             key = fingerprint([equal, evaluation.results["dataset_fingerprint"]])
             groups.setdefault(key, {}).setdefault(evaluation.parameters["seed"], evaluation)
     return [_summary(group) for group in groups.values() if len(group) > 1]

@@ -38,13 +38,6 @@ from stages.targets import TARGETS_FILE, make_targets
 from stages.train_settings import training_plan
 from stages.workspace import Workspace
 
-WHERE_FIELDS = (
-    "devices",
-    "logger",
-    "checkpoint_minutes",
-    "rank_timeout",
-)  # do not change the weights
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -81,7 +74,7 @@ def fit_run(
             found = read_config(directory)
             if found["fingerprint"] != config["fingerprint"]:
                 raise BusyError(f"{directory} was taken by another run just now; try again")
-            config = {**found, "settings": config["settings"]}  # which differ in WHERE_FIELDS alone
+            config = {**found, "settings": config["settings"]}  # which differ in WHERE_TO_RUN alone
         else:
             precision = resolve_precision(config["settings"]["precision"])
             config = {**config, "precision": precision}

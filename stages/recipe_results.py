@@ -9,13 +9,15 @@ from pipeline.fingerprint import fingerprint
 from stages.evaluate import Evaluation
 from stages.evaluation_report import report
 from stages.run_cost import total_seconds
+from stages.settings import WHERE_TO_RUN
 from stages.spread import Spread
 from stages.tables import format_table
 from stages.workspace import Workspace
 
 _MEASURES = ("top1", "miou")  # the leading figure of a protocol
 _TITLES = {"knn20": "20-NN %", "knn200": "200-NN %", "linear-reference": "linear %"}
-_NOT_COMPARED = ("seed", "devices", "prior", "method", "data_ratio")  # the last three are columns
+_NOT_COMPARED = {"seed", *WHERE_TO_RUN}
+_COLUMNS = {"prior", "method", "data_ratio"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def summarise(workspace: Workspace, evaluations: list[Evaluation]) -> list[Resul
     groups: dict[str, dict[str, tuple[Artifact, Evaluation]]] = {}
     for evaluation in evaluations:
         run = workspace.run(evaluation.run)
-        equal = {k: v for k, v in run.manifest.parameters.items() if k not in ("seed", "devices")}
+        equal = {k: v for k, v in run.manifest.parameters.items() if k not in _NOT_COMPARED}
         key = fingerprint([evaluation.results["dataset"], run.manifest.inputs["dataset"], equal])
         groups.setdefault(key, {})[run.name] = run, evaluation
     varied = _varied([next(iter(group.values()))[0] for group in groups.values()])
@@ -80,7 +82,7 @@ def _varied(runs: list[Artifact]) -> list[str]:
             has_prior = run.manifest.content["prior"] is not None
             found.setdefault((name, has_prior), set()).add(repr(value))
     several = [name for (name, _), values in found.items() if len(values) > 1]
-    return [name for name in dict.fromkeys(several) if name not in _NOT_COMPARED]
+    return [name for name in dict.fromkeys(several) if name not in _NOT_COMPARED | _COLUMNS]
 
 
 def _row(group: list[tuple[Artifact, Evaluation]], varied: list[str]) -> ResultRow:

@@ -248,6 +248,10 @@ class TrainSettings:
     )
 
 
+# options of a training that say where and how long to compute: runs that differ only in them are equal
+WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """What to measure, and how often."""

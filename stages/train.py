@@ -16,11 +16,11 @@ from stages.artifacts import open_artifact
 from stages.chosen_prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from stages.convert import images_sha256
 from stages.embed import crops_of
-from stages.fit_run import WHERE_FIELDS, TrainResult, fit_run
+from stages.fit_run import TrainResult, fit_run
 from stages.hyperparameters import resolve_hyperparameters
 from stages.ranks import Teller, first_of_several, is_another_rank, prepared_run, silent
 from stages.run_files import CONFIG_FILE, LOCK_FILE, read_config, read_json
-from stages.settings import TrainSettings
+from stages.settings import WHERE_TO_RUN, TrainSettings
 from stages.snippets import pasteable, run_snippet
 from stages.train_settings import resolve_settings, say_what_means_nothing
 from stages.workspace import Workspace, check_name
@@ -51,7 +51,7 @@ def train(
     and `embed_first` is not set.
     """
     if is_another_rank():
-        where = {name: getattr(settings, name) for name in WHERE_FIELDS}
+        where = {name: getattr(settings, name) for name in WHERE_TO_RUN}
         return _join(workspace, where, settings.rank_timeout)
     with first_of_several(60 * settings.rank_timeout) as tell:
         return _train(workspace, dataset, settings, name, embed_first, say, tell)
@@ -133,7 +133,7 @@ def resume(
 ) -> TrainResult:
     """Go on with an interrupted run (the only one, or `name`) exactly as it was configured.
 
-    `where`: settings among WHERE_FIELDS that are to differ.
+    `where`: settings among WHERE_TO_RUN that are to differ.
     """
     where = where or {}
     rank_timeout = where.get("rank_timeout", TrainSettings.rank_timeout)
@@ -224,7 +224,7 @@ def _fingerprint(dataset: Artifact, described: dict[str, Any]) -> str:
             "version": STAGE_VERSION,
             "images": content["images_sha256"],
             "labels": content["labels_sha256"],
-            "settings": {k: v for k, v in described.items() if k not in WHERE_FIELDS},
+            "settings": {k: v for k, v in described.items() if k not in WHERE_TO_RUN},
         }
     )
 

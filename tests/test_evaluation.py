@@ -20,7 +20,11 @@ from finished_runs import finished_run
 from PIL import Image
 
 from rela.probes.protocols import PROTOCOLS, FinetuneProtocol, KNNProtocol, SegmentationProtocol
+from stages.evaluate import evaluate_runs
 from stages.probing import Probing
+from stages.recipe_results import summarise
+from stages.settings import EvaluateSettings
+from stages.workspace import Workspace
 
 TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
 PRIOR = ["--prior", "random:shufflenet_v2_x0_5", "--image-size", "32"]
@@ -117,8 +121,9 @@ def test_the_table_tells_the_real_k(rela: Callable[..., Result]) -> None:
 def test_runs_of_several_seeds_have_a_mean_and_a_spread(
     rela: Callable[..., Result], measured: Counter[str]
 ) -> None:
-    for seed in range(2):
-        rela(*TRAIN, "--seed", seed, "--name", f"s{seed}")
+    elsewhere = ("--logger", "none", "--checkpoint-minutes", 3, "--rank-timeout", 1)
+    rela(*TRAIN, "--seed", 0, "--name", "s0")
+    rela(*TRAIN, "--seed", 1, "--name", "s1", *elsewhere)  # which does not change the weights
     rela(*TRAIN, "--lr", 0.01, "--name", "other")
     names = "name one of other, s0, s1"
     assert names in rela("eval", exit_code=2).stderr
@@ -131,6 +136,10 @@ def test_runs_of_several_seeds_have_a_mean_and_a_spread(
         assert summary["measures"][protocol]["top1"] == pytest.approx(
             {"mean": statistics.fmean(single), "std": statistics.stdev(single)}
         )
+    workspace = Workspace(Path("workspace"))
+    settings = EvaluateSettings(protocol=("knn20", "linear-lightly"))
+    rows = summarise(workspace, evaluate_runs(workspace, ["s0", "s1", "other"], settings=settings))
+    assert [(row.seeds, list(row.settings)) for row in rows] == [([0, 1], ["lr"]), ([0], ["lr"])]
     every = rela("eval", "--all", *QUICK).stdout
     assert measured == {"knn20": 3, "linear-lightly": 3}
     assert every.count("mean ± std over run seeds 0, 1") == 2

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.fit_run import WHERE_FIELDS
 from stages.reporting.run_record import RunRecord
+from stages.settings import WHERE_TO_RUN
 
 # Okabe and Ito's, which colour-blind people tell apart; the second is for the page's dark mode
 _BASELINE_COLOUR = ("#8a8f98", "#9aa3ad")
@@ -15,7 +15,7 @@ _COLOURS = (
     ("#8c6d00", "#f0d84a"), ("#5e4fa2", "#a99cf0"), ("#7f3b08", "#d69a6a"),
 )  # fmt: skip
 _SAID_ALREADY = (
-    "prior", "method", "model", "epochs", "data_ratio", "seed", *WHERE_FIELDS,
+    "prior", "method", "model", "epochs", "data_ratio", "seed", *WHERE_TO_RUN,
 )  # fmt: skip
 
 

@@ -9,8 +9,7 @@ from pipeline.artifact import Artifact, find_artifacts
 from rela.errors import RelaError
 from rela.options import flag_name
 from rela.priors.combination import JOINT
-from stages.fit_run import WHERE_FIELDS
-from stages.settings import ConvertSettings, TrainSettings
+from stages.settings import WHERE_TO_RUN, ConvertSettings, TrainSettings
 from stages.workspace import Workspace
 
 
@@ -60,7 +59,7 @@ def _flags(settings: type, values: Mapping[str, Any]) -> list[str]:
     words = []
     for described in fields(settings):
         value = values.get(described.name)
-        if value is None or value == described.default or described.name in WHERE_FIELDS:
+        if value is None or value == described.default or described.name in WHERE_TO_RUN:
             continue
         words.append(flag_name(described.name))
         if value is not True:

@@ -8,7 +8,6 @@ from pipeline.fingerprint import fingerprint
 from rela.chance import best_by_chance
 from rela.epoch_records import read_records
 from rela.run_directory import METRICS_FILE
-from stages.fit_run import WHERE_FIELDS
 from stages.measurements import EVALUATION_FILE, EVALUATION_FORM
 from stages.run_cost import (
     num_images_embedded,
@@ -17,6 +16,7 @@ from stages.run_cost import (
     total_seconds,
 )
 from stages.run_files import read_json
+from stages.settings import WHERE_TO_RUN
 
 NO_PRIOR = "none"
 # what makes a line of the comparison: training with this prior in this way, at any budget and seed
@@ -86,7 +86,7 @@ def record_of(run: Artifact, dataset: Artifact | None = None) -> RunRecord:
     left empty."""
     parameters = run.manifest.parameters
     prior = run.manifest.content["prior"] or NO_PRIOR
-    left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_FIELDS}
+    left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_TO_RUN}
     common = {k: v for k, v in parameters.items() if k not in left_out}
     experiment = fingerprint([run.manifest.inputs["dataset"], common])
     of_prior = {k: parameters[k] for k in _OF_PRIOR} if prior != NO_PRIOR else NO_PRIOR
