@@ -7,27 +7,27 @@ from typing import Any
 
 import click
 
-import cli_completion as completing
-from cli_cache import cache
-from cli_doctor import doctor
-from cli_options import json_option, options_of, print_result, prior_option
-from cli_priors import priors
-from cli_results import export, neighbors, report
-from cli_signals import AskedToMakeRoom, making_room
-from cli_status import status
-from pipeline.errors import PipelineError
-from rela.errors import RelaError
+from rela.distributed.ranks import current_ranks, end_with_launcher
+from rela.errors import RelaError, failure_of
 from rela.options import flag_name
-from rela.ranks import current_ranks, end_with_launcher
-from stages.failures import failure_of
-from stages.presets import PRESET_NAMES, preset
-from stages.settings import (
+from rela.pipeline.errors import PipelineError
+from rela.pipeline.processes import AskedToMakeRoom, making_room
+from rela.stages.commandline import completion as completing
+from rela.stages.commandline.cache import cache
+from rela.stages.commandline.doctor import doctor
+from rela.stages.commandline.options import json_option, options_of, print_result, prior_option
+from rela.stages.commandline.priors import priors
+from rela.stages.commandline.results import export, neighbors, report
+from rela.stages.commandline.status import status
+from rela.stages.settings import (
+    PRESET_NAMES,
     ConvertSettings,
     EmbedSettings,
     EvaluateSettings,
     PriorSettings,
-    TrainSettings,
+    preset,
 )
+from rela.training.settings import TrainSettings
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 _INTERRUPTED, _TRY_AGAIN = 130, 75
@@ -95,7 +95,7 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
     end_with_launcher()
     if ctx.invoked_subcommand == doctor.name:
         return  # it works where what the others import does not
-    from stages.workspace import Workspace
+    from rela.stages.workspace.workspace import Workspace
 
     ctx.obj = Workspace(workspace)
 
@@ -126,7 +126,7 @@ def convert(
     SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images. Or it
     is CIFAR's archive, a Hugging Face data set, WebDataset shards or a CSV of paths: see docs/data.md.
     """
-    from stages import convert as stage
+    from rela.stages import convert as stage
 
     result = stage.convert(workspace, source, ConvertSettings(**options), name, workers, _say)
     print_result(as_json, stage.format_result, result)
@@ -168,9 +168,9 @@ def embed(
 
     DATASET is the name of a data set, or a folder of images, which is converted first.
     """
-    from stages import combine as stage
-    from stages.own_images import dataset_or_images
-    from stages.shards import parse_shard
+    from rela.distributed.ranks import parse_shard
+    from rela.stages.convert import dataset_or_images
+    from rela.stages.embed import combine as stage
 
     described = PriorSettings(**{o: options.pop(o) for o in _PRIOR_OPTIONS})
     data = dataset_or_images(workspace, dataset, _say)
@@ -219,8 +219,8 @@ def train(
     **options: Any,
 ) -> None:
     """Train a model on DATASET: targets first, then the algorithm."""
-    from stages import train as stage
-    from stages.settings import WHERE_TO_RUN
+    from rela.stages.train import train as stage
+    from rela.training.settings import WHERE_TO_RUN
 
     given = {o: value for o, value in options.items() if _is_typed(ctx, o)}
     if resume:
@@ -269,8 +269,8 @@ def evaluate(
 
     Of runs that differ in nothing but their seed, mean and standard deviation are shown too.
     """
-    from stages import evaluate as stage
-    from stages.evaluation_report import format_report, report
+    from rela.stages.evaluate import evaluate as stage
+    from rela.stages.evaluate.table import format_report, report
 
     described = PriorSettings(**{o: options.pop(o) for o in _PRIOR_OPTIONS})
     asked = {f.name: options.pop(f.name) for f in fields(EvaluateSettings)}
@@ -312,18 +312,18 @@ def run(
 
     A job that fails does not stop the others; the exit status is that of the first failure.
     """
-    from stages.recipe import load_recipe
+    from rela.stages.recipe.jobs import load_recipe
 
     if no_measure and not dry_run:
         raise click.UsageError("--no-measure is for --dry-run")
     jobs = load_recipe(recipe, ctx.obj, dict(_assignment(text) for text in variables))
     if dry_run:
-        from stages import plan_recipe as planning
+        from rela.stages.recipe import plan as planning
 
         plan = planning.plan_recipe(ctx.obj, jobs, not no_measure, _say)
         print_result(as_json, planning.format_plan, plan)
         return
-    from stages import run_recipe as stage
+    from rela.stages.recipe import run as stage
 
     result = stage.run_recipe(ctx.obj, jobs, _say)
     print_result(as_json, stage.format_result, result)
@@ -352,7 +352,7 @@ def _assignment(text: str) -> tuple[str, str]:
 @json_option
 def demo(output: Path, seeds: int, as_json: bool) -> None:
     """Show the whole method on scikit-learn's handwritten digits, in a few minutes."""
-    from stages import demo as stage
+    from rela.stages import demo as stage
 
     print_result(as_json, stage.format_result, stage.demo(output, seeds, _say))
 

@@ -23,18 +23,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact
-from stages.convert import convert
-from stages.demo import PRIOR_DIGITS, write_digits
-from stages.embed import embed, prior_request
-from stages.evaluate import evaluate_run
-from stages.reporting.savings import cost_of_reaching
-from stages.run_cost import num_images_seen, total_seconds
-from stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, TrainSettings
-from stages.spread import Spread
-from stages.tables import format_table
-from stages.train import train
-from stages.workspace import Workspace
+from rela.pipeline.artifact import Artifact
+from rela.stages.convert import convert
+from rela.stages.demo import PRIOR_DIGITS, write_digits
+from rela.stages.display import Spread, format_table
+from rela.stages.embed.embed import embed
+from rela.stages.evaluate.evaluate import evaluate_run
+from rela.stages.priors.requests import prior_request
+from rela.stages.report.savings import cost_of_reaching
+from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings
+from rela.stages.train.train import train
+from rela.stages.workspace.run import num_images_seen, total_seconds
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
 
 PROBES = EvaluateSettings(protocol=("knn20", "linear-reference"))
 NUM_CROPS = 8

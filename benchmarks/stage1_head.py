@@ -9,15 +9,16 @@ per setting: mean ± standard deviation over seeds of 20-NN and linear accuracy 
 import argparse
 from pathlib import Path
 
-from stages.convert import convert
-from stages.demo import PRIOR_DIGITS, PRIOR_EPOCHS, write_digits
-from stages.embed import embed, prior_request
-from stages.evaluate import evaluate_run
-from stages.settings import ConvertSettings, TrainSettings
-from stages.spread import Spread
-from stages.tables import format_table
-from stages.train import train
-from stages.workspace import Workspace
+from rela.stages.convert import convert
+from rela.stages.demo import PRIOR_DIGITS, PRIOR_EPOCHS, write_digits
+from rela.stages.display import Spread, format_table
+from rela.stages.embed.embed import embed
+from rela.stages.evaluate.evaluate import evaluate_run
+from rela.stages.priors.requests import prior_request
+from rela.stages.settings import ConvertSettings
+from rela.stages.train.train import train
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
 
 
 def main() -> None:

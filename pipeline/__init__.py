@@ -1,4 +1,5 @@
-"""What any staged job needs: fingerprints, manifests, atomic publishing, parts, cost records.
+"""What any staged job needs: fingerprints, manifests, atomic publishing, parts, locks, processes.
 
-Nothing here knows about images or models, and nothing here imports more than the standard library.
+In: the meaning of a result, and a function that fills a directory. Out: a published artifact.
+Begin with `artifact.py`. Nothing here knows images or models; it imports only the standard library.
 """

@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.atomic import fsync_directory, fsync_file
-from pipeline.errors import (
+from rela.pipeline.errors import (
     STORAGE_ERRORS,
     AlreadyPublishedError,
     CorruptArtifactError,
     StorageError,
     storage_remedy,
 )
-from pipeline.fingerprint import file_sha256
-from pipeline.manifest import Manifest
-from pipeline.owner import is_abandoned, owner_token
-from pipeline.usage import REMOVED_PREFIX
+from rela.pipeline.files import fsync_directory, fsync_file
+from rela.pipeline.fingerprint import file_sha256
+from rela.pipeline.locks import REMOVED_PREFIX
+from rela.pipeline.manifest import Manifest
+from rela.pipeline.owner import is_abandoned, owner_token
 
 _STAGING_PREFIX = ".staging-"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pipeline.regular_file import regular_file
+from rela.pipeline.files import regular_file
 
 _CHUNK_BYTES = 1 << 20
 

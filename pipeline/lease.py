@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from pipeline.owner import is_gone, owner_token
-from pipeline.regular_file import IrregularFileError, regular_file
+from rela.pipeline.files import IrregularFileError, regular_file
+from rela.pipeline.owner import is_gone, owner_token
 
 LEASE_SECONDS = 60.0
 _TOUCHES_PER_LEASE = 6

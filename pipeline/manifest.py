@@ -9,10 +9,9 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.atomic import write_atomic
-from pipeline.errors import CorruptArtifactError
-from pipeline.fingerprint import fingerprint
-from pipeline.regular_file import IrregularFileError, read_regular
+from rela.pipeline.errors import CorruptArtifactError
+from rela.pipeline.files import IrregularFileError, read_regular, write_atomic
+from rela.pipeline.fingerprint import fingerprint
 
 MANIFEST_NAME = "manifest.json"
 _VERSIONED_PACKAGES = (
@@ -48,7 +47,7 @@ class Manifest:
     """What an artifact is, what it was made from, and how to check it.
 
     - `kind`: "dataset", "representations", "targets" or "run";
-    - `fingerprint`: SHA-256 of what the content means (see `pipeline.fingerprint`);
+    - `fingerprint`: SHA-256 of what the content means (see `rela.pipeline.fingerprint`);
     - `inputs`: fingerprints of the artifacts it was made from, by role;
     - `parameters`: every resolved setting;
     - `content`: kind-specific facts (class names, counts, shapes);

@@ -12,11 +12,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.atomic import clear_abandoned_files, write_atomic
-from pipeline.lease import Leases, holders
-from pipeline.owner import describe
-from pipeline.regular_file import IrregularFileError, own_file, regular_file
-from pipeline.usage import hold, remove_if_free
+from rela.pipeline.files import (
+    IrregularFileError,
+    clear_abandoned_files,
+    own_file,
+    regular_file,
+    write_atomic,
+)
+from rela.pipeline.lease import Leases, holders
+from rela.pipeline.locks import hold, remove_if_free
+from rela.pipeline.owner import describe
 
 _DIGEST_BYTES = 32
 _SECONDS = struct.Struct("<d")
@@ -45,7 +50,7 @@ class PartStore:
     def claim(self, parts: Iterable[int], leases: Leases) -> Iterator[int]:
         """Those of `parts` that are still missing and that nobody else makes, each when asked for.
 
-        This process holds a lease for each (see pipeline.lease) until `write` has written it.
+        This process holds a lease for each (see rela.pipeline.lease) until `write` has written it.
         """
         for part in parts:
             if leases.take(self._path(part).name):
@@ -102,7 +107,7 @@ class PartStore:
         return sum(known) / len(known) if known else None
 
     def workers(self) -> list[str]:
-        """Who makes parts at the moment, in words (see pipeline.lease)."""
+        """Who makes parts at the moment, in words (see rela.pipeline.lease)."""
         return sorted({describe(token) for token in holders(self.directory).values()})
 
     def missing(self, shard: int = 0, num_shards: int = 1) -> list[int]:

@@ -7,7 +7,7 @@
     run = rela.train(epochs=100)
     features = rela.open_representations()
 
-These are the commands of the command line as functions (`help(rela.train)`), from `stages.api`, which is
+These are the commands of the command line as functions (`help(rela.train)`), from `rela.stages.api`, which is
 imported when the first is used. The modules below are the method and its formats: images, betons, priors,
 targets, views, algorithms, probes. They know nothing of command lines, workspaces or stages.
 """
@@ -15,7 +15,7 @@ targets, views, algorithms, probes. They know nothing of command lines, workspac
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stages.api import (
+    from rela.stages.api import (
         convert,
         embed,
         evaluate,
@@ -47,7 +47,7 @@ if not TYPE_CHECKING:  # to whom everything else is missing
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from stages import api
+        from rela.stages import api
 
         return getattr(api, name)
 

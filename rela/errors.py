@@ -4,6 +4,8 @@ Exit statuses follow sysexits.h: 2 usage, 65 bad data, 74 input/output, 75 try a
 unsafe.
 """
 
+from rela.pipeline.errors import STORAGE_ERRORS, PipelineError, storage_remedy
+
 
 class RelaError(Exception):
     """A failure that has a message for a person and an exit status for a script."""
@@ -50,3 +52,21 @@ class UnsafeError(RelaError):
 def one_line(text: str) -> str:
     """A path for messages: what would break the line or steer a terminal is escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+_STORAGE, _TRY_AGAIN = 74, 75
+
+
+def failure_of(error: Exception) -> tuple[str, int] | None:
+    """Message and exit status of a failure that can be explained; None for one that cannot."""
+    if isinstance(error, RelaError | PipelineError):
+        return str(error), error.exit_status
+    if isinstance(error, OSError):
+        if error.errno in STORAGE_ERRORS:
+            what = f"cannot use {error.filename}: " if error.filename else ""
+            return f"{what}{error.strerror}; {storage_remedy(error)}", _STORAGE
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}; --debug shows where this came from", _STORAGE
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out of memory; lower --batch-size or --image-size", _TRY_AGAIN
+    return None

@@ -1,4 +1,5 @@
-"""The staged jobs, one file each: convert → embed → targets → train → evaluate.
+"""The staged jobs: convert → embed → targets → train → evaluate → report.
 
-Each finds what the one before it left in the workspace, and leaves an artifact of its own.
+In: a workspace and a request. Out: an artifact in that workspace, which the next job finds.
+Begin with `convert.py`, then `train/train.py`. Nouns (`workspace/`, `priors/`) never import jobs.
 """

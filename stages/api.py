@@ -2,7 +2,7 @@
 
 Every function works in a workspace: `workspace`, or RELA_WORKSPACE, or ./workspace. Names and
 defaults are those of the command line. What a person should know on the way goes to `say`, and without
-it to the logger `rela`. Failures are `rela.errors.RelaError` and `pipeline.errors.PipelineError`.
+it to the logger `rela`. Failures are `rela.errors.RelaError` and `rela.pipeline.errors.PipelineError`.
 """
 
 import logging
@@ -12,27 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages import combine as _combine
-from stages import convert as _convert
-from stages import evaluate as _evaluate
-from stages import export as _export
-from stages import neighbors as _neighbors
-from stages import report as _report
-from stages import status as _status
-from stages import train as _train
-from stages.cached_representations import open_representations as _open_representations
-from stages.combine import CombineResult
-from stages.convert import ConvertResult
-from stages.embed import EmbedResult
-from stages.evaluate import Evaluation
-from stages.export import ExportResult
-from stages.fit_run import TrainResult
-from stages.keywords import settings_of, takes
-from stages.neighbors import Neighbors
-from stages.own_images import dataset_or_images
-from stages.presets import preset as preset
-from stages.report import ReportResult
-from stages.settings import (
+from rela.distributed.ranks import parse_shard
+from rela.options import settings_of, takes
+from rela.stages import convert as _convert
+from rela.stages import export as _export
+from rela.stages import neighbors as _neighbors
+from rela.stages.convert import ConvertResult, dataset_or_images
+from rela.stages.embed import combine as _combine
+from rela.stages.embed.combine import CombineResult
+from rela.stages.embed.embed import EmbedResult
+from rela.stages.evaluate import evaluate as _evaluate
+from rela.stages.evaluate.evaluate import Evaluation
+from rela.stages.export import ExportResult
+from rela.stages.neighbors import Neighbors
+from rela.stages.priors.find import open_representations as _open_representations
+from rela.stages.report import report as _report
+from rela.stages.report.report import ReportResult
+from rela.stages.settings import (
     ConvertSettings,
     EmbedSettings,
     EvaluateSettings,
@@ -40,14 +36,17 @@ from stages.settings import (
     NeighborsSettings,
     PriorSettings,
     ReportSettings,
-    TrainSettings,
 )
-from stages.shards import parse_shard
-from stages.status import Status
-from stages.workspace import Workspace
+from rela.stages.settings import preset as preset
+from rela.stages.train import train as _train
+from rela.stages.train.fit import TrainResult
+from rela.stages.workspace import status as _status
+from rela.stages.workspace.status import Status
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from rela.named_representations import NamedRepresentations
+    from rela.representations.named import NamedRepresentations
 
 Say = Callable[[str], None]
 _log = logging.getLogger("rela")

@@ -13,31 +13,26 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
-from pipeline.fingerprint import fingerprint, ordered_digest
-from pipeline.manifest import Manifest, provenance
-from pipeline.regular_file import regular_file
-from rela.beton import Beton, open_beton
-from rela.beton_writer import WriteResult, write_beton
-from rela.encoding import Encoding
+from rela.data.beton.encoding import Encoding
+from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
-from rela.image_file import BadImageError
 from rela.options import check_options
+from rela.pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.fingerprint import fingerprint, ordered_digest
+from rela.pipeline.manifest import Manifest, provenance
 from rela.sources import open_source
-from rela.sources.patterns import default_name
-from rela.sources.sample import Sample, content_sha256
-from rela.sources.source import ImageSource, SourceOptions
-from stages.artifacts import open_artifact
-from stages.progress import bar_of_bytes, progress_bar
-from stages.settings import ConvertSettings
-from stages.tables import human_bytes
-from stages.workspace import Workspace, check_name, slug
+from rela.sources.file_patterns import default_name
+from rela.sources.image_file import BadImageError
+from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
+from rela.stages.display import bar_of_bytes, human_bytes, progress_bar
+from rela.stages.settings import ConvertSettings
+from rela.stages.workspace.dataset import _INDEX_COLUMNS, read_index
+from rela.stages.workspace.workspace import Workspace, check_name, open_artifact, slug
 
 STAGE_VERSION = 1
 _LISTED_BAD_IMAGES = 50
 # which images are meant, and not what becomes of them: the digest of the sources covers that
 _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
-_INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 
 
 @dataclass(frozen=True)
@@ -189,58 +184,6 @@ def format_result(result: ConvertResult) -> str:
         rate = sum(c["num_images"] for c in content["splits"].values()) / result.seconds
         how = f"is at {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
     return "\n".join([*lines, f"data set {artifact.name} ({classes}) {how}"])
-
-
-def index_path(dataset: Artifact, split: str) -> Path:
-    """The CSV of one split, which names the file of every row of its beton."""
-    return dataset.path / f"{split}.csv"
-
-
-def read_index(dataset: Artifact, split: str) -> list[dict[str, str]]:
-    """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
-    path = index_path(dataset, split)
-    try:
-        with open(
-            path, encoding="utf-8", errors="surrogateescape", newline="", opener=regular_file
-        ) as file:
-            rows = list(csv.DictReader(file))
-    except csv.Error as error:
-        raise DataError(f"{path} is damaged ({error}); convert the images again") from error
-    if any(None in row or None in row.values() or set(row) != set(_INDEX_COLUMNS) for row in rows):
-        raise DataError(
-            f"{path} is damaged: expected the columns {', '.join(_INDEX_COLUMNS)}; convert the images "
-            "again"
-        )
-    return rows
-
-
-def beton_path(dataset: Artifact, split: str) -> Path:
-    """The beton of one split; raises ChoiceError if the data set has no such split."""
-    splits = dataset.manifest.content["splits"]
-    if split not in splits:
-        raise ChoiceError(
-            f"data set {dataset.name} has no {split} split, only {', '.join(splits)}; convert its images "
-            "with --val-fraction 0.1 and another --name, or from a folder with train/ and val/"
-        )
-    return dataset.path / f"{split}.beton"
-
-
-def open_split(dataset: Artifact, split: str) -> Beton:
-    """The beton of one split; raises DataError if it is damaged, or not the one of the manifest."""
-    path, content = beton_path(dataset, split), dataset.manifest.content
-    beton = open_beton(path, len(content["class_names"]))
-    expected = content["splits"][split]["num_images"]
-    if len(beton) != expected:
-        raise DataError(
-            f"{path} holds {len(beton)} images, its manifest says {expected}; convert the images again"
-        )
-    return beton
-
-
-def images_sha256(dataset: Artifact, split: str) -> str:
-    """One digest for the ordered images of a split, labels apart."""
-    beton_path(dataset, split)
-    return str(dataset.manifest.content["splits"][split]["images_sha256"])
 
 
 def _manifest(
@@ -396,3 +339,35 @@ def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
             *lines,
         ]
     )
+
+
+def dataset_or_images(
+    workspace: Workspace, which: str | Path | None, say: Callable[[str], None] = print
+) -> Artifact:
+    """The data set called `which`, or the only one; else the images in the source `which`, converted.
+
+    A data set made from files with the same contents and the default options is taken as it is,
+    whatever its name. Raises ChoiceError if neither is there, or the source's name is taken by others.
+    """
+    if which is None or workspace.has_dataset(str(which)):
+        return workspace.dataset(None if which is None else str(which))
+    source = Path(which)
+    if not source.exists():
+        if isinstance(which, Path) or "/" in which:
+            raise ChoiceError(f"{which}: found nothing there, and no data set has that name")
+        return workspace.dataset(which)  # says which there are
+    settings = ConvertSettings()
+    found = find_same_files(workspace, read_source(source, settings), settings)
+    if found is not None:
+        say(f"the images in {source} are data set {found.name}")
+        return found
+    name = slug(default_name(source))
+    if workspace.has_dataset(name):
+        raise ChoiceError(
+            f"{workspace.datasets_dir / name} was made from other images than {source}, or with other "
+            f"options; embed it by its name, {name}, or convert these under another: `rela convert "
+            f"{source} --name NAME`"
+        )
+    result = convert(workspace, source, settings, say=say)
+    say(format_result(result))
+    return result.artifact

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifact import Artifact
 from rela.errors import UnavailableError
-from rela.own_output import make_output_folder
-from stages.convert import convert
-from stages.embed import embed, prior_request
-from stages.evaluate import evaluate_run
-from stages.run_cost import total_seconds
-from stages.settings import ConvertSettings, TrainSettings
-from stages.spread import Spread
-from stages.tables import format_table
-from stages.train import train
-from stages.workspace import Workspace
+from rela.pipeline.artifact import Artifact
+from rela.sources.image_folder import make_output_folder
+from rela.stages.convert import convert
+from rela.stages.display import Spread, format_table
+from rela.stages.embed.embed import embed
+from rela.stages.evaluate.evaluate import evaluate_run
+from rela.stages.priors.requests import prior_request
+from rela.stages.settings import ConvertSettings
+from rela.stages.train.train import train
+from rela.stages.workspace.run import total_seconds
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
 
 BUDGETS_EPOCHS = (3, 5)
 PRIOR_EPOCHS = 10

@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.artifact import Artifact
-from pipeline.atomic import clear_abandoned_files, replacing
-from pipeline.usage import in_use
 from rela.errors import ChoiceError, UnavailableError
+from rela.models.preprocessing import Preprocessing
 from rela.options import check_options
-from rela.preprocessing import Preprocessing
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.files import clear_abandoned_files, replacing
+from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest
-from rela.priors.run_prior import load_backbone, read_identity
-from stages.cached_representations import with_names
-from stages.embed import embed
-from stages.settings import EmbedSettings, ExportSettings
-from stages.snippets import backbone_snippet, features_snippet, onnx_snippet, pasteable
-from stages.tables import human_bytes
-from stages.workspace import Workspace
+from rela.priors.earlier_run import load_backbone, read_identity
+from rela.stages.display import human_bytes
+from rela.stages.embed.embed import embed
+from rela.stages.priors.find import with_names
+from rela.stages.settings import EmbedSettings, ExportSettings
+from rela.stages.snippets import backbone_snippet, features_snippet, onnx_snippet, pasteable
+from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from rela.named_representations import NamedRepresentations
+    from rela.representations.named import NamedRepresentations
 
 _WEIGHTS = (".pth", ".pt", ".safetensors")
 _SUFFIXES = {  # the first is the default
@@ -141,7 +141,7 @@ def _export_backbone(
 ) -> str:
     model, size = identity.arch, identity.image_size
     if settings.to == "onnx":
-        from rela.onnx_file import require_onnx
+        from rela.models.onnx_export import require_onnx
 
         require_onnx()
     backbone = load_backbone(run.path, identity)
@@ -149,11 +149,11 @@ def _export_backbone(
     metadata = {**_description(run, identity), "feature_dim": identity.feature_dim}
     with _writing(path, settings) as temporary:
         if settings.to == "onnx":
-            from rela.onnx_file import write_onnx
+            from rela.models.onnx_export import write_onnx
 
             write_onnx(temporary, backbone, size, metadata)
         elif path.suffix == ".safetensors":
-            from rela.weights import save_weights
+            from rela.models.weights import save_weights
 
             save_weights(temporary, backbone, metadata)
         else:
@@ -166,9 +166,8 @@ def _export_backbone(
 def _refuse_what_does_not_fit(
     run: Artifact, identity: PriorIdentity, backbone: "nn.Module", to: str
 ) -> None:
-    from rela.backbones import parse_model_name
-    from rela.timm_backbones import PREFIX
-    from rela.timm_twins import is_timm_twin
+    from rela.models.backbones import parse_model_name
+    from rela.models.timm_models import PREFIX, is_timm_twin
 
     name, size = identity.arch, identity.image_size
     is_timm = name.startswith(PREFIX)
@@ -220,7 +219,7 @@ def _export_features(
     say: Callable[[str], None],
 ) -> str:
     """Of every split, embedded by the run as a prior, or found in the cache."""
-    from rela.features_file import write_features
+    from rela.representations.named import write_features
 
     own = settings.dataset is None
     dataset = workspace.dataset(run.manifest.content["dataset"] if own else settings.dataset)

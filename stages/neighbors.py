@@ -1,19 +1,30 @@
-"""One image file × cached representations → the images of the data set that are most like it."""
+"""`rela neighbors`: the images most similar to a query image, by cached representations."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pipeline.usage import in_use
-from rela.errors import DataError, UnavailableError, one_line
+from rela.errors import ChoiceError, DataError, UnavailableError, one_line
 from rela.options import check_options
-from stages.cached_representations import find_cached, with_names
-from stages.combine import requests_of
-from stages.embed import prior_of
-from stages.query import represent
-from stages.settings import NeighborsSettings, PriorSettings
-from stages.tables import format_table
-from stages.workspace import Workspace
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.locks import in_use
+from rela.priors import POOLED, PriorIdentity, PriorRequest
+from rela.priors.prior import Combination
+from rela.sources.source import Sample
+from rela.stages.convert import encoding_of
+from rela.stages.display import format_table
+from rela.stages.priors.find import find_cached, with_names
+from rela.stages.priors.identify import KnownPrior, identify
+from rela.stages.priors.requests import requests_of
+from rela.stages.settings import NeighborsSettings, PriorSettings
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, components_of, prior_of
+from rela.stages.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ def neighbors(
         by_name=described == PriorSettings(),
         centre_crops_alone=True,
     )
-    from rela.nearest import nearest
+    from rela.representations.neighbors import nearest
 
     with in_use(dataset.path, found.path):
         query = represent(workspace, image, dataset, found, requests or [], device, say)
@@ -115,3 +126,102 @@ def format_result(result: Neighbors) -> str:
             format_table(["similarity", "class", "path"], rows),
         ]
     )
+
+
+def represent(
+    workspace: Workspace,
+    image: Path,
+    dataset: Artifact,
+    representations: Artifact,
+    requests: Sequence[PriorRequest],
+    device: str,
+    say: Callable[[str], None],
+) -> "NDArray[np.floating[Any]]":
+    """The vector [D] that `image` would have among `representations` of centre crops.
+
+    Of a combination the image is looked at by every prior, and each vector standardised as the
+    component's rows were. The priors are found by `requests`, or by what the representations tell.
+    Raises ChoiceError if one cannot be found, DataError for what is no image.
+    """
+    import numpy as np
+
+    from rela.representations.concatenation import fit_standardisation
+    from rela.representations.matrix_file import open_matrix
+
+    identity, content = prior_of(representations), representations.manifest.content
+    if not isinstance(identity, Combination):
+        prior = _same_prior(workspace, identity, content["run"], requests)
+        [vector] = _look(image, dataset, [prior], device, say)
+        return vector
+    components = components_of(workspace, representations)
+    runs = [component["run"] for component in content["components"]]
+    priors = [
+        _same_prior(workspace, each, run, requests)
+        for each, run in zip(identity.components, runs, strict=True)
+    ]
+    blocks = []
+    for vector, component in zip(
+        _look(image, dataset, priors, device, say), components, strict=True
+    ):
+        rows = open_matrix(component.sound_file(REPRESENTATIONS_FILE), verify=False).values
+        blocks.append(fit_standardisation(rows).apply(vector[None])[0])
+    return np.concatenate(blocks)
+
+
+def _same_prior(
+    workspace: Workspace,
+    identity: PriorIdentity,
+    run: str | None,
+    requests: Sequence[PriorRequest],
+) -> KnownPrior:
+    """The prior with this very identity: as it was asked for, or by what the representations tell."""
+    for candidate in (*requests, _request_of(identity, run)):
+        try:
+            known = identify(workspace, candidate)
+        except ChoiceError:
+            continue  # its name alone, without the options, may mean nothing
+        if known.identity.key() == identity.key():
+            return known
+    raise ChoiceError(
+        f"prior {identity.name} of these representations cannot be found by this name alone; give "
+        "--prior, --weights, --arch, --seed and --layer as `rela embed` had them"
+    )
+
+
+def _request_of(identity: PriorIdentity, run: str | None) -> PriorRequest:
+    """A request that may mean this prior."""
+    if run is not None:
+        return PriorRequest(f"run:{run}", layer=identity.layer)
+    name = identity.name
+    if identity.layer != POOLED:
+        name = name.removesuffix(f"@{identity.layer}")
+    return PriorRequest(name, image_size=identity.image_size, layer=identity.layer)
+
+
+def _look(
+    image: Path,
+    dataset: Artifact,
+    priors: Sequence[KnownPrior],
+    device: str,
+    say: Callable[[str], None],
+) -> "list[NDArray[np.float32]]":
+    """What each prior makes of the image, which is stored as those of the data set are."""
+    import numpy as np
+
+    from rela.data.beton.reader import open_beton
+    from rela.data.beton.writer import write_beton
+    from rela.representations.embedder import Embedder
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "image.beton"
+        samples = [Sample(image.name, -1)]
+        written = write_beton(path, image.parent, samples, encoding_of(dataset), num_workers=1)
+        for _, reason in written.bad_images:
+            raise DataError(f"{one_line(str(image))}: {one_line(reason)}")
+        vectors = []
+        for prior in priors:
+            if prior.note:
+                say(prior.note)
+            embedder = Embedder(prior.load(), prior.identity.preprocessing, device)
+            vectors.append(embedder(open_beton(path), np.arange(1))[0])
+        return vectors

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.artifact import Artifact
-from rela.run_directory import BACKBONE_FILE
+from rela.pipeline.artifact import Artifact
+from rela.priors.earlier_run import BACKBONE_FILE
 
 
 def run_snippet(run: Artifact) -> str:
@@ -39,7 +39,7 @@ def backbone_snippet(model: str, image_size: int, path: Path, with_timm: bool = 
 
 
 def _by_timm(model: str, image_size: int) -> list[str]:
-    from rela.timm_backbones import PREFIX, create_timm_model
+    from rela.models.timm_models import PREFIX, create_timm_model
 
     made_with = create_timm_model(model, image_size)[1] if model.startswith(PREFIX) else {}
     given = "".join(f", {key}={value}" for key, value in made_with.items())
@@ -49,7 +49,7 @@ def _by_timm(model: str, image_size: int) -> list[str]:
 def _by_torchvision(model: str, image_size: int) -> list[str]:
     import torch
 
-    from rela.backbones import (
+    from rela.models.backbones import (
         build_classifier,
         classifier_modules,
         classifier_options,

@@ -3,32 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from pictures import picture
 from PIL import Image
-
-from cli import main
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Small models on two threads wait for each other, and on a busy machine for seconds."""
     torch.set_num_threads(1)
-
-
-def picture(seed: int, height: int = 24, width: int = 24) -> np.ndarray:
-    """A smooth random picture, uint8 [height, width, 3]: gradients and a blob, not noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:height, 0:width]
-    planes = []
-    for _ in range(3):
-        a, b, c = rng.uniform(-1, 1, 3)
-        cy, cx = rng.uniform(0, height), rng.uniform(0, width)
-        blob = np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (0.1 * height * width))
-        planes.append(128 + 60 * (a * y / height + b * x / width) + 90 * c * blob)
-    return np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture
@@ -56,12 +40,3 @@ def small_tree(make_tree: Callable[..., Path]) -> Path:
             for i in range(count)
         }
     )
-
-
-def run_rela(*arguments: object, exit_code: int = 0) -> Result:
-    """The command line in this process; fails the test unless it exits as said."""
-    result = CliRunner().invoke(main, [str(a) for a in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == exit_code, result.output
-    return result

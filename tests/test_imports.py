@@ -1,85 +1,188 @@
-"""The rooms of the house: which package may import which, and what must stay light.
+"""Who may import whom: ordered lists of packages, lazy imports included, and what must stay light.
 
-One file steps out of its room: `rela/__init__.py` hands out the functions of `stages.api`, so that
-`import rela` is all that a user needs. It imports them when they are asked for, and only there. Of
-`pipeline`, `rela` uses what reads and digests plain files, so that there is one of it.
+One file steps out of its place: `rela/__init__.py` hands out the functions of `rela.stages.api`, and
+imports them when they are first asked for, so that `import rela` is all that a user needs.
 """
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
-FORBIDDEN = {
-    "pipeline": {"rela", "stages", "cli"},
-    "rela": {"pipeline", "stages", "cli", "click"},
-    "stages": {"cli", "click"},
-}
+REPOSITORY = Path(__file__).parents[1]
+FOLDERS = {"rela": "rela", "rela.stages": "stages", "rela.pipeline": "pipeline"}
+
+# each may import those before it, and what lies within itself
+STACK = ("pipeline", "rela", "stages", "cli")
+LIBRARY = (
+    "errors", "options", "distributed", "sources", "data", "models", "priors", "representations",
+    "methods", "evaluation", "training",
+)  # fmt: skip
+NOUNS = ("settings", "display", "snippets", "workspace", "priors")
+JOBS = (
+    "convert", "embed", "train", "evaluate", "export", "neighbors", "report", "recipe", "demo", "doctor",
+)  # fmt: skip
+STAGES = (*NOUNS, *JOBS, "api", "commandline")
+HEAVY = {"torch", "torchvision", "ffcv", "numba", "pytorch_lightning", "lightly"}
 
 
-SHARED = {"pipeline.regular_file", "pipeline.fingerprint"}
-DOOR = REPOSITORY / "rela" / "__init__.py"
+def modules() -> dict[str, Path]:
+    """Every module that is installed, by its full name."""
+    found = {"rela.cli": REPOSITORY / "cli.py"}
+    for package, folder in FOLDERS.items():
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            if not (
+                package == "rela"
+                and path.relative_to(REPOSITORY).parts[1] in ("stages", "pipeline")
+            ):
+                inside = path.relative_to(REPOSITORY / folder).with_suffix("").parts
+                name = ".".join([package, *inside]).removesuffix(".__init__")
+                found.setdefault(name, path)
+    return found
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names of every module that a file imports, wherever in the file; not those of `SHARED`."""
-    names = set()
+MODULES = modules()
+
+
+def imports_of(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in the file."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names.update(alias.name.split(".")[0] for alias in node.names)
-        elif (
-            isinstance(node, ast.ImportFrom)
-            and node.level == 0
-            and node.module not in {*SHARED, None}
-        ):
-            names.add(node.module.split(".")[0])
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            names.update(full if full in MODULES else str(node.module) for full in whole)
     return names
 
 
-@pytest.mark.parametrize("room", sorted(FORBIDDEN))
-def test_no_room_imports_what_it_must_not(room: str) -> None:
-    files = sorted((REPOSITORY / room).rglob("*.py"))
-    assert files
-    for path in files:
-        allowed = {"stages"} if path == DOOR else set()
-        assert not imported(path) & (FORBIDDEN[room] - allowed), path
+IMPORTS = {name: imports_of(path) for name, path in MODULES.items()}
+ARROWS = [
+    (name, other)
+    for name, others in IMPORTS.items()
+    for other in others
+    if other in MODULES and (name, other) != ("rela", "rela.stages.api")
+]
 
 
-def test_pipeline_needs_the_standard_library_alone() -> None:
-    for path in sorted((REPOSITORY / "pipeline").rglob("*.py")):
-        assert imported(path) <= set(sys.stdlib_module_names) | {"pipeline"}, path
+def room(name: str) -> str:
+    """`pipeline`, `stages`, `cli`, or `rela` for all that is the library."""
+    part = f"{name}.".split(".")[1]
+    return part if part in STACK else "rela"
+
+
+def place(name: str) -> tuple[int, int]:
+    """Where a module stands in the order of everything."""
+    parts = [*name.split("."), "", ""]
+    order = {"rela": LIBRARY, "stages": STAGES}.get(room(name), ())
+    package = parts[2] if room(name) == "stages" else parts[1]
+    return STACK.index(room(name)), order.index(package) if package in order else -1
+
+
+def package(name: str) -> str:
+    """Of `rela.data.beton.reader`: `rela.data`; of `rela.stages.train.fit`: `rela.stages.train`."""
+    return ".".join(name.split(".")[: 3 if room(name) == "stages" else 2])
+
+
+def test_every_module_has_its_place() -> None:
+    faces = {"rela", "rela.__main__", "rela.stages", "rela.pipeline", "rela.cli"}
+    for name in MODULES:
+        assert name in faces or place(name)[1] >= 0 or room(name) == "pipeline", name
+
+
+def test_no_module_imports_what_stands_above_it() -> None:
+    assert len(ARROWS) > 300
+    upwards = [(a, b) for a, b in ARROWS if place(a) < place(b) and a != "rela.__main__"]
+    assert upwards == []
+
+
+def test_no_circle_between_files_nor_between_packages() -> None:
+    files: dict[str, set[str]] = {}
+    packages: dict[str, set[str]] = {}
+    for a, b in ARROWS:
+        inside_of_own = MODULES[b].name == "__init__.py" and a.startswith(f"{b}.")
+        if not inside_of_own:
+            files.setdefault(a, set()).add(b)
+        if package(a) != package(b):
+            packages.setdefault(package(a), set()).add(package(b))
+    assert tuple(TopologicalSorter(files).static_order())  # raises CycleError, naming the circle
+    assert tuple(TopologicalSorter(packages).static_order())
+
+
+def test_pipeline_needs_only_the_standard_library() -> None:
+    for name, imported in IMPORTS.items():
+        if room(name) == "pipeline":
+            outside = {other.split(".")[0] for other in imported} - set(sys.stdlib_module_names)
+            assert outside <= {"rela"}, name
+
+
+def test_only_the_command_line_knows_click() -> None:
+    users = {
+        name for name, imported in IMPORTS.items() if "click" in {i.split(".")[0] for i in imported}
+    }
+    assert users
+    assert all(name == "rela.cli" or name.startswith("rela.stages.commandline") for name in users)
+
+
+def test_nothing_is_imported_by_a_name_that_users_take() -> None:
+    for name, imported in IMPORTS.items():
+        assert not {other.split(".")[0] for other in imported} & {"pipeline", "stages", "cli"}, name
 
 
 @pytest.mark.parametrize(
     "statement",
     [
-        "import cli",
-        "import stages.convert, stages.embed, stages.train, stages.status, stages.priors",
-        "import stages.evaluate, stages.evaluation_report",
+        "import rela.cli",
+        "from rela.stages import convert; from rela.stages.embed import embed",
+        "from rela.stages.train import train; from rela.stages.workspace import status",
+        "from rela.stages.priors import rank",
+        "from rela.stages.evaluate import evaluate, table",
         "import rela; rela.train",
     ],
 )
 def test_the_command_line_and_cache_hits_do_not_import_torch(statement: str) -> None:
-    heavy = "{'torch', 'torchvision', 'ffcv', 'numba', 'pytorch_lightning', 'lightly'}"
-    code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
-    )
-    assert result.stdout.strip() == "[]"
+    assert after(statement, f"sorted({HEAVY} & set(sys.modules))") == "[]"
 
 
 def test_importing_the_library_imports_nothing_else() -> None:
-    code = "import sys, typing; before = set(sys.modules); import rela; print(set(sys.modules) - before)"
+    found = after(
+        "import typing; before = set(sys.modules); import rela", "set(sys.modules) - before"
+    )
+    assert found == "{'rela'}"
+
+
+def after(statement: str, expression: str) -> str:
+    """What `expression` prints in a fresh interpreter."""
+    code = f"import sys; {statement}; print({expression})"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
     )
-    assert result.stdout.strip() == "{'rela'}"
+    return result.stdout.strip()
 
 
-def test_no_file_is_longer_than_four_hundred_lines() -> None:
-    for room in ("pipeline", "rela", "stages"):
-        for path in (REPOSITORY / room).rglob("*.py"):
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+PLUG_INS = ("rela.methods", "rela.priors", "rela.sources", "rela.stages.commandline")
+
+
+def test_a_file_is_a_concept_and_a_folder_can_be_surveyed() -> None:
+    for name, path in MODULES.items():
+        num_lines = len(path.read_text(encoding="utf-8").splitlines())
+        is_face = path.name in ("__init__.py", "__main__.py")
+        assert num_lines <= 400, name
+        assert num_lines >= 30 or is_face or name.startswith(PLUG_INS), name
+    folders = {path.parent for path in MODULES.values()} - {REPOSITORY}
+    for folder in folders:
+        names = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(names) <= 15, folder
+
+
+def test_every_package_says_what_comes_in_what_goes_out_and_where_to_begin() -> None:
+    for path in MODULES.values():
+        if path.name == "__init__.py" and path.parent != REPOSITORY / "rela":
+            words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            assert "In: " in words, path
+            assert "Out: " in words, path
+            assert "Begin with `" in words, path

@@ -17,16 +17,17 @@ from typing import Any
 
 sys.path[0] = str(Path(__file__).parents[2])
 
-import cli  # noqa: E402
-from rela.ranks import current_ranks  # noqa: E402
+from rela import cli  # noqa: E402
+from rela.distributed.ranks import current_ranks  # noqa: E402
+from rela.stages.train import processes  # noqa: E402
 
 _SLOW_SECONDS = 0.3
 
 
 def break_at(kind: str, rank: int, batch: int) -> None:
     """Make the loader of process `rank` fail."""
-    from rela.kernels import samples
-    from rela.loader import ViewLoader
+    from rela.data.kernels import samples
+    from rela.data.loader import ViewLoader
 
     if kind != "slow" and current_ranks().rank != rank:
         return
@@ -57,7 +58,7 @@ def break_at(kind: str, rank: int, batch: int) -> None:
 
 def write_samples(path: str) -> None:
     """A line [step, samples] for every optimizer step that is done, and 0.1 s for each."""
-    from rela.two_stage import TwoStage
+    from rela.training.two_stage import TwoStage
 
     on_train_batch_end = TwoStage.on_train_batch_end
 
@@ -71,8 +72,7 @@ def write_samples(path: str) -> None:
 
 
 if __name__ == "__main__":
-    assert cli.__spec__ is not None
-    cli.__spec__.origin = __file__  # processes that this one starts are faulty, too
+    processes.PROGRAM = (sys.executable, __file__)  # those that this one starts are faulty, too
     if "RELA_FAULT" in os.environ:
         kind, where, batch = os.environ["RELA_FAULT"].split(":")
         if kind == "log":

@@ -59,7 +59,7 @@ def rela(workspace: Path, *words: object) -> str:
     """What a command says; raises what it does not explain, RuntimeError for an unknown status."""
     from click.testing import CliRunner
 
-    from cli import main
+    from rela.cli import main
 
     result = CliRunner().invoke(main, ["--workspace", str(workspace), *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -139,8 +139,8 @@ def read_weights(path: Path) -> str | None:
 
 def read_matrix(path: Path) -> str | None:
     """Both ways."""
-    from rela.representations import open_matrix
-    from rela.targets import open_targets
+    from rela.representations.matrix_file import open_matrix
+    from rela.representations.targets import open_targets
 
     matrix = open_matrix(path)
     open_targets(path, len(matrix.values if matrix.crops is None else matrix.crops))
@@ -149,9 +149,9 @@ def read_matrix(path: Path) -> str | None:
 
 def read_beton(path: Path) -> str | None:
     """Its checks, then every image."""
-    from rela.beton import open_beton
-    from rela.embedding import in_batches
-    from rela.loader import CenterCropLoader
+    from rela.data.beton.reader import open_beton
+    from rela.data.loader import CenterCropLoader
+    from rela.representations.embedder import in_batches
 
     beton = open_beton(path, 2)
     for _ in CenterCropLoader(beton, in_batches(np.arange(len(beton)), 8), 16, 16, 0, 1):
@@ -161,9 +161,9 @@ def read_beton(path: Path) -> str | None:
 
 def read_image(path: Path) -> str | None:
     """As a conversion does."""
-    from rela.encoding import Encoding, encode_image
+    from rela.data.beton.encoding import Encoding, encode_image
     from rela.errors import DataError
-    from rela.image_file import BadImageError, read_image_file
+    from rela.sources.image_file import BadImageError, read_image_file
 
     try:
         encode_image(read_image_file(path), Encoding(), 0.0)
@@ -269,7 +269,7 @@ def _with_other_bytes(what: str, path: Path, read: Read, place: Path, trials: in
 def _with_odd_entries(
     what: str, name: str, read: Callable[[Path], None], place: Path, workspace: Path, trials: int
 ) -> Tally:
-    from pipeline.fingerprint import fingerprint
+    from rela.pipeline.fingerprint import fingerprint
 
     tally = Tally(f"odd entries in the {what}: commands end with an error of one line, or go on")
     copy = place / "copy"
@@ -299,7 +299,7 @@ def _with_odd_entries(
 
 def read_manifest(path: Path) -> str | None:
     """With every file that it names."""
-    from pipeline.artifact import open_artifact
+    from rela.pipeline.artifact import open_artifact
 
     artifact = open_artifact(path.parent)
     assert artifact is not None
@@ -311,8 +311,8 @@ def read_manifest(path: Path) -> str | None:
 
 def read_configuration(path: Path) -> str | None:
     """Its settings."""
-    from stages.run_files import read_config
-    from stages.settings import TrainSettings
+    from rela.stages.workspace.run import read_config
+    from rela.training.settings import TrainSettings
 
     TrainSettings(**read_config(path.parent)["settings"])
     return None
@@ -320,7 +320,7 @@ def read_configuration(path: Path) -> str | None:
 
 def read_checkpoint_record(path: Path) -> str | None:
     """Damaged ones are passed over."""
-    from rela.checkpoints import newest_checkpoint
+    from rela.training.checkpoints import newest_checkpoint
 
     newest_checkpoint(path.parent)
     return None
@@ -328,7 +328,7 @@ def read_checkpoint_record(path: Path) -> str | None:
 
 def read_prior_record(path: Path) -> str | None:
     """Damaged ones are made again."""
-    from stages.prior_records import _read_record
+    from rela.stages.priors.identify import _read_record
 
     _read_record(path)
     return None

@@ -20,7 +20,7 @@ from benchmarks.faults.rank_jobs import (
     write_pictures,
 )
 from benchmarks.faults.tally import Tally
-from rela.ranks import free_port
+from rela.distributed.ranks import free_port
 
 _LOST = "another process of this training ended or cannot be reached"
 _KINDS = ("kill", "stop", "exit", "raise", "loader")

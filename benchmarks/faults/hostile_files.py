@@ -285,7 +285,7 @@ IMAGES: dict[str, bytes] = {
 
 def betons(content: bytes) -> Iterator[tuple[str, bytes]]:
     """A sound beton with absurd counts, pointers and sizes."""
-    from rela.beton_format import HEADER, METADATA_START
+    from rela.data.ffcv_format import HEADER, METADATA_START
 
     def with_bytes(offset: int, new: bytes) -> bytes:
         return content[:offset] + new + content[offset + len(new) :]

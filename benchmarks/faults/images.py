@@ -83,7 +83,7 @@ def write(root: Path, files: dict[str, bytes]) -> None:
 
 def convert(root: Path, mode: str) -> tuple[Any, str]:
     """What became of a folder, None if it was not converted; and what went wrong, if anything did."""
-    from stages.workspace import Workspace
+    from rela.stages.workspace.workspace import Workspace
 
     workspace, log = root.parent / "workspace", root.parent / "log"
     options = ("--workers", 2, "--on-bad-image", "skip", "--write-mode", mode)
@@ -98,7 +98,7 @@ class Converted:
     """A data set, by the names of its files."""
 
     def __init__(self, dataset: Any) -> None:
-        from stages.convert import open_split, read_index
+        from rela.stages.workspace.dataset import open_split, read_index
 
         self.bad = dict(dataset.manifest.content["bad_images"])
         self.rows = {row["path"]: int(row["index"]) for row in read_index(dataset, "train")}
@@ -153,7 +153,7 @@ def _try_folder(root: Path, expected: set[bytes] | None) -> str:
         return "" if status in (65, 74) else f"status {status}: {said.strip()[-300:]}"
     if status != 0:
         return f"status {status}: {said.strip()[-300:]}"
-    from stages.workspace import Workspace
+    from rela.stages.workspace.workspace import Workspace
 
     found = {os.fsencode(path) for path in Converted(Workspace(workspace).dataset("images")).rows}
     return "" if found == expected else f"holds {sorted(found)}"
@@ -161,7 +161,7 @@ def _try_folder(root: Path, expected: set[bytes] | None) -> str:
 
 def _without_privilege(workspace: Path, root: Path) -> None:
     """Convert without root's right to read everything."""
-    words = [sys.executable, "-m", "cli", "--workspace", str(workspace), "convert", str(root)]
+    words = [sys.executable, "-m", "rela", "--workspace", str(workspace), "convert", str(root)]
     words += ["--on-bad-image", "skip", "--workers", "1"]
     if os.geteuid() == 0:
         words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *words]

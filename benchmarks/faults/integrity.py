@@ -9,17 +9,17 @@ from benchmarks.faults.jobs import Job, import_everything
 from benchmarks.faults.staged import stages
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.workspaces import write_digits
-from pipeline.artifact import find_artifacts, open_artifact
-from pipeline.errors import PipelineError
-from pipeline.parts import PartStore
-from rela.beton import open_beton
-from rela.checkpoints import newest_checkpoint
+from rela.data.beton.reader import open_beton
 from rela.errors import RelaError
-from rela.run_directory import BACKBONE_FILE
-from stages.embed import REPRESENTATIONS_FILE
-from stages.prior_records import identify
-from stages.targets import TARGETS_FILE
-from stages.workspace import Workspace
+from rela.pipeline.artifact import find_artifacts, open_artifact
+from rela.pipeline.errors import PipelineError
+from rela.pipeline.parts import PartStore
+from rela.priors.earlier_run import BACKBONE_FILE
+from rela.stages.priors.identify import identify
+from rela.stages.train.targets import TARGETS_FILE
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE
+from rela.stages.workspace.workspace import Workspace
+from rela.training.checkpoints import newest_checkpoint
 
 _TRIALS = 400
 _LIMIT_SECONDS = 120.0
@@ -138,8 +138,8 @@ def _beton_never_crashes(path: Path, scratch: Path, trials: int) -> Tally:
 def _read_all(path: Path) -> None:
     import numpy as np
 
-    from rela.kernels.resample import BILINEAR
-    from rela.loader import CenterCropLoader
+    from rela.data.kernels.resample import BILINEAR
+    from rela.data.loader import CenterCropLoader
 
     try:
         beton = open_beton(path)

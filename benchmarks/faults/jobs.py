@@ -22,12 +22,12 @@ def import_everything() -> None:
     import h5py  # noqa: F401
     import torch
 
-    import rela.beton_writer
-    import rela.embedding
+    import rela.data.beton.writer
+    import rela.evaluation.linear
     import rela.methods.byol
-    import rela.probes.linear
-    import rela.targets
-    import rela.training  # noqa: F401
+    import rela.representations.embedder
+    import rela.representations.targets
+    import rela.training.run  # noqa: F401
 
     torch.set_num_threads(1)  # so that no threads are lost by forking
     gc.freeze()
@@ -54,7 +54,7 @@ class Job:
     @classmethod
     def rela(cls, workspace: Path, *arguments: object, log: Path) -> "Job":
         """Run `rela --workspace WORKSPACE ARGUMENTS`."""
-        from cli import main
+        from rela.cli import main
 
         words = ["--workspace", str(workspace), *map(str, arguments)]
         return cls.start(lambda: main(words), log)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.faults.processes import living
-from rela.ranks import free_port
+from rela.distributed.ranks import free_port
 
 FAULTY = Path(__file__).with_name("faulty.py")
 SMALL_RUN = [

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from benchmarks.faults.tally import Tally
-from pipeline.errors import PipelineError
 from rela.errors import RelaError
+from rela.pipeline.errors import PipelineError
 
 _LIMIT_SECONDS = 60
 _SPARE_BYTES = 64 << 20

@@ -14,7 +14,7 @@ from benchmarks.faults.jobs import Job
 from benchmarks.faults.staged import LIMIT_SECONDS, command, copy_of, each_stage, finish, run_again
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.workspaces import content_of
-from rela.loader import ViewLoader
+from rela.data.loader import ViewLoader
 
 _STEPS = 100
 _TRAIN = (
@@ -41,7 +41,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
 
 def _train_until(step: int, workspace: Path) -> None:
     """Train, and die while the batch of `step` is made."""
-    from cli import main
+    from rela.cli import main
 
     original, calls = ViewLoader._result, itertools.count(1)
 

@@ -22,10 +22,10 @@ def command(*arguments: object) -> Start:
 
 
 def _targets(workspace: Path, log: Path) -> Job:
-    from pipeline.artifact import find_artifacts
-    from stages.failures import failure_of
-    from stages.targets import make_targets
-    from stages.workspace import Workspace
+    from rela.errors import failure_of
+    from rela.pipeline.artifact import find_artifacts
+    from rela.stages.train.targets import make_targets
+    from rela.stages.workspace.workspace import Workspace
 
     def work() -> None:
         space = Workspace(workspace)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.artifact import open_artifact
-from stages.workspace import Workspace
+from rela.pipeline.artifact import open_artifact
+from rela.stages.workspace.workspace import Workspace
 
 _TIMES = ("provenance", "seconds", "file_sha256", "manifest_sha256")
 _TELLING_TIMES = ("seconds.json", "cost.json", "progress.json", ".lock")  # whole files that do

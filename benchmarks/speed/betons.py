@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from rela.beton import Beton, open_beton
-from rela.beton_writer import write_beton
-from rela.encoding import Encoding
+from rela.data.beton.encoding import Encoding
+from rela.data.beton.reader import Beton, open_beton
+from rela.data.beton.writer import write_beton
 from rela.sources.image_folder import scan
 
 

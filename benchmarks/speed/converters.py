@@ -13,9 +13,9 @@ def prepare_rela(
     folder: Path, output: Path, num_workers: int, max_side: int | None
 ) -> Callable[[], object]:
     """What `rela convert` does: check, digest, store, digest the result, make it durable."""
-    from stages.convert import convert
-    from stages.settings import ConvertSettings
-    from stages.workspace import Workspace
+    from rela.stages.convert import convert
+    from rela.stages.settings import ConvertSettings
+    from rela.stages.workspace.workspace import Workspace
 
     settings = ConvertSettings(max_side=max_side)
     return lambda: convert(Workspace(output), folder, settings, num_workers=num_workers)

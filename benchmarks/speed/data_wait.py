@@ -11,11 +11,12 @@ import torch
 
 from benchmarks.speed.comparison import Figure
 from benchmarks.speed.photos import write_photos
-from rela.run_directory import METRICS_FILE
-from stages.convert import convert
-from stages.settings import ConvertSettings, TrainSettings
-from stages.train import train
-from stages.workspace import Workspace
+from rela.stages.convert import convert
+from rela.stages.settings import ConvertSettings
+from rela.stages.train.train import train
+from rela.stages.workspace.workspace import Workspace
+from rela.training.run_directory import METRICS_FILE
+from rela.training.settings import TrainSettings
 
 _LARGEST_SHARE = 0.02
 

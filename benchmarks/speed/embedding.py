@@ -19,17 +19,17 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.speed.comparison import Comparison, compare
 from benchmarks.speed.photos import write_photos
-from pipeline.artifact import Artifact
-from rela.backbones import build_backbone
-from rela.embedding import Embedder
-from rela.preprocessing import preprocessing_for
+from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
+from rela.models.backbones import build_backbone
+from rela.models.preprocessing import preprocessing_for
+from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
-from rela.views import NORMALIZE_MEAN, NORMALIZE_STD
-from stages.convert import convert
-from stages.embed import embed
-from stages.prior_records import identify
-from stages.settings import ConvertSettings, EmbedSettings
-from stages.workspace import Workspace
+from rela.representations.embedder import Embedder
+from rela.stages.convert import convert
+from rela.stages.embed.embed import embed
+from rela.stages.priors.identify import identify
+from rela.stages.settings import ConvertSettings, EmbedSettings
+from rela.stages.workspace.workspace import Workspace
 
 ARCH, SIZE = "resnet18", 224
 NUM_IMAGES, HEIGHT, WIDTH = 384, 375, 500

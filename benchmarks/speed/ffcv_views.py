@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torchvision.transforms import v2
 
-from rela.views import NORMALIZE_MEAN, NORMALIZE_STD, View
+from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD, View
 
 _HANG_SECONDS = 300.0  # the first answer has the compiling in it
 _BLUR_PIXELS = 9  # narrower, so faster, than the 23 of the published recipes

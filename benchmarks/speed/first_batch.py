@@ -6,9 +6,9 @@ All operations on, as in BYOL's views; those of `rela.methods` would import what
 import argparse
 from pathlib import Path
 
-from rela.beton import open_beton
-from rela.loader import ViewLoader
-from rela.views import View
+from rela.data.beton.reader import open_beton
+from rela.data.loader import ViewLoader
+from rela.data.views import View
 
 
 def main() -> None:

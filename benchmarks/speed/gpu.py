@@ -23,15 +23,15 @@ from benchmarks.speed.training_steps import (
     random_batch,
     two_stage,
 )
-from rela.backbones import build_backbone, feature_dim
-from rela.beton import Beton, open_beton
-from rela.beton_writer import write_beton
-from rela.embedding import Embedder
-from rela.encoding import Encoding
-from rela.loader import ViewLoader
-from rela.preprocessing import preprocessing_for
+from rela.data.beton.encoding import Encoding
+from rela.data.beton.reader import Beton, open_beton
+from rela.data.beton.writer import write_beton
+from rela.data.loader import ViewLoader
+from rela.data.views import stage1_views
+from rela.models.backbones import build_backbone, feature_dim
+from rela.models.preprocessing import preprocessing_for
+from rela.representations.embedder import Embedder
 from rela.sources.image_folder import scan
-from rela.views import stage1_views
 
 _IMAGENET_IMAGES, _EPOCHS, _BUDGET, _STAGE1_SHARE = 1_281_167, 100, 0.5, 0.5
 

@@ -16,14 +16,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.speed.comparison import Figure
-from rela.beton import open_beton
-from rela.loader import ViewLoader
+from rela.data.beton.reader import open_beton
+from rela.data.loader import ViewLoader
+from rela.data.views import stage1_views
 from rela.priors import PriorRequest
-from rela.views import stage1_views
-from stages.convert import beton_path, convert
-from stages.embed import embed
-from stages.settings import ConvertSettings
-from stages.workspace import Workspace
+from rela.stages.convert import convert
+from rela.stages.embed.embed import embed
+from rela.stages.settings import ConvertSettings
+from rela.stages.workspace.dataset import beton_path
+from rela.stages.workspace.workspace import Workspace
 
 _SIZES = (1_000, 10_000, 100_000)
 _REPEATS = (10, 10, 1)

@@ -16,12 +16,12 @@ from benchmarks.speed.comparison import Comparison, compare
 from benchmarks.speed.ffcv_views import COLOURS, FFCVProcess
 from benchmarks.speed.photos import write_photos
 from benchmarks.speed.torchvision_views import array_loader, folder_loader
-from rela.beton import Beton
-from rela.kept_memory import keep_freed_memory
-from rela.loader import ViewLoader
+from rela.data.beton.reader import Beton
+from rela.data.loader import ViewLoader
+from rela.data.memory import keep_freed_memory
+from rela.data.views import View
 from rela.methods.byol import byol_views
-from rela.normalization import Normalization
-from rela.views import View
+from rela.models.normalization import Normalization
 
 _UNIT = "images/s, two views each"
 _NUM_PHOTOS, _HEIGHT, _WIDTH, _PHOTO_BATCH = 512, 375, 500, 64

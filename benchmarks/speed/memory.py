@@ -53,11 +53,11 @@ def resident_bytes(stage: str, num_rows: int, folder: Path) -> int:
 def embed_rows(num_rows: int, folder: Path) -> None:
     """`rela embed` of tiny images by an untrained ResNet-50."""
     from rela.priors import PriorRequest
-    from stages.embed import embed
-    from stages.workspace import Workspace
+    from rela.stages.embed.embed import embed
+    from rela.stages.workspace.workspace import Workspace
 
     workspace, pictures = folder / "workspace", _write_pictures(num_rows, folder / "images")
-    command = [sys.executable, "-m", "cli", "--workspace", workspace, "convert", pictures]
+    command = [sys.executable, "-m", "rela", "--workspace", workspace, "convert", pictures]
     subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
     request = PriorRequest("random:resnet50", image_size=_SIDE)
     embed(Workspace(workspace), Workspace(workspace).dataset(), request)
@@ -67,9 +67,9 @@ def project_rows(num_rows: int, folder: Path) -> None:
     """From the file of representations to the file of targets, as `rela train` makes it."""
     import numpy as np
 
-    from rela.projection import fit_projection
-    from rela.representations import ROWS_PER_PART, open_matrix, write_matrix
-    from rela.targets import write_targets
+    from rela.representations.matrix_file import ROWS_PER_PART, open_matrix, write_matrix
+    from rela.representations.projection import fit_projection
+    from rela.representations.targets import write_targets
 
     random = np.random.default_rng(0)
     spread = np.arange(1, WIDTH + 1, dtype=np.float32) ** -0.5

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA, IncrementalPCA
 
 from benchmarks.speed.comparison import Comparison, Figure, compare
-from rela.projection import fit_projection
+from rela.representations.projection import fit_projection
 
 # As many rows for each column as 100,000 representations of a ResNet-50 have, at an eighth of the work.
 NUM_ROWS, NUM_COLUMNS, NUM_COMPONENTS = 51_200, 1024, 256

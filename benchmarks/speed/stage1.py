@@ -18,10 +18,10 @@ from benchmarks.speed.training_steps import (
     random_batch,
     two_stage,
 )
-from rela.backbones import build_backbone
-from rela.kept_memory import keep_freed_memory
-from rela.representations import ROWS_PER_PART, write_matrix
-from rela.targets import Targets, open_targets
+from rela.data.memory import keep_freed_memory
+from rela.models.backbones import build_backbone
+from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
+from rela.representations.targets import Targets, open_targets
 
 _MODEL, _IMAGE_SIZE, _BATCH_SIZE, _WIDTH = "resnet18", 64, 64, 512
 _NUM_STEPS = 8

@@ -23,8 +23,8 @@ from benchmarks.speed.training_steps import (
     random_batch,
     two_stage,
 )
-from rela.backbones import build_backbone, feature_dim
-from rela.kept_memory import keep_freed_memory
+from rela.data.memory import keep_freed_memory
+from rela.models.backbones import build_backbone, feature_dim
 
 # model, image size, batch size: the usual stem, and the one for small images
 _SETTINGS = (("resnet18", 64, 64), ("resnet18_small", 32, 32))

@@ -20,7 +20,7 @@ def run(rounds: int, scratch: Path) -> list[Figure]:
     small_folder = write_photos(scratch / "startup-32x32", _NUM_IMAGES, 32, 32, ".png")
     small = beton_of(small_folder, "raw")
     workspace = str(scratch / "startup-workspace")
-    rela = ["cli", "--workspace", workspace]
+    rela = ["rela", "--workspace", workspace]
     embed = [*rela, "embed", "--prior", "random:resnet18"]
     _seconds(*rela, "convert", str(small_folder))
     first, ffcv = "benchmarks.speed.first_batch", "benchmarks.speed.ffcv_views"
@@ -28,7 +28,7 @@ def run(rounds: int, scratch: Path) -> list[Figure]:
         "First batch, 224 px from JPEG": ([first, str(photos.path), "224"], 3.0),
         "First batch, 32 px from raw": ([first, str(small.path), "32"], 3.0),
         "rela embed, a cache hit": (embed, 1.0),
-        "rela --help": (["cli", "--help"], 0.3),
+        "rela --help": (["rela", "--help"], 0.3),
     }
     for command, _ in ours.values():
         _seconds(*command)  # compiles, embeds

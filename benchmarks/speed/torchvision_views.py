@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from rela.views import NORMALIZE_MEAN, NORMALIZE_STD, View
+from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD, View
 
 
 def transform_of(view: View) -> transforms.Compose:

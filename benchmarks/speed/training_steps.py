@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import normalize
 
-from rela.handover import FixedHandOver
-from rela.optimizers import OptimizerSettings
-from rela.training import TrainingPlan, build_method, build_module, resolve_precision
-from rela.two_stage import TwoStage
-from rela.views import NORMALIZE_MEAN, NORMALIZE_STD
+from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
+from rela.methods.optimizers import OptimizerSettings
+from rela.training.handover import FixedHandOver
+from rela.training.run import TrainingPlan, build_method, build_module, resolve_precision
+from rela.training.two_stage import TwoStage
 
 NUM_CLASSES = 10
 WARMUP_STEPS = 1

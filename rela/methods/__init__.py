@@ -1,6 +1,8 @@
-"""Self-supervised algorithms. One file each, with loss, heads, views and hyperparameters.
+"""Self-supervised algorithms, one file each, with loss, heads, views and hyperparameters.
 
-A new one is one file with a subclass of `Method`, and one line here.
+In: a backbone and views. Out: a loss. Begin with `method.py`, then `byol.py`.
+
+A new algorithm is one file with a subclass of `Method`, and one line here.
 """
 
 import importlib
@@ -11,25 +13,26 @@ from rela.errors import ChoiceError
 if TYPE_CHECKING:  # the command line lists METHOD_NAMES without importing torch
     from rela.methods.method import Method
 
-_CLASSES = {
-    "byol": "BYOL",
-    "dino": "DINO",
-    "simclr": "SimCLR",
-    "mocov2": "MoCoV2",
-    "mocov3": "MoCoV3",
-    "simsiam": "SimSiam",
-    "barlowtwins": "BarlowTwins",
-    "vicreg": "VICReg",
-    "swav": "SwAV",
-    "supervised": "Supervised",
-    "none": "Stage1Only",
+_METHODS = {  # by what --method calls them: file and class
+    "byol": ("byol", "BYOL"),
+    "dino": ("dino", "DINO"),
+    "simclr": ("simclr", "SimCLR"),
+    "mocov2": ("mocov2", "MoCoV2"),
+    "mocov3": ("mocov3", "MoCoV3"),
+    "simsiam": ("simsiam", "SimSiam"),
+    "barlowtwins": ("barlowtwins", "BarlowTwins"),
+    "vicreg": ("vicreg", "VICReg"),
+    "swav": ("swav", "SwAV"),
+    "supervised": ("supervised", "Supervised"),
+    "none": ("stage1_only", "Stage1Only"),
 }
-METHOD_NAMES = tuple(_CLASSES)
+METHOD_NAMES = tuple(_METHODS)
 
 
 def method_class(name: str) -> "type[Method]":
     """The algorithm called `name`; raises ChoiceError listing what there is."""
-    if name not in _CLASSES:
-        raise ChoiceError(f"no method {name!r}; there is {', '.join(METHOD_NAMES)}")
-    found: type[Method] = getattr(importlib.import_module(f"rela.methods.{name}"), _CLASSES[name])
+    if name not in _METHODS:
+        raise ChoiceError(f"no method {name!r}; expected one of {', '.join(METHOD_NAMES)}")
+    file, class_name = _METHODS[name]
+    found: type[Method] = getattr(importlib.import_module(f"rela.methods.{file}"), class_name)
     return found

@@ -6,10 +6,10 @@ from lightly.models.modules import BarlowTwinsProjectionHead
 from lightly.utils.dist import gather, world_size
 from torch import Tensor, nn
 
+from rela.data.views import View
 from rela.methods.byol import byol_views
 from rela.methods.method import Method, MethodOptions, Progress, head_width
-from rela.optimizers import OptimizerSettings
-from rela.views import View
+from rela.methods.optimizers import OptimizerSettings
 
 _WIDTH = 8192
 _LAMBDA = 5e-3

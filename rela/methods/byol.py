@@ -5,10 +5,9 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
-from rela.methods.method import Method, MethodOptions, Progress, momentum_at
-from rela.momentum import follow, momentum_copy
-from rela.optimizers import OptimizerSettings
-from rela.views import View, is_small
+from rela.data.views import View, is_small
+from rela.methods.method import Method, MethodOptions, Progress, follow, momentum_at, momentum_copy
+from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 256
 _MOMENTUM = {"reference": 0.99, "paper": 0.996}

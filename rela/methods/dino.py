@@ -8,11 +8,10 @@ from lightly.models.modules import DINOProjectionHead
 from lightly.utils.scheduler import cosine_schedule, linear_warmup_schedule
 from torch import Tensor, nn
 
-from rela.methods.method import Method, MethodOptions, Progress, momentum_at
+from rela.data.views import View, is_small
+from rela.methods.method import Method, MethodOptions, Progress, follow, momentum_at, momentum_copy
 from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
-from rela.momentum import follow, momentum_copy
-from rela.optimizers import OptimizerSettings
-from rela.views import View, is_small
+from rela.methods.optimizers import OptimizerSettings
 
 _HIDDEN_DIM, _BOTTLENECK_DIM = 2048, 256
 _NUM_PROTOTYPES = {"reference": 2048, "paper": 65_536}

@@ -1,13 +1,15 @@
 """What every algorithm is: a module around a backbone, with its loss, views and hyperparameters."""
 
+import copy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from rela.optimizers import OptimizerSettings
-from rela.views import View
+from rela.data.views import View
+from rela.methods.optimizers import OptimizerSettings
 
 # During stage 1 every momentum network follows its online one by this share per step (ReLA).
 STAGE1_MOMENTUM = 0.99
@@ -127,3 +129,20 @@ def head_width(published: int, feature_dim: int) -> int:
     Heads of 8192 units would have twelve times the weights of a ResNet-18.
     """
     return min(published, 4 * feature_dim)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def momentum_copy(module: M) -> M:
+    """The same weights, and no gradients."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+def follow(leader: nn.Module, follower: nn.Module, momentum: float) -> None:
+    """follower ← momentum · follower + (1 − momentum) · leader, for all weights at once.
+
+    Buffers (running statistics of norms) stay the follower's own.
+    """
+    average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
+    average(list(follower.parameters()), list(leader.parameters()), 0)

@@ -9,10 +9,9 @@ from lightly.models.utils import batch_shuffle, batch_unshuffle
 from lightly.utils.dist import world_size
 from torch import Tensor, nn
 
-from rela.methods.method import Method, MethodOptions, Progress, momentum_at
-from rela.momentum import follow, momentum_copy
-from rela.optimizers import OptimizerSettings
-from rela.views import View, is_small
+from rela.data.views import View, is_small
+from rela.methods.method import Method, MethodOptions, Progress, follow, momentum_at, momentum_copy
+from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 128
 _TEMPERATURE = 0.2

@@ -9,11 +9,18 @@ from lightly.utils import dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from rela.data.views import View
 from rela.methods.byol import byol_views
-from rela.methods.method import Method, MethodOptions, Progress, head_width, momentum_at
-from rela.momentum import follow, momentum_copy
-from rela.optimizers import OptimizerSettings
-from rela.views import View
+from rela.methods.method import (
+    Method,
+    MethodOptions,
+    Progress,
+    follow,
+    head_width,
+    momentum_at,
+    momentum_copy,
+)
+from rela.methods.optimizers import OptimizerSettings
 
 _HIDDEN_DIM, _OUTPUT_DIM = 4096, 256
 _MOMENTUM = 0.99

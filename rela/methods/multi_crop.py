@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from rela.backbones import feature_dim
 from rela.errors import ChoiceError
+from rela.models.backbones import feature_dim
 
 _PUBLISHED_SIDES = 96, 224  # local and full, arXiv 2006.09882
 _SMALLEST_SIDE = 8

@@ -5,9 +5,9 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor, nn
 
+from rela.data.views import View, is_small
 from rela.methods.method import Method, MethodOptions, Progress
-from rela.optimizers import OptimizerSettings
-from rela.views import View, is_small
+from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 128
 _TEMPERATURE, _SMALL_TEMPERATURE = 0.1, 0.5

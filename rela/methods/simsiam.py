@@ -4,10 +4,10 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 from torch import Tensor, nn
 
+from rela.data.views import View
 from rela.methods.method import Method, MethodOptions, Progress, head_width
 from rela.methods.mocov2 import mocov2_views
-from rela.optimizers import OptimizerSettings
-from rela.views import View
+from rela.methods.optimizers import OptimizerSettings
 
 _WIDTH = 2048
 

@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from rela.data.views import View
 from rela.methods.method import Method, MethodOptions, Progress
-from rela.optimizers import OptimizerSettings
-from rela.views import View
+from rela.methods.optimizers import OptimizerSettings
 
 _UNLABELLED = -1
 

@@ -7,10 +7,10 @@ from lightly.models.utils import normalize_weight
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from rela.data.views import View, is_small
 from rela.methods.method import Method, MethodOptions, Progress, head_width
 from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
-from rela.optimizers import OptimizerSettings
-from rela.views import View, is_small
+from rela.methods.optimizers import OptimizerSettings
 
 _HIDDEN_DIM, _OUTPUT_DIM = 2048, 128
 _NUM_PROTOTYPES = 3000

@@ -5,9 +5,9 @@ from lightly.loss import VICRegLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
 from torch import Tensor, nn
 
+from rela.data.views import View, is_small
 from rela.methods.method import Method, MethodOptions, Progress, head_width
-from rela.optimizers import OptimizerSettings
-from rela.views import View, is_small
+from rela.methods.optimizers import OptimizerSettings
 
 _WIDTH = 8192
 

@@ -1,23 +1,25 @@
-"""Priors: public models, checkpoints, earlier runs, or random networks that turn images into targets.
+"""Priors: public models, checkpoints, earlier runs or random networks that turn images into targets.
 
-A source is one module with a `resolve(request) -> Prior`, and one line in `_SOURCES`. Nothing here
+In: a `PriorRequest`. Out: a `Prior`, a network with its identity. Begin with `prior.py`.
+
+A kind of prior is one module with a `resolve(request) -> Prior`, and one line in `_SOURCES`. Nothing here
 imports torch until a prior has to be built.
 """
 
 from importlib import import_module
 
 from rela.errors import ChoiceError
-from rela.priors.no_name import refuse_what_is_no_name
+from rela.priors.names import refuse_what_is_no_name
 from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest, at_layer
 
 __all__ = ["POOLED", "Prior", "PriorIdentity", "PriorRequest", "at_layer", "resolve"]
 
 _SOURCES = {  # by what stands before the first colon of a name
-    "": "torchvision_prior",
-    "timm": "timm_prior",
-    "clip": "clip_prior",
-    "file": "file_prior",
-    "random": "random_prior",
+    "": "torchvision",
+    "timm": "timm",
+    "clip": "clip",
+    "file": "checkpoint_file",
+    "random": "untrained",
 }
 
 

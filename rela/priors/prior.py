@@ -1,11 +1,11 @@
-"""What a prior is: an identity that features depend on, and a model that can be loaded."""
+"""A prior: the request for it, its identity, and several priors side by side."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rela.preprocessing import Preprocessing
+from rela.models.preprocessing import Preprocessing
 
 POOLED = "pooled"  # the layer that is a backbone's own features
 # Bumped by hand when the same identity would give other features.
@@ -21,7 +21,7 @@ class PriorRequest:
     - `seed`: initial weights of a random prior;
     - `image_size`: input size in pixels of a prior that has none of its own;
     - `arch`: the architecture of the weights in a `file:PATH`;
-    - `layer`: which features, see `rela.layers`;
+    - `layer`: which features, see `rela.models.layers`;
     - `trust_code`: open TorchScript files, which runs the code in them;
     - `somebodys`: the weights are not the published ones' kin: `image_size` and ImageNet's mean and std
       in place of the preprocessing that was published with the architecture's own weights.
@@ -41,7 +41,7 @@ class PriorRequest:
 class PriorIdentity:
     """Everything that the features of a prior depend on, and nothing else.
 
-    `weights_sha256` is `rela.weights.state_sha256` of the backbone, so the same weights in another
+    `weights_sha256` is `rela.models.weights.state_sha256` of the backbone, so the same weights in another
     file are the same prior; for TorchScript it is the file's. `name` is for people and plays no part
     in the key.
     """
@@ -110,8 +110,8 @@ def at_layer(prior: Prior, layer: str) -> Prior:
     """The same prior with the features of another layer; raises ChoiceError if it has none such."""
     if layer == POOLED:
         return prior
-    from rela.backbones import feature_dim
-    from rela.layers import LayerFeatures
+    from rela.models.backbones import feature_dim
+    from rela.models.layers import LayerFeatures
 
     backbone = LayerFeatures(prior.load(), layer).eval()
     identity = replace(
@@ -121,3 +121,39 @@ def at_layer(prior: Prior, layer: str) -> Prior:
         feature_dim=feature_dim(backbone, prior.identity.image_size),
     )
     return replace(prior, identity=identity, load=lambda: backbone)
+
+
+JOINT = "+"
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Two or more priors whose representations stand side by side, in this order.
+
+    It answers to `name`, `key` and `as_dict` like a PriorIdentity; there is no model to load.
+    """
+
+    components: tuple[PriorIdentity, ...]
+
+    @property
+    def name(self) -> str:
+        """`resnet18+vit_b_16`."""
+        return JOINT.join(component.name for component in self.components)
+
+    def key(self) -> dict[str, Any]:
+        """The ingredients of every component's key, in order."""
+        return {"combination": [component.key() for component in self.components]}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For manifests."""
+        return {"name": self.name, "components": [c.as_dict() for c in self.components]}
+
+
+def combined(identities: Sequence[PriorIdentity]) -> PriorIdentity | Combination:
+    """One prior as it is, several as a combination."""
+    return identities[0] if len(identities) == 1 else Combination(tuple(identities))
+
+
+def identity_from_dict(values: dict[str, Any]) -> PriorIdentity | Combination:
+    """The inverse of `as_dict` of either."""
+    return combined([PriorIdentity.from_dict(v) for v in values.get("components", [values])])

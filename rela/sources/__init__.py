@@ -1,8 +1,9 @@
-"""Sources: whatever images are kept in, a folder, an archive or a table, read as splits of samples.
+"""Images of any kind (folders, archives, tables) to lists of samples.
+
+In: a path. Out: an `ImageSource`, splits of samples with one class list. Begin with `source.py`.
 
 A kind of source is one module with `WHAT` it is in words, `recognises(path)` and `read(path, options)`,
-and one line in `_MODULES`. None of them decodes an image, or writes anything, and none is imported before
-it is asked.
+and one line in `_MODULES`. None decodes an image or writes anything. Each is imported only when asked.
 """
 
 import re
@@ -21,7 +22,7 @@ _MODULES = {  # by what --format calls them, in the order in which they are aske
     "cifar": "cifar",
     "huggingface": "hugging_face",
     "webdataset": "webdataset",
-    "csv": "path_list",
+    "csv": "csv_table",
     "folder": "image_folder",
 }
 KINDS = tuple(_MODULES)

@@ -7,15 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.regular_file import read_regular
 from rela.errors import ChoiceError, DataError, one_line
-from rela.sources.arrow_files import arrow_rows
-from rela.sources.columns import Columns, find_columns, require_pyarrow
-from rela.sources.labels import Labelled, check_classes, find_classes
-from rela.sources.parquet_files import parquet_rows
-from rela.sources.patterns import has_suffix, list_files, telling_suffix
+from rela.pipeline.files import read_regular
+from rela.sources.arrow_tables import (
+    Columns,
+    arrow_rows,
+    find_columns,
+    parquet_rows,
+    require_pyarrow,
+)
+from rela.sources.file_patterns import has_suffix, list_files, telling_suffix
+from rela.sources.labels import Labelled, check_classes, choose_splits, find_classes, named_split
 from rela.sources.source import ImageSource, Listed, SourceOptions, num_bytes_of, unheard
-from rela.sources.split_names import choose_splits, named_split
 
 WHAT = "a Hugging Face data set (save_to_disk, or Parquet files)"
 _SPLITS_FILE, _STATE_FILE = "dataset_dict.json", "state.json"

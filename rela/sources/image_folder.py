@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rela.errors import DataError, UnavailableError, one_line
-from rela.image_file import NOT_PICTURES
-from rela.own_output import is_output_folder
-from rela.sources.sample import Sample
-from rela.sources.source import VAL_NAMES, ImageSource, SourceOptions, quoted_classes
+from rela.sources.image_file import NOT_PICTURES
+from rela.sources.source import VAL_NAMES, ImageSource, Sample, SourceOptions, quoted_classes
 
 WHAT = "a folder of class folders or images"
 
@@ -193,3 +191,19 @@ def _unreadable(error: OSError) -> UnavailableError:
 def is_image_name(name: str) -> bool:
     """Whether its suffix is that of an image format."""
     return os.path.splitext(name)[1].lower() in image_suffixes()  # noqa: PTH122
+
+
+_MARK = ".rela-output"
+
+
+def make_output_folder(folder: Path) -> None:
+    """Create `folder`, marked; one that was there before is left as it is, as others' images may be in it."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARK).touch()
+
+
+def is_output_folder(folder: Path) -> bool:
+    """Whether it was made by `make_output_folder`."""
+    # unlike Path.is_file, false in a folder that cannot be read
+    return os.path.isfile(folder / _MARK)  # noqa: PTH113

@@ -1,4 +1,4 @@
-"""What every kind of source comes to: splits of samples, and one class list for all of them."""
+"""What every kind of source comes to: splits of samples, one class list, and where each image lies."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -6,9 +6,103 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rela.errors import DataError
-from rela.sources.sample import Sample
+from rela.pipeline.files import regular_file
+from rela.sources.image_file import MAX_FILE_BYTES, BadImageError, read_image_file
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """`size` bytes of the file `path` from `offset`: a member of an archive, opened by who needs it."""
+
+    path: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """The bytes; a file that ends before them has been cut off."""
+        if self.size > MAX_FILE_BYTES:
+            raise BadImageError(f"too large: {self.size:,} bytes, at most {MAX_FILE_BYTES:,}")
+        try:
+            with open(self.path, "rb", opener=regular_file) as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise BadImageError(f"cannot be read: {error.strerror}") from error
+        if len(content) < self.size:
+            raise BadImageError("cut off: its archive ends before it does")
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """RGB pixels that are in memory already: uint8 [height, width, 3]."""
+
+    pixels: NDArray[np.uint8]
+
+    def read(self) -> NDArray[np.uint8]:
+        """The pixels."""
+        return self.pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The bytes of an image file that are in memory already."""
+
+    content: bytes
+
+    def read(self) -> bytes:
+        """The bytes."""
+        return self.content
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """An image that is named and not there."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        """Always raises BadImageError, with the reason."""
+        raise BadImageError(self.reason)
+
+
+Content = bytes | NDArray[np.uint8]  # an image file, or RGB pixels [height, width, 3]
+
+
+class Place(Protocol):
+    """Where an image lies that is no file of its own. It is pickled for the worker that reads it."""
+
+    def read(self) -> Content:
+        """The image; raises BadImageError with the reason why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image: its name within the source, and its class number (-1: unlabelled).
+
+    Without a `place` the name is the path of its file, relative to the source's root.
+    """
+
+    path: str
+    label: int
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+    def read(self, root: Path) -> Content:
+        """Its bytes or pixels; raises BadImageError with the reason why not."""
+        return read_image_file(root / self.path) if self.place is None else self.place.read()
+
+
+def content_sha256(content: Content) -> str:
+    """64 hex digits over a file's bytes, or over pixels row by row."""
+    data = content if isinstance(content, bytes) else content.tobytes()
+    return hashlib.sha256(data).hexdigest()
+
 
 VAL_NAMES = ("val", "valid", "validation", "test")
 

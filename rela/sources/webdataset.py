@@ -15,13 +15,19 @@ from tarfile import TarInfo
 from typing import IO
 
 from rela.errors import DataError, one_line
+from rela.sources.file_patterns import has_suffix, list_files, telling_suffix
 from rela.sources.image_folder import image_suffixes
-from rela.sources.labels import Label, Labelled, find_classes
-from rela.sources.patterns import has_suffix, list_files, telling_suffix
-from rela.sources.places import FileRange, Unusable
-from rela.sources.source import ImageSource, Listed, SourceOptions, num_bytes_of, unheard
-from rela.sources.split_names import choose_splits, named_split
-from rela.sources.tar_members import is_plain_file, leads_out, open_tar_file, walk_tar
+from rela.sources.labels import Label, Labelled, choose_splits, find_classes, named_split
+from rela.sources.source import (
+    FileRange,
+    ImageSource,
+    Listed,
+    SourceOptions,
+    Unusable,
+    num_bytes_of,
+    unheard,
+)
+from rela.sources.tar_archives import is_plain_file, leads_out, open_tar_file, walk_tar
 
 WHAT = "WebDataset shards (.tar files, their folder or a pattern)"
 _SUFFIXES = (".tar", ".tar.gz", ".tgz")  # the compressed ones are refused with the reason

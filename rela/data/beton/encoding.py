@@ -1,0 +1,128 @@
+"""How one image is stored in a beton: raw pixels, a JPEG of our making, or the file's own JPEG."""
+
+import hashlib
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.data.ffcv_format import MODE_JPEG, MODE_RAW, PAGE_BYTES
+from rela.sources.image_file import BadImageError, check_jpeg, decode_image, plain_jpeg_size
+from rela.sources.source import Content
+
+_LARGEST_JPEG_SIDE = 65_500
+AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How images are stored.
+
+    - `write_mode`: raw pixels, JPEG, a fixed share of JPEG (`proportion`), or by size (`auto`);
+    - `jpeg_quality`: for images that have to be encoded; plain JPEG files that need no resize are
+      stored as they are;
+    - `jpeg_share`: the share of `proportion`;
+    - `max_side`: larger images are shrunk to this longer side, in pixels.
+    """
+
+    write_mode: str = "auto"
+    jpeg_quality: int = 90
+    jpeg_share: float = 0.5
+    max_side: int | None = None
+    alpha_on_white: bool = False
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One encoded image, ready for a page."""
+
+    data: bytes
+    mode: int
+    height: int
+    width: int
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what a reader gets: mode, size and bytes."""
+        head = f"{self.mode},{self.height},{self.width};".encode()
+        return hashlib.sha256(head + self.data).hexdigest()
+
+
+def encode_image(content: Content, encoding: Encoding, draw: float) -> StoredImage:
+    """Check, shrink and encode the bytes of one file, or RGB pixels; `draw` in [0, 1) decides
+    `proportion`.
+
+    Raises BadImageError with the reason.
+    """
+    kept = _as_it_is(content, encoding, draw) if isinstance(content, bytes) else None
+    if kept is not None:
+        height, width = kept
+        data, mode = bytes(content), "jpg"
+    else:
+        if isinstance(content, bytes):
+            content = decode_image(content, encoding.alpha_on_white)
+        pixels = _shrink(content, encoding.max_side)
+        height, width = pixels.shape[:2]
+        mode = _mode(height, width, encoding, draw)
+        if mode == "raw":
+            data = np.ascontiguousarray(pixels).tobytes()
+        else:
+            data = _encode_jpeg(pixels, encoding.jpeg_quality)
+    if len(data) > PAGE_BYTES:
+        raise BadImageError(
+            f"too large: {width}×{height} pixels take {len(data):,} bytes stored as {mode}, a page "
+            f"of the beton holds {PAGE_BYTES:,}; use --write-mode jpg or --max-side"
+        )
+    return StoredImage(data, MODE_RAW if mode == "raw" else MODE_JPEG, height, width)
+
+
+def _mode(height: int, width: int, encoding: Encoding, draw: float) -> str:
+    """raw or jpg, for an image of this size in pixels."""
+    if encoding.write_mode == "auto":
+        return "raw" if height * width <= AUTO_RAW_PIXELS else "jpg"
+    if encoding.write_mode == "proportion":
+        return "jpg" if draw < encoding.jpeg_share else "raw"
+    return encoding.write_mode
+
+
+def _as_it_is(content: bytes, encoding: Encoding, draw: float) -> tuple[int, int] | None:
+    """(height, width) of a JPEG file that can be stored unchanged, found sound by both decoders."""
+    size = plain_jpeg_size(content)
+    if size is None or _mode(*size, encoding, draw) == "raw":
+        return None
+    if encoding.max_side is not None and max(size) > encoding.max_side:
+        return None
+    check_jpeg(content)
+    return size if _decodes(content, *size) else None
+
+
+def _shrink(pixels: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
+    """Area-averaged to `max_side` on the longer side, as FFCV's `max_resolution` does it."""
+    longer = max(pixels.shape[:2])
+    if max_side is None or longer <= max_side:
+        return pixels
+    height, width = (max(1, int(side * max_side / longer)) for side in pixels.shape[:2])
+    shrunk = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk, np.uint8)
+
+
+def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    if max(pixels.shape) > _LARGEST_JPEG_SIDE:
+        raise BadImageError(
+            f"too large: a JPEG has at most {_LARGEST_JPEG_SIDE} pixels a side; use --max-side"
+        )
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    success, encoded = cv2.imencode(".jpg", bgr, [int(cv2.IMWRITE_JPEG_QUALITY), quality])
+    if not success:
+        raise BadImageError("OpenCV cannot encode it as JPEG")
+    return bytes(encoded)
+
+
+def _decodes(jpeg: bytes, height: int, width: int) -> bool:
+    """Whether FFCV's decoder, which will read the file later, accepts these bytes as they are."""
+    from rela.data.kernels import decode
+
+    out = np.empty(height * width * 3, np.uint8)
+    data = np.frombuffer(jpeg, np.uint8)
+    return bool(decode.decode(data, MODE_JPEG, height, width, out) == decode.OK)

@@ -1,0 +1,133 @@
+"""Work for a pool of processes, results in order, and an error if a process dies, whenever it does.
+
+Every worker has a pipe of its own. The standard library's pool shares one: a worker that is killed in
+the middle of writing a result leaves half a message in it, and the reader waits for the rest for ever.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from rela.pipeline.processes import end_with_parent
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
+_AHEAD_PER_WORKER = 4
+
+
+class WorkerDiedError(Exception):
+    """A worker ended without being asked to: killed, out of memory, or crashed."""
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    task: int | None = None  # the one it works on; never two, so no side waits while it sends
+
+
+def ordered_map(
+    function: Callable[[_Task], _Result], tasks: Sequence[_Task], num_workers: int
+) -> Iterator[_Result]:
+    """function(task) for every task, computed by spawned processes, yielded in the order of `tasks`.
+
+    At most a few results wait for their turn. What `function` raises is raised here; a worker that
+    dies raises WorkerDiedError. Workers end with the iteration, and with this process however it ends.
+    """
+    workers = _start(function, min(num_workers, len(tasks)))
+    ready: dict[int, _Result] = {}
+    given = 0
+
+    def give(limit: int) -> None:
+        nonlocal given
+        for worker in workers:
+            if worker.task is None and given < min(limit, len(tasks)):
+                with _died_if_broken():
+                    worker.connection.send(tasks[given])
+                worker.task, given = given, given + 1
+
+    try:
+        for wanted in range(len(tasks)):
+            limit = wanted + _AHEAD_PER_WORKER * len(workers)
+            give(limit)
+            while wanted not in ready:
+                busy = {w.connection: w for w in workers if w.task is not None}
+                for connection in wait(list(busy)):
+                    worker = busy[connection]  # type: ignore[index]
+                    with _died_if_broken():
+                        result = worker.connection.recv()
+                    if isinstance(result, BaseException):
+                        raise result
+                    assert worker.task is not None
+                    ready[worker.task] = result
+                    worker.task = None
+                give(limit)
+            yield ready.pop(wanted)
+    finally:
+        for worker in workers:
+            worker.connection.close()
+            worker.process.kill()
+            worker.process.join()
+
+
+@contextlib.contextmanager
+def _died_if_broken() -> Iterator[None]:
+    """A pipe that ends, between messages or within one, has lost its worker."""
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise WorkerDiedError("a worker process died") from error
+
+
+def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
+    context = multiprocessing.get_context("spawn")
+    workers = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:  # processes started while Ctrl-C is held back never see it
+        for _ in range(num_workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_work, args=(theirs, function, os.getpid()), daemon=True
+            )
+            with _no_main_module():
+                process.start()
+            theirs.close()  # so that the worker's death is the end of its pipe
+            workers.append(_Worker(process, ours))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return workers
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Workers run functions of installed modules, and need not import the program that started them.
+
+    It might begin the same work again: a user's script without `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _work(connection: Connection, function: Callable[[Any], Any], parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(parent)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            task = connection.recv()
+            try:
+                result = function(task)
+            except Exception as error:
+                result = error
+            connection.send(result)

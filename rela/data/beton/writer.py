@@ -1,0 +1,190 @@
+"""Images → a beton, FFCV's file format, written in order by one process.
+
+A pool of processes reads, checks and encodes; this process alone lays the results into pages, in the
+order of the list. So the bytes of a beton do not depend on the number of workers, nobody waits for a
+page that a dead worker holds, and a worker that dies ends the writing with an error.
+"""
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.data.beton.encoding import Encoding, StoredImage, encode_image
+from rela.data.beton.worker_pool import WorkerDiedError, ordered_map
+from rela.data.ffcv_format import (
+    ALLOCATION,
+    FIELD_TYPE_IDS,
+    HEADER,
+    METADATA,
+    MODE_JPEG,
+    MODE_RAW,
+    PAGE_BYTES,
+    VERSION,
+    field_descriptors,
+    first_page,
+)
+from rela.data.memory import keep_freed_memory
+from rela.errors import DataError, one_line
+from rela.sources.image_file import BadImageError
+from rela.sources.source import Sample, content_sha256
+
+_CHUNK_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one image: its digest, and the stored image or the reason against it."""
+
+    source_sha256: str
+    stored: StoredImage | None
+    reason: str = ""
+
+
+@dataclass
+class WriteResult:
+    """What went into a beton, by index, and what did not, by path."""
+
+    samples: list[Sample] = field(default_factory=list)
+    source_sha256: list[str] = field(default_factory=list)
+    image_sha256: list[str] = field(default_factory=list)
+    bad_images: list[tuple[str, str]] = field(default_factory=list)
+    bad_image_sha256: list[str] = field(default_factory=list)
+    num_jpeg: int = 0
+    num_raw: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # by (height, width)
+
+
+def write_beton(
+    destination: Path,
+    root: Path,
+    samples: Sequence[Sample],
+    encoding: Encoding,
+    num_workers: int,
+    seed: int = 0,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> WriteResult:
+    """Write `samples` (files relative to `root`) to `destination`; returns what was written.
+
+    Images that cannot be used are listed in `bad_images` and left out; the caller decides whether
+    the file is kept. Rows keep the order of `samples`. Raises DataError if a worker dies.
+    """
+    result = WriteResult()
+    with _BetonFile(destination, len(samples)) as beton:
+        for sample, outcome in _encoded(root, samples, encoding, num_workers, seed):
+            stored = outcome.stored
+            if stored is None:
+                result.bad_images.append((sample.path, outcome.reason))
+                result.bad_image_sha256.append(outcome.source_sha256)
+            else:
+                beton.append(stored, sample.label)
+                result.samples.append(sample)
+                result.source_sha256.append(outcome.source_sha256)
+                result.image_sha256.append(stored.sha256)
+                result.num_jpeg += stored.mode == MODE_JPEG
+                result.num_raw += stored.mode == MODE_RAW
+                result.sizes[stored.height, stored.width] += 1
+            on_progress(1)
+        if result.samples:
+            beton.finish()
+    return result
+
+
+class _BetonFile:
+    """A beton in the making: pages as they fill, everything that points to them at the end."""
+
+    def __init__(self, path: Path, capacity: int) -> None:
+        self._metadata: NDArray[Any] = np.zeros(capacity, METADATA)
+        self._allocations: NDArray[Any] = np.zeros(capacity, ALLOCATION)
+        self._num_samples = 0
+        self._page_start = first_page(capacity)
+        self._page = bytearray()
+        self._file = open(path, "xb")  # noqa: SIM115
+
+    def __enter__(self) -> "_BetonFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def append(self, stored: StoredImage, label: int) -> None:
+        """Put one sample into the current page, or into the next if it does not fit."""
+        if len(self._page) + len(stored.data) > PAGE_BYTES:
+            self._flush_page()
+        row = self._num_samples
+        pointer = self._page_start + len(self._page)
+        self._page += stored.data
+        image = (stored.mode, stored.width, stored.height, pointer)
+        self._metadata[row] = (image, label, row)
+        self._allocations[row] = (row, pointer, len(stored.data))
+        self._num_samples += 1
+
+    def finish(self) -> None:
+        """Write the last page, the allocation table and, last of all, what points to them."""
+        self._flush_page()
+        header = np.zeros((), HEADER)
+        header["version"], header["num_fields"] = VERSION, len(FIELD_TYPE_IDS)
+        header["page_size"], header["num_samples"] = PAGE_BYTES, self._num_samples
+        header["alloc_table_ptr"] = self._page_start
+        self._file.seek(self._page_start)
+        self._file.write(self._allocations[: self._num_samples].tobytes())
+        self._file.seek(0)
+        self._file.write(header.tobytes() + field_descriptors().tobytes())
+        self._file.write(self._metadata[: self._num_samples].tobytes())
+        self._file.flush()
+
+    def _flush_page(self) -> None:
+        self._file.seek(self._page_start)
+        self._file.write(self._page.ljust(PAGE_BYTES, b"\0"))
+        self._page_start += PAGE_BYTES
+        self._page.clear()
+
+
+def _encoded(
+    root: Path, samples: Sequence[Sample], encoding: Encoding, num_workers: int, seed: int
+) -> Iterator[tuple[Sample, _Outcome]]:
+    """Every sample with what became of it, in order."""
+    chunks = [samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)]
+    encode = functools.partial(_encode_chunk, root, encoding, seed)
+    done = 0
+    try:
+        for chunk, outcomes in zip(chunks, ordered_map(encode, chunks, num_workers), strict=True):
+            yield from zip(chunk, outcomes, strict=True)
+            done += len(chunk)
+    except WorkerDiedError as error:
+        near = one_line(str(root / samples[done].path))
+        raise DataError(
+            f"a worker process died while reading images near {near} (out of memory, or killed); "
+            "nothing was written. Try again with fewer --workers"
+        ) from error
+
+
+def _encode_chunk(
+    root: Path, encoding: Encoding, seed: int, chunk: Sequence[Sample]
+) -> list[_Outcome]:
+    keep_freed_memory()  # a worker's small heap would give back every decoded image
+    return [_encode_sample(root, sample, encoding, _draw(seed, sample.path)) for sample in chunk]
+
+
+def _encode_sample(root: Path, sample: Sample, encoding: Encoding, draw: float) -> _Outcome:
+    try:
+        content = sample.read(root)
+    except BadImageError as error:
+        return _Outcome("", None, str(error))
+    digest = content_sha256(content)
+    try:
+        return _Outcome(digest, encode_image(content, encoding, draw))
+    except BadImageError as error:
+        return _Outcome(digest, None, str(error))
+
+
+def _draw(seed: int, path: str) -> float:
+    """Uniform in [0, 1), a function of seed and path alone."""
+    digest = hashlib.sha256(f"{seed}\0{path}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / (1 << 48)

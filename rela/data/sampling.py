@@ -1,0 +1,44 @@
+"""Which images an epoch sees, in which order; which images of a labelled subset keep their labels."""
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.data.kernels import draws
+
+
+def num_chosen(num_samples: int, data_ratio: float) -> int:
+    """⌊data_ratio · N⌋, the ratio read as the decimal that was written: 0.29 of 100 is 29."""
+    return int(Fraction(str(data_ratio)) * num_samples)
+
+
+def epoch_order(
+    num_samples: int, seed: int, epoch: int, data_ratio: float = 1.0
+) -> NDArray[np.int64]:
+    """The first ⌊data_ratio·N⌋ of a fresh permutation of N samples, int64.
+
+    A pure function of its arguments: sorting one hash per sample gives the permutation, so no
+    random state has to be kept, and every rank computes the same.
+    """
+    order = np.argsort(draws.hash_indices(seed, epoch, num_samples), kind="stable")
+    return order[: num_chosen(num_samples, data_ratio)]
+
+
+_SUBSET_EPOCH = 0xFFFFFFFF  # the "epoch" whose order the subset is the beginning of
+
+
+def label_subset(labels: NDArray[np.int64], percent: float, seed: int) -> NDArray[np.int64]:
+    """Ascending rows (int64) of `percent` of the labelled images, class-balanced.
+
+    Every class gives round(percent · N / (100 · C)) images, but at least one and at most what it
+    has; a smaller share is part of a larger one. All rows with a label at 100 %.
+    """
+    labelled = np.flatnonzero(labels >= 0)
+    if percent >= 100:
+        return labelled
+    classes = np.unique(labels[labelled])
+    per_class = max(1, round(percent * len(labelled) / (100 * len(classes))))
+    order = epoch_order(len(labels), seed, _SUBSET_EPOCH)
+    chosen = [order[labels[order] == label][:per_class] for label in classes]
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,56 @@
+"""Top-k accuracy, mean IoU and the chance level."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # jobs that read records need the chance level, not torch
+    from torch import Tensor
+
+
+def confusion_matrix(predicted: "Tensor", labels: "Tensor", num_classes: int) -> "Tensor":
+    """int64 [C, C], label by prediction; pixels whose label is not below `num_classes` are left out."""
+    labelled = labels < num_classes
+    pairs = labels[labelled].long() * num_classes + predicted[labelled].long()
+    counts = pairs.bincount(minlength=num_classes**2)
+    return counts.view(num_classes, num_classes)
+
+
+def segmentation_measures(confusion: NDArray[np.int64]) -> dict[str, float]:
+    """`miou` and `pixel_accuracy` in [0, 1], and `num_scored_classes`.
+
+    A class's intersection over union is TP / (TP + FP + FN); the mean is over the classes that occur
+    in labels or predictions.
+    """
+    correct = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - correct
+    scored = union > 0
+    return {
+        "miou": float((correct[scored] / union[scored]).mean()),
+        "pixel_accuracy": float(correct.sum() / confusion.sum()),
+        "num_scored_classes": int(scored.sum()),
+    }
+
+
+_SIGMAS = 3.0
+
+
+def chance_level(largest_class: float, num_images: int) -> float:
+    """The top-1 accuracy, in [0, 1], that naming the largest class may reach on `num_images`.
+
+    `largest_class` is that class's share of all images; three standard deviations of a binomial
+    share are added to it. What is not above this does not tell the classes apart.
+    """
+    return largest_class + _SIGMAS * math.sqrt(largest_class * (1 - largest_class) / num_images)
+
+
+def top_k_accuracies(scores: "Tensor", labels: "Tensor") -> dict[str, float]:
+    """`top1`, and `top5` from 6 classes on, in [0, 1]; scores [N, C], labels int64 [N]."""
+    ranked = scores.argsort(dim=1, descending=True)
+    hits = ranked == labels[:, None]
+    accuracies = {"top1": float(hits[:, 0].float().mean())}
+    if scores.shape[1] > 5:
+        accuracies["top5"] = float(hits[:, :5].any(dim=1).float().mean())
+    return accuracies

@@ -1,0 +1,5 @@
+"""Names and files to networks.
+
+In: a model name or a checkpoint. Out: a backbone, its features, its preprocessing, its weights as files.
+Begin with `backbones.py`.
+"""

@@ -1,0 +1,130 @@
+"""Model names → backbones: torchvision's classification models, or timm's, without classifier."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+import torchvision.models as tv
+from torch import Tensor, nn
+
+from rela.errors import ChoiceError
+from rela.models.timm_models import PREFIX as TIMM_PREFIX
+from rela.models.timm_models import create_timm_model, timm_classifier_keys
+
+_SMALL_SUFFIX = "_small"
+_SMALL_FAMILIES = ("resnet", "resnext", "wide_resnet")
+AUXILIARY_MODELS = ("googlenet", "inception_v3")  # with classifiers in the middle
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A name taken apart: the torchvision model, and whether its stem is for small images."""
+
+    torchvision_name: str
+    small: bool
+
+
+def model_names() -> list[str]:
+    """Every torchvision name that `build_backbone` accepts, small-image variants included."""
+    names = tv.list_models(module=tv)
+    return sorted([*names, *(n + _SMALL_SUFFIX for n in names if n.startswith(_SMALL_FAMILIES))])
+
+
+def parse_model_name(name: str) -> ModelName:
+    """Check `name`; raises ChoiceError with the closest names if there is no such model."""
+    import difflib
+
+    known = model_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=4) or ["resnet18", "resnet50", "vit_b_16"]
+        raise ChoiceError(f"no model {name!r}; did you mean {', '.join(close)}?")
+    base = name.removesuffix(_SMALL_SUFFIX) if name not in tv.list_models(module=tv) else name
+    return ModelName(base, base != name)
+
+
+def build_backbone(name: str, image_size: int = 224, seed: int | None = None) -> nn.Module:
+    """A freshly initialised backbone: images [B, 3, S, S] float → features [B, D].
+
+    `timm:NAME` is timm's model. `NAME_small` has the stem for small images: a 3×3 convolution of
+    stride 1 instead of 7×7 of stride 2, and no max-pooling. Vision transformers are built for
+    `image_size`. With `seed` the initial weights are a function of it alone and the global random
+    state is left untouched.
+    """
+    return assemble_backbone(name, image_size, seed)[0]
+
+
+def assemble_backbone(
+    name: str, image_size: int = 224, seed: int | None = None
+) -> tuple[nn.Module, list[str]]:
+    """`build_backbone`, with the names of the parameters that the removed classifier had."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        if name.startswith(TIMM_PREFIX):
+            model, _ = create_timm_model(name, image_size)
+            return model, timm_classifier_keys(model)
+        parsed = parse_model_name(name)
+        model = build_classifier(parsed.torchvision_name, image_size)
+        if parsed.small:
+            old = model.conv1
+            assert isinstance(old, nn.Conv2d)
+            model.conv1 = nn.Conv2d(3, old.out_channels, 3, stride=1, padding=1, bias=False)
+            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+            model.maxpool = nn.Identity()
+    return model, remove_classifier(model)
+
+
+def build_classifier(torchvision_name: str, image_size: int = 224) -> nn.Module:
+    """The torchvision model as it is, without auxiliary heads, randomly initialised."""
+    options = classifier_options(torchvision_name, image_size)
+    model: nn.Module = tv.get_model(torchvision_name, weights=None, **options)
+    return model
+
+
+def classifier_options(torchvision_name: str, image_size: int) -> dict[str, object]:
+    """What `torchvision.models.get_model` is given beside the name and `weights=None`."""
+    if torchvision_name in AUXILIARY_MODELS:
+        return {"aux_logits": False, "init_weights": True}
+    return {"image_size": image_size} if torchvision_name.startswith("vit_") else {}
+
+
+def remove_classifier(model: nn.Module) -> list[str]:
+    """Replace the classifier by the identity, in place; returns its parameter names."""
+    removed = []
+    for path in classifier_modules(model):
+        removed += [f"{path}.{key}" for key in model.get_submodule(path).state_dict()]
+        parent, _, child = path.rpartition(".")
+        setattr(model.get_submodule(parent), child, nn.Identity())
+    return removed
+
+
+def classifier_modules(model: nn.Module) -> list[str]:
+    """The dotted names of the modules that classify.
+
+    In every torchvision family that is the last linear layer of the module tree, except SqueezeNet,
+    which classifies by a 1×1 convolution, rectified and pooled.
+    """
+    if isinstance(model, tv.SqueezeNet):
+        return ["classifier.1", "classifier.2"]
+    return [[n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]]
+
+
+def feature_dim(backbone: nn.Module, image_size: int) -> int:
+    """D of the backbone's features [B, D], found by a forward of shapes alone.
+
+    Raises ChoiceError if images of this size are too small for the architecture.
+    """
+    shapes = copy.deepcopy(backbone).eval().to("meta")
+    try:
+        with torch.no_grad():
+            features: Tensor = shapes(torch.zeros(2, 3, image_size, image_size, device="meta"))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ChoiceError(
+            f"the model cannot take images of {image_size}×{image_size} pixels ({reason}); "
+            "choose a larger --image-size or a small-image variant such as resnet18_small"
+        ) from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        what = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ChoiceError(f"the model gives {what} for two images, expected features [2, D]")
+    return int(features.shape[1])

@@ -1,0 +1,92 @@
+"""timm's models as backbones, and which of them equal torchvision's."""
+
+import difflib
+from typing import Any
+
+import torch
+from torch import nn
+
+from rela.errors import ChoiceError
+
+PREFIX = "timm:"
+
+
+def require_timm() -> Any:
+    """The package; raises ChoiceError with the command that installs it."""
+    try:
+        import timm
+        import timm.data
+    except ImportError as error:
+        raise ChoiceError(
+            f"{PREFIX}NAME needs timm; install it with `pip install 'rela[timm]'`"
+        ) from error
+    return timm
+
+
+def check_timm_name(name: str) -> str:
+    """`timm:NAME` or `timm:NAME.TAG` → what timm calls it; raises ChoiceError with close names."""
+    timm, bare = require_timm(), name.removeprefix(PREFIX)
+    if timm.is_model(bare):
+        if "." not in bare or bare in timm.list_pretrained(f"{bare.split('.')[0]}.*"):
+            return bare
+        close = timm.list_pretrained(f"{bare.split('.')[0]}.*")
+    else:
+        close = difflib.get_close_matches(bare, [*timm.list_models(), *timm.list_pretrained()], n=4)
+    known = ", ".join(PREFIX + n for n in close) or f"for example {PREFIX}resnet18.a1_in1k"
+    raise ChoiceError(f"no model {name!r}; did you mean {known}?")
+
+
+def create_timm_model(name: str, image_size: int) -> tuple[nn.Module, dict[str, Any]]:
+    """A model for images of `image_size` pixels without classifier, and the options that made it.
+
+    Models with position embeddings are built for this size, and for any other where they can.
+    """
+    timm, bare = require_timm(), check_timm_name(name)
+    sized = {"img_size": image_size}
+    for options in ({**sized, "dynamic_img_size": True}, sized, {}):
+        try:
+            return timm.create_model(bare, num_classes=0, **options), options
+        except TypeError:  # an option that this class does not have
+            if not options:
+                raise
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise ChoiceError(
+                f"{name} cannot be built for images of {image_size} pixels ({error}); choose "
+                "another --image-size"
+            ) from error
+    raise AssertionError("the last options are none")
+
+
+def timm_classifier_keys(model: nn.Module) -> list[str]:
+    """The names that the parameters of the removed classifier have in files."""
+    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
+
+
+_ROUNDING = 1e-4  # of float32 through a deep network, as a share of the largest feature
+
+
+def is_timm_twin(name: str, backbone: nn.Module, image_size: int) -> bool:
+    """Whether timm's model `name` takes the weights of torchvision's as they are and does the same.
+
+    True for ResNets, ResNeXts, Wide ResNets, DenseNets and Inception v3. Both models are run on two
+    random images, so another version of either library cannot make a wrong promise.
+    """
+    timm = require_timm()
+    if not timm.is_model(name):
+        return False
+    state = backbone.state_dict()
+    with torch.device("meta"):
+        shapes = timm.create_model(name, num_classes=0).state_dict()
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in shapes.items()}:
+        return False
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        twin = timm.create_model(name, num_classes=0).eval()
+        images = torch.randn(2, 3, image_size, image_size)
+    twin.load_state_dict(state)
+    with torch.inference_mode():
+        expected = backbone.eval()(images)
+        difference = (twin(images) - expected).abs().max()
+    return bool(difference <= _ROUNDING * expected.abs().max())

@@ -1,0 +1,148 @@
+"""Weight files → backbones, strictly; and digests of weights that don't depend on the file format."""
+
+import argparse
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from rela.errors import DataError, UnavailableError
+from rela.models.torchscript import is_torchscript, open_torchscript
+from rela.pipeline.files import replace_file
+
+_SHOWN = 6
+
+
+def state_sha256(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
+    """Whatever a checkpoint holds: tensors by name, or containers of such.
+
+    Pickles are opened with `weights_only=True`: nothing in them is executed. Of a TorchScript file,
+    which runs code when it is opened, the tensors are taken only with `trust_code`. Raises
+    UnavailableError if there is no such file, UnsafeError for TorchScript, DataError for what cannot
+    be opened this way.
+    """
+    if not path.is_file():
+        raise UnavailableError(f"{path}: no such weights file")
+    if is_torchscript(path):
+        return dict(open_torchscript(path, trust_code).state_dict())
+    _refuse_zip_bomb(path)
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):  # plain attributes
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is not a readable weights file: {error}") from error
+    except Exception as error:  # pickle.UnpicklingError, and whatever a hostile pickle provokes
+        raise DataError(
+            f"{path} is no file of torch.save, or holds more than tensors, and was not opened; "
+            "expected a state dict (torch.save(model.state_dict(), ...)) or a .safetensors file"
+        ) from error
+
+
+def _refuse_zip_bomb(path: Path) -> None:
+    """torch.save compresses nothing, so an archive that holds more than its own size is no checkpoint."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # no archive, or one that torch will refuse
+        return
+    if claimed > path.stat().st_size:
+        raise DataError(
+            f"{path} claims to hold {claimed:,} bytes in {path.stat().st_size:,} and was not opened; "
+            "expected a file of torch.save or a .safetensors file"
+        )
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the values lie in memory one by one: not sparse, quantized, nested or without values."""
+    is_dense = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_quantized
+    return is_dense and tensor.device.type == "cpu"
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, and nothing else, from a file; raises as `read_checkpoint`, or DataError."""
+    loaded = read_checkpoint(path)
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not loaded:
+        raise DataError(f"{path} holds {type(loaded).__name__}, expected a state dict")
+    others = [k for k, v in loaded.items() if not isinstance(v, Tensor)]
+    if others:
+        raise DataError(f"{path}: {_list(others)} not tensors; expected a state dict")
+    return loaded
+
+
+def load_strict(
+    backbone: nn.Module, state: dict[str, Tensor], classifier_keys: list[str], origin: str
+) -> None:
+    """Load every tensor of the backbone from `state`; entries of the removed classifier are left.
+
+    A backbone that did not load completely would be a random one, so every missing, unexpected or
+    misshapen key raises DataError, the first of each kind named, and nothing is loaded.
+    """
+    wanted = backbone.state_dict()
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in wanted and k not in classifier_keys]
+    misshapen = [
+        f"{k} {list(state[k].shape)} instead of {list(wanted[k].shape)}"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    ]
+    odd = [k for k in wanted if k in state and not is_plain(state[k])]
+    problems = [
+        f"{kind}: {_first(keys)}"
+        for kind, keys in (
+            ("missing", missing),
+            ("not dense", odd),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if keys
+    ]
+    if problems:
+        raise DataError(
+            f"{origin} does not fit the architecture; {'; '.join(problems)}. "
+            "Nothing was loaded; name the architecture that these weights belong to"
+        )
+    try:
+        backbone.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    except RuntimeError as error:  # of a type that torch does not convert
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise DataError(f"{origin} does not fit the architecture: {reason}") from error
+
+
+def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> None:
+    """The backbone as safetensors; loads into the torchvision model it came from.
+
+    `metadata` is one entry, "rela", in JSON: several would be written in a random order.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
+    # written from here, so that a full disk is an OSError
+    replace_file(path, save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _list(names: list[object]) -> str:
+    shown = ", ".join(str(name) for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more are" if len(names) > _SHOWN else f"{shown} is"

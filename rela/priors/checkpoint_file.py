@@ -1,0 +1,79 @@
+"""`file:PATH`: a checkpoint as a prior, or a TorchScript file whose code is trusted."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.models.preprocessing import preprocessing_for
+from rela.models.torchscript import ScriptedBackbone, is_torchscript, open_torchscript
+from rela.pipeline.fingerprint import file_sha256
+from rela.priors.earlier_run import BACKBONE_FILE
+from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest
+
+PREFIX = "file:"
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """The model `request.arch` with the weights in the file, or the program that the file is.
+
+    Either sees images of `request.image_size` pixels, normalised as is usual for ImageNet: a file does
+    not say what its weights were trained on. A CLIP tower keeps its own preprocessing. Raises
+    ChoiceError without an architecture, UnsafeError for code that is not trusted.
+    """
+    path = Path(request.name.removeprefix(PREFIX))
+    if request.weights is not None:
+        raise ChoiceError(f"--weights {request.weights} contradicts --prior {request.name}")
+    if path.is_dir():
+        raise UnavailableError(f"{path} is a folder, expected a weights file in it")
+    if not path.is_file():
+        raise UnavailableError(f"{path}: no such weights file")
+    if request.arch is not None:
+        import rela.priors as priors
+
+        named = replace(
+            request, name=request.arch, weights=path, arch=None, layer=POOLED, somebodys=True
+        )
+        prior = priors.resolve(named)
+        return replace(prior, identity=replace(prior.identity, name=_display_name(path)))
+    if not is_torchscript(path):
+        raise ChoiceError(
+            f"{path} does not say what architecture its weights are of; add --arch, such as "
+            "resnet18, resnet18_small, vit_b_16 or timm:vit_small_patch16_224"
+        )
+    return _scripted(path, request)
+
+
+def _scripted(path: Path, request: PriorRequest) -> Prior:
+    if request.layer != POOLED:
+        raise ChoiceError(
+            f"--layer {request.layer}: the inside of a TorchScript file cannot be reached; leave "
+            "--layer out"
+        )
+    script = open_torchscript(path, request.trust_code)
+    backbone = ScriptedBackbone(script, str(path)).eval()
+    size = request.image_size
+    with torch.no_grad():
+        features = backbone(torch.zeros(2, 3, size, size))
+    if len(features) != 2:
+        raise DataError(f"{path} gives {len(features)} vectors for two images")
+    identity = PriorIdentity(
+        name=_display_name(path),
+        arch="torchscript",
+        image_size=size,
+        weights_sha256=file_sha256(path),
+        preprocessing=preprocessing_for(size),
+        feature_dim=int(features.shape[1]),
+    )
+    return Prior(
+        identity,
+        lambda: backbone,
+        path,
+        f"running the code of {path}, SHA-256 {identity.weights_sha256}",
+    )
+
+
+def _display_name(path: Path) -> str:
+    """The file's name; of a run's `backbone.safetensors` the run's."""
+    return path.resolve().parent.name if path.name == BACKBONE_FILE else path.stem

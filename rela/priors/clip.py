@@ -1,0 +1,152 @@
+"""`clip:NAME` or `clip:NAME@TAG`: image towers of CLIP models from open_clip (extra `clip`)."""
+
+import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pickle import UnpicklingError
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import nn
+
+from rela.errors import ChoiceError, DataError
+from rela.models.backbones import feature_dim
+from rela.models.foreign_checkpoints import load_backbone_weights
+from rela.models.hub import weights_from_hub
+from rela.models.preprocessing import Preprocessing, published_preprocessing
+from rela.models.weights import state_sha256
+from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+
+PREFIX = "clip:"
+_DEFAULT_TAG = "openai"
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """An image tower, OpenAI's unless another tag is named: images → `encode_image`'s vectors [B, D].
+
+    They are projected and not normalised. The tag also decides preprocessing and activation when the
+    weights are a local file: of the whole model (`visual.…`) or of the tower alone. Raises ChoiceError
+    for unknown names and tags, UnavailableError without a network, DataError for other weights.
+    """
+    open_clip = _require_open_clip()
+    model_name, _, given_tag = request.name.removeprefix(PREFIX).partition("@")
+    config = _tag_config(open_clip, model_name, given_tag or _DEFAULT_TAG, request)
+    preprocessing = _preprocessing(request.name, open_clip, model_name, config)
+    name, note = request.name, ""
+    if request.weights is not None:
+        name = f"{request.name}@{request.weights.stem}"
+        backbone = _create(open_clip, model_name, None, config)
+        note = load_backbone_weights(backbone, request.weights, [], request.trust_code)
+    else:
+        backbone = _published(open_clip, model_name, given_tag or _DEFAULT_TAG, config)
+    backbone.eval()
+    identity = PriorIdentity(
+        name=name,
+        arch=f"{PREFIX}{model_name}" + ("+quickgelu" if config.get("quick_gelu") else ""),
+        image_size=preprocessing.crop,
+        weights_sha256=state_sha256(backbone.state_dict()),
+        preprocessing=preprocessing,
+        feature_dim=feature_dim(backbone, preprocessing.crop),
+    )
+    return Prior(identity, lambda: backbone, request.weights, note)
+
+
+def _require_open_clip() -> Any:
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ChoiceError(
+            f"{PREFIX}NAME needs open_clip; install it with `pip install 'rela[clip]'`"
+        ) from error
+    return open_clip
+
+
+def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest) -> dict[str, Any]:
+    """What open_clip knows of published weights: mean, std, interpolation, activation."""
+    if model_name not in open_clip.list_models():
+        close = difflib.get_close_matches(model_name, open_clip.list_models(), n=4)
+        names = ", ".join(PREFIX + n for n in close or ["ViT-B-16", "RN50"])
+        raise ChoiceError(f"no model {request.name!r}; did you mean {names}?")
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    if request.weights is not None and "@" not in request.name:
+        if len({_meaning(open_clip.get_pretrained_cfg(model_name, t)) for t in tags}) > 1:
+            names = ", ".join(f"{PREFIX}{model_name}@{t}" for t in tags)
+            raise ChoiceError(
+                f"--weights {request.weights}: activation and preprocessing depend on whose weights "
+                f"they are; name the family, one of {names}"
+            )
+        if tag not in tags:
+            return dict(open_clip.get_pretrained_cfg(model_name, tags[0])) if tags else {}
+    if tag not in tags:
+        names = ", ".join(f"{PREFIX}{model_name}@{t}" for t in tags) or "none"
+        raise ChoiceError(
+            f"{PREFIX}{model_name} has no weights {tag!r}; there are {names}, or give --weights FILE"
+        )
+    return dict(open_clip.get_pretrained_cfg(model_name, tag))
+
+
+def _meaning(config: dict[str, Any]) -> str:
+    """What of a tag's configuration changes features: all but where the file is."""
+    keys = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
+    return str([config.get(key) or None for key in keys])
+
+
+def _create(
+    open_clip: Any, model_name: str, pretrained: str | None, config: dict[str, Any]
+) -> nn.Module:
+    """The image tower, with the activation that belongs to the weights in the file `pretrained`."""
+    with _quiet():
+        model = open_clip.create_model(
+            model_name,
+            pretrained=pretrained,
+            force_quick_gelu=bool(config.get("quick_gelu")),
+            pretrained_text=False,
+        )
+    tower: nn.Module = model.visual
+    return tower
+
+
+def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]) -> nn.Module:
+    """open_clip's own loading: strict, and of tensors alone."""
+    name, place = f"{PREFIX}{model_name}@{tag}", config.get("hf_hub", "").strip("/")
+    source = f"the model file of https://huggingface.co/{place}" if place else config.get("url", "")
+    try:
+        with weights_from_hub(name, source), _quiet():
+            path = open_clip.download_pretrained(config)
+        return _create(open_clip, model_name, path, config)
+    except (RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
+        raise DataError(
+            f"the weights of {name} do not fit ({str(error).splitlines()[0]}); remove them from "
+            "the cache of huggingface_hub and try again"
+        ) from error
+
+
+def _preprocessing(
+    name: str, open_clip: Any, model_name: str, config: dict[str, Any]
+) -> Preprocessing:
+    """What open_clip would do to an image: its defaults are OpenAI's, the tag changes them."""
+    size = open_clip.get_model_config(model_name)["vision_cfg"]["image_size"]
+    wanted = asdict(open_clip.transform.PreprocessCfg(size=size)) | config
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return published_preprocessing(
+        name,
+        input_size=(height, width),
+        crop_share=1.0,
+        crop_mode=wanted["resize_mode"],
+        interpolation=wanted["interpolation"],
+        mean=wanted["mean"],
+        std=wanted["std"],
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs to the root logger, and so would set it up for everyone."""
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)

@@ -1,0 +1,124 @@
+"""Priors from torchvision: default pretrained weights, or a local file for the same architecture."""
+
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+from urllib.error import URLError
+
+import torch
+import torchvision.models as tv
+from torch import nn
+
+from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.models.backbones import (
+    assemble_backbone,
+    feature_dim,
+    parse_model_name,
+    remove_classifier,
+)
+from rela.models.foreign_checkpoints import load_backbone_weights
+from rela.models.preprocessing import Preprocessing, preprocessing_for
+from rela.models.weights import state_sha256
+from rela.pipeline.fingerprint import file_sha256
+from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """A torchvision model by name, with its own weights and preprocessing.
+
+    Raises ChoiceError for unknown names, UnavailableError naming the file to fetch when there is no
+    network, DataError when the weights do not fit.
+    """
+    parsed = parse_model_name(request.name)
+    defaults = _default_weights(parsed.torchvision_name)
+    if defaults is None or parsed.small or request.somebodys:
+        preprocessing = preprocessing_for(request.image_size)
+    else:
+        preprocessing = _preprocessing(defaults)
+    note = ""
+    if request.weights is not None:
+        path = request.weights
+        backbone, note = _from_file(request, preprocessing.crop, path)
+    elif defaults is None or parsed.small:
+        raise ChoiceError(
+            f"{request.name} has no published weights; give --weights FILE, or use "
+            f"--prior random:{request.name}"
+        )
+    else:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(defaults.url).name
+        backbone = _published(parsed.torchvision_name, defaults, path)
+    identity = PriorIdentity(
+        name=request.name if request.weights is None else f"{request.name}@{request.weights.stem}",
+        arch=request.name,
+        image_size=preprocessing.crop,
+        weights_sha256=state_sha256(backbone.state_dict()),
+        preprocessing=preprocessing,
+        feature_dim=feature_dim(backbone, preprocessing.crop),
+    )
+    return Prior(identity, lambda: backbone, path, note)
+
+
+def published_files() -> dict[str, str]:
+    """Every model with published weights, and the name that torch.hub gives to their file."""
+    found = {name: _default_weights(name) for name in tv.list_models(module=tv)}
+    return {name: Path(w.url).name for name, w in found.items() if w is not None}
+
+
+def _published(name: str, weights: Any, path: Path) -> nn.Module:
+    """torchvision's own loading: download if needed, rename old keys; the file must be the published one."""
+    try:
+        if path.is_file() and not _has_its_hash(path):
+            raise ValueError("its SHA-256 is not the one in its name")
+        model: nn.Module = tv.get_model(name, weights=weights)
+    except (URLError, TimeoutError, ConnectionError) as error:
+        raise UnavailableError(
+            f"cannot download the weights of {name} ({getattr(error, 'reason', error)}); fetch "
+            f"{weights.url} on a machine with a network and put it at {path}, or pass --weights FILE"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, UnpicklingError) as error:
+        raise DataError(
+            f"{path} is not the published weights file ({str(error).splitlines()[0]}); remove it "
+            f"and fetch {weights.url} again"
+        ) from error
+    remove_classifier(model)
+    return model.eval()
+
+
+def _has_its_hash(path: Path) -> bool:
+    """torch.hub's convention: NAME-HASH.pth begins its own SHA-256; it checks downloads alone."""
+    named = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    return named is None or file_sha256(path).startswith(named.group(1))
+
+
+def _from_file(request: PriorRequest, image_size: int, path: Path) -> tuple[nn.Module, str]:
+    """The same architecture with the weights of a local file, every key accounted for."""
+    backbone, classifier = assemble_backbone(request.name, image_size, seed=0)
+    if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
+        setattr(backbone, "transform_input", True)  # noqa: B010
+    note = load_backbone_weights(backbone, path, classifier, request.trust_code, _modern_key)
+    return backbone.eval(), note
+
+
+def _modern_key(key: str) -> str:
+    """DenseNet files from before 2018 say `norm.1` where the modules now say `norm1`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)", r"\1", key)
+
+
+def _default_weights(name: str) -> Any | None:
+    try:
+        return tv.get_model_weights(name)["DEFAULT"]
+    except (KeyError, ValueError):
+        return None
+
+
+def _preprocessing(weights: Any) -> Preprocessing:
+    """The preset that torchvision ships with the weights."""
+    preset = weights.transforms()
+    return Preprocessing(
+        resize=int(preset.resize_size[0]),
+        crop=int(preset.crop_size[0]),
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )

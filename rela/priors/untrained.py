@@ -1,0 +1,44 @@
+"""`random:ARCH`: an untrained model as a prior, the method's own control."""
+
+from torch import nn
+
+from rela.errors import ChoiceError
+from rela.models.backbones import build_backbone, feature_dim
+from rela.models.preprocessing import preprocessing_for
+from rela.models.weights import state_sha256
+from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+
+PREFIX = "random:"
+# Far from every seed of a run, so that a random prior is never the student's own initial weights.
+# Torch's generator on the CPU looks at the lowest 32 bits alone.
+_FIRST_SEED = 1 << 31
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """The architecture at initialisation; the seed decides the weights and so the identity."""
+    if request.weights is not None:
+        raise ChoiceError(f"--weights contradicts --prior {request.name}, which has random ones")
+    arch = request.name.removeprefix(PREFIX)
+    backbone = build_backbone(arch, request.image_size, seed=_FIRST_SEED + request.seed).eval()
+    _open_residual_branches(backbone)
+    identity = PriorIdentity(
+        name=f"{request.name}-seed{request.seed}",
+        arch=arch,
+        image_size=request.image_size,
+        weights_sha256=state_sha256(backbone.state_dict()),
+        preprocessing=preprocessing_for(request.image_size),
+        feature_dim=feature_dim(backbone, request.image_size),
+    )
+    return Prior(identity, lambda: backbone)
+
+
+def _open_residual_branches(backbone: nn.Module) -> None:
+    """Give norms that begin at zero (at the ends of residual branches, in timm) a scale of 1.
+
+    Until they are trained the branches would be silent, and features those of the few pixels that
+    strided 1×1 shortcuts happen to visit.
+    """
+    for module in backbone.modules():
+        scale = getattr(module, "weight", None)
+        if isinstance(scale, nn.Parameter) and scale.ndim == 1 and not scale.any():
+            nn.init.ones_(scale)

@@ -1,1 +1,0 @@
-"""Measuring models: k-nearest neighbours, linear probes, fine-tuning, semantic segmentation."""

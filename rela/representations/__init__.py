@@ -1,0 +1,5 @@
+"""Images and a prior to features, and features to training targets.
+
+In: a beton and a prior. Out: an HDF5 matrix of features, and targets made from it by PCA.
+Begin with `embedder.py`, then `matrix_file.py` and `projection.py`.
+"""

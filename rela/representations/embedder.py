@@ -1,0 +1,131 @@
+"""Images × a backbone → features, batch after batch."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rela.data.beton.reader import Beton
+from rela.data.kernels.resample import BICUBIC, BILINEAR
+from rela.data.loader import CenterCropLoader, ReplayedCropLoader, in_batches
+from rela.data.memory import keep_freed_memory
+from rela.errors import ChoiceError
+from rela.models.preprocessing import Preprocessing
+
+_INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
+
+
+class Embedder:
+    """A backbone in eval mode with its own preprocessing on its device.
+
+    float16 autocast on a GPU, float32 on the CPU. `device` is "auto", "cpu", "cuda" or "cuda:1".
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        preprocessing: Preprocessing,
+        device: str = "auto",
+        batch_size: int = 128,
+        num_threads: int | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.backbone = backbone.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.preprocessing = preprocessing
+        self.batch_size, self.num_threads = batch_size, num_threads
+        self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
+
+    def __call__(
+        self,
+        beton: Beton,
+        rows: NDArray[np.int64],
+        on_progress: Callable[[int], Any] = lambda count: None,
+        crops: NDArray[np.uint16] | None = None,
+    ) -> NDArray[np.float32]:
+        """Features float32 [len(rows), D] of the centre crops of these rows, in their order.
+
+        With `crops` (uint16 [N, K, 5], see rela.data.crops) of those instead: [len(rows) · K, D].
+        """
+        ((_, features),) = self.parts(beton, [rows], on_progress, crops)
+        return features
+
+    @torch.inference_mode()
+    def parts(
+        self,
+        beton: Beton,
+        parts: Iterable[NDArray[np.int64]],
+        on_progress: Callable[[int], Any] = lambda count: None,
+        crops: NDArray[np.uint16] | None = None,
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """(rows, their features) for one array of rows after the other, each as soon as it is done.
+
+        No batch crosses from one to the next, so that the features of a part depend on its rows alone.
+        The next part is asked for before the last batches of this one are done.
+        """
+        images_per_batch = max(1, self.batch_size // (1 if crops is None else crops.shape[1]))
+        begun: deque[tuple[NDArray[np.int64], int]] = deque()  # rows of a part, and its batches
+
+        def batches() -> Iterator[NDArray[np.int64]]:
+            for rows_of_part in parts:
+                batches_of_part = in_batches(rows_of_part, images_per_batch)
+                begun.append((rows_of_part, len(batches_of_part)))
+                yield from batches_of_part
+
+        features: list[Tensor] = []
+        for rows, pixels in self._loader(beton, batches(), crops):
+            features.append(self.features(pixels))
+            on_progress(len(rows))
+            if len(features) == begun[0][1]:
+                # only here does the host wait for a GPU
+                yield begun.popleft()[0], torch.cat(features).cpu().numpy()
+                features.clear()
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] → float32 [B, D]."""
+        pixels = images.to(self.device, non_blocking=True).float()
+        pixels.div_(255).sub_(self._mean).div_(self._std)
+        with torch.autocast(
+            self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda"
+        ):
+            output: Tensor = self.backbone(pixels)
+        return output.float()
+
+    def _loader(
+        self,
+        beton: Beton,
+        batches: Iterable[NDArray[np.int64]],
+        crops: NDArray[np.uint16] | None,
+    ) -> CenterCropLoader:
+        wanted = self.preprocessing
+        interpolation = _INTERPOLATIONS[wanted.interpolation]
+        for_gpu = self.device.type == "cuda"
+        if crops is None:
+            return CenterCropLoader(
+                beton, batches, wanted.resize, wanted.crop, interpolation, self.num_threads, for_gpu
+            )
+        return ReplayedCropLoader(
+            beton, batches, crops, wanted.crop, interpolation, self.num_threads, for_gpu
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is a GPU if there is one, this process's own."""
+    if name == "auto":
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))  # torchrun's, one process for each GPU
+        count = torch.cuda.device_count()
+        name = f"cuda:{local_rank % count}" if count else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ChoiceError(f"no device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ChoiceError(f"--device {name}: torch sees no GPU here; use --device cpu")
+    return device

@@ -1,0 +1,149 @@
+"""Matrices on disk, one row per image, as HDF5 files that are checked before they are used.
+
+The file is for strangers too: a contiguous data set `representations` [N, D], `part_sha256`
+[ceil(N / rows_per_part)] with one digest per part of rows, and attributes that say what it is.
+Contiguous, so that readers memory-map it: random rows come hundreds of times faster than from chunks.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rela.data.memory import blocks
+from rela.errors import DataError
+from rela.representations.safe_hdf5 import (
+    KeptErrorFile,
+    OddHdf5Error,
+    PlainArray,
+    has_entry,
+    plain_array,
+    plain_attributes,
+)
+
+ROWS_PER_PART = 1024
+MATRIX, CROPS = "representations", "crops"
+_DIGESTS = "part_sha256"
+_DTYPES, _DIGEST_DTYPE = (np.dtype(np.float16), np.dtype(np.float32)), np.dtype("S64")
+_CROP_COLUMNS = 5
+
+
+def part_rows(part: int, num_rows: int) -> NDArray[np.int64]:
+    """Row numbers of one part of an [N, D] matrix, int64."""
+    return np.arange(part * ROWS_PER_PART, min((part + 1) * ROWS_PER_PART, num_rows))
+
+
+def write_matrix(
+    path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
+    attributes: dict[str, Any], crops: NDArray[np.uint16] | None = None,
+) -> None:  # fmt: skip
+    """Write parts of ROWS_PER_PART rows as one HDF5 file; `crops` uint16 [N, K, 5] beside them.
+
+    The bytes are a function of the arguments alone: no times, no names of machines. Raises OSError if
+    they cannot be written, with the file left behind unfinished.
+    """
+    with KeptErrorFile(path, "w+") as raw:
+        with h5py.File(raw, "w", libver="v110", track_order=False) as file:
+            _fill(file, parts, shape, dtype, attributes, crops, raw.raise_error)
+        raw.raise_error()
+
+
+def _fill(
+    file: h5py.File, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
+    attributes: dict[str, Any], crops: NDArray[np.uint16] | None, check: Callable[[], None],
+) -> None:  # fmt: skip
+    digests = []
+    matrix = file.create_dataset(MATRIX, shape, dtype, track_times=False)
+    start = 0
+    for part in parts:
+        values = np.ascontiguousarray(part, dtype)
+        matrix[start : start + len(values)] = values
+        check()  # a full disk ends it here, not after hours
+        digests.append(hashlib.sha256(values.tobytes()).hexdigest().encode())
+        start += len(values)
+    assert start == shape[0], f"{start} rows written, expected {shape[0]}"
+    file.create_dataset(_DIGESTS, data=np.array(digests, "S64"), track_times=False)
+    if crops is not None:
+        stored = file.create_dataset(CROPS, data=crops, track_times=False)
+        stored.attrs["columns"] = "top, left, height, width (pixels), flip (0 or 1)"
+        stored.attrs["sha256"] = _crops_sha256(crops)
+    for name, value in sorted(attributes.items()):
+        file.attrs[name] = value
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """An [N, D] matrix in an HDF5 file, memory-mapped and checked.
+
+    With `crops` (uint16 [N, K, 5], see rela.data.crops) it has K rows for each image, one after the other.
+    """
+
+    path: Path
+    values: NDArray[Any]
+    attributes: dict[str, Any]
+    crops: NDArray[np.uint16] | None = None
+
+
+def open_matrix(path: Path, verify: bool = True) -> Matrix:
+    """Open a file of `write_matrix`; with `verify` every part is compared with its digest first.
+
+    Raises DataError if it is damaged or another kind of HDF5 file.
+    """
+
+    def damaged(reason: str) -> DataError:
+        return DataError(f"{path} cannot be used: {reason}; remove its folder and embed again")
+
+    try:
+        if not path.is_file():
+            raise damaged("the file is missing")
+        num_bytes = path.stat().st_size
+        with h5py.File(path, "r") as file:
+            matrix = plain_array(file, MATRIX, num_bytes)
+            stored = plain_array(file, _DIGESTS, num_bytes)
+            attributes = plain_attributes(file, num_bytes)
+            crops, crops_sha256 = None, None
+            if has_entry(file, CROPS):
+                crops = plain_array(file, CROPS, num_bytes)
+                crops_sha256 = plain_attributes(file[CROPS], num_bytes).get("sha256")
+    except OddHdf5Error as error:
+        raise damaged(str(error)) from error
+    except DataError:
+        raise
+    except Exception as error:  # h5py raises whatever the HDF5 library's parser comes to
+        raise damaged(f"not a complete representations file ({error})") from error
+    if len(matrix.shape) != 2 or matrix.dtype not in _DTYPES:
+        raise damaged(f"data set {MATRIX!r} is not a matrix of float16 or float32")
+    parts = range(0, matrix.shape[0], ROWS_PER_PART)
+    if stored.dtype != _DIGEST_DTYPE or stored.shape != (len(parts),):
+        raise damaged(f"{list(stored.shape)} digests for {len(parts)} parts")
+    values, digests = matrix.map(path), stored.map(path)
+    drawn = None if crops is None else _sound_crops(crops, path, matrix.shape[0], crops_sha256)
+    if crops is not None and drawn is None:
+        raise damaged("its crops were changed after they were written")
+    if verify:
+        for (start, rows), expected in zip(blocks(values, ROWS_PER_PART), digests, strict=True):
+            if hashlib.sha256(rows.tobytes()).hexdigest().encode() != expected:
+                end = start + len(rows)
+                raise damaged(f"rows {start} to {end - 1} were changed after they were written")
+    return Matrix(path, values, attributes, drawn)
+
+
+def _sound_crops(
+    stored: PlainArray, path: Path, num_rows: int, sha256: Any
+) -> NDArray[np.uint16] | None:
+    """The crops, or None if they do not belong to `num_rows` rows or were changed."""
+    if stored.dtype != np.uint16 or len(stored.shape) != 3 or stored.shape[2] != _CROP_COLUMNS:
+        return None
+    if stored.shape[0] * stored.shape[1] != num_rows:
+        return None
+    crops = np.array(stored.map(path))
+    return crops if sha256 == _crops_sha256(crops) else None
+
+
+def _crops_sha256(crops: NDArray[np.uint16]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()

@@ -1,0 +1,106 @@
+"""Raw representations → targets: PCA and standardisation, in float64, one pass over the rows."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rela.data.memory import blocks
+from rela.errors import DataError
+
+# Components below this share of the largest variance are noise of the stored precision: scaled to
+# unit variance they would drown the signal.
+EIGENVALUE_FLOOR = 1e-6
+# Scaled to unit variance, components that hardly vary are mostly what crops and colours change. The
+# default keeps the leading ones, and enough of them where one direction outweighs all others
+# (benchmarks/RESULTS.md).
+DEFAULT_VARIANCE_SHARE = 0.9
+LEAST_WIDTH = 16
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Centre, rotate onto the leading principal components, scale each to unit variance.
+
+    - `mean` float64 [D]; `components` float64 [d, D], orthonormal rows; `scale` float64 [d], the
+      standard deviation along each; `eigenvalues` float64 [D], descending;
+    - `num_dropped`: components that were asked for and fell below the floor.
+    """
+
+    mean: NDArray[np.float64]
+    components: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    num_dropped: int
+
+    @property
+    def width(self) -> int:
+        """d, the number of kept components."""
+        return len(self.scale)
+
+    @property
+    def explained_variance(self) -> float:
+        """The share of the total variance that the kept components carry."""
+        return float(self.eigenvalues[: self.width].sum() / self.eigenvalues.sum())
+
+    def apply(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
+        """[n, D] → [n, d], zero mean and unit variance over the rows that were fitted."""
+        return ((rows.astype(np.float64) - self.mean) @ self.components.T) / self.scale
+
+
+def fit_projection(
+    rows: NDArray[np.floating],
+    width: int,
+    floor: float = EIGENVALUE_FLOOR,
+    variance_share: float | None = None,
+) -> Projection:
+    """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
+
+    With `variance_share`, to the fewest of them that carry this share of the total variance, but
+    no fewer than LEAST_WIDTH.
+
+    Covariance Y'Y / (N − 1) accumulated in float64 around the first row; the sign of
+    each component makes its largest entry positive, so the result is the same on every machine. The
+    rows may be a memory map; memory does not depend on N. Raises DataError for NaN or Inf and if
+    nothing varies.
+    """
+    num_rows, num_columns = rows.shape
+    if num_rows < 2:
+        raise DataError(f"{num_rows} row of representations; targets need at least 2 images")
+    shift = rows[0].astype(np.float64)
+    total = np.zeros(num_columns)
+    products = np.zeros((num_columns, num_columns))
+    for start, stored in blocks(rows, _BLOCK_ROWS):
+        block = stored.astype(np.float64)
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if bad.size:
+            raise DataError(
+                f"representation {start + bad[0]} holds NaN or Inf; embed the data set again"
+            )
+        block -= shift
+        total += block.sum(axis=0)
+        products += block.T @ block
+    offset = total / num_rows
+    covariance = (products - num_rows * np.outer(offset, offset)) / (num_rows - 1)
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    eigenvalues, vectors = eigenvalues[::-1].clip(min=0), vectors[:, ::-1]
+    if eigenvalues[0] <= 0:
+        raise DataError("every image has the same representation; this prior cannot give targets")
+    wanted = min(width, num_columns)
+    kept = min(wanted, int((eigenvalues > floor * eigenvalues[0]).sum()))
+    num_dropped = wanted - kept
+    if variance_share is not None:
+        carried = np.cumsum(eigenvalues) / eigenvalues.sum()
+        enough = 1 + int(np.searchsorted(carried, variance_share))
+        kept = min(kept, max(enough, LEAST_WIDTH))
+    components = vectors[:, :kept].T
+    largest = np.abs(components).argmax(axis=1)
+    signs = np.sign(components[np.arange(kept), largest])
+    return Projection(
+        mean=shift + offset,
+        components=np.ascontiguousarray(components * signs[:, None]),
+        scale=np.sqrt(eigenvalues[:kept]),
+        eigenvalues=eigenvalues,
+        num_dropped=num_dropped,
+    )

@@ -1,0 +1,84 @@
+"""Members of a tar, one after the other, without taking their word for anything.
+
+Only headers are read: nothing is extracted, links are not followed, no name is used as a path. `tarfile`
+alone would read as many bytes as a header claims, and takes a damaged header for the end.
+"""
+
+import gzip
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from rela.errors import DataError, UnavailableError, one_line
+from rela.pipeline.files import regular_file
+
+_LONGEST_HEADER_BYTES = 1 << 20  # with all its extensions; names have a few hundred
+_PADDING_BYTES = 1 << 20
+_BLOCK_BYTES = 512
+_GZIP = b"\x1f\x8b"
+
+
+def open_tar_file(path: Path) -> IO[bytes]:
+    """The bytes of a tar, decompressed if they are gzipped."""
+    try:
+        with open(path, "rb", opener=regular_file) as file:
+            is_gzipped = file.read(len(_GZIP)) == _GZIP
+        return cast(
+            IO[bytes], gzip.open(path) if is_gzipped else open(path, "rb", opener=regular_file)
+        )
+    except OSError as error:
+        raise UnavailableError(f"{one_line(str(path))} cannot be read: {error.strerror}") from error
+
+
+def walk_tar(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
+    """Every member of an open tar; `path` is for messages.
+
+    Raises DataError for what is damaged, cut off, or has more behind its end.
+    """
+    name = one_line(str(path))
+    try:
+        headers: Any = _Headers(file)
+        tar: Any
+        with tarfile.open(fileobj=headers, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # it would remember millions
+                if member.size < 0 or tar.offset <= member.offset:  # it would go round in circles
+                    raise tarfile.ReadError(f"a header claims {member.size:,} bytes")
+                yield member
+            file.seek(tar.offset)
+            padding = file.read(_PADDING_BYTES)
+    except Exception as error:  # tarfile raises whatever its parts raise
+        what = str(error).strip() or type(error).__name__
+        raise DataError(f"{name} is damaged, or no tar: {one_line(what)}") from error
+    if len(padding) < _BLOCK_BYTES:
+        raise DataError(f"{name} is cut off: it has no end mark; copy or download it again")
+    if padding.strip(b"\0"):
+        raise DataError(
+            f"{name} is damaged, or several tars in one: something stands behind its end mark at byte "
+            f"{tar.offset:,}"
+        )
+
+
+def is_plain_file(member: tarfile.TarInfo) -> bool:
+    """Whether its bytes lie in the archive as they are: no link, no device, no file with holes."""
+    return member.isreg() and member.sparse is None  # type: ignore[attr-defined]
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name would leave the folder that an archive is extracted to."""
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts
+
+
+class _Headers:
+    """A tar file for the eyes of `tarfile`: it can read headers, and not what they claim to hold."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _LONGEST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {size:,} bytes")
+        return self._file.read(size)

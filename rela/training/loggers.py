@@ -1,0 +1,149 @@
+"""Where the figures of a training also go: TensorBoard's files, Weights & Biases, MLflow; or nowhere else.
+
+They change nothing about what is learned. Light until a logger is opened.
+"""
+
+import importlib.util
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError, UnavailableError
+from rela.pipeline.files import read_regular, replace_file
+
+LOGGER_NAMES = ("tensorboard", "wandb", "mlflow")
+NO_LOGGER = "none"
+_PROJECT = "rela"
+_IDS_FILE = "loggers.json"  # by which a run that goes on is found again
+
+
+def parse_loggers(text: str) -> tuple[str, ...]:
+    """ "tensorboard,wandb" → both names; "none" → (). Raises ChoiceError for others, or a package too few."""
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if names == (NO_LOGGER,):
+        return ()
+    if not names or not set(names) <= set(LOGGER_NAMES):
+        known = ", ".join(LOGGER_NAMES)
+        raise ChoiceError(f"--logger {text}: expected some of {known}, with commas, or {NO_LOGGER}")
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise _not_installed(name)
+    return names
+
+
+@contextmanager
+def open_loggers(
+    names: tuple[str, ...],
+    directory: Path,
+    run: str,
+    hyperparameters: Mapping[str, Any],
+    is_first: bool = True,
+) -> Iterator[list[Any]]:
+    """Lightning's loggers for the body, the hyper-parameters logged; all closed however it ends.
+
+    Everything they keep is in `directory`; whether they also send it, their own variables say
+    (WANDB_MODE, MLFLOW_TRACKING_URI). Only the first of several processes logs. Raises
+    UnavailableError if one refuses to begin.
+    """
+    loggers, failed = [], True
+    try:
+        for name in names:
+            loggers.append(_opened(name, directory, run, dict(hyperparameters), is_first))
+        yield loggers
+        failed = False
+    finally:
+        for name, logger in zip(names, loggers, strict=False):
+            if is_first:
+                with suppress(Exception):  # must not hide why the training ended
+                    _close(name, logger, failed)
+
+
+def _opened(
+    name: str, directory: Path, run: str, hyperparameters: dict[str, Any], is_first: bool
+) -> Any:
+    try:
+        # MLflow lets nothing be said again
+        is_said = name == "mlflow" and name in _ids(directory)
+        logger = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name](
+            directory, run
+        )
+        if is_first and not is_said:
+            logger.log_hyperparams(hyperparameters)
+        return logger
+    except ImportError as error:
+        raise _not_installed(name) from error
+    except OSError:
+        raise
+    except Exception as error:  # each package has its own
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = " or set WANDB_MODE=offline," if name == "wandb" else ""
+        raise UnavailableError(
+            f"--logger {name} cannot begin: {line}; mend that,{hint} or leave it out"
+        ) from error
+
+
+def _tensorboard(directory: Path, run: str) -> Any:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    record = directory / "tensorboard" / TensorBoardLogger.NAME_HPARAMS_FILE
+    if not record.is_file():
+        record.unlink(missing_ok=True)  # a pipe, or a link that leads to nothing
+    return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
+
+
+def _wandb(directory: Path, run: str) -> Any:
+    import wandb
+    from pytorch_lightning.loggers import WandbLogger
+
+    ids = _ids(directory)
+    logger = WandbLogger(
+        project=os.environ.get("WANDB_PROJECT", _PROJECT), name=run, save_dir=directory,
+        id=ids.get("wandb") or secrets.token_hex(4), resume="allow",
+        settings=wandb.Settings(console="off"),
+    )  # fmt: skip
+    _keep_id(directory, "wandb", str(logger.version))
+    return logger
+
+
+def _mlflow(directory: Path, run: str) -> Any:
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    remote = os.environ.get("MLFLOW_TRACKING_URI")
+    # a database, because MLflow gives up its plain files
+    local = f"sqlite:///{(directory / 'mlflow.db').absolute()}"
+    logger = MLFlowLogger(
+        experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT), run_name=run,
+        tracking_uri=remote or local,
+        artifact_location=None if remote else (directory / "mlruns").absolute().as_uri(),
+        run_id=_ids(directory).get("mlflow"),
+    )  # fmt: skip
+    _keep_id(directory, "mlflow", str(logger.run_id))
+    return logger
+
+
+def _close(name: str, logger: Any, failed: bool) -> None:
+    logger.finalize("failed" if failed else "success")
+    if name == "wandb":
+        logger.experiment.finish(exit_code=int(failed))
+
+
+def _ids(directory: Path) -> dict[str, str]:
+    try:
+        known = json.loads(read_regular(directory / _IDS_FILE))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    known = known.items() if isinstance(known, dict) else ()
+    return {name: value for name, value in known if isinstance(value, str) and value.isalnum()}
+
+
+def _keep_id(directory: Path, name: str, value: str) -> None:
+    replace_file(directory / _IDS_FILE, json.dumps({**_ids(directory), name: value}).encode())
+
+
+def _not_installed(name: str) -> ChoiceError:
+    what = f"rela[{name}]" if name != "tensorboard" else name
+    return ChoiceError(f"--logger {name} needs a package: pip install '{what}'")

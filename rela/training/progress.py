@@ -1,0 +1,189 @@
+"""Where a training stands, while it runs: one line on a terminal, and a small file for other terminals."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rela.pipeline.files import replace_file, temporary_of
+
+_LINE_SECONDS, _FILE_SECONDS = 0.5, 3.0
+_WINDOW_SECONDS = 30.0
+_MARGIN_COLUMNS = 1  # a full line makes some terminals wrap
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training at one moment. `epoch` counts from 0, as in `metrics.jsonl`.
+
+    `loss` and `online_accuracy` are means over the last steps, the rates over the last half minute.
+    With `eta_is_least` stage 2 is still to come, whose steps usually take longer.
+    """
+
+    stage: int
+    epoch: int
+    epochs: int
+    epoch_share: float
+    step: int
+    num_steps: int
+    loss: float
+    rho: float | None
+    online_accuracy: float | None
+    images_per_second: float | None
+    data_wait_share: float | None
+    eta_seconds: float | None
+    eta_is_least: bool
+
+
+class Rates:
+    """Images and waiting over the last half minute, marked after every step."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int, float]] = deque()
+
+    def mark(self, now: float, num_images: int, waited_seconds: float) -> None:
+        """`num_images` and `waited_seconds` count from any fixed moment."""
+        self._marks.append((now, num_images, waited_seconds))
+        while len(self._marks) > 2 and now - self._marks[1][0] > _WINDOW_SECONDS:
+            self._marks.popleft()
+
+    def clear(self) -> None:
+        """Steps are of another kind from here on."""
+        self._marks.clear()
+
+    def current(self) -> tuple[float | None, float | None]:
+        """Images per second and the share of the time that was waited; None before two marks."""
+        if len(self._marks) < 2:
+            return None, None
+        (start, first, waited_before), (end, last, waited) = self._marks[0], self._marks[-1]
+        elapsed = max(end - start, 1e-9)
+        return (last - first) / elapsed, (waited - waited_before) / elapsed
+
+
+class LiveProgress:
+    """Shows snapshots on `stream` if that is a terminal, and keeps the last one in the file `path`.
+
+    Only when one is due is it taken, so that nobody waits for a GPU at every step. `is_first`: of
+    several processes one alone shows and writes.
+    """
+
+    def __init__(self, path: Path, is_first: bool = True, stream: TextIO | None = None) -> None:
+        self.path, self.is_first = path, is_first
+        self.stream = sys.stderr if stream is None else stream
+        self.is_terminal = is_first and self.stream.isatty()
+        self._shown = ""
+        self._shown_at = self._written_at = -_WINDOW_SECONDS
+
+    def update(self, now: float, take: Callable[[], Snapshot]) -> None:
+        """Show and write what `take` gives, each if its time has come; `now` in seconds."""
+        show = self.is_terminal and now - self._shown_at >= _LINE_SECONDS
+        write = self.is_first and now - self._written_at >= _FILE_SECONDS
+        if not (show or write):
+            return
+        snapshot = take()
+        if show:
+            self._shown_at = now
+            self.show(format_line(snapshot, _columns(self.stream) - _MARGIN_COLUMNS))
+        if write:
+            self._written_at = now
+            write_progress(self.path, snapshot)
+
+    def show(self, text: str) -> None:
+        """Put `text` in the place of the line that is there."""
+        if self.is_terminal:
+            width = max(0, _columns(self.stream) - _MARGIN_COLUMNS)
+            text = text[:width]
+            # padded in place of an escape sequence: the old line is overwritten, never blank; over the whole
+            # width, as a ^C may stand behind it, or what a window of another width had left
+            self.stream.write(f"\r{text.ljust(width)}" + "\b" * (width - len(text)))
+            self.stream.flush()
+            self._shown = text
+
+    def say(self, line: str, say: Callable[[str], None]) -> None:
+        """Say a line that stays, above the one that does not."""
+        shown = self._shown
+        self.clear()
+        say(line)
+        if shown:
+            self.show(shown)
+
+    def clear(self) -> None:
+        """Leave the terminal as it was."""
+        if self._shown:
+            self.show("")
+
+
+def format_line(now: Snapshot, columns: int) -> str:
+    """All of it in one line of at most `columns` characters, in fewer words or parts if it must."""
+    percent = _or_dash(now.online_accuracy, lambda share: f"{100 * share:.1f}")
+    wait = _or_dash(now.data_wait_share, lambda share: f"{100 * share:.0f}")
+    rate = _or_dash(now.images_per_second, lambda rate: f"{rate:,.0f}")
+    eta = _or_dash(now.eta_seconds, lambda s: (">" if now.eta_is_least else "") + clock(s))
+    is_regressing = now.stage == 1 and now.rho is not None
+    epoch = f"{now.epoch + 1}/{now.epochs}"
+    full = {
+        "stage": f"stage {now.stage}",
+        "epoch": f"epoch {epoch} {100 * now.epoch_share:3.0f} %",
+        "loss": f"loss {now.loss:.4f}",
+        "rho": f"rho {now.rho:.4f}" if is_regressing else "",
+        "accuracy": "" if now.online_accuracy is None else f"accuracy {percent} %",
+        "rate": f"{rate} img/s",
+        "wait": f"data wait {wait} %",
+        "eta": f"ETA {eta}",
+    }
+    short = {
+        **full,
+        "epoch": epoch,
+        "loss": f"loss {now.loss:.3f}",
+        "rho": f"rho {now.rho:.3f}" if is_regressing else "",
+        "accuracy": "" if now.online_accuracy is None else f"acc {percent}%",
+        "wait": f"wait {wait}%",
+    }
+    lines = ["  ".join(filter(None, full.values())), "  ".join(filter(None, short.values()))]
+    for dropped in ("", "wait", "accuracy", "rho", "rate", "eta"):
+        short[dropped] = ""
+        lines.append(" ".join(filter(None, short.values())))
+    return next((line for line in lines if len(line) <= columns), lines[-1][: max(columns, 0)])
+
+
+def clock(seconds: float) -> str:
+    """3,723 → "1:02:03"; under an hour "2:03"; from two days on "2 d 1 h"."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def write_progress(path: Path, snapshot: Snapshot) -> None:
+    """Replace the file at once; on a full disk the old one stays, which is no reason to stop."""
+    record = {
+        **asdict(snapshot), "host": platform.node(), "pid": os.getpid(), "updated": time.time(),
+    }  # fmt: skip
+    with suppress(OSError):
+        replace_file(path, json.dumps(record).encode())
+
+
+def remove_progress(path: Path) -> None:
+    """Of a training that runs no more."""
+    for each in (path, temporary_of(path)):
+        with suppress(OSError):
+            each.unlink(missing_ok=True)
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _or_dash(value: float | None, words: Callable[[float], str]) -> str:
+    return "–" if value is None else words(value)

@@ -1,0 +1,365 @@
+"""Putting model, method, loader and Trainer together, and running them to the last epoch."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+
+from rela.data.beton.reader import Beton
+from rela.data.loader import ViewLoader
+from rela.data.memory import keep_freed_memory
+from rela.data.sampling import num_chosen
+from rela.data.views import stage1_views
+from rela.distributed.ranks import current_ranks
+from rela.distributed.strategy import device_options, is_lost_connection, lost_rank_message
+from rela.errors import LostRankError
+from rela.methods import method_class
+from rela.methods.method import Method, MethodOptions
+from rela.methods.optimizers import OptimizerSettings
+from rela.models.backbones import build_backbone, feature_dim
+from rela.models.preprocessing import preprocessing_for
+from rela.models.weights import save_weights, state_sha256
+from rela.pipeline.files import read_regular, replace_file
+from rela.priors.earlier_run import BACKBONE_FILE, write_identity
+from rela.priors.prior import PriorIdentity
+from rela.representations.targets import Targets
+from rela.training.checkpoints import RunCheckpoint, clear_useless, newest_checkpoint
+from rela.training.diagnosis import Facts, facts_of_images, target_std
+from rela.training.epoch_log import EpochLog
+from rela.training.handover import AdaptiveHandOver, FixedHandOver, HandOver
+from rela.training.loggers import open_loggers
+from rela.training.progress import LiveProgress, remove_progress
+from rela.training.run_directory import (
+    CHECKPOINTS_DIR,
+    METRICS_FILE,
+    PROGRESS_FILE,
+    SECONDS_FILE,
+    keep_epochs,
+    last_record,
+)
+from rela.training.two_stage import TwoStage
+
+# fields of a plan that do not shape the weights
+_WHERE = ("devices", "checkpoint_seconds", "rank_timeout_seconds", "loggers")
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What to train and how; every field resolved.
+
+    - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
+    - `batch_size`: images per optimizer step over all devices, in `accumulate` micro-batches;
+    - `learn_head`: whether stage 1's linear layer W is trained;
+    - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
+    - `optimizer`: with the rate for this very batch size;
+    - `checkpoint_seconds`: longest time between two checkpoints; each epoch ends with one anyway;
+    - `precision`, `devices`: as Lightning's Trainer takes them, or "auto";
+    - `loggers`: see rela.training.loggers;
+    - `rank_timeout_seconds`: how long one process waits for the others before it gives them up.
+    """
+
+    method: str
+    hyperparameters: Literal["reference", "paper"]
+    ema: Literal["constant", "cosine"] | None
+    local_crops: int | None
+    min_scale: float | None
+    optimizer: OptimizerSettings
+    model: str
+    image_size: int
+    handover: float | None
+    learn_head: bool
+    data_ratio: float
+    epochs: int
+    batch_size: int
+    accumulate: int
+    seed: int
+    precision: str
+    devices: str
+    checkpoint_seconds: float
+    rank_timeout_seconds: float = 300.0
+    loggers: tuple[str, ...] = ("tensorboard",)
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What came of it; `seconds` by phase, interrupted attempts included."""
+
+    seconds: dict[str, float]
+    num_steps: int
+    handover_step: int | None
+    final_loss: float | None
+    online_accuracy: float | None
+    num_devices: int
+    is_global_zero: bool
+
+
+def run_training(
+    plan: TrainingPlan,
+    directory: Path,
+    beton: Beton,
+    targets: Targets | None,
+    num_classes: int,
+    name: str,
+    start: float,
+    say: Callable[[str], None],
+) -> TrainingOutcome:
+    """Train on `beton`, going on from the newest checkpoint in `directory` if there is one.
+
+    `start` is the time.perf_counter() from which the job's seconds count. `targets` belong to the rows
+    of the beton; None trains the algorithm alone. Leaves metrics, TensorBoard events, two
+    checkpoints and the exported backbone in `directory`. Raises KeyboardInterrupt on Ctrl-C, with the
+    run left to be resumed.
+    """
+    _quieten()
+    keep_freed_memory()
+    options = device_options(plan.devices, plan.rank_timeout_seconds)
+    options["precision"] = resolve_precision(plan.precision)
+    is_first = current_ranks().rank == 0
+    checkpoint_dir = directory / CHECKPOINTS_DIR
+    newest = newest_checkpoint(checkpoint_dir, say)
+    epochs_done = newest[1]["epochs_done"] if newest else 0
+    seconds = _seconds_so_far(directory, newest)
+    before = sum(seconds.values())
+    if is_first:
+        remove_progress(directory / PROGRESS_FILE)  # of an attempt that was killed
+        keep_epochs(directory / METRICS_FILE, epochs_done)
+    live = LiveProgress(directory / PROGRESS_FILE, is_first)
+    try:
+        module, loader = _build(plan, beton, targets, num_classes)
+        if newest:
+            say(_resuming(newest[1], plan, len(loader) // plan.accumulate))
+        callbacks = [
+            EpochLog(
+                directory / METRICS_FILE,
+                loader,
+                seconds,
+                _facts(plan, beton, module, loader, num_classes),
+                live,
+                say,
+            ),
+            RunCheckpoint(
+                checkpoint_dir,
+                seconds,
+                plan.checkpoint_seconds,
+                start_step=newest[1]["step"] if newest else 0,
+            ),
+        ]
+        shaping = {k: v for k, v in asdict(plan).items() if k not in _WHERE}
+        with open_loggers(plan.loggers, directory, name, shaping, is_first) as loggers:
+            trainer = pl.Trainer(
+                max_epochs=plan.epochs,
+                accumulate_grad_batches=plan.accumulate,
+                callbacks=callbacks,
+                logger=loggers,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                gradient_clip_val=plan.optimizer.clip_norm,
+                **options,
+            )
+            if trainer.is_global_zero:
+                clear_useless(checkpoint_dir, newest[0] if newest else None)
+            seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
+            _fit(trainer, module, loader, None if newest is None else newest[0])
+        if trainer.is_global_zero:
+            _export(directory, plan, module, name)
+    finally:  # an interrupted attempt costs, too
+        live.clear()
+        measured = sum(seconds.values()) - before
+        seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
+        if is_first:
+            remove_progress(directory / PROGRESS_FILE)
+            _keep_seconds(directory, seconds)
+    last = last_record(directory / METRICS_FILE)
+    return TrainingOutcome(
+        seconds=seconds,
+        num_steps=trainer.global_step,
+        handover_step=module.handover_step,
+        final_loss=last.get("loss"),
+        online_accuracy=last.get("online_accuracy"),
+        num_devices=trainer.world_size,
+        is_global_zero=trainer.is_global_zero,
+    )
+
+
+def resolve_precision(name: str) -> str:
+    """ "auto" → 16-mixed on a GPU, 32-true on the CPU; anything else as it is."""
+    if name != "auto":
+        return name
+    return "16-mixed" if torch.cuda.is_available() else "32-true"
+
+
+def _resuming(record: dict[str, Any], plan: TrainingPlan, steps_per_epoch: int) -> str:
+    epochs_done, step = record["epochs_done"], record["step"]
+    if step == epochs_done * steps_per_epoch:
+        return f"resuming after epoch {epochs_done} of {plan.epochs}"
+    return f"resuming after step {step}, in epoch {epochs_done + 1} of {plan.epochs}"
+
+
+def _seconds_so_far(
+    directory: Path, newest: tuple[Path, dict[str, Any]] | None
+) -> dict[str, float]:
+    """The ledger of earlier attempts: from the last one's end, or (killed) from its checkpoint."""
+    found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        known = json.loads(read_regular(directory / SECONDS_FILE))
+        if isinstance(known, dict) and all(map(_is_duration, known.values())):
+            found.append(known)
+    return max(found, key=_total, default={})
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) is float and 0 <= value < math.inf
+
+
+def _total(seconds: dict[str, float]) -> float:
+    return sum(seconds.values())
+
+
+def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
+    with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
+        replace_file(directory / SECONDS_FILE, json.dumps(seconds).encode())
+
+
+def _build(
+    plan: TrainingPlan, beton: Beton, targets: Targets | None, num_classes: int
+) -> tuple[TwoStage, ViewLoader]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        method = build_method(plan, num_chosen(len(beton), plan.data_ratio), num_classes)
+        if plan.handover == 0:
+            targets = None
+        loader = ViewLoader(
+            beton,
+            method.stage2_views() if targets is None else stage1_views(plan.image_size),
+            plan.batch_size,
+            plan.seed,
+            plan.data_ratio,
+            None if targets is None else targets.values,
+            accumulate=plan.accumulate,
+            crops=None if targets is None else targets.crops,
+            num_threads=max(1, len(os.sched_getaffinity(0)) // current_ranks().local_size),
+        )
+        num_steps = plan.epochs * len(loader) // plan.accumulate
+        handover = None if targets is None else _handover(plan, num_steps)
+        target_width = 0 if targets is None else targets.values.shape[1]
+        return build_module(plan, method, loader, num_steps, handover, target_width), loader
+
+
+def build_method(plan: TrainingPlan, num_images: int, num_classes: int) -> Method:
+    """The algorithm around a fresh backbone; `num_images` in an epoch, `num_classes` 0 without labels."""
+    backbone = build_backbone(plan.model, plan.image_size, plan.seed)
+    options = MethodOptions(
+        feature_dim=feature_dim(backbone, plan.image_size),
+        image_size=plan.image_size,
+        num_images=num_images,
+        num_classes=num_classes,
+        hyperparameters=plan.hyperparameters,
+        ema=plan.ema,
+        local_crops=plan.local_crops,
+        min_scale=plan.min_scale,
+    )
+    return method_class(plan.method)(backbone, options)
+
+
+def build_module(
+    plan: TrainingPlan,
+    method: Method,
+    loader: ViewLoader,
+    num_steps: int,
+    handover: HandOver | None,
+    target_width: int,
+) -> TwoStage:
+    """What the Trainer trains; without `handover` in stage 2 from the start."""
+    module = TwoStage(
+        method, loader, plan.optimizer, num_steps, handover, target_width, plan.learn_head,
+        plan.seed, memory_format(plan),
+    )  # fmt: skip
+    return module.to(memory_format=memory_format(plan))
+
+
+def _facts(
+    plan: TrainingPlan, beton: Beton, module: TwoStage, loader: ViewLoader, num_classes: int
+) -> Facts:
+    return Facts(
+        method=plan.method,
+        num_steps=module.num_steps,
+        images_per_epoch=len(loader) * loader.batch_size,
+        lr=plan.optimizer.lr,
+        image_size=plan.image_size,
+        is_adaptive=isinstance(module.handover, AdaptiveHandOver),
+        warmup_epochs=plan.optimizer.warmup_epochs,
+        num_cores=loader.num_threads,
+        target_std=None if loader.targets is None else target_std(loader.targets),
+        **facts_of_images(beton, num_classes),
+    )
+
+
+def _handover(plan: TrainingPlan, num_steps: int) -> HandOver:
+    if plan.handover is None:
+        return AdaptiveHandOver()
+    stage1_steps = round(plan.handover * num_steps)
+    # stage 1 alone: a hand-over after the very last step would be none
+    return FixedHandOver(stage1_steps + (stage1_steps >= num_steps))
+
+
+def _fit(
+    trainer: pl.Trainer, module: TwoStage, loader: ViewLoader, checkpoint: Path | None
+) -> None:
+    """Trainer.fit, with Ctrl-C coming out as KeyboardInterrupt (Lightning would exit by itself)."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with torch.random.fork_rng(devices=[]):  # the module seeds itself
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if trainer.world_size > 1 and is_lost_connection(error):
+            raise LostRankError(lost_rank_message(error)) from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def memory_format(plan: TrainingPlan) -> torch.memory_format:
+    """Channels last, but on the CPU for small-image stems, whose wide early layers it slows down."""
+    slower = plan.model.endswith("_small") and not torch.cuda.is_available()
+    return torch.contiguous_format if slower else torch.channels_last
+
+
+def _export(directory: Path, plan: TrainingPlan, module: TwoStage, name: str) -> None:
+    """The backbone as a file that torchvision loads, and as a prior for the next data set."""
+    backbone = module.method.backbone
+    save_weights(
+        directory / BACKBONE_FILE,
+        backbone,
+        {"arch": plan.model, "image_size": str(plan.image_size)},
+    )
+    identity = PriorIdentity(
+        name=name,
+        arch=plan.model,
+        image_size=plan.image_size,
+        weights_sha256=state_sha256(backbone.state_dict()),
+        preprocessing=preprocessing_for(plan.image_size),
+        feature_dim=feature_dim(backbone, plan.image_size),
+    )
+    write_identity(directory, identity)
+
+
+def _quieten() -> None:
+    """Lightning's advice is about things that are decided here; errors still come through."""
+    for logger in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")

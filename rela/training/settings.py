@@ -1,0 +1,135 @@
+"""Every option of a training: its default, help, choices and range."""
+
+from dataclasses import dataclass
+
+from rela.methods import METHOD_NAMES
+from rela.methods.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
+from rela.options import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """Everything that decides the trained weights, and where to compute them."""
+
+    prior: str | None = option(
+        None,
+        "Name of an embedded prior (A+B if combined), none, or random.",
+        kind=str,
+        shown="the one embedded",
+    )
+    crops: int | None = option(
+        None, "Targets of how many crops per image.", minimum=0, kind=int, shown="those embedded"
+    )
+    method: str = option(
+        "byol", "The algorithm of stage 2; none: stage 1 alone.", choices=METHOD_NAMES
+    )
+    hyperparameters: str | None = option(
+        None,
+        "ReLA's reference (AdamW, constant rate and momentum), or the algorithm's own paper.",
+        choices=("reference", "paper"),
+        kind=str,
+        shown="reference for byol and dino, else paper",
+    )
+    model: str | None = option(
+        None,
+        "A torchvision model, where NAME_small has the stem for small images, or timm:NAME.",
+        kind=str,
+        shown="resnet18, or resnet18_small up to 64 pixels",
+    )
+    image_size: int | None = option(
+        None,
+        "Size of the views in pixels.",
+        minimum=1,
+        kind=int,
+        shown="the data set's, at most 224",
+    )
+    handover: float | None = option(
+        None,
+        "Fraction of all steps given to stage 1.",
+        minimum=0,
+        maximum=1,
+        kind=float,
+        shown="the adaptive rule",
+    )
+    head: str = option(
+        "fixed",
+        "Stage 1's linear layer: random as in the reference, or trained.",
+        choices=("fixed", "learned"),
+    )
+    target_width: int | None = option(
+        None,
+        "Most principal components that the targets keep; the paper keeps as many as the model has "
+        "features, which any large number does.",
+        minimum=1,
+        kind=int,
+        shown="those with 90 % of the variance, at least 16",
+    )
+    data_ratio: float = option(
+        1.0, "Share of the images that each epoch draws afresh.", above=0, maximum=1
+    )
+    epochs: int = option(100, "Passes over the drawn images.", minimum=1)
+    batch_size: int = option(128, "Images per optimizer step, over all devices.", minimum=2)
+    accumulate: int = option(1, "Micro-batches that a batch is split into.", minimum=1)
+    optimizer: str | None = option(
+        None, "The optimizer.", choices=OPTIMIZER_NAMES, kind=str, shown="the method's"
+    )
+    lr: float | None = option(
+        None, "Peak learning rate, as it is.", above=0, kind=float, shown="the method's"
+    )
+    weight_decay: float | None = option(
+        None, "Weight decay.", minimum=0, kind=float, shown="the method's"
+    )
+    schedule: str | None = option(
+        None,
+        "Course of the learning rate over both stages.",
+        choices=SCHEDULE_NAMES,
+        kind=str,
+        shown="the method's",
+    )
+    warmup_epochs: int | None = option(
+        None, "Linear warm-up of the learning rate.", minimum=0, kind=int, shown="the method's"
+    )
+    ema: str | None = option(
+        None,
+        "Course of a momentum network's coefficient, from the hand-over on.",
+        choices=("constant", "cosine"),
+        kind=str,
+        shown="the method's",
+    )
+    local_crops: int | None = option(
+        None, "Small views beside the two full ones.", minimum=0, kind=int, shown="the method's"
+    )
+    min_scale: float | None = option(
+        None,
+        "Smallest share of the image that a full view of stage 2 shows.",
+        above=0,
+        maximum=1,
+        kind=float,
+        shown="the method's",
+    )
+    seed: int = option(0, "Initial weights, order and views.", minimum=0)
+    precision: str = option(
+        "auto",
+        "Of the arithmetic; auto: 16-mixed on a GPU, 32-true on the CPU.",
+        choices=("auto", "32-true", "16-mixed", "bf16-mixed"),
+    )
+    devices: str = option(
+        "auto", "How many GPUs, or which: 2, or 0,3; a process for each, or as many without GPUs."
+    )
+    logger: str = option(
+        "tensorboard",
+        "Where the figures go beside metrics.jsonl: tensorboard, wandb, mlflow, several with commas, or "
+        "none.",
+    )
+    checkpoint_minutes: float = option(
+        10.0, "Longest time between two checkpoints; every epoch ends with one.", minimum=0
+    )
+    rank_timeout: float = option(
+        5.0,
+        "Minutes that one of several processes waits for the others before it gives them up.",
+        above=0,
+    )
+
+
+# options of a training that say where and how long to compute: runs that differ only in them are equal
+WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")

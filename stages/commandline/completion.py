@@ -1,0 +1,97 @@
+"""Completion of commands, options and the workspace's names by bash, zsh and fish; light, as Tab waits."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import click
+from click.shell_completion import get_completion_class
+
+from rela.pipeline.files import read_regular
+
+_Completion = Callable[[click.Context, click.Parameter, str], list[str]]
+_SETUP = {
+    "bash": "rela completion bash >> ~/.bashrc",
+    "zsh": "rela completion zsh >> ~/.zshrc",
+    "fish": "rela completion fish > ~/.config/fish/completions/rela.fish",
+}
+_SOME_PRIORS = ("resnet18", "resnet50", "convnext_tiny", "vit_b_16", "vit_b_32")
+_KINDS_OF_PRIORS = ("timm:", "clip:", "file:", "random:")
+_LARGEST_MANIFEST_BYTES = 10_000_000
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(tuple(_SETUP)))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete commands, options, data sets, priors and runs on Tab.
+
+    \b
+        rela completion bash >> ~/.bashrc
+        rela completion zsh >> ~/.zshrc
+        rela completion fish > ~/.config/fish/completions/rela.fish
+    """
+    made_for = get_completion_class(shell)
+    assert made_for is not None
+    # without `source`, which looks which bash there is
+    script = made_for(ctx.find_root().command, {}, "rela", "_RELA_COMPLETE")
+    click.echo(script.source_template % script.source_vars())
+    if sys.stdout.isatty():
+        click.echo(f"# to keep it: {_SETUP[shell]}", err=True)
+
+
+def _of(find: Callable[[Path], Iterable[str]]) -> _Completion:
+    """A click callback: those of `find(workspace)` that begin with what is typed."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+        known = ctx.find_root().params.get("workspace") or os.environ.get("RELA_WORKSPACE")
+        try:
+            found = sorted(set(find(Path(known or "./workspace"))))
+        except OSError:
+            return []
+        return [n for n in found if n.startswith(incomplete) and n.isprintable() and " " not in n]
+
+    return complete
+
+
+def _names(parent: Path, mark: str = "manifest.json") -> list[str]:
+    """Directories in `parent` that hold a file of the name `mark`."""
+    return [path.parent.name for path in parent.glob(f"[!.]*/{mark}")]
+
+
+def _unfinished_runs(workspace: Path) -> set[str]:
+    runs = workspace / "runs"
+    return set(_names(runs, "config.json")) - set(_names(runs))
+
+
+def _embedded(workspace: Path) -> list[str]:
+    found = []
+    for path in (workspace / "representations").glob("[!.]*/manifest.json"):
+        try:
+            manifest = json.loads(read_regular(path, _LARGEST_MANIFEST_BYTES))
+            found.append(str(manifest["content"]["prior"]["name"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return found
+
+
+def _kept(workspace: Path) -> list[str]:
+    kinds = ("datasets", "representations", "targets", "runs")
+    return [name for kind in kinds for name in _names(workspace / kind)]
+
+
+datasets = _of(lambda workspace: _names(workspace / "datasets"))
+runs = _of(lambda workspace: _names(workspace / "runs"))
+unfinished_runs = _of(_unfinished_runs)
+artifacts = _of(_kept)
+learned_priors = _of(lambda workspace: [*_embedded(workspace), "none", "random"])
+priors = _of(
+    lambda workspace: [
+        *_names(workspace / "runs"),
+        *(name for name in _embedded(workspace) if "+" not in name),
+        *_SOME_PRIORS,
+        *_KINDS_OF_PRIORS,
+    ]
+)

@@ -1,0 +1,93 @@
+"""Tables, progress bars, and mean ± standard deviation."""
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from tqdm import tqdm
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Columns two spaces apart; numbers to the right, words to the left, None as a dash."""
+    cells = [["–" if value is None else str(value) for value in row] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(header, *cells, strict=True)]
+    numeric = [
+        bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)
+        for i in range(len(header))
+    ]
+
+    def line(texts: Sequence[str]) -> str:
+        padded = (
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(texts, widths, numeric, strict=True)
+        )
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, cells)])
+
+
+def human_bytes(count: int) -> str:
+    """1,234,567 → "1.2 MB"."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
+
+
+_PATIENCE_SECONDS = 1.0
+
+
+def progress_bar(total: int, description: str, unit: str, initial: int = 0, **more: Any) -> Any:
+    """A bar on standard error; silent when that is not a terminal. `more` is for tqdm."""
+    return tqdm(
+        total=total, desc=description, unit=unit, initial=initial, disable=None, dynamic_ncols=True,
+        smoothing=0.05, **more,
+    )  # fmt: skip
+
+
+@contextmanager
+def bar_of_bytes(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A function of (bytes more, bytes in all), for several threads, that moves a bar.
+
+    What is over within a second shows none.
+    """
+    bar = progress_bar(
+        0, description, "B", unit_scale=True, delay=_PATIENCE_SECONDS, mininterval=0.2, leave=False
+    )
+    lock = Lock()
+
+    def tell(more: int, in_all: int) -> None:
+        with lock:
+            bar.total = in_all
+            bar.update(more)
+
+    with bar:
+        yield tell
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (None of a single value)."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of at least one value."""
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return cls(statistics.fmean(values), std)
+
+    def words(self, digits: int, scale: float = 1) -> str:
+        """`93.1 ± 0.4`, of `scale` times the figure."""
+        spread = "" if self.std is None else f" ± {scale * self.std:.{digits}f}"
+        return f"{scale * self.mean:.{digits}f}{spread}"
+
+    def percent(self, digits: int = 2) -> str:
+        """`93.12 ± 0.40`, of a figure in [0, 1]."""
+        return self.words(digits, 100)

@@ -1,0 +1,315 @@
+"""Can rela work here? What is installed, whether it runs, what the machine gives; and what mends the rest.
+
+Nothing heavy is imported into this process, so it answers whatever is missing or broken.
+"""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from signal import Signals
+
+from rela.pipeline.locks import NO_LOCKS
+from rela.stages.display import human_bytes
+from rela.stages.doctor.machine import (
+    file_system,
+    file_system_locks,
+    memory_bytes,
+    num_cores,
+    quota_cores,
+    writable_parent,
+)
+
+OK, WARNING, MISSING, ABSENT = "ok", "warning", "missing", "absent"
+_DEVELOPMENT = ("dev", "docs", "test")  # extras for those who work on rela itself
+_PROBE_SECONDS = 180
+_LEAST_MEMORY_BYTES, _LEAST_SHARED_BYTES, _LEAST_DISK_BYTES = 4 * 10**9, 256 * 10**6, 5 * 10**9
+_LEAST_OPEN_FILES = 1024
+_NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p")
+_SYSTEM_PACKAGES = "libopencv-dev libturbojpeg0-dev pkg-config g++"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: `state` is ok, warning, missing (rela cannot work) or absent (and need not be there)."""
+
+    what: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Health:
+    """All lines, and whether rela can be used."""
+
+    checks: list[Check]
+    usable: bool
+
+
+def examine(workspace: Path) -> Health:
+    """Look at everything; raises nothing for what is missing. Writes nothing but temporary files."""
+    with ThreadPoolExecutor() as pool:
+        probes = [
+            pool.submit(_probe, name) for name in ("torch", "torchvision", "training", "decoder")
+        ]
+        checks = [_python(), *_guarded("packages", _packages), *_guarded("FFCV", _ffcv)]
+        for probe in probes:
+            checks += probe.result()
+    checks = _with_driver(checks)
+    for what, look in (
+        ("kernel cache", _kernel_cache), ("CPU cores", _cores), ("memory", _memory),
+        ("shared memory", _shared_memory), ("open files", _open_files),
+        ("workspace", lambda: _workspace(workspace)),
+        ("extras", _extras),
+    ):  # fmt: skip
+        checks += _guarded(what, look)
+    return Health(checks, not any(check.state == MISSING for check in checks))
+
+
+def format_health(health: Health) -> str:
+    """A line for each check, its remedy below."""
+    width = max(len(check.what) for check in health.checks)
+    lines = []
+    for check in health.checks:
+        lines.append(f"{check.state:8} {check.what:{width}}  {check.found}")
+        if check.remedy:
+            lines.append(f"{'':8} {'':{width}}  → {check.remedy}")
+    count = sum(check.state == MISSING for check in health.checks)
+    end = "rela can be used here" if health.usable else f"rela cannot be used here: {count} missing"
+    return "\n".join([*lines, "", end])
+
+
+def _guarded(what: str, look: Callable[[], list[Check]]) -> list[Check]:
+    """Whatever a look at the machine raises is no reason not to look at the rest."""
+    try:
+        return look()
+    except Exception as error:
+        return [Check(what, WARNING, f"cannot be told: {type(error).__name__}: {error}")]
+
+
+def _probe(name: str) -> list[Check]:
+    """What a probe finds in a process of its own."""
+    root = Path(__file__).parent.parent
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "rela.stages.doctor.trials", name], capture_output=True, text=True,
+            errors="replace", env=environment, timeout=_PROBE_SECONDS, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        if ended.returncode < 0:
+            return [Check(name, MISSING, f"crashed with {Signals(-ended.returncode).name}")]
+        return [Check(*found) for found in json.loads(ended.stdout.splitlines()[-1])]
+    except subprocess.TimeoutExpired:
+        return [Check(name, MISSING, f"did not answer within {_PROBE_SECONDS} s")]
+    except (ValueError, IndexError, TypeError):
+        line = (ended.stderr.strip().splitlines() or ["no message"])[-1]
+        return [Check(name, MISSING, f"ended with status {ended.returncode}: {line}")]
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    state = OK if sys.version_info >= (3, 11) else MISSING
+    remedy = "" if state == OK else "install Python 3.11 or newer"
+    return Check("Python", state, f"{version}, {sys.executable}", remedy)
+
+
+def _requirements() -> dict[str, list[tuple[str, str]]]:
+    """(package, version specifier) by extra; those that are always needed under an empty name."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for line in metadata.requires("rela") or []:
+        what, _, marker = line.partition(";")
+        name = re.match(r"[A-Za-z0-9._-]+", what)
+        extra = re.search(r"extra == [\"']([^\"']+)", marker)
+        if name is not None and name[0] != "rela":
+            specifier = re.sub(r"\[.*?\]", "", what[name.end() :]).strip()
+            found.setdefault(extra[1] if extra else "", []).append((name[0], specifier))
+    return found
+
+
+def _packages() -> list[Check]:
+    """Everything that pyproject.toml asks for, by its installed version."""
+    try:
+        needed, own = _requirements()[""], metadata.version("rela")
+    except (metadata.PackageNotFoundError, KeyError):
+        return [Check("rela", WARNING, "runs without being installed", "pip install -e .")]
+    checks, sound = [], []
+    for name, specifier in needed:
+        version = _version(name)
+        if version is None:
+            checks.append(Check(name, MISSING, "not installed", f"pip install '{name}{specifier}'"))
+        elif not _satisfies(version, specifier):
+            words = f"{version}, expected {specifier}"
+            checks.append(Check(name, MISSING, words, f"pip install '{name}{specifier}'"))
+        else:
+            sound.append(f"{name} {version}")
+    return [Check("rela", OK, own), Check("packages", OK, ", ".join(sound)), *checks]
+
+
+def _extras() -> list[Check]:
+    """Which of rela's extras are there."""
+    checks = []
+    for extra, needed in sorted(_requirements().items()):
+        if extra and extra not in _DEVELOPMENT:
+            lacking = [name for name, _ in needed if _version(name) is None]
+            if lacking:
+                words, remedy = f"without {', '.join(lacking)}", f"pip install 'rela[{extra}]'"
+                checks.append(Check(f"extra {extra}", ABSENT, words, remedy))
+            else:
+                words = ", ".join(f"{name} {_version(name)}" for name, _ in needed)
+                checks.append(Check(f"extra {extra}", OK, words))
+    return checks
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _satisfies(version: str, specifier: str) -> bool:
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ImportError:
+        return True
+    return SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+def _ffcv() -> list[Check]:
+    """FFCV's compiled part, and the libraries that it was linked with."""
+    try:
+        package = util.find_spec("ffcv")
+    except ImportError:
+        package = None
+    remedy = f"apt-get install -y {_SYSTEM_PACKAGES}, then pip install --no-cache-dir ffcv==1.0.2"
+    found = []
+    for folder in [] if package is None else package.submodule_search_locations or []:
+        found += [*Path(folder).glob("_libffcv*.so"), *Path(folder).parent.glob("_libffcv*.so")]
+    if not found:
+        return [Check("FFCV", MISSING, "its compiled library is not there", remedy)]
+    if shutil.which("ldd") is None:
+        return [Check("FFCV", OK, f"{found[0]} (no ldd to see what it is linked with)")]
+    linked = subprocess.run(["ldd", found[0]], capture_output=True, text=True).stdout
+    lacking = re.findall(r"(\S+) => not found", linked)
+    if lacking:
+        return [Check("FFCV", MISSING, f"{found[0]} needs {', '.join(lacking)}", remedy)]
+    libraries = re.findall(r"(?:libturbojpeg|libopencv_core)\S*(?= =>)", linked)
+    if not any(name.startswith("libturbojpeg") for name in libraries):
+        return [Check("FFCV", WARNING, f"{found[0]} is not linked with libturbojpeg", remedy)]
+    return [Check("FFCV", OK, f"{found[0].name}, linked with {', '.join(libraries)}")]
+
+
+def _with_driver(checks: list[Check]) -> list[Check]:
+    """What NVIDIA's own tool says about GPUs that torch sees, or does not."""
+    tool = shutil.which("nvidia-smi")
+    lines: list[str] = []
+    if tool is not None:
+        query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        try:
+            asked = subprocess.run(query, capture_output=True, text=True, timeout=30)
+            lines = asked.stdout.strip().splitlines() if asked.returncode == 0 else []
+        except (OSError, subprocess.TimeoutExpired):
+            lines = []
+    if not lines:
+        return checks
+    driver = lines[0].rpartition(", ")[2]
+    remedy = (
+        "look at CUDA_VISIBLE_DEVICES; pip install a torch for this driver's CUDA (pytorch.org)"
+    )
+    found = []
+    for check in checks:
+        if check.what == "GPU" and check.state == ABSENT:
+            words = f"{lines[0]}: torch cannot use it ({check.found})"
+            check = Check("GPU", WARNING, words, remedy)
+        elif check.what.startswith("GPU") and check.state == OK:
+            check = Check(check.what, OK, f"{check.found}, driver {driver}")
+        found.append(check)
+    return found
+
+
+def _kernel_cache() -> list[Check]:
+    """Where Numba keeps what it compiled: in its own variable's place, beside the source, or at home."""
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    beside = Path(__file__).parent.parent / "rela" / "kernels" / "__pycache__"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
+    places = [Path(chosen)] if chosen else [beside, home]
+    for place in places:
+        if os.access(writable_parent(place), os.W_OK):
+            return [Check("kernel cache", OK, f"{place} can be written")]
+    words = f"{' and '.join(map(str, places))} cannot be written"
+    return [Check("kernel cache", MISSING, words, "export NUMBA_CACHE_DIR=/tmp/numba-$USER")]
+
+
+def _cores() -> list[Check]:
+    cores, quota = num_cores(), quota_cores()
+    if quota is not None and quota < cores:
+        words = f"{cores} visible, {quota:g} granted by the control group"
+        remedy = f"taskset -c 0-{max(0, round(quota) - 1)} rela …, or ask for more cores"
+        return [Check("CPU cores", WARNING, words, remedy)]
+    if cores == 1:
+        words, remedy = "1: images may come slowly", "ask for more (SLURM: --cpus-per-task)"
+        return [Check("CPU cores", WARNING, words, remedy)]
+    return [Check("CPU cores", OK, str(cores))]
+
+
+def _memory() -> list[Check]:
+    total, available = memory_bytes()
+    words = f"{human_bytes(available)} free of {human_bytes(total)}"
+    if available < _LEAST_MEMORY_BYTES:
+        remedy = "ask for more (SLURM: --mem), or lower --batch-size"
+        return [Check("memory", WARNING, words, remedy)]
+    return [Check("memory", OK, words)]
+
+
+def _shared_memory() -> list[Check]:
+    total = shutil.disk_usage("/dev/shm").total
+    if total < _LEAST_SHARED_BYTES:
+        remedy = "docker run --shm-size=1g (several GPUs talk through it)"
+        return [Check("shared memory", WARNING, f"/dev/shm has {human_bytes(total)}", remedy)]
+    return [Check("shared memory", OK, f"/dev/shm has {human_bytes(total)}")]
+
+
+def _open_files() -> list[Check]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _LEAST_OPEN_FILES:
+        return [Check("open files", WARNING, f"at most {soft}", f"ulimit -n {min(hard, 4096)}")]
+    return [Check("open files", OK, f"at most {soft}")]
+
+
+def _workspace(root: Path) -> list[Check]:
+    place = writable_parent(root)
+    where = str(root) if place == root else f"{root} (not there yet)"
+    try:
+        error = file_system_locks(place)
+    except OSError as refused:
+        words = f"{where} cannot be written: {refused.strerror}"
+        return [Check("workspace", MISSING, words, "choose another --workspace")]
+    checks = [Check("workspace", OK, f"{where} can be written")]
+    free = shutil.disk_usage(place).free
+    low = free < _LEAST_DISK_BYTES
+    remedy = "free some space (rela cache gc), or choose another --workspace" if low else ""
+    checks.append(Check("disk", WARNING if low else OK, f"{human_bytes(free)} free", remedy))
+    kind = file_system(place)
+    if error is not None and error not in NO_LOCKS:
+        words = f"{kind}: locking fails ({os.strerror(error)})"
+        checks.append(Check("file system", MISSING, words, "choose a --workspace on another one"))
+    elif error is not None:
+        words = f"{kind} without locks: leases do, which last a minute beyond a killed job"
+        checks.append(Check("file system", WARNING, words, "mount it with locks"))
+    elif kind.startswith(_NETWORK):
+        words = f"{kind}: locks work from this machine; they must from all that share it"
+        remedy = "not mounted with nolock or local_lock? see docs/scaling.md"
+        checks.append(Check("file system", WARNING, words, remedy))
+    else:
+        checks.append(Check("file system", OK, f"{kind}, with locks"))
+    return checks

@@ -1,0 +1,261 @@
+"""Representations of several priors → one representation, an artifact like any other."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError, DataError
+from rela.pipeline.artifact import Artifact, publish_or_adopt, staging
+from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.locks import in_use
+from rela.pipeline.manifest import Manifest, provenance
+from rela.priors import PriorIdentity, PriorRequest
+from rela.priors.prior import Combination
+from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_whereabouts
+from rela.stages.embed.embed import format_result as format_embed_result
+from rela.stages.priors.identify import identify
+from rela.stages.priors.requests import names_of, prior_request
+from rela.stages.settings import EmbedSettings, PriorSettings
+from rela.stages.workspace.dataset import images_sha256
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of
+from rela.stages.workspace.workspace import Workspace, slug
+
+STAGE_VERSION = 1
+METHOD = "standardised columns, every prior at a total variance of 1, side by side"
+_SHOWN_NAME = 120  # characters of the priors' names in the name of a folder
+
+
+@dataclass(frozen=True)
+class CombineResult:
+    """The combination (None while other shards still embed), and what it was made of.
+
+    `names` as in EmbedResult.
+    """
+
+    artifact: Artifact | None
+    names: Path
+    cached: bool
+    components: list[EmbedResult]
+    seconds: float
+
+
+def embed_priors(
+    workspace: Workspace,
+    dataset: Artifact,
+    priors: Sequence[str],
+    described: PriorSettings,
+    settings: EmbedSettings,
+    split: str = "train",
+    shard: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = print,
+) -> EmbedResult | CombineResult:
+    """`embed_all` for priors by name, `described` alike.
+
+    Raises ChoiceError for a file or an architecture that would be that of several priors.
+    """
+    priors = [name for prior in priors for name in names_of(workspace, prior)]
+    for option in ("weights", "arch"):
+        if getattr(described, option) is not None and len(priors) > 1:
+            raise ChoiceError(
+                f"--{option} describes one --prior, and {len(priors)} are named; leave one out"
+            )
+    requests = [prior_request(dataset, prior, **vars(described)) for prior in priors]
+    return embed_all(workspace, dataset, requests, settings, split, shard, say)
+
+
+def embed_all(
+    workspace: Workspace,
+    dataset: Artifact,
+    requests: Sequence[PriorRequest],
+    settings: EmbedSettings | None = None,
+    split: str = "train",
+    shard: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = print,
+) -> EmbedResult | CombineResult:
+    """Embed a prior; or several, each on its own and cached as ever, then combined.
+
+    With shards, whoever finds all components there combines. Raises ChoiceError, before anything is
+    embedded, if two of the requests mean the same prior.
+    """
+    start = time.perf_counter()
+    settings = settings or EmbedSettings()
+
+    def embed_one(request: PriorRequest) -> EmbedResult:
+        return embed(workspace, dataset, request, settings, split, shard, say)
+
+    if len(requests) == 1:
+        return embed_one(requests[0])
+    _refuse_twins(workspace, requests)
+    results = []
+    for request in requests:
+        say(f"prior {request.name}")
+        results.append(embed_one(request))
+    for i, request in enumerate(requests):
+        if results[i].artifact is None:  # other shards may have finished it in the meantime
+            results[i] = replace(results[i], artifact=embed_one(request).artifact)
+    artifacts = [result.artifact for result in results if result.artifact is not None]
+    combination, cached = None, False
+    if len(artifacts) == len(requests):
+        combination, cached = combine(workspace, dataset, artifacts, settings.dtype, split)
+    return CombineResult(
+        combination, results[0].names, cached, results, time.perf_counter() - start
+    )
+
+
+def find_all(
+    workspace: Workspace,
+    dataset: Artifact,
+    requests: Sequence[PriorRequest],
+    settings: EmbedSettings,
+    split: str = "train",
+) -> Artifact | None:
+    """What `embed_all` would find at once, if anything; no prior is built and nothing is written."""
+    found = [find_representations(workspace, dataset, r, settings, split) for r in requests]
+    components = [artifact for artifact in found if artifact is not None]
+    if len(requests) == 1 or len(components) < len(requests):
+        return found[0] if len(requests) == 1 else None
+    key = _fingerprint(components, settings.dtype)
+    there = workspace.representations(images_sha256(dataset, split))
+    return next((artifact for artifact in there if artifact.fingerprint == key), None)
+
+
+def combine(
+    workspace: Workspace, dataset: Artifact, components: list[Artifact], dtype: str, split: str
+) -> tuple[Artifact, bool]:
+    """The representations of one split side by side, and whether that was there already."""
+    start = time.perf_counter()
+    key = _fingerprint(components, dtype)
+    images = images_sha256(dataset, split)
+    for artifact in workspace.representations(images):
+        if artifact.fingerprint == key:
+            return artifact, True
+    prior = Combination(
+        tuple(PriorIdentity.from_dict(c.manifest.content["prior"]) for c in components)
+    )
+    crops = _equal_crops(components)
+    with_crops = f"-{crops}crops" if crops else ""
+    name = f"{dataset.name}-{split}-{slug(prior.name)[:_SHOWN_NAME]}{with_crops}-{key[:12]}"
+    destination = workspace.representations_dir / name
+    held = [component.path for component in components]
+    with in_use(*held), staging(destination) as directory:
+        attributes = {
+            "prior": prior.name,
+            "combination": METHOD,
+            "dataset": dataset.name,
+            "dataset_fingerprint": dataset.fingerprint,
+            "split": split,
+            "class_names": json.dumps(dataset.manifest.content["class_names"]),
+            "crops_per_image": crops,
+        }
+        path = directory / REPRESENTATIONS_FILE
+        described, num_rows = _write(path, prior, components, dtype, attributes)
+        inputs = {f"component {i}": c.fingerprint for i, c in enumerate(components, start=1)}
+        seconds = [component.manifest.provenance["seconds"] for component in components]
+        manifest = Manifest(
+            kind="representations",
+            fingerprint=key,
+            inputs={"images": images, **inputs},
+            parameters={"dtype": dtype, "combination": METHOD, "crops": crops},
+            content={
+                "shape": [num_rows, sum(component["width"] for component in described)],
+                "prior": prior.as_dict(),
+                "components": described,
+                "run": None,
+                "dataset": dataset.name,
+                "split": split,
+                "crops": crops,
+            },
+            provenance=provenance(time.perf_counter() - start) | {"components_seconds": seconds},
+        )
+        return publish_or_adopt(directory, destination, manifest), False
+
+
+def _fingerprint(components: Sequence[Artifact], dtype: str) -> str:
+    return fingerprint(
+        {
+            "stage": "combine",
+            "version": STAGE_VERSION,
+            "method": METHOD,
+            "components": [component.fingerprint for component in components],
+            "dtype": dtype,
+        }
+    )
+
+
+def _write(
+    path: Path,
+    prior: Combination,
+    components: list[Artifact],
+    dtype: str,
+    attributes: dict[str, Any],
+) -> tuple[list[dict[str, Any]], int]:
+    """Two passes over the components: statistics, then rows. What became of each, and how many rows."""
+    from rela.representations.concatenation import fit_standardisation, write_combination
+    from rela.representations.matrix_file import open_matrix
+
+    paths = [component.sound_file(REPRESENTATIONS_FILE) for component in components]
+    matrices = [open_matrix(path, verify=False) for path in paths]
+    fitted, described = [], []
+    for identity, component, matrix in zip(prior.components, components, matrices, strict=True):
+        try:
+            standardisation = fit_standardisation(matrix.values)
+        except DataError as error:
+            raise DataError(f"prior {identity.name}: {error}") from error
+        fitted.append(standardisation)
+        described.append(
+            {
+                "prior": identity.name,
+                "representations": component.name,
+                "run": component.manifest.content["run"],
+                "width": standardisation.width,
+                "num_dropped": standardisation.num_dropped,
+            }
+        )
+    values = [matrix.values for matrix in matrices]
+    more = {"components": json.dumps(described), "row_order": matrices[0].attributes["row_order"]}
+    write_combination(path, values, fitted, dtype, attributes | more, matrices[0].crops)
+    return described, len(values[0])
+
+
+def format_result(result: EmbedResult | CombineResult) -> str:
+    """What was made, or found, and where; of a combination first its components."""
+    if isinstance(result, EmbedResult):
+        lines = [format_embed_result(result)]
+        if result.artifact is not None:
+            lines.append(format_whereabouts(result.artifact, result.names))
+        return "\n".join(lines)
+    lines = [format_embed_result(component) for component in result.components]
+    if result.artifact is None:
+        return "\n".join([*lines, "the shard that finds all of them finished combines them"])
+    content = result.artifact.manifest.content
+    rows, width = content["shape"]
+    num_dropped = sum(component["num_dropped"] for component in content["components"])
+    dropped = f" ({num_dropped} columns that do not vary left out)" if num_dropped else ""
+    what = f"{content['prior']['name']}: {rows:,} × {width} combined representations{dropped}"
+    there = " are there already" if result.cached else ""
+    where = format_whereabouts(result.artifact, result.names)
+    return "\n".join([*lines, f"{what}{there}: {result.artifact.path}", where])
+
+
+def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> None:
+    """Also finds out, before hours of embedding, that the last one cannot be had."""
+    seen: list[dict[str, object]] = []
+    for request in requests:
+        key = identify(workspace, request).identity.key()
+        if key in seen:
+            raise ChoiceError(f"prior {request.name} is given twice; combine different priors")
+        seen.append(key)
+
+
+def _equal_crops(components: Sequence[Artifact]) -> int:
+    """How many random crops of each image the rows stand for; 0 is the centre crop alone."""
+    crops = {crops_of(component) for component in components}
+    if len(crops) > 1:
+        raise ChoiceError(
+            f"representations of {' and '.join(map(str, sorted(crops)))} crops per image cannot be "
+            "combined; embed the priors again with the same crops"
+        )
+    return crops.pop()

@@ -1,0 +1,330 @@
+"""A data set × a prior → representations, once."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.data.crops import CROPS_VERSION, CropPlan
+from rela.errors import ChoiceError, DataError
+from rela.options import check_options
+from rela.pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.lease import Leases
+from rela.pipeline.locks import in_use, mark_used
+from rela.pipeline.manifest import Manifest, provenance
+from rela.pipeline.parts import PartStore
+from rela.priors import PriorIdentity, PriorRequest
+from rela.stages.display import progress_bar
+from rela.stages.embed.rounding import Rounding
+from rela.stages.priors.identify import KnownPrior, identify
+from rela.stages.settings import EmbedSettings
+from rela.stages.snippets import pasteable, representations_snippet
+from rela.stages.workspace.dataset import images_sha256, index_path, open_split
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of, describe_parts
+from rela.stages.workspace.workspace import Workspace, open_artifact, slug
+
+STAGE_VERSION = 1
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """The representations (None while other shards still work), and whether they were there.
+
+    `names` is the CSV of the data set whose row i, in its column `path`, is the image of row i.
+    """
+
+    artifact: Artifact | None
+    names: Path
+    cached: bool
+    num_embedded: int
+    seconds: float
+
+
+def embed(
+    workspace: Workspace,
+    dataset: Artifact,
+    request: PriorRequest,
+    settings: EmbedSettings | None = None,
+    split: str = "train",
+    shard: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = print,
+) -> EmbedResult:
+    """Represent every image of one split by the prior, or find that it was done before.
+
+    `shard` (i, n) takes every n-th part from i on; whoever finds all parts there seals.
+
+    An interrupted call leaves finished parts, and the next one goes on from them. Raises DataError
+    naming the images for which the prior gives NaN or Inf.
+    """
+    start = time.perf_counter()
+    settings = settings or EmbedSettings()
+    check_options(settings)
+    prior = identify(workspace, request)
+    name, key, existing = _look_up(workspace, dataset, prior.identity, settings, split)
+    names, parts_directory = index_path(dataset, split), workspace.parts_dir(key)
+    if existing is not None:
+        mark_used(existing.path)
+        clear_abandoned(existing.path)
+        shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
+        return EmbedResult(existing, names, True, 0, time.perf_counter() - start)
+    if prior.note:
+        say(prior.note)
+    side = prior.identity.image_size
+    say(f"prior {prior.identity.name} sees {side}×{side} pixels, layer {prior.identity.layer}")
+    from rela.representations.matrix_file import ROWS_PER_PART
+
+    num_images = dataset.manifest.content["splits"][split]["num_images"]
+    store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
+    with in_use(dataset.path), store.in_use():
+        describe_parts(store, dataset.name, split, prior.identity.name, num_images)
+        todo = store.missing(*shard)
+        mine = len(range(shard[0], store.num_parts, shard[1]))
+        if len(todo) < mine:
+            say(f"going on after {mine - len(todo)} of {mine} parts")
+        num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings, say)
+
+        def found() -> Artifact | None:
+            """What a faster process has made, under whatever name."""
+            return _look_up(workspace, dataset, prior.identity, settings, split)[2]
+
+        artifact = found()
+        if artifact is None and not store.missing():
+            overhead = time.perf_counter() - start - part_seconds
+            try:
+                artifact = _seal(
+                    workspace, dataset, split, prior, settings, store, name, key, overhead
+                )
+            except (DataError, FileNotFoundError):  # its parts go when it is finished
+                artifact = found()
+                if artifact is None:
+                    raise
+        artifact = artifact or found()
+        if artifact is not None:
+            shutil.rmtree(store.directory, ignore_errors=True)
+    return EmbedResult(artifact, names, False, num_embedded, time.perf_counter() - start)
+
+
+def find_representations(
+    workspace: Workspace,
+    dataset: Artifact,
+    request: PriorRequest,
+    settings: EmbedSettings,
+    split: str = "train",
+) -> Artifact | None:
+    """What `embed` would find at once, if anything; no prior is built and nothing is written."""
+    try:
+        prior = identify(workspace, request, may_build=False)
+    except ChoiceError:
+        return None
+    return _look_up(workspace, dataset, prior.identity, settings, split)[2]
+
+
+def format_result(result: EmbedResult) -> str:
+    """What was made, or found, and where."""
+    artifact = result.artifact
+    if artifact is None:
+        return f"this shard is done ({result.num_embedded:,} images); other shards still work"
+    content = artifact.manifest.content
+    rows, width = content["shape"]
+    what = (
+        f"{rows:,} × {width} representations of data set {content['dataset']} ({content['split']})"
+    )
+    if result.cached:
+        return f"{what} are there already: {artifact.path}"
+    rate = result.num_embedded / result.seconds
+    return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
+
+
+def format_whereabouts(artifact: Artifact, names: Path) -> str:
+    """Where features and names are, and how to read them together."""
+    return "\n".join(
+        [
+            f"features: {artifact.path / REPRESENTATIONS_FILE} ({_row_order(crops_of(artifact))})",
+            f"names: {names}, columns index and path",
+            pasteable("read them with:", representations_snippet(artifact, names)),
+        ]
+    )
+
+
+def _row_order(num_crops: int) -> str:
+    if num_crops:
+        return "row i·K + k belongs to crop k of the sample whose field `index` is i"
+    return "row i belongs to the sample whose field `index` is i"
+
+
+def _fingerprint(images: str, prior: PriorIdentity, settings: EmbedSettings) -> str:
+    crops = {"num": settings.crops, "version": CROPS_VERSION} if settings.crops else {}
+    return fingerprint(
+        {
+            "stage": "embed",
+            "version": STAGE_VERSION,
+            "images": images,
+            "prior": prior.key(),
+            "dtype": settings.dtype,
+            **({"crops": crops} if crops else {}),
+        }
+    )
+
+
+def _look_up(
+    workspace: Workspace,
+    dataset: Artifact,
+    prior: PriorIdentity,
+    settings: EmbedSettings,
+    split: str,
+) -> tuple[str, str, Artifact | None]:
+    """Name and fingerprint of the representations, and they themselves if they are there."""
+    images = images_sha256(dataset, split)
+    key = _fingerprint(images, prior, settings)
+    with_crops = f"-{settings.crops}crops" if settings.crops else ""
+    name = f"{dataset.name}-{split}-{slug(prior.name)}{with_crops}-{key[:12]}"
+    existing = open_artifact(workspace.representations_dir / name) or _find(workspace, images, key)
+    return name, key, existing
+
+
+def _find(workspace: Workspace, images: str, key: str) -> Artifact | None:
+    """The same representations under another name: the data set or the prior was renamed."""
+    same = (a for a in workspace.representations(images) if a.fingerprint == key)
+    return next(same, None)
+
+
+def _embed_parts(
+    dataset: Artifact,
+    split: str,
+    prior: KnownPrior,
+    store: PartStore,
+    todo: list[int],
+    settings: EmbedSettings,
+    say: Callable[[str], None],
+) -> tuple[int, float]:
+    """Compute the missing parts; returns how many images, and the seconds of all parts.
+
+    Parts that other processes work on are left to them, and waited for. Batches never cross a part, so
+    the bytes of a part do not depend on which others were there.
+    """
+    import numpy as np
+
+    from rela.representations.embedder import Embedder
+    from rela.representations.matrix_file import ROWS_PER_PART, part_rows
+
+    if not todo:
+        return 0, 0.0
+    beton = open_split(dataset, split)
+    embedder = Embedder(
+        prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
+        settings.threads,
+    )  # fmt: skip
+    crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
+    rounded = Rounding(dataset, split, settings.dtype, say)
+    num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
+    count, all_seconds, has_waited = 0, 0.0, False
+    with (
+        progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - num_todo) as bar,
+        Leases(store.directory) as leases,
+    ):
+        while todo and store.directory.is_dir():  # whoever seals removes the parts
+            made = set()
+            claimed = (part_rows(part, len(beton)) for part in store.claim(todo, leases))
+            part_start = time.perf_counter()
+            for rows, features in embedder.parts(beton, claimed, bar.update, crops):
+                values = rounded(np.repeat(rows, settings.crops or 1), features)
+                beton.release_pages()
+                part, seconds = int(rows[0]) // ROWS_PER_PART, time.perf_counter() - part_start
+                store.write(part, values.tobytes(), seconds, leases)
+                made.add(part)
+                count += len(rows)
+                all_seconds += seconds
+                part_start = time.perf_counter()
+            todo = [part for part in todo if part not in made and store.read(part) is None]
+            if todo and not made:
+                if not has_waited:
+                    say(f"waiting for {len(todo)} parts that other processes work on")
+                has_waited = True
+                time.sleep(_POLL_SECONDS)
+    return count, all_seconds
+
+
+def _seal(
+    workspace: Workspace,
+    dataset: Artifact,
+    split: str,
+    prior: KnownPrior,
+    settings: EmbedSettings,
+    store: PartStore,
+    name: str,
+    key: str,
+    overhead_seconds: float,
+) -> Artifact:
+    """Copy all parts into one HDF5 file and publish it; another process may be faster.
+
+    The recorded seconds are those of every part, interrupted calls and other shards included, and of
+    this call's start and sealing.
+    """
+    import numpy as np
+
+    from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
+
+    identity, content = prior.identity, dataset.manifest.content
+    num_images, width = content["splits"][split]["num_images"], identity.feature_dim
+
+    def parts() -> Any:
+        for part in range(store.num_parts):
+            stored = store.read(part)
+            if stored is None:
+                raise DataError(
+                    f"part {part} of {store.directory} was damaged; run the command again"
+                )
+            rows = np.frombuffer(stored, settings.dtype).reshape(-1, width)
+            for start in range(0, len(rows), ROWS_PER_PART):
+                yield rows[start : start + ROWS_PER_PART]
+
+    crops = None
+    if settings.crops:
+        crops = CropPlan(settings.crops).draw(open_split(dataset, split))
+    num_rows = num_images * (settings.crops or 1)
+    attributes = {
+        "prior": identity.name,
+        "architecture": identity.arch,
+        "weights_sha256": identity.weights_sha256,
+        "preprocessing": json.dumps(identity.preprocessing.as_dict()),
+        "layer": identity.layer,
+        "dataset": dataset.name,
+        "dataset_fingerprint": dataset.fingerprint,
+        "split": split,
+        "class_names": json.dumps(content["class_names"]),
+        "crops_per_image": settings.crops,
+        "row_order": _row_order(settings.crops),
+    }
+    destination = workspace.representations_dir / name
+    seal_start = time.perf_counter()
+    seconds = store.seconds() + overhead_seconds
+    with staging(destination) as directory:
+        path = directory / REPRESENTATIONS_FILE
+        write_matrix(path, parts(), (num_rows, width), settings.dtype, attributes, crops)
+        seconds += time.perf_counter() - seal_start
+        manifest = Manifest(
+            kind="representations",
+            fingerprint=key,
+            inputs={"images": images_sha256(dataset, split), "prior": identity.weights_sha256},
+            parameters={
+                "dtype": settings.dtype,
+                "layer": identity.layer,
+                "crops": settings.crops,
+            },
+            content={
+                "shape": [num_rows, width],
+                "crops": settings.crops,
+                "prior": identity.as_dict(),
+                "run": prior.run,
+                "dataset": dataset.name,
+                "split": split,
+            },
+            provenance=provenance(seconds)
+            | {"batch_size": settings.batch_size, "device": settings.device},
+        )
+        return publish_or_adopt(directory, destination, manifest)

@@ -1,0 +1,63 @@
+"""Features → the numbers that are stored, float16 by default: refused if they are none, told of if coarse."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rela.errors import DataError
+from rela.pipeline.artifact import Artifact
+from rela.stages.workspace.dataset import read_index
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_NAMED_IMAGES = 5
+# float16 keeps 5e-4 of what is above 6e-5, and ever less of what is below
+_COARSE = 0.01
+
+
+class Rounding:
+    """Rounds features of one split of a data set; `say` hears once if they lose more than 1 %."""
+
+    def __init__(
+        self, dataset: Artifact, split: str, dtype: str, say: Callable[[str], None]
+    ) -> None:
+        self.dataset, self.split, self.dtype, self._say = dataset, split, dtype, say
+        self._has_said = False
+
+    def __call__(
+        self, rows: "NDArray[np.int64]", features: "NDArray[np.float32]"
+    ) -> "NDArray[Any]":
+        """Features [R, D] of these R rows of the split, in the number format that is stored.
+
+        Raises DataError naming the images for which they are NaN or Inf.
+        """
+        import numpy as np
+
+        with np.errstate(over="ignore"):  # what overflows is named below
+            values = features.astype(self.dtype)
+        bad = np.unique(rows[~np.isfinite(values).all(axis=1)])
+        if bad.size:
+            raise DataError(self._not_finite(bad))
+        exact = features.astype(np.float64)  # squares of small numbers are no zeros there
+        size = np.linalg.norm(exact)
+        lost = np.linalg.norm(values - exact) / size if size else 0.0
+        if lost > _COARSE and not self._has_said:
+            self._has_said = True
+            self._say(
+                f"warning: the prior's features are so small (at most {np.abs(exact).max():.0e}) that "
+                f"{self.dtype} loses {100 * lost:.0f} % of them; use --dtype float32"
+            )
+        return values
+
+    def _not_finite(self, bad: "NDArray[np.int64]") -> str:
+        index = read_index(self.dataset, self.split)
+        paths = ", ".join(index[row]["path"] for row in bad[:_NAMED_IMAGES])
+        more = f" and {bad.size - _NAMED_IMAGES} more" if bad.size > _NAMED_IMAGES else ""
+        hint = ""
+        if self.dtype == "float16":
+            hint = "; if its features are merely large, use --dtype float32"
+        return (
+            f"the prior gives NaN or Inf for {bad.size} images: {paths}{more}; nothing was stored "
+            f"for them. Check the prior's weights{hint}"
+        )

@@ -1,0 +1,262 @@
+"""Runs or priors × data sets → how good their features are, by the protocols of rela.evaluation."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError
+from rela.evaluation.protocols import (
+    PROTOCOLS,
+    SEGMENTATION_PROTOCOL,
+    Protocol,
+    SegmentationProtocol,
+)
+from rela.evaluation.voc import VocFolder, open_voc
+from rela.options import check_options, flag_name
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.fingerprint import fingerprint
+from rela.priors import PriorRequest
+from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
+from rela.stages.evaluate.probing import Probing
+from rela.stages.priors import requests
+from rela.stages.priors.identify import identify
+from rela.stages.priors.requests import names_of
+from rela.stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
+from rela.stages.workspace.dataset import beton_path
+from rela.stages.workspace.evaluations import EVALUATION_FILE, FIRST_SEED, Measurements
+from rela.stages.workspace.workspace import Workspace, slug
+
+STAGE_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was asked for, of what `eval.json` at `path` holds (see rela.stages.workspace.evaluations).
+
+    `cached`: whether all of it was there. `run` is the run's name and `parameters` its settings.
+    """
+
+    path: Path
+    results: dict[str, Any]
+    cached: bool
+    run: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+def evaluate_run(
+    workspace: Workspace,
+    run: Artifact,
+    dataset_name: str | None = None,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> Evaluation:
+    """Evaluate a finished run on a data set: the one it was trained on, unless another is named.
+
+    Protocols and probe seeds that were measured before are not measured again.
+    """
+    settings = settings or EvaluateSettings()
+    own_name, own_key = run.manifest.content["dataset"], run.manifest.inputs["dataset"]
+    dataset, path = None, run.path / EVALUATION_FILE
+    if dataset_name is not None or needs_dataset(settings):
+        dataset = workspace.dataset(dataset_name or own_name)
+        if dataset.fingerprint != own_key:
+            path = run.path / f"eval-{dataset.name}.json"
+    name, key = (own_name, own_key) if dataset is None else (dataset.name, dataset.fingerprint)
+    request = PriorRequest(f"run:{run.name}")
+    found = _evaluate(workspace, dataset, (name, key), request, path, settings, embedding, say)
+    return replace(found, run=run.name, parameters=run.manifest.parameters)
+
+
+def evaluate_prior(
+    workspace: Workspace,
+    dataset: Artifact | None,
+    request: PriorRequest,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> Evaluation:
+    """Evaluate a prior on a data set, as a yardstick for the runs that learn from it.
+
+    The data set may be None if no protocol needs it (segmentation has its own).
+    """
+    settings = settings or EvaluateSettings()
+    name, key = (None, None) if dataset is None else (dataset.name, dataset.fingerprint)
+    return _evaluate(workspace, dataset, (name, key), request, None, settings, embedding, say)
+
+
+def evaluate(
+    workspace: Workspace,
+    runs: Sequence[str] = (),
+    every: bool = False,
+    prior: str | None = None,
+    dataset_name: str | None = None,
+    described: PriorSettings | None = None,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Evaluation]:
+    """Evaluate runs, as `evaluate_runs`, or the prior `prior`, which `described` describes."""
+    described, settings = described or PriorSettings(), settings or EvaluateSettings()
+    if prior is None:
+        plain = PriorSettings()
+        given = [n for n in vars(described) if getattr(described, n) != getattr(plain, n)]
+        if given:
+            raise ChoiceError(f"{', '.join(map(flag_name, given))} describe a --prior; name it")
+        if runs and every:
+            raise ChoiceError("name runs or say --all, not both")
+        return evaluate_runs(workspace, runs, every, dataset_name, settings, embedding, say)
+    if runs or every:
+        raise ChoiceError("name a run or --prior, not both")
+    if len(names := names_of(workspace, prior)) > 1:
+        raise ChoiceError(
+            f"rela eval measures one prior at a time, and {len(names)} are named; choose one of "
+            f"{', '.join(names)}, or compare combinations too by `rela priors rank`"
+        )
+    wanted = dataset_name is not None or needs_dataset(settings)
+    dataset = workspace.dataset(dataset_name) if wanted else None
+    request = prior_request(dataset, prior, **vars(described))
+    return [evaluate_prior(workspace, dataset, request, settings, embedding, say)]
+
+
+def evaluate_runs(
+    workspace: Workspace,
+    names: Sequence[str],
+    every: bool = False,
+    dataset_name: str | None = None,
+    settings: EvaluateSettings | None = None,
+    embedding: EmbedSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Evaluation]:
+    """Evaluate the named runs, the only one there is, or every one.
+
+    Of `every` run those whose data set cannot be evaluated on are left out, which is said.
+    """
+    if every:
+        chosen = workspace.runs() or [workspace.run()]
+    else:
+        chosen = [workspace.run(name) for name in dict.fromkeys(names)] or [workspace.run()]
+    settings = settings or EvaluateSettings()
+    open_voc_of(settings)
+    found, reasons = [], []
+    for run in chosen:
+        try:
+            found.append(evaluate_run(workspace, run, dataset_name, settings, embedding, say))
+        except ChoiceError as error:
+            if not every:
+                raise
+            reasons.append(error)
+            say(f"run {run.name} is left out: {error}")
+    if not found:
+        raise reasons[0]
+    return found
+
+
+def prior_request(
+    dataset: Artifact | None,
+    name: str,
+    weights: Path | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    **others: Any,
+) -> PriorRequest:
+    """As in rela.stages.priors.requests; without a data set, segmentation's images decide the input size."""
+    if dataset is None:
+        size = image_size or SEGMENTATION_PROTOCOL.image_size
+        return PriorRequest(name, weights, seed, size, **others)
+    return requests.prior_request(dataset, name, weights, seed, image_size, **others)
+
+
+def needs_dataset(settings: EvaluateSettings) -> bool:
+    """Whether any protocol measures on a labelled data set of the workspace."""
+    return any(not isinstance(PROTOCOLS[name], SegmentationProtocol) for name in settings.protocol)
+
+
+def _evaluate(
+    workspace: Workspace,
+    dataset: Artifact | None,
+    dataset_identity: tuple[str | None, str | None],
+    request: PriorRequest,
+    path: Path | None,
+    settings: EvaluateSettings,
+    embedding: EmbedSettings | None,
+    say: Callable[[str], None],
+) -> Evaluation:
+    check_options(settings)
+    embedding = embedding or EmbedSettings()
+    check_options(embedding)
+    if needs_dataset(settings):
+        assert dataset is not None
+        _require_labels(dataset)
+    voc = open_voc_of(settings)
+    model = identify(workspace, request)
+    dataset_name, dataset_key = dataset_identity
+    # the number formats of features are part of what they are
+    identity = {"model": model.identity.key(), "dtype": embedding.dtype, "dataset": dataset_key}
+    subject = fingerprint(identity)
+    if path is None:
+        words = [dataset_name, slug(model.identity.name), subject[:12]]
+        path = workspace.evaluations_dir / ("-".join(word for word in words if word) + ".json")
+    head = {
+        "subject": subject,
+        "evaluated": request.name,
+        "dataset": dataset_name,
+        "dataset_fingerprint": dataset_key,
+        "identity": model.identity.as_dict(),
+    }
+    kept = Measurements(path, head)
+    probing = Probing(workspace, request, model, dataset, voc, embedding, say)
+    cached, seeds = True, {}
+    voc_sha256 = None if voc is None else voc.digests()
+    for protocol in _protocols(settings):
+        of_voc = isinstance(protocol, SegmentationProtocol)
+        data = {"voc": voc_sha256} if of_voc else {"embed": EMBED_VERSION}
+        key = fingerprint(
+            {
+                "stage": "evaluate",
+                "version": STAGE_VERSION,
+                "subject": subject,
+                "protocol": {"name": protocol.name, **asdict(protocol)},
+                **data,
+            }
+        )
+        seeds[protocol.name] = tuple(range(settings.seeds)) if protocol.is_random else (FIRST_SEED,)
+        for seed in seeds[protocol.name]:
+            if not kept.has(protocol.name, key, seed):
+                cached = False
+                start = time.perf_counter()
+                figures = probing.measure(protocol, seed)
+                seconds = round(time.perf_counter() - start, 4)
+                record = {"how": protocol.describe(figures), "settings": asdict(protocol)}
+                kept.add(protocol.name, key, seed, record, {**figures, "seconds": seconds})
+    return Evaluation(path, kept.chosen(seeds), cached)
+
+
+def _protocols(settings: EvaluateSettings) -> list[Protocol]:
+    """Those asked for, each once, with what the settings say about them."""
+    chosen = [PROTOCOLS[name] for name in dict.fromkeys(settings.protocol)]
+    return [
+        replace(p, num_classes=settings.voc_classes) if isinstance(p, SegmentationProtocol) else p
+        for p in chosen
+    ]
+
+
+def _require_labels(dataset: Artifact) -> None:
+    if not dataset.manifest.content["labelled"]:
+        raise ChoiceError(f"data set {dataset.name} has no labels; evaluation needs class folders")
+    beton_path(dataset, "val")
+
+
+def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:
+    """The folder for segmentation, if that is asked for; raises ChoiceError if one misses the other."""
+    asked = SegmentationProtocol.name in settings.protocol
+    if asked and settings.voc is None:
+        raise ChoiceError(
+            "--protocol segmentation needs --voc PATH: a folder in the layout of Pascal VOC 2012, with "
+            "JPEGImages, SegmentationClass and ImageSets/Segmentation"
+        )
+    if settings.voc is not None and not asked:
+        raise ChoiceError("--voc is for segmentation; add --protocol segmentation")
+    return open_voc(Path(settings.voc)) if asked and settings.voc is not None else None

@@ -1,0 +1,148 @@
+"""One model × one protocol → figures. Features and feature maps are computed once for all that ask."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from rela.evaluation.protocols import (
+    FinetuneProtocol,
+    KNNProtocol,
+    LinearProtocol,
+    Protocol,
+    SegmentationProtocol,
+)
+from rela.evaluation.voc import VocFolder
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.locks import in_use
+from rela.priors import PriorRequest
+from rela.stages.display import progress_bar
+from rela.stages.embed.embed import embed
+from rela.stages.priors.identify import KnownPrior
+from rela.stages.settings import EmbedSettings
+from rela.stages.workspace.dataset import open_split
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE
+from rela.stages.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from rela.evaluation.feature_maps import FeatureMaps
+
+    _Maps = tuple[str, tuple[int, ...], FeatureMaps, FeatureMaps]  # head, (S, C, h, w), train, val
+
+
+@dataclass
+class Probing:
+    """What a measurement may need: the model, a labelled data set, a segmentation data set."""
+
+    workspace: Workspace
+    request: PriorRequest
+    model: KnownPrior
+    dataset: Artifact | None
+    voc: VocFolder | None
+    settings: EmbedSettings
+    say: Callable[[str], None]
+    _maps: "_Maps | None" = field(default=None, init=False)
+
+    def measure(self, protocol: Protocol, seed: int) -> dict[str, Any]:
+        """The figures of one protocol with one probe seed."""
+        if isinstance(protocol, KNNProtocol):
+            return self._knn(protocol)
+        if isinstance(protocol, LinearProtocol):
+            return self._linear(protocol, seed)
+        if isinstance(protocol, FinetuneProtocol):
+            return self._finetune(protocol, seed)
+        return self._segmentation(protocol, seed)
+
+    def _knn(self, protocol: KNNProtocol) -> dict[str, Any]:
+        from rela.evaluation.knn import knn_accuracy
+
+        accuracy = knn_accuracy(*self._features, self._num_classes, protocol)
+        return {"top1": accuracy, "k": protocol.neighbours(len(self._features[1]))}
+
+    def _linear(self, protocol: LinearProtocol, seed: int) -> dict[str, Any]:
+        from rela.evaluation.linear import linear_probe
+
+        return linear_probe(*self._features, self._num_classes, protocol, seed)
+
+    def _finetune(self, protocol: FinetuneProtocol, seed: int) -> dict[str, Any]:
+        from rela.data.sampling import label_subset
+        from rela.evaluation.finetune import finetune_probe
+
+        assert self.dataset is not None
+        train, val = (open_split(self.dataset, split) for split in ("train", "val"))
+        num_seen = protocol.num_seen(len(label_subset(train.labels, protocol.percent, seed)))
+        with progress_bar(num_seen, f"{protocol.name}, probe seed {seed}", "img") as bar:
+            return finetune_probe(
+                self.model.load(), self.model.identity.preprocessing, train, val,
+                self._num_classes, protocol, seed, self._device, self.settings.threads, bar.update,
+            )  # fmt: skip
+
+    def _segmentation(self, protocol: SegmentationProtocol, seed: int) -> dict[str, Any]:
+        from rela.evaluation.segmentation import segmentation_probe
+
+        head, (size, *shape), train, val = self._feature_maps(protocol)
+        total = protocol.epochs * len(train.masks)
+        with progress_bar(total, f"{protocol.name}, probe seed {seed}", "img") as bar:
+            found = segmentation_probe(train, val, head, protocol, seed, self._device, bar.update)
+        map_shape = "×".join(str(side) for side in shape)
+        return {
+            **found, "map": map_shape, "image_size": size, "num_train_images": len(train.masks),
+            "num_val_images": len(val.masks),
+        }  # fmt: skip
+
+    @cached_property
+    def _device(self) -> "torch.device":
+        from rela.representations.embedder import choose_device
+
+        return choose_device(self.settings.device)
+
+    @cached_property
+    def _num_classes(self) -> int:
+        assert self.dataset is not None
+        return len(self.dataset.manifest.content["class_names"])
+
+    @cached_property
+    def _features(self) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
+        """Train features and labels, val features and labels; embedded if they are not there yet."""
+        import numpy as np
+        import torch
+
+        from rela.representations.matrix_file import open_matrix
+
+        assert self.dataset is not None
+        arrays = []
+        for split in ("train", "val"):
+            result = embed(
+                self.workspace, self.dataset, self.request, self.settings, split, say=self.say
+            )
+            assert result.artifact is not None, "an evaluation is never sharded"
+            with in_use(result.artifact.path):
+                matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
+                values = torch.from_numpy(matrix.values.astype(np.float32))
+            labels = open_split(self.dataset, split).labels
+            arrays.append(values.to(self._device))
+            arrays.append(torch.from_numpy(labels).to(self._device))
+        return arrays[0], arrays[1], arrays[2], arrays[3]
+
+    def _feature_maps(self, protocol: SegmentationProtocol) -> "_Maps":
+        """The maps of both splits, computed by the first probe seed."""
+        from rela.evaluation.feature_maps import compute_feature_maps, map_size
+        from rela.evaluation.segmentation import head_for
+
+        if self._maps is None:
+            assert self.voc is not None
+            backbone, identity = self.model.load(), self.model.identity
+            shape = map_size(backbone, protocol.image_size, identity.preprocessing.crop)
+            splits = []
+            for split, pairs in (("train", self.voc.train), ("val", self.voc.val)):
+                with progress_bar(len(pairs), f"feature maps of {split}", "img") as bar:
+                    maps = compute_feature_maps(
+                        backbone, identity.preprocessing, pairs, shape, protocol.num_classes,
+                        self.workspace.evaluations_dir, self._device, self.settings.threads, bar.update,
+                    )  # fmt: skip
+                splits.append(maps)
+            self._maps = head_for(backbone), shape, splits[0], splits[1]
+        return self._maps

@@ -1,0 +1,164 @@
+"""Evaluations → a table with what is spread over seeds, and the protocols in words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rela.pipeline.fingerprint import fingerprint
+from rela.stages.display import Spread, format_table
+from rela.stages.evaluate.evaluate import Evaluation
+from rela.training.settings import WHERE_TO_RUN
+
+_LAST_EPOCHS = "top1_mean_last_3_epochs", "top1_std_last_3_epochs"
+_MEASURES = {
+    "top1": "top-1 %",
+    "top5": "top-5 %",
+    "miou": "mIoU %",
+    "pixel_accuracy": "pixel accuracy %",
+}
+_NOT_COMPARED = {"seed", *WHERE_TO_RUN}
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Runs that differ in nothing but their seed: figures by protocol, over `seeds`.
+
+    Where a probe was repeated, its mean over probe seeds stands for the run.
+    """
+
+    runs: list[str]
+    seeds: list[int]
+    dataset: str
+    measures: dict[str, dict[str, Spread]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything evaluated by one call. `over_probe_seeds`: one entry for each evaluation."""
+
+    evaluations: list[Evaluation]
+    over_probe_seeds: list[dict[str, dict[str, Spread]]]
+    over_run_seeds: list[SeedSummary]
+    cached: bool
+
+
+def report(evaluations: list[Evaluation]) -> Report:
+    """Means and spreads: over the probe seeds of every evaluation, over the seeds of equal runs."""
+    return Report(
+        evaluations,
+        [_over_probe_seeds(evaluation) for evaluation in evaluations],
+        _over_run_seeds(evaluations),
+        all(evaluation.cached for evaluation in evaluations),
+    )
+
+
+def format_report(found: Report) -> str:
+    """The table, the protocols in words, and where the figures are."""
+    rows: list[tuple[str, str, dict[str, Spread], str | None]] = []
+    how: dict[str, dict[str, list[str]]] = {}
+    for evaluation, measures in zip(found.evaluations, found.over_probe_seeds, strict=True):
+        name = evaluation.run or evaluation.results["evaluated"]
+        for protocol, record in evaluation.results["measurements"].items():
+            rows.append((name, protocol, measures[protocol], evaluation.results["dataset"]))
+            how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
+    for summary in found.over_run_seeds:
+        seeds = ", ".join(str(seed) for seed in summary.seeds)
+        words = f"mean ± std over run seeds {seeds}"
+        rows += [(words, p, m, summary.dataset) for p, m in summary.measures.items()]
+    shown = {key: title for key, title in _MEASURES.items() if any(key in row[2] for row in rows)}
+    cells: list[list[str | None]] = [
+        [name, protocol, *(m[key].percent() if key in m else None for key in shown)]
+        for name, protocol, m, _ in rows
+    ]
+    header = ["evaluated", "protocol", *shown.values()]
+    last_epochs = _last_epochs(found.evaluations)
+    if last_epochs:
+        header.append("top-1 %, last 3 epochs")
+        cells = [[*row, last_epochs.get((row[0], row[1]))] for row in cells]
+    if len({row[3] for row in rows}) > 1:  # figures of different data sets are not to be compared
+        header.insert(1, "data set")
+        cells = [[row[0], of[3], *row[1:]] for row, of in zip(cells, rows, strict=True)]
+    return "\n".join(
+        [
+            *_titles(found),
+            format_table(header, cells),
+            *_in_words(how),
+            *dict.fromkeys(f"written to {evaluation.path}" for evaluation in found.evaluations),
+        ]
+    )
+
+
+def _titles(found: Report) -> list[str]:
+    names = dict.fromkeys(e.results["dataset"] for e in found.evaluations)
+    named = [name for name in names if name is not None]
+    titles = [f"data set {', '.join(named)}"] if named else []
+    num_seeds = {_num_probe_seeds(e) for e in found.evaluations}
+    if max(num_seeds) > 1:
+        titles.append(
+            f"mean ± std over {max(num_seeds)} probe seeds (initial layer, order, labelled subset) of the "
+            "same weights; k-NN has none"
+        )
+    return titles
+
+
+def _num_probe_seeds(evaluation: Evaluation) -> int:
+    return max(len(r["by_probe_seed"]) for r in evaluation.results["measurements"].values())
+
+
+def _in_words(how: dict[str, dict[str, list[str]]]) -> Iterable[str]:
+    """What every protocol is; if it differs between evaluations, with their names."""
+    for protocol, descriptions in how.items():
+        for words, names in descriptions.items():
+            whose = f" ({', '.join(names)})" if len(descriptions) > 1 else ""
+            yield f"{protocol}{whose}: {words}"
+
+
+def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | None], str]:
+    """The reference's mean ± std over the last epochs of one training, of probe seed 0."""
+    found: dict[tuple[str | None, str | None], str] = {}
+    for evaluation in evaluations:
+        for protocol, figures in evaluation.results["accuracies"].items():
+            if all(key in figures for key in _LAST_EPOCHS):
+                mean, std = (figures[key] for key in _LAST_EPOCHS)
+                name = evaluation.run or evaluation.results["evaluated"]
+                found[name, protocol] = Spread(mean, std).percent()
+    return found
+
+
+def _over_probe_seeds(evaluation: Evaluation) -> dict[str, dict[str, Spread]]:
+    found = {}
+    for protocol, record in evaluation.results["measurements"].items():
+        by_seed = list(record["by_probe_seed"].values())
+        found[protocol] = {
+            key: Spread.of([figures[key] for figures in by_seed])
+            for key in _MEASURES
+            if all(key in figures for figures in by_seed)
+        }
+    return found
+
+
+def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
+    """One summary for each group of at least two runs with different seeds and all else equal."""
+    groups: dict[str, dict[int, Evaluation]] = {}
+    for evaluation in evaluations:
+        if evaluation.parameters is not None:
+            equal = {k: v for k, v in evaluation.parameters.items() if k not in _NOT_COMPARED}
+            key = fingerprint([equal, evaluation.results["dataset_fingerprint"]])
+            groups.setdefault(key, {}).setdefault(evaluation.parameters["seed"], evaluation)
+    return [_summary(group) for group in groups.values() if len(group) > 1]
+
+
+def _summary(group: dict[int, Evaluation]) -> SeedSummary:
+    seeds = sorted(group)
+    single = [_over_probe_seeds(group[seed]) for seed in seeds]
+    return SeedSummary(
+        runs=[str(group[seed].run) for seed in seeds],
+        seeds=seeds,
+        dataset=group[seeds[0]].results["dataset"],
+        measures={
+            protocol: {
+                key: Spread.of([figures[protocol][key].mean for figures in single])
+                for key in measures
+            }
+            for protocol, measures in single[0].items()
+        },
+    )

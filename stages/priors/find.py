@@ -1,0 +1,185 @@
+"""Finding cached representations, and reading them together with the names of their images."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rela.errors import ChoiceError, DataError
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.manifest import MANIFEST_NAME
+from rela.priors import PriorRequest
+from rela.priors.prior import combined
+from rela.stages.priors.identify import identify
+from rela.stages.priors.requests import names_of, requests_of
+from rela.stages.workspace.dataset import images_sha256, index_path, read_index
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of, prior_of
+from rela.stages.workspace.workspace import Workspace, open_artifact
+
+if TYPE_CHECKING:
+    from rela.representations.named import NamedRepresentations
+
+
+KIND = "representations"
+
+
+def open_representations(
+    workspace: Workspace,
+    which: str | Path | None = None,
+    dataset_name: str | None = None,
+    split: str | None = None,
+    verify: bool = True,
+) -> "NamedRepresentations":
+    """Representations by their folder or file, by their own name or their prior's, or the only ones.
+
+    Of a folder or a file, the workspace is the one around it. Without `split`: what they were made of,
+    or train. With `verify` the file is compared with its digest first.
+    """
+    artifact = None if which is None else _at(Path(which))
+    if artifact is not None:
+        around = Workspace(artifact.path.resolve().parents[1])
+        dataset, of_split = _images_of(around, artifact, dataset_name, split)
+        return with_names(dataset, of_split, artifact, verify)
+    if which is not None and (isinstance(which, Path) or "/" in which):
+        raise ChoiceError(
+            f"{which} holds no representations; expected a folder made by `rela embed` with "
+            f"{MANIFEST_NAME} and {REPRESENTATIONS_FILE}, or their name"
+        )
+    dataset = workspace.dataset(dataset_name)
+    requests = None if which is None else requests_of(workspace, dataset, str(which))
+    found = find_cached(workspace, dataset, split or "train", requests, which and str(which))
+    return with_names(dataset, split or "train", found, verify)
+
+
+def find_cached(
+    workspace: Workspace,
+    dataset: Artifact,
+    split: str,
+    requests: Sequence[PriorRequest] | None = None,
+    name: str | None = None,
+    by_name: bool = True,
+    centre_crops_alone: bool = False,
+) -> Artifact:
+    """The representations of one split that `requests`, or `name`, ask for; or the only ones.
+
+    Without `by_name` what the requests mean is compared, and not what it was called.
+    `centre_crops_alone`: none of random crops. Raises ChoiceError with the command
+    that makes them, or with the names to choose from.
+    """
+    cached = workspace.representations(images_sha256(dataset, split))
+    if centre_crops_alone:
+        cached = [a for a in cached if not crops_of(a)]
+    if requests is None or name is None:
+        priors, matching = ["resnet18"], cached
+    else:
+        priors = names_of(workspace, name)
+        try:
+            matching = matching_representations(
+                workspace, list(requests), name if by_name else "", cached, may_build=False
+            )
+        except ChoiceError:
+            if name.startswith("run:"):  # which is not there
+                raise
+            matching = []
+    of_data_set = f"data set {dataset.name} ({split})"
+    if not matching:
+        which = " --split val" if split == "val" else ""
+        what = "no prior has" if name is None else f"prior {name} has not"
+        raise ChoiceError(
+            f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior "
+            f"{' --prior '.join(priors)}{which}` first"
+        )
+    return the_only(matching, f"representations of {of_data_set} are there")
+
+
+def with_names(
+    dataset: Artifact, split: str, representations: Artifact, verify: bool = True
+) -> "NamedRepresentations":
+    """Representations joined with the paths and labels of the data set that they are of.
+
+    Raises CorruptArtifactError or DataError if either is damaged.
+    """
+    import numpy as np
+
+    from rela.representations.matrix_file import open_matrix
+    from rela.representations.named import NamedRepresentations
+
+    path = representations.path / REPRESENTATIONS_FILE
+    if verify:
+        representations.sound_file(REPRESENTATIONS_FILE)
+    matrix, crops = open_matrix(path, verify=False), crops_of(representations)
+    dataset.sound_file(index_path(dataset, split).name)
+    rows = read_index(dataset, split)
+    class_names = dataset.manifest.content["class_names"]
+    labels = np.array([int(row["label"]) for row in rows], np.int64)
+    if len(matrix.values) != len(rows) * (crops or 1):
+        raise DataError(
+            f"{path} has {len(matrix.values)} rows for {len(rows)} images of data set {dataset.name}; "
+            "remove its folder and embed again"
+        )
+    paths = [row["path"] for row in rows]
+    return NamedRepresentations(matrix.values, paths, labels, class_names, matrix.attributes, crops)
+
+
+def _at(path: Path) -> Artifact | None:
+    """The representations in a folder, or whose file `path` is; None if there are none."""
+    folder = path.parent if path.name == REPRESENTATIONS_FILE else path
+    artifact = open_artifact(folder) if (folder / MANIFEST_NAME).is_file() else None
+    return artifact if artifact is not None and artifact.manifest.kind == KIND else None
+
+
+def _images_of(
+    workspace: Workspace, artifact: Artifact, name: str | None, split: str | None
+) -> tuple[Artifact, str]:
+    """The data set and split with these very images: those that the representations name, if they do."""
+    images = artifact.manifest.inputs["images"]
+    own = artifact.manifest.content
+    found = [
+        (dataset, of_split)
+        for dataset in _datasets(workspace, name)
+        for of_split in dataset.manifest.content["splits"]
+        if images_sha256(dataset, of_split) == images and split in (None, of_split)
+    ]
+    if not found:
+        wanted = name or own["dataset"]
+        raise ChoiceError(
+            f"{artifact.path} is not of the images of any data set {wanted!r} in {workspace.root}; "
+            f"convert those again, or name another data set"
+        )
+    return min(found, key=lambda pair: (pair[0].name != own["dataset"], pair[1] != own["split"]))
+
+
+def _datasets(workspace: Workspace, name: str | None) -> Iterator[Artifact]:
+    yield from workspace.datasets() if name is None else [workspace.dataset(name)]
+
+
+def matching_representations(
+    workspace: Workspace,
+    requests: list[PriorRequest],
+    name: str,
+    cached: list[Artifact],
+    may_build: bool,
+) -> list[Artifact]:
+    """Those of `cached` that `name` means: by fingerprint or folder, by prior, by identity.
+
+    The name of a run is looked up, so that features of a run that had the name before do not count.
+    Other names are taken from the manifests: the weights need not be here any more.
+    """
+    exact = [a for a in cached if name in (a.fingerprint, a.name)]
+    named = [a for a in cached if name == prior_of(a).name]
+    if exact or (named and not any(workspace.has_run(request.name) for request in requests)):
+        return exact or named
+    known = [identify(workspace, request, may_build) for request in requests]
+    key = combined([prior.identity for prior in known]).key()
+    return [a for a in cached if prior_of(a).key() == key]
+
+
+def the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:
+    """One artifact; raises ChoiceError listing the names to choose from if there are more."""
+    if len(artifacts) == 1:
+        return artifacts[0]
+    names = [prior_of(a).name for a in artifacts]
+    if len(set(names)) < len(names):
+        names = [a.name for a in artifacts]
+    raise ChoiceError(
+        f"{len(artifacts)} {what}; choose one with --prior: {', '.join(names)}{otherwise}"
+    )

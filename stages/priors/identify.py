@@ -1,0 +1,141 @@
+"""Which prior a request means, remembered, so that a cache hit need not build a model.
+
+Building a prior takes seconds of imports and of reading weights. Its identity is recorded under the
+request, and taken from the record as long as the weights file is unchanged (inode, size and
+times) and the libraries that models come from are the same versions.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError, DataError
+from rela.pipeline.files import clear_abandoned_files, read_regular, write_atomic
+from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.manifest import installed_versions
+from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, resolve
+from rela.priors.earlier_run import load_backbone, read_identity
+from rela.priors.names import by_shown_name
+from rela.stages.workspace.form import misfit
+from rela.stages.workspace.workspace import Workspace
+
+_RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
+_RECORD_FORM = {"weights_file": ({"path": str}, type(None)), "prior": {}, "note": str}
+_LIBRARIES = ("rela", "torch", "torchvision", "timm", "open_clip_torch")
+
+
+@dataclass(frozen=True)
+class KnownPrior:
+    """An identity, and how to get the model when it is needed after all.
+
+    `note` says what was found in the weights file.
+    """
+
+    identity: PriorIdentity
+    load: Callable[[], Any]
+    run: str | None = None
+    note: str = ""
+
+
+def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True) -> KnownPrior:
+    """The prior that `request` means: an earlier run of this workspace, or a model by name.
+
+    Without `may_build` nothing is built, fetched or written, and a prior that has no record yet
+    raises ChoiceError.
+    """
+    if not workspace.has_run(request.name.removeprefix(_RUN_PREFIX)):
+        request = by_shown_name(request)
+    name = request.name.removeprefix(_RUN_PREFIX)
+    is_run = workspace.has_run(name) and request.weights is None
+    if is_run or request.name.startswith(_RUN_PREFIX):
+        run = workspace.run(name)
+        if request.arch or request.seed or request.trust_code:
+            raise ChoiceError(
+                f"--arch, --seed and --trust-code mean nothing to the run {run.name}; leave them out"
+            )
+        identity = read_identity(run.path)
+        found = Prior(identity, lambda: load_backbone(run.path, identity))
+        found = at_layer(found, request.layer)
+        return KnownPrior(found.identity, found.load, run.name)
+    record_path = _record_path(workspace, request)
+    recorded = _read_record(record_path)
+    if recorded is not None:
+        known, note = recorded
+        return KnownPrior(known, lambda: _load_recorded(request, known, record_path), note=note)
+    if not may_build:
+        raise ChoiceError(f"prior {request.name} has not been used in {workspace.root} yet")
+    try:
+        prior = resolve(request)
+    except ChoiceError as error:
+        run_names = ", ".join(run.name for run in workspace.runs())
+        if run_names and ":" not in request.name:
+            raise ChoiceError(f"{error} Runs of this workspace: {run_names}") from error
+        raise
+    record = {
+        "prior": prior.identity.as_dict(),
+        "weights_file": _file_state(prior.weights_file),
+        "note": prior.note,
+    }
+    record_path.parent.mkdir(parents=True, exist_ok=True)
+    clear_abandoned_files(record_path.parent)
+    write_atomic(record_path, json.dumps(record, indent=1).encode())
+    return KnownPrior(prior.identity, prior.load, note=prior.note)
+
+
+def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: Path) -> Any:
+    """Build the prior; refuse it, and forget the record, if it is not the recorded one."""
+    prior = resolve(request)
+    if prior.identity.key() != recorded.key():
+        record_path.unlink(missing_ok=True)
+        raise DataError(
+            f"the weights of {request.name} were exchanged without a new modification time; the old "
+            "record is gone now, run the same command again"
+        )
+    return prior.load()
+
+
+def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
+    versions = installed_versions()
+    name = request.name
+    if name.startswith(_FILE_PREFIX):  # the same words mean another file elsewhere
+        name = str(Path(name.removeprefix(_FILE_PREFIX)).resolve())
+    key = {
+        "name": name,
+        "weights": None if request.weights is None else str(request.weights.resolve()),
+        "seed": request.seed,
+        "image_size": request.image_size,
+        "arch": request.arch,
+        "layer": request.layer,
+        "trust_code": request.trust_code,
+        "versions": [versions.get(library) for library in _LIBRARIES],
+    }
+    return workspace.prior_records_dir / f"{fingerprint(key)[:16]}.json"
+
+
+def _read_record(path: Path) -> tuple[PriorIdentity, str] | None:
+    """The identity and the note of a record that still holds."""
+    try:
+        record = json.loads(read_regular(path))
+        if misfit(record, _RECORD_FORM):
+            return None
+        state = record["weights_file"]
+        if state is not None and state != _file_state(Path(state["path"])):
+            return None
+        return PriorIdentity.from_dict(record["prior"]), record["note"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _file_state(path: Path | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    status = path.stat()
+    return {
+        "path": str(path),
+        "num_bytes": status.st_size,
+        "inode": status.st_ino,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+    }

@@ -1,0 +1,164 @@
+"""Which priors can be used here and now, and which are embedded already. Nothing is built or fetched."""
+
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.files import write_atomic
+from rela.pipeline.manifest import installed_versions
+from rela.stages.display import format_table, human_bytes
+from rela.stages.workspace.run import read_json
+from rela.stages.workspace.workspace import Workspace, find_artifacts
+
+_EXAMPLES = ("resnet18", "resnet50")
+_PACKAGES = (("timm", "timm", "timm"), ("clip", "open_clip", "clip"))  # source, import name, extra
+
+
+@dataclass(frozen=True)
+class ListedPrior:
+    """What to give to --prior, capitals standing for a choice of one's own.
+
+    `usable` is False where a package has to be installed first; `note` says where the weights are or
+    come from; `embedded` names data sets, in brackets a split other than train and crops.
+    """
+
+    source: str
+    prior: str
+    usable: bool
+    note: str
+    embedded: list[str]
+
+
+@dataclass(frozen=True)
+class PriorList:
+    """Every row of the list."""
+
+    workspace: str
+    priors: list[ListedPrior]
+
+
+def list_priors(workspace: Workspace) -> PriorList:
+    """Look at manifests and at the folders where packages keep their weights."""
+    embedded, sources = _embedded(workspace)
+    rows = [
+        *(_run_row(run, embedded) for run in workspace.runs()),
+        *_torchvision_rows(workspace, embedded),
+    ]
+    listed = {row.prior for row in rows}
+    rows += [
+        ListedPrior(sources[name], name, True, "embedded", datasets)
+        for name, datasets in sorted(embedded.items(), key=lambda item: (sources[item[0]], item[0]))
+        if name not in listed
+    ]
+    rows += [
+        ListedPrior("file", "file:PATH", True, "a checkpoint, with --arch NAME", []),
+        ListedPrior("random", "random:ARCH", True, "untrained, such as random:resnet18", []),
+    ]
+    rows += [_package_row(*package) for package in _PACKAGES]
+    return PriorList(str(workspace.root), rows)
+
+
+def format_result(found: PriorList) -> str:
+    """A table for people."""
+    rows = [
+        [row.source, row.prior, row.note, ", ".join(row.embedded) or "–"] for row in found.priors
+    ]
+    table = format_table(["source", "prior", "weights", "embedded for"], rows)
+    return f"{table}\nrank those embedded with `rela priors rank DATASET`"
+
+
+def _embedded(workspace: Workspace) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Data sets by the prior's name, and each prior's source."""
+    datasets: dict[str, set[str]] = defaultdict(set)
+    sources = {}
+    for artifact in find_artifacts(workspace.representations_dir):
+        content = artifact.manifest.content
+        name, crops = content["prior"]["name"], content["crops"]
+        more = [content["split"]] if content["split"] != "train" else []
+        more += [f"{crops} crops"] if crops else []
+        datasets[name].add(content["dataset"] + (f" ({', '.join(more)})" if more else ""))
+        sources[name] = _source(content)
+    return {name: sorted(found) for name, found in datasets.items()}, sources
+
+
+def _source(content: dict[str, Any]) -> str:
+    if "components" in content:
+        return "combination"
+    if content["run"] is not None:
+        return "run"
+    prefix, colon, _ = content["prior"]["name"].partition(":")
+    return prefix if colon else "torchvision"
+
+
+def _run_row(run: Artifact, embedded: dict[str, list[str]]) -> ListedPrior:
+    settings = run.manifest.parameters
+    note = (
+        f"{settings['model']}, {settings['image_size']} px, "
+        f"trained on {run.manifest.content['dataset']}"
+    )
+    return ListedPrior("run", run.name, True, note, embedded.get(run.name, []))
+
+
+def _torchvision_rows(workspace: Workspace, embedded: dict[str, list[str]]) -> list[ListedPrior]:
+    """Models whose published weights are on disk, by name; the others in one row.
+
+    Without any file on disk torchvision, which takes seconds to import, is not asked for its names.
+    """
+    folder = _checkpoints_dir()
+    on_disk = {path.name: path.stat().st_size for path in folder.glob("*.pth")}
+    published = _published_files(workspace) if on_disk else {}
+    rows = []
+    for name, file in published.items():
+        if file in on_disk:
+            note = f"{file}, {human_bytes(on_disk[file])}"
+            rows.append(ListedPrior("torchvision", name, True, note, embedded.get(name, [])))
+    examples = (name for name in (*_EXAMPLES, *published) if published.get(name) not in on_disk)
+    others = f"{len(published) - len(rows)} others" if published else "any classification model"
+    note = f"{others}, such as {next(examples)}; fetched when first used"
+    return [*rows, ListedPrior("torchvision", "NAME", True, note, [])]
+
+
+def _published_files(workspace: Workspace) -> dict[str, str]:
+    """Weights file by model; remembered in a workspace for this version of torchvision."""
+    version = installed_versions().get("torchvision")
+    record = workspace.prior_records_dir / f"torchvision-{version}.json"
+    published: dict[str, str] = read_json(record, {...: str})
+    if not published:
+        from rela.priors.torchvision import published_files
+
+        published = published_files()
+        if workspace.root.is_dir():  # a list is no reason to begin one
+            record.parent.mkdir(exist_ok=True)
+            write_atomic(record, json.dumps(published, indent=1).encode())
+    return published
+
+
+def _package_row(source: str, module: str, extra: str) -> ListedPrior:
+    """A source that needs a package of its own, looked for without importing it."""
+    if find_spec(module) is None:
+        note = f"needs a package: pip install 'rela[{extra}]'"
+        return ListedPrior(source, f"{source}:NAME", False, note, [])
+    num_cached = sum(source in path.name.lower() for path in _hub_cache_dir().glob("models--*"))
+    there = f"{num_cached} in the Hugging Face cache, others" if num_cached else "weights are"
+    return ListedPrior(source, f"{source}:NAME", True, f"{there} fetched when first used", [])
+
+
+def _checkpoints_dir() -> Path:
+    """torch.hub's folder of weights, by torch.hub's rule, without importing torch."""
+    home = os.environ.get("TORCH_HOME") or _cache_dir() / "torch"
+    return Path(home).expanduser() / "hub" / "checkpoints"
+
+
+def _hub_cache_dir() -> Path:
+    """Hugging Face's folder of models, by huggingface_hub's rule."""
+    home = Path(os.environ.get("HF_HOME") or _cache_dir() / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+
+
+def _cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

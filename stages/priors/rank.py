@@ -1,0 +1,187 @@
+"""The cached representations of one data set → which prior to learn from, in seconds."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rela.errors import ChoiceError, DataError
+from rela.evaluation.protocols import KNN_PROTOCOLS
+from rela.options import check_options
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.locks import in_use
+from rela.stages.display import format_table
+from rela.stages.settings import RankSettings
+from rela.stages.workspace.dataset import images_sha256, open_split
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of, prior_of
+from rela.stages.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_PROTOCOL = KNN_PROTOCOLS[0]
+_HELD_OUT_SHARE = 5  # one row in five is classified by the others
+
+
+@dataclass(frozen=True)
+class RankedPrior:
+    """One representation and its figures (rela.representations.quality).
+
+    `knn` is a k-NN accuracy in [0, 1], None without labels; `own_run`: the prior, or a part of it, was
+    trained on these very images.
+    """
+
+    prior: str
+    representations: str
+    width: int
+    effective_rank: float
+    uniformity: float
+    knn: float | None
+    own_run: bool
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Priors, best first; `cka[i][j]` is how alike the i-th and the j-th are."""
+
+    dataset: str
+    num_images: int
+    num_rows: int
+    num_held_out: int
+    sorted_by: str
+    priors: list[RankedPrior]
+    cka: list[list[float]]
+
+
+def rank(workspace: Workspace, dataset: Artifact, settings: RankSettings | None = None) -> Ranking:
+    """Compare every embedded prior of the training images on the same rows.
+
+    By k-NN accuracy where labels exist, else by effective rank. The rows are read without checking
+    the digests of whole files, which training does. Raises ChoiceError if nothing is embedded.
+    """
+    settings = settings or RankSettings()
+    check_options(settings)
+    images = images_sha256(dataset, "train")
+    every = workspace.representations(images)
+    cached = [a for a in every if not crops_of(a)]
+    if not cached:
+        why = " (random crops are not ranked)" if every else ""
+        raise ChoiceError(
+            f"no prior has been embedded for data set {dataset.name}{why}; run `rela embed "
+            f"{dataset.name} --prior resnet18` first"
+        )
+    import numpy as np
+
+    from rela.representations.quality import effective_rank, linear_cka, sample_rows, uniformity
+
+    num_images = dataset.manifest.content["splits"]["train"]["num_images"]
+    if num_images < 2:
+        raise ChoiceError(f"data set {dataset.name} has {num_images} image; nothing to compare")
+    chosen = sample_rows(num_images, settings.rows)
+    num_held_out = len(chosen) // _HELD_OUT_SHARE
+    labels = _labels(dataset, chosen) if num_held_out else None
+    own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
+    with in_use(*(artifact.path for artifact in cached)):
+        matrices = [_rows(artifact, chosen, num_images) for artifact in cached]
+    found = [
+        RankedPrior(
+            prior=prior_of(artifact).name,
+            representations=artifact.name,
+            width=rows.shape[1],
+            effective_rank=effective_rank(rows),
+            uniformity=uniformity(rows),
+            knn=None if labels is None else _knn(dataset, rows, labels, num_held_out),
+            own_run=not own.isdisjoint(_runs(artifact)),
+        )
+        for artifact, rows in zip(cached, matrices, strict=True)
+    ]
+    order = sorted(
+        range(len(found)), key=lambda i: (-(found[i].knn or 0), -found[i].effective_rank)
+    )
+    cka = linear_cka([matrices[i] for i in order])
+    return Ranking(
+        dataset=dataset.name,
+        num_images=num_images,
+        num_rows=len(chosen),
+        num_held_out=0 if labels is None else num_held_out,
+        sorted_by="effective rank" if labels is None else f"{_PROTOCOL.k}-NN accuracy",
+        priors=[found[i] for i in order],
+        cka=np.round(cka, 6).tolist(),
+    )
+
+
+def format_result(ranking: Ranking) -> str:
+    """The figures, best first, and the matrix of alignments."""
+    names = [ranked.prior for ranked in ranking.priors]
+    if len(set(names)) < len(names):
+        names = [ranked.representations for ranked in ranking.priors]
+    rows = [
+        [
+            f"{number} {name}{' *' if ranked.own_run else ''}",
+            ranked.width,
+            None if ranked.knn is None else f"{100 * ranked.knn:5.1f} %",
+            f"{ranked.effective_rank:8.1f}",
+            f"{ranked.uniformity:.2f}",
+        ]
+        for number, (name, ranked) in enumerate(zip(names, ranking.priors, strict=True), start=1)
+    ]
+    header = ["prior", "width", f"{_PROTOCOL.k}-NN", "effective rank", "uniformity"]
+    held_out = f", {ranking.num_held_out:,} of them held out" if ranking.num_held_out else ""
+    lines = [
+        f"data set {ranking.dataset}, best first by {ranking.sorted_by}, on {ranking.num_rows:,} of "
+        f"{ranking.num_images:,} training images{held_out}",
+        format_table(header, rows),
+    ]
+    if any(ranked.own_run for ranked in ranking.priors):
+        lines.append("* trained on these very images")
+    if len(names) > 1:
+        alignment = [
+            [f"{number} {name}", *(f"{value:.2f}" for value in row)]
+            for number, (name, row) in enumerate(zip(names, ranking.cka, strict=True), start=1)
+        ]
+        numbers = [str(number) for number in range(1, len(names) + 1)]
+        lines += ["", "how alike (linear CKA)", format_table(["", *numbers], alignment)]
+    return "\n".join(lines)
+
+
+def _rows(artifact: Artifact, chosen: "NDArray[np.int64]", num_images: int) -> "NDArray[Any]":
+    import numpy as np
+
+    from rela.representations.matrix_file import open_matrix
+
+    path = artifact.path / REPRESENTATIONS_FILE
+    values = open_matrix(path, verify=False).values
+    if len(values) != num_images:
+        raise DataError(f"{path} holds {len(values)} rows, the data set has {num_images} images")
+    rows = np.asarray(values[chosen])
+    if not np.isfinite(rows).all():
+        raise DataError(f"{path} holds NaN or Inf; remove its folder and embed again")
+    return rows
+
+
+def _labels(dataset: Artifact, chosen: "NDArray[np.int64]") -> "NDArray[np.int64] | None":
+    if not dataset.manifest.content["labelled"]:
+        return None
+    return open_split(dataset, "train").labels[chosen]
+
+
+def _knn(
+    dataset: Artifact, rows: "NDArray[Any]", labels: "NDArray[np.int64]", num_held_out: int
+) -> float:
+    """Accuracy on the first rows, which are a random sample, by the votes of the others."""
+    import numpy as np
+    import torch
+
+    from rela.evaluation.knn import knn_accuracy
+
+    features, classes = torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels)
+    num_classes = len(dataset.manifest.content["class_names"])
+    return knn_accuracy(
+        features[num_held_out:], classes[num_held_out:], features[:num_held_out],
+        classes[:num_held_out], num_classes, _PROTOCOL,
+    )  # fmt: skip
+
+
+def _runs(artifact: Artifact) -> set[str | None]:
+    """The runs that the representations come from: one, or those among a combination's components."""
+    content = artifact.manifest.content
+    return {content["run"], *(component["run"] for component in content.get("components", []))}

@@ -1,0 +1,42 @@
+"""Names of priors to requests for them."""
+
+from pathlib import Path
+from typing import Any
+
+from rela.pipeline.artifact import Artifact
+from rela.priors import PriorRequest
+from rela.priors.prior import JOINT
+from rela.stages.settings import PriorSettings
+from rela.stages.workspace.dataset import default_image_size
+from rela.stages.workspace.workspace import Workspace
+
+
+def prior_request(
+    dataset: Artifact,
+    name: str,
+    weights: Path | None = None,
+    seed: int = 0,
+    image_size: int | None = None,
+    **others: Any,
+) -> PriorRequest:
+    """A request for `name`; a prior without an input size of its own takes the data set's.
+
+    `others` are further fields of PriorRequest.
+    """
+    size = image_size or default_image_size(dataset)
+    return PriorRequest(name, weights, seed, size, **others)
+
+
+def names_of(workspace: Workspace, name: str) -> list[str]:
+    """The priors that a name stands for: `A+B` is two, unless a run, a file or a layer is called so."""
+    is_run = workspace.has_run(name.removeprefix("run:"))
+    is_one = is_run or name.startswith("file:") or "@class+patches" in name
+    return [name] if is_one else name.split(JOINT)
+
+
+def requests_of(
+    workspace: Workspace, dataset: Artifact, name: str, described: PriorSettings | None = None
+) -> list[PriorRequest]:
+    """What a prior's name, or that of a combination, asks for."""
+    options = vars(described or PriorSettings())
+    return [prior_request(dataset, part, **options) for part in names_of(workspace, name)]

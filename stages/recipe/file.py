@@ -1,0 +1,153 @@
+"""A recipe's text → its tables in the order of the file, with every `{variable}` filled in."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError, UnavailableError
+from rela.pipeline.files import regular_file
+
+STAGES = ("convert", "embed", "train", "eval")
+_VARIABLES = "variables"
+_HEADER = re.compile(r"^\s*\[\[\s*([A-Za-z0-9_-]+)\s*\]\]")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_PATH_KEYS = ("source", "image_root", "weights", "voc")
+FILE_PREFIX = "file:"  # of a prior
+
+
+@dataclass(frozen=True)
+class Table:
+    """One `[[stage]]` of a recipe; `where` names file, line and table in messages."""
+
+    stage: str
+    where: str
+    values: dict[str, Any]
+
+
+def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
+    """The tables of the recipe at `path`; `given` goes before the defaults in [variables].
+
+    Relative paths become absolute: from the recipe's folder, or from the working directory if a
+    given variable begins them. Raises ChoiceError for what is no recipe.
+    """
+    text = _read(path)
+    try:
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # of numbers and nesting without end, too
+        raise ChoiceError(f"{path} is not TOML: {error}") from error
+    defaults = document.pop(_VARIABLES, {})
+    wrong = [k for k in _entries(path, defaults) if not isinstance(defaults[k], str)]
+    if wrong:
+        raise ChoiceError(f"{path}, [variables]: {wrong[0]} = {defaults[wrong[0]]!r} is no string")
+    for name in document:
+        if name not in STAGES:
+            known = [*(f"[[{stage}]]" for stage in STAGES), f"[{_VARIABLES}]"]
+            raise ChoiceError(f"{path}: unknown table {name!r}; there is {', '.join(known)}")
+    fill = _Filler(path, {**defaults, **given}, given)
+    tables = []
+    rest = {stage: iter(_list_of_tables(path, stage, found)) for stage, found in document.items()}
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = _HEADER.match(line)
+        if header and header[1] in rest:
+            where = f"{path}, line {number}, [[{header[1]}]]"
+            values = next(rest[header[1]], None)
+            if values is None:
+                raise ChoiceError(f"{where} stands within a text; break that line differently")
+            tables.append(Table(header[1], where, fill.table(where, values)))
+    if any(next(remaining, None) is not None for remaining in rest.values()):
+        raise ChoiceError(f"{path}: begin every job with its own line, such as [[train]]")
+    if not tables:
+        raise ChoiceError(f"{path} has no jobs; begin one with a line such as [[train]]")
+    fill.refuse_unused(defaults)
+    return tables
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """`did you mean X?`, or everything that is known."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"there is {', '.join(known) or 'none'}"
+
+
+def _read(path: Path) -> str:
+    try:
+        with open(path, encoding="utf-8", opener=regular_file) as file:
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ChoiceError(f"{path} is not TOML: it is not UTF-8") from error
+    except OSError as error:
+        raise UnavailableError(
+            f"{path} cannot be read: {error.strerror}; name a recipe, such as recipes/small.toml"
+        ) from error
+
+
+def _entries(path: Path, found: Any) -> list[str]:
+    if not isinstance(found, dict):
+        raise ChoiceError(f"{path}: {_VARIABLES} is a table, [{_VARIABLES}]")
+    return list(found)
+
+
+def _list_of_tables(path: Path, stage: str, found: Any) -> list[dict[str, Any]]:
+    if not (isinstance(found, list) and all(isinstance(table, dict) for table in found)):
+        raise ChoiceError(f"{path}: write [[{stage}]], with two brackets")
+    return found
+
+
+class _Filler:
+    """Fills placeholders in strings, and remembers which variables were of use."""
+
+    def __init__(self, path: Path, values: dict[str, str], given: Mapping[str, str]) -> None:
+        self._path, self._values, self._given = path, values, given
+        self._used: set[str] = set()
+
+    def table(self, where: str, values: dict[str, Any]) -> dict[str, Any]:
+        """Every string of a table, in lists too."""
+        return {key: self._value(where, key, value) for key, value in values.items()}
+
+    def refuse_unused(self, defaults: Mapping[str, str]) -> None:
+        """A variable given and of no use is a slip of the pen."""
+        for name in self._given:
+            if name not in self._used and name not in defaults:
+                known = sorted({*defaults, *self._used})
+                raise ChoiceError(
+                    f"--set {name}={self._given[name]}: {self._path} has no variable {name}; "
+                    + closest(name, known)
+                )
+
+    def _value(self, where: str, key: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._value(where, key, item) for item in value]
+        return self._text(where, key, value) if isinstance(value, str) else value
+
+    def _text(self, where: str, key: str, text: str) -> str:
+        def filled(placeholder: "re.Match[str]") -> str:
+            name = placeholder[1]
+            if name not in self._values:
+                raise ChoiceError(
+                    f'{where}: {key} = "{text}" needs a value for {name}; add --set {name}=VALUE, or '
+                    f"a default under [{_VARIABLES}]"
+                )
+            self._used.add(name)
+            return self._values[name]
+
+        result = _PLACEHOLDER.sub(filled, text)
+        first = _PLACEHOLDER.match(text.removeprefix(FILE_PREFIX))
+        typed = first is not None and first[1] in self._given
+        folder = Path.cwd() if typed else self._path.absolute().parent
+        if key in _PATH_KEYS:
+            return str(folder / self._home(where, key, result))
+        if key == "prior" and result.startswith(FILE_PREFIX):
+            name = self._home(where, key, result.removeprefix(FILE_PREFIX))
+            return f"{FILE_PREFIX}{folder / name}"
+        return result
+
+    def _home(self, where: str, key: str, text: str) -> Path:
+        """A path with `~` and `~user` filled in."""
+        try:
+            return Path(text).expanduser()
+        except RuntimeError as error:
+            raise ChoiceError(f"{where}: {key} = {text!r} names no user's folder") from error

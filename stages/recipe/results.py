@@ -1,0 +1,107 @@
+"""Evaluated runs → a table: mean and spread over seeds of everything else that was varied."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.fingerprint import fingerprint
+from rela.stages.display import Spread, format_table
+from rela.stages.evaluate.evaluate import Evaluation
+from rela.stages.evaluate.table import report
+from rela.stages.workspace.run import total_seconds
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import WHERE_TO_RUN
+
+_MEASURES = ("top1", "miou")  # the leading figure of a protocol
+_TITLES = {"knn20": "20-NN %", "knn200": "200-NN %", "linear-reference": "linear %"}
+_NOT_COMPARED = {"seed", *WHERE_TO_RUN}
+_COLUMNS = {"prior", "method", "data_ratio"}
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """Runs that differ in nothing but their seed, evaluated on one data set.
+
+    `settings` are those that differ between rows; `accuracies` in [0, 1] by protocol: top-1, or
+    mean IoU of segmentation; `seconds` with everything counted.
+    """
+
+    dataset: str
+    prior: str
+    method: str
+    data_ratio: float
+    settings: dict[str, Any]
+    runs: list[str]
+    seeds: list[int]
+    accuracies: dict[str, Spread]
+    seconds: Spread | None
+
+
+def summarise(workspace: Workspace, evaluations: list[Evaluation]) -> list[ResultRow]:
+    """One row for every group of runs that are equal but for the seed, in the order of `evaluations`."""
+    groups: dict[str, dict[str, tuple[Artifact, Evaluation]]] = {}
+    for evaluation in evaluations:
+        run = workspace.run(evaluation.run)
+        equal = {k: v for k, v in run.manifest.parameters.items() if k not in _NOT_COMPARED}
+        key = fingerprint([evaluation.results["dataset"], run.manifest.inputs["dataset"], equal])
+        groups.setdefault(key, {})[run.name] = run, evaluation
+    varied = _varied([next(iter(group.values()))[0] for group in groups.values()])
+    return [_row(list(group.values()), varied) for group in groups.values()]
+
+
+def format_results(rows: Sequence[ResultRow]) -> str:
+    """The table, and what its figures are."""
+    names = list(rows[0].settings)
+    protocols = list(dict.fromkeys(name for row in rows for name in row.accuracies))
+    header = [
+        *("data set", "prior", "method", "data ratio", *(n.replace("_", " ") for n in names)),
+        *("seeds", *(_TITLES.get(name, f"{name} %") for name in protocols), "seconds"),
+    ]
+    cells = [
+        [
+            *(row.dataset, row.prior, row.method, row.data_ratio, *map(row.settings.get, names)),
+            ", ".join(map(str, row.seeds)),
+            *(row.accuracies[p].percent() if p in row.accuracies else None for p in protocols),
+            None if row.seconds is None else row.seconds.words(1),
+        ]
+        for row in rows
+    ]
+    return (
+        f"{format_table(header, cells)}\nmean ± sample standard deviation over seeds; seconds count "
+        "converting, embedding, targets and training"
+    )
+
+
+def _varied(runs: list[Artifact]) -> list[str]:
+    """Settings that differ between runs that both have a prior, or both have none."""
+    found: dict[tuple[str, bool], set[str]] = {}
+    for run in runs:
+        for name, value in run.manifest.parameters.items():
+            has_prior = run.manifest.content["prior"] is not None
+            found.setdefault((name, has_prior), set()).add(repr(value))
+    several = [name for (name, _), values in found.items() if len(values) > 1]
+    return [name for name in dict.fromkeys(several) if name not in _NOT_COMPARED | _COLUMNS]
+
+
+def _row(group: list[tuple[Artifact, Evaluation]], varied: list[str]) -> ResultRow:
+    (run, evaluation), runs = group[0], [one for one, _ in group]
+    content, parameters = run.manifest.content, run.manifest.parameters
+    measured = report([found for _, found in group]).over_probe_seeds
+    by_protocol = {
+        protocol: [found[protocol][m].mean for found in measured for m in _MEASURES if m in found[protocol]]
+        for protocol in measured[0]
+    }  # fmt: skip
+    seconds = [s for one in runs if (s := total_seconds(one.path)) is not None]
+    trained_on, on = content["dataset"], evaluation.results["dataset"]
+    return ResultRow(
+        dataset=trained_on if on in (None, trained_on) else f"{trained_on} → {on}",
+        prior=content["prior"] or "none",
+        method=parameters["method"],
+        data_ratio=parameters["data_ratio"],
+        settings={name: parameters[name] for name in varied},
+        runs=[one.name for one in runs],
+        seeds=[one.manifest.parameters["seed"] for one in runs],
+        accuracies={name: Spread.of(values) for name, values in by_protocol.items()},
+        seconds=Spread.of(seconds) if seconds else None,
+    )

@@ -1,0 +1,169 @@
+"""The jobs of a recipe, one after the other: what is there is skipped, what fails is told at the end."""
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError, PreemptedError, failure_of
+from rela.pipeline.artifact import Artifact
+from rela.stages.convert import convert
+from rela.stages.display import format_table
+from rela.stages.embed.combine import embed_all
+from rela.stages.evaluate.evaluate import Evaluation, evaluate_run
+from rela.stages.recipe.jobs import Job, embed_requests, embedding_of
+from rela.stages.recipe.results import ResultRow, format_results, summarise
+from rela.stages.train.processes import RankFailedError, num_processes
+from rela.stages.train.train import train
+from rela.stages.workspace.workspace import Workspace
+
+MADE, THERE, FAILED, NOT_RUN = "made", "was there", "failed", "not run"
+_UNEXPLAINED = 70
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job; `path` of what it made or found, `message` of what went wrong."""
+
+    job: str
+    what: str
+    state: str
+    seconds: float
+    path: Path | None = None
+    message: str | None = None
+    exit_status: int = 0
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """Every job's outcome, what the evaluated runs say, and the exit status of the first failure."""
+
+    jobs: list[Outcome]
+    results: list[ResultRow]
+    exit_status: int
+
+
+def run_recipe(
+    workspace: Workspace, jobs: list[Job], say: Callable[[str], None] = print
+) -> RecipeResult:
+    """Run what is missing, in the order of the jobs; those that need a failed one are not run."""
+    if num_processes() > 1:
+        raise ChoiceError(
+            "`rela run` was started as several processes; start it once, and it starts one for every "
+            "device itself"
+        )
+    outcomes: list[Outcome] = []
+    found: dict[int, Artifact | Evaluation] = {}
+    for number, job in enumerate(jobs):
+        title = f"[{number + 1}/{len(jobs)}] {job.stage} {job.what}"
+        lost = [jobs[i] for i in job.needs if i not in found]
+        if lost:
+            needed = ", ".join(f"{one.stage} {one.what}" for one in lost)
+            outcome = Outcome(job.stage, job.what, NOT_RUN, 0.0, message=f"needs {needed}")
+            say(f"{title}: not run, needs {needed}")
+        else:
+            say(title)
+            outcome = _attempt(workspace, job, number, found, say)
+        outcomes.append(outcome)
+    failures = [outcome.exit_status for outcome in outcomes if outcome.state == FAILED]
+    evaluated = [e for e in found.values() if isinstance(e, Evaluation)]
+    return RecipeResult(outcomes, summarise(workspace, evaluated), next(iter(failures), 0))
+
+
+def format_result(result: RecipeResult) -> str:
+    """A table of the jobs, and one of what the evaluated runs reached."""
+    rows = [[o.job, o.what, o.state, round(o.seconds, 1)] for o in result.jobs]
+    table = format_table(["job", "what", "state", "seconds"], rows)
+    return "\n\n".join([table, *([format_results(result.results)] if result.results else [])])
+
+
+def describe_failures(result: RecipeResult) -> str:
+    """One line, and one for every failed job."""
+    failed = [o for o in result.jobs if o.state == FAILED]
+    not_run = sum(o.state == NOT_RUN for o in result.jobs)
+    rest = f", and {not_run} that need them were not run" if not_run else ""
+    return "\n".join(
+        [
+            f"{len(failed)} of {len(result.jobs)} jobs failed{rest}; mend what is said here, and the "
+            "same command does what is missing:",
+            *(f"  {o.job} {o.what}: {o.message}" for o in failed),
+        ]
+    )
+
+
+def _attempt(
+    workspace: Workspace,
+    job: Job,
+    number: int,
+    found: dict[int, Artifact | Evaluation],
+    say: Callable[[str], None],
+) -> Outcome:
+    """Run one job and keep what came of it in `found`. Only being told to stop gets through."""
+    start = time.perf_counter()
+    try:
+        result, cached = _RUN[job.stage](workspace, job, found, say)
+    except PreemptedError:
+        raise
+    except Exception as error:
+        if isinstance(error, RankFailedError) and error.exit_status == PreemptedError.exit_status:
+            raise
+        failure = failure_of(error)
+        if failure is None:  # a defect: the other jobs are worth finishing all the same
+            say(traceback.format_exc())
+            failure = f"{type(error).__name__}: {error}", _UNEXPLAINED
+        message, status = failure
+        say(f"failed: {message}")
+        seconds = time.perf_counter() - start
+        return Outcome(job.stage, job.what, FAILED, seconds, None, message, status)
+    found[number] = result
+    seconds = time.perf_counter() - start
+    return Outcome(job.stage, job.what, THERE if cached else MADE, seconds, result.path)
+
+
+def _convert(
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+) -> tuple[Artifact, bool]:
+    options = job.options
+    result = convert(
+        workspace, options["source"], job.settings, options["name"], options.get("workers"), say
+    )
+    return result.artifact, result.cached
+
+
+def _embed(
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+) -> tuple[Artifact, bool]:
+    dataset = workspace.dataset(job.options["dataset"])
+    requests = embed_requests(workspace, dataset, job)
+    result = embed_all(workspace, dataset, requests, job.settings, job.options["split"], say=say)
+    assert result.artifact is not None, "a job is never sharded"
+    return result.artifact, result.cached
+
+
+def _train(
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+) -> tuple[Artifact, bool]:
+    dataset, name = workspace.dataset(job.options["dataset"]), job.options.get("name")
+    result = train(workspace, dataset, job.settings, name, embed_first=True, say=say)
+    return result.artifact, result.cached
+
+
+def _evaluate(
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+) -> tuple[Evaluation, bool]:
+    trained_by = job.trained_by
+    run = workspace.run(job.options["run"]) if trained_by is None else found[trained_by]
+    result = evaluate_run(
+        workspace, run, job.options.get("dataset"), job.settings, embedding_of(job.options), say
+    )
+    return result, result.cached
+
+
+_RUN: dict[str, Callable[..., tuple[Artifact | Evaluation, bool]]] = {
+    "convert": _convert,
+    "embed": _embed,
+    "train": _train,
+    "eval": _evaluate,
+}

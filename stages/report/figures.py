@@ -1,0 +1,84 @@
+"""A Matplotlib drawing as PNG, and as SVG whose colours and runs the page can switch."""
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rela.stages.report.lines import Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+_INK = "#010203"  # becomes the page's own text colour
+_WIDTH_INCHES = 5.2
+_PNG_DOTS_PER_INCH = 200
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing under its file name, with a caption; `svg` for the page, `png` for elsewhere."""
+
+    name: str
+    caption: str
+    svg: str
+    png: bytes
+
+
+def begin_drawing(x_label: str, y_label: str, height_inches: float = 3.5) -> "tuple[Drawing, Axes]":
+    """An empty one, in ink that follows the page."""
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
+    axes = drawing.add_subplot()
+    axes.set_xlabel(x_label, color=_INK)
+    axes.set_ylabel(y_label, color=_INK)
+    axes.tick_params(colors=_INK, labelsize=8)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(_INK)
+    axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return drawing, axes
+
+
+def finish_drawing(
+    drawing: "Drawing", axes: "Axes", name: str, caption: str, lines: Sequence[Line] = ()
+) -> Figure | None:
+    """Both forms; None if nothing was drawn. `lines` get a legend in the PNG, whose part the page takes."""
+    if not (axes.lines or axes.patches or axes.collections):
+        return None
+    import matplotlib
+
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    text, picture = io.StringIO(), io.BytesIO()
+    if not lines and (legend := axes.get_legend()) is not None:
+        for label in legend.get_texts():
+            label.set_color(_INK)
+    # the same bytes for the same runs: no date, and names of shapes that depend on the figure's alone
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    if lines:
+        for line in lines:
+            axes.plot([], [], color=line.colour, label=line.label)
+        axes.legend(fontsize=7)
+    drawing.savefig(picture, format="png", dpi=_PNG_DOTS_PER_INCH, facecolor="white")
+    colours = {line.colour: f"var(--{line.css_name})" for line in lines}
+    return Figure(name, caption, _for_page(text.getvalue(), colours), picture.getvalue())
+
+
+def _for_page(svg: str, colours: dict[str, str]) -> str:
+    """The svg element alone, as wide as its place, in the page's colours."""
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in {**colours, _INK: "currentColor"}.items():
+        svg = svg.replace(colour, variable)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    # many shapes belong to one run
+    svg = re.sub(r'id="(run-\d+)-"', r'class="\1"', svg)
+    # ids are one page's, not one figure's; those in use are hashes of the figure's name and their shape
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    opening, rest = svg.split(">", 1)
+    return re.sub(r' (?:width|height)="[^"]*"', "", opening) + ">" + rest

@@ -1,0 +1,76 @@
+"""The ways of training that a report compares: a name and a colour for each."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rela.stages.report.run_record import RunRecord
+from rela.training.settings import WHERE_TO_RUN
+
+# Okabe and Ito's, which colour-blind people tell apart; the second is for the page's dark mode
+_BASELINE_COLOUR = ("#8a8f98", "#9aa3ad")
+_COLOURS = (
+    ("#0072b2", "#56b4e9"), ("#d55e00", "#ff8c42"), ("#009e73", "#2fcf9f"), ("#b0578d", "#e39ac5"),
+    ("#8c6d00", "#f0d84a"), ("#5e4fa2", "#a99cf0"), ("#7f3b08", "#d69a6a"),
+)  # fmt: skip
+_SAID_ALREADY = (
+    "prior", "method", "model", "epochs", "data_ratio", "seed", *WHERE_TO_RUN,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """Runs that differ in budget and seed alone. `colour`, `dark_colour`: "#rrggbb"."""
+
+    key: str
+    label: str
+    css_name: str
+    is_baseline: bool
+    colour: str
+    dark_colour: str
+    runs: list[RunRecord]
+
+
+def lines_of(runs: Sequence[RunRecord]) -> list[Line]:
+    """One for each way of training, baselines first; labels name what tells them apart."""
+    groups: dict[str, list[RunRecord]] = {}
+    for run in sorted(runs, key=lambda run: (not run.is_baseline, run.prior, run.name)):
+        groups.setdefault(run.line, []).append(run)
+    firsts = [group[0] for group in groups.values()]
+    tables = [first.run.manifest.parameters for first in firsts]
+    differing = [key for key in tables[0] if len({str(t.get(key)) for t in tables}) > 1]
+    shown = [key for key in differing if key not in _SAID_ALREADY]
+    found, numbers = [], {True: 0, False: 0}
+    for first, group in zip(firsts, groups.values(), strict=True):
+        number, is_baseline = numbers[first.is_baseline], first.is_baseline
+        numbers[is_baseline] += 1
+        palette = (_BASELINE_COLOUR, *reversed(_COLOURS)) if is_baseline else _COLOURS
+        colour, dark_colour = palette[number % len(palette)]
+        label = _label(first, shown, "model" in differing)
+        css_name = f"line-{first.line[:12]}"
+        found.append(Line(first.line, label, css_name, is_baseline, colour, dark_colour, group))
+    return found
+
+
+def _label(run: RunRecord, shown: list[str], with_model: bool) -> str:
+    parameters = run.run.manifest.parameters
+    method = "stage 1 alone" if parameters["method"] == "none" else parameters["method"]
+    words = [method if run.is_baseline else f"{run.prior} → {method}"]
+    if with_model:
+        words.append(parameters["model"])
+    of_prior_only = {"crops", "target_width", "handover", "head"}
+    for key in shown:
+        if not (run.is_baseline and key in of_prior_only):
+            words.append(_said(key, parameters.get(key)))
+    return ", ".join(word for word in words if word)
+
+
+def _said(key: str, value: Any) -> str:
+    if key == "handover":
+        return "adaptive hand-over" if value is None else f"hand-over {value:g}"
+    if key == "crops":
+        return f"{value} crops" if value else ""
+    if value is None:
+        return ""
+    return f"{re.sub('_', ' ', key)} {value}"

@@ -1,0 +1,89 @@
+"""Everything a report shows → one HTML file that needs no network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.errors import UnavailableError
+from rela.stages.priors.rank import Ranking
+from rela.stages.report.feature_map import Neighbours
+from rela.stages.report.figures import Figure
+from rela.stages.report.lines import Line
+from rela.stages.report.savings import PREFERRED
+from rela.stages.workspace.run import UnfinishedRun
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """What is shown of one data set, in its order; `unfinished` runs are in no figure and no sentence."""
+
+    dataset: str
+    headline: str
+    sentences: list[str]
+    lines: list[Line]
+    unfinished: list[UnfinishedRun]
+    costs: list[Figure]
+    courses: list[Figure]
+    maps: list[Figure]
+    neighbours: dict[str, list[Neighbours]]
+    ranking: Ranking | None
+    commands: dict[str, list[str]]
+
+    @property
+    def measures(self) -> list[str]:
+        """Protocols that any run was evaluated by, the most telling first."""
+        known = {
+            protocol for line in self.lines for run in line.runs for protocol in run.accuracies
+        }
+        return [p for p in PREFERRED if p in known] + sorted(known - set(PREFERRED))
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All of them."""
+        return [*self.costs, *self.courses, *self.maps]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Chapters, the number by which the page finds every run, and what made them when."""
+
+    chapters: list[Chapter]
+    numbers: dict[str, int]
+    versions: dict[str, str]
+    written: str
+
+
+def render(page: Page) -> str:
+    """The page as HTML, with style, script, figures and thumbnails in it."""
+    environment = template_environment()
+    template = environment.get_template("report.html")
+    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    html: str = template.render(page=page, style=style, script=script)
+    return html
+
+
+def template_environment() -> Any:
+    """Jinja2, which escapes whatever a template does not call safe; raises UnavailableError without it."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise UnavailableError(
+            "rela report needs jinja2; install it with `pip install 'rela[report]'`"
+        ) from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_folder()),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    return environment
+
+
+def _folder() -> Path:
+    return Path(__file__).with_name("templates")
+
+
+def _asset(name: str) -> str:
+    return (_folder() / name).read_text(encoding="utf-8")

@@ -1,0 +1,211 @@
+"""Finished runs → one page that says whether the prior was worth it, and what came of it."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rela.errors import ChoiceError, RelaError, UnavailableError
+from rela.options import check_options
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.errors import CorruptArtifactError
+from rela.pipeline.files import write_atomic
+from rela.sources.image_folder import make_output_folder
+from rela.stages.priors.rank import Ranking, rank
+from rela.stages.report.feature_map import Neighbours, feature_map
+from rela.stages.report.figures import Figure
+from rela.stages.report.lines import Line, lines_of
+from rela.stages.report.page import Chapter, Page, render, template_environment
+from rela.stages.report.plots import COURSES, Plots
+from rela.stages.report.reproduction import commands_for
+from rela.stages.report.run_record import RunRecord, record_of
+from rela.stages.report.savings import COSTS, ONLINE, common_measure, savings_of
+from rela.stages.report.words import headline, saving_sentences
+from rela.stages.settings import RankSettings, ReportSettings
+from rela.stages.workspace.run import UnfinishedRun, unfinished_run
+from rela.stages.workspace.workspace import Workspace
+
+PAGE_FILE = "report.html"
+_RANKED_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """Where the page is, its figures as PNG beside it, and what it says first of every data set."""
+
+    page: Path
+    pictures: list[Path]
+    runs: list[str]
+    headlines: dict[str, str]
+
+
+def report(
+    workspace: Workspace,
+    names: Sequence[str] = (),
+    output: Path = Path("rela-report"),
+    settings: ReportSettings | None = None,
+    say: Callable[[str], None] = print,
+) -> ReportResult:
+    """Write `report.html` and PNGs of its figures into `output`, about the named runs or all finished ones.
+
+    Features of held-out images are embedded by the shown runs, if that was not done before. Raises
+    ChoiceError if there is no such run, UnavailableError if an extra is missing.
+    """
+    settings = settings or ReportSettings()
+    check_options(settings)
+    _require_extras()
+    chosen = [workspace.run(n) for n in dict.fromkeys(names)] if names else workspace.runs()
+    unfinished = [] if names else _unfinished(workspace, say)
+    if not chosen:
+        raise ChoiceError(f"no finished run in {workspace.root}; {_remedy(unfinished)}")
+    datasets = _datasets_of(workspace, chosen)
+    records = [record_of(run, datasets.get(run.manifest.inputs["dataset"])) for run in chosen]
+    by_dataset: dict[str, list[RunRecord]] = {}
+    for record in records:
+        by_dataset.setdefault(record.run.manifest.content["dataset"], []).append(record)
+    numbers = {record.name: number for number, record in enumerate(records)}
+    chapters = [
+        _chapter(
+            workspace,
+            name,
+            lines_of(runs),
+            [r for r in unfinished if r.dataset == name],
+            numbers,
+            settings,
+            say,
+        )
+        for name, runs in by_dataset.items()
+    ]
+    chapters.sort(key=lambda chapter: -sum(len(line.runs) for line in chapter.lines))
+    versions = records[-1].run.manifest.provenance.get("versions", {})
+    page = Page(chapters, numbers, versions, time.strftime("%Y-%m-%d %H:%M %Z"))
+    make_output_folder(output)
+    pictures = []
+    for drawing in (figure for chapter in chapters for figure in chapter.figures):
+        pictures.append(output / f"{drawing.name}.png")
+        write_atomic(pictures[-1], drawing.png)
+    write_atomic(output / PAGE_FILE, render(page).encode())
+    return ReportResult(
+        output / PAGE_FILE, pictures, list(numbers), {c.dataset: c.headline for c in chapters}
+    )
+
+
+def format_result(result: ReportResult) -> str:
+    """The headline, and where to look."""
+    count = len(result.runs)
+    headlines = "\n".join(f"{dataset}: {line}" for dataset, line in result.headlines.items())
+    return (
+        f"{headlines}\n{count} run{'s' if count > 1 else ''}: {result.page} "
+        f"({len(result.pictures)} figures beside it as PNG)"
+    )
+
+
+def _chapter(
+    workspace: Workspace,
+    dataset: str,
+    lines: list[Line],
+    unfinished: list[UnfinishedRun],
+    numbers: dict[str, int],
+    settings: ReportSettings,
+    say: Callable[[str], None],
+) -> Chapter:
+    runs = [run for line in lines for run in line.runs]
+    plots, savings = Plots(dataset, lines, numbers), savings_of(runs)
+    measure = common_measure([run for run in runs if run.accuracies])
+    costs = []
+    for cost in COSTS:
+        costs.append(None if measure is None else plots.final_against_cost(cost, measure))
+        costs.append(plots.online_against_cost(cost))
+    maps, neighbours = _features(workspace, plots, settings, say)
+    return Chapter(
+        dataset=dataset,
+        headline=headline(savings, lines),
+        sentences=saving_sentences(savings, lines),
+        lines=lines,
+        unfinished=unfinished,
+        costs=_drawn(costs),
+        courses=_drawn([*map(plots.over_epochs, COURSES), plots.ledger()]),
+        maps=maps,
+        neighbours=neighbours,
+        ranking=_ranking(workspace, dataset),
+        commands={run.name: commands_for(workspace, run.run) for run in runs},
+    )
+
+
+def _unfinished(workspace: Workspace, say: Callable[[str], None]) -> list[UnfinishedRun]:
+    found = []
+    for directory in workspace.unfinished_runs():
+        try:
+            found.append(unfinished_run(directory))
+        except CorruptArtifactError as error:
+            say(f"left out: {error}")
+    return found
+
+
+def _remedy(unfinished: list[UnfinishedRun]) -> str:
+    if not unfinished:
+        return "make one with `rela train`"
+    return "go on with " + ", or ".join(f"`{run.command}` ({run.done})" for run in unfinished)
+
+
+def _drawn(found: Iterable[Figure | None]) -> list[Figure]:
+    return [figure for figure in found if figure is not None]
+
+
+def _features(
+    workspace: Workspace, plots: Plots, settings: ReportSettings, say: Callable[[str], None]
+) -> tuple[list[Figure], dict[str, list[Neighbours]]]:
+    """Of each line's run with the largest budget, the best lines first, as many as wanted."""
+    best = [max(line.runs, key=lambda r: (r.num_images_seen, -r.seed)) for line in plots.lines]
+    best.sort(key=_how_good, reverse=True)
+    maps = []
+    neighbours: dict[str, list[Neighbours]] = {}
+    for run in best[: settings.maps]:
+        try:
+            dataset = _dataset_of(workspace, run.run)
+            found, near = feature_map(workspace, dataset, run.run, settings.projection, say)
+        except UnavailableError:
+            raise
+        except RelaError as error:
+            say(f"no features of run {run.name}: {error}")
+            continue
+        maps.append(plots.feature_map(found))
+        if not neighbours:  # of the best alone
+            neighbours[run.name] = near
+    return _drawn(maps), neighbours
+
+
+def _how_good(run: RunRecord) -> tuple[float, float]:
+    accuracy = max(run.accuracies.values(), default=0.0)
+    return accuracy, float(run.run.manifest.content.get(ONLINE) or 0.0)
+
+
+def _datasets_of(workspace: Workspace, runs: Iterable[Artifact]) -> dict[str, Artifact]:
+    """By fingerprint, those of their names that are still there; others are not looked at."""
+    names = dict.fromkeys(run.manifest.content["dataset"] for run in runs)
+    found = [workspace.dataset(name) for name in names if workspace.has_dataset(name)]
+    return {dataset.fingerprint: dataset for dataset in found}
+
+
+def _dataset_of(workspace: Workspace, run: Artifact) -> Artifact:
+    dataset = workspace.dataset(run.manifest.content["dataset"])
+    if dataset.fingerprint != run.manifest.inputs["dataset"]:
+        raise ChoiceError(f"data set {dataset.name} has changed since the run was trained")
+    return dataset
+
+
+def _ranking(workspace: Workspace, dataset: str) -> Ranking | None:
+    try:
+        return rank(workspace, workspace.dataset(dataset), RankSettings(rows=_RANKED_ROWS))
+    except RelaError:
+        return None  # nothing is embedded, or the data set is gone
+
+
+def _require_extras() -> None:
+    template_environment()
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UnavailableError(
+            "rela report needs matplotlib; install it with `pip install 'rela[report]'`"
+        ) from error

@@ -1,0 +1,127 @@
+"""A finished run, as far as a report is interested in it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rela.evaluation.metrics import chance_level
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.fingerprint import fingerprint
+from rela.stages.workspace.evaluations import EVALUATION_FILE, EVALUATION_FORM
+from rela.stages.workspace.run import (
+    num_images_embedded,
+    num_images_seen,
+    read_json,
+    seconds_by_phase,
+    total_seconds,
+)
+from rela.training.run_directory import METRICS_FILE, read_records
+from rela.training.settings import WHERE_TO_RUN
+
+NO_PRIOR = "none"
+# what makes a line of the comparison: training with this prior in this way, at any budget and seed
+_OF_PRIOR = ("prior", "crops", "target_width", "handover", "head")
+_OF_BUDGET = ("epochs", "data_ratio", "seed")
+_BEFORE_TRAINING = ("convert", "embed", "combine", "targets", "startup")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run` is, what it cost and how good it became.
+
+    - `experiment`: equal for runs that may be compared: the same data and settings, but for prior, budget
+      and seed; `line`: equal for those that differ in budget and seed alone;
+    - `epochs`: the records of `metrics.jsonl`; `seconds`: the ledger by phase;
+    - `accuracies`: top-1 in [0, 1] by protocol;
+    - `by_chance`: what accuracy chance may reach, by split ("train", "val"); empty if nobody knows;
+    - `num_images_seen`: by training, and by the prior when it embedded them.
+    """
+
+    run: Artifact
+    experiment: str
+    line: str
+    prior: str
+    seed: int
+    budget: tuple[int, float]
+    epochs: list[dict[str, Any]]
+    seconds: dict[str, float]
+    total_seconds: float
+    accuracies: dict[str, float]
+    num_images_seen: int
+    num_images_embedded: int
+    by_chance: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The run's."""
+        return self.run.name
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it learned without a prior."""
+        return self.prior == NO_PRIOR
+
+    def course(self, measure: str, cost: str) -> tuple[list[float], list[float]]:
+        """(costs, values) after every epoch that has `measure`; `cost` is "seconds" or "images".
+
+        What came before the first epoch is paid before it, all else in proportion to the epochs' own
+        seconds, so that the last cost is the whole run's.
+        """
+        own = [float(record["epoch_seconds"]) for record in self.epochs]
+        before = sum(self.seconds.get(phase, 0.0) for phase in _BEFORE_TRAINING)
+        per_second = (self.total_seconds - before) / (sum(own) or 1.0)
+        batch_size = self.run.manifest.parameters["batch_size"]
+        costs, values, spent = [], [], before
+        for seconds, record in zip(own, self.epochs, strict=True):
+            spent += seconds * per_second
+            if record.get(measure) is not None:
+                images = record["step"] * batch_size + self.num_images_embedded
+                costs.append(spent if cost == "seconds" else float(images))
+                values.append(float(record[measure]))
+        return costs, values
+
+
+def record_of(run: Artifact, dataset: Artifact | None = None) -> RunRecord:
+    """Everything from the run's own directory, and classes' sizes from the data set; what is missing is
+    left empty."""
+    parameters = run.manifest.parameters
+    prior = run.manifest.content["prior"] or NO_PRIOR
+    left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_TO_RUN}
+    common = {k: v for k, v in parameters.items() if k not in left_out}
+    experiment = fingerprint([run.manifest.inputs["dataset"], common])
+    of_prior = {k: parameters[k] for k in _OF_PRIOR} if prior != NO_PRIOR else NO_PRIOR
+    evaluation = read_json(run.path / EVALUATION_FILE, EVALUATION_FORM)
+    return RunRecord(
+        run=run,
+        experiment=experiment,
+        line=fingerprint([experiment, of_prior]),
+        prior=prior,
+        seed=parameters["seed"],
+        budget=(parameters["epochs"], parameters["data_ratio"]),
+        epochs=_epochs(run),
+        seconds=seconds_by_phase(run.path),
+        total_seconds=total_seconds(run.path) or 0.0,
+        accuracies={
+            protocol: float(figures["top1"])
+            for protocol, figures in evaluation.get("accuracies", {}).items()
+            if "top1" in figures
+        },
+        num_images_seen=num_images_seen(run),
+        num_images_embedded=num_images_embedded(run),
+        by_chance={} if dataset is None else _by_chance(dataset),
+    )
+
+
+def _by_chance(dataset: Artifact) -> dict[str, float]:
+    content = dataset.manifest.content
+    if not content["labelled"]:
+        return {}
+    counts = {split: found["images_per_class"] for split, found in content["splits"].items()}
+    return {
+        split: chance_level(max(sizes) / sum(sizes), sum(sizes))
+        for split, sizes in counts.items()
+        if sum(sizes) and min(sizes) >= 0
+    }
+
+
+def _epochs(run: Artifact) -> list[dict[str, Any]]:
+    return read_records(run.path / METRICS_FILE)

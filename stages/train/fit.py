@@ -1,0 +1,193 @@
+"""A prepared run directory → a trained, exported and published run; in this process or in several."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks
+from rela.errors import DataError, LostRankError
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.errors import BusyError
+from rela.pipeline.files import clear_abandoned_files, write_atomic
+from rela.pipeline.fingerprint import file_sha256
+from rela.pipeline.locks import exclusive, in_use
+from rela.pipeline.manifest import Manifest, provenance
+from rela.stages.train.processes import STARTED_VARIABLE, Teller, is_another_rank, train_on_several
+from rela.stages.train.resolve import say_if_too_short, training_plan
+from rela.stages.train.targets import TARGETS_FILE, make_targets
+from rela.stages.workspace.dataset import images_sha256, open_split
+from rela.stages.workspace.representations import prior_of
+from rela.stages.workspace.run import (
+    CONFIG_FILE,
+    COST_FILE,
+    DIGESTED_FILES,
+    LOCK_FILE,
+    cost_of,
+    read_config,
+)
+from rela.stages.workspace.workspace import Workspace, open_artifact
+from rela.training.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run, and whether it was there already."""
+
+    artifact: Artifact
+    cached: bool
+
+
+def fit_run(
+    workspace: Workspace,
+    dataset: Artifact,
+    representations: Artifact | None,
+    directory: Path,
+    config: dict[str, Any],
+    say: Callable[[str], None],
+    tell: Teller,
+) -> TrainResult:
+    """Alone in the directory: make the targets, fit, and publish the manifest last."""
+    start = time.perf_counter()
+    from rela.training.run import resolve_precision
+
+    directory.mkdir(parents=True, exist_ok=True)
+    # one process locks for all that were started together: the one that starts them, or the first
+    is_inner = is_another_rank() or LAUNCHER_VARIABLE in os.environ
+    lock = contextlib.nullcontext() if is_inner else exclusive(directory / LOCK_FILE)
+    read = [artifact.path for artifact in (dataset, representations) if artifact is not None]
+    with lock, in_use(*read):
+        clear_abandoned_files(directory)
+        finished = open_artifact(directory)
+        if finished is not None:
+            return TrainResult(finished, True)
+        if (directory / CONFIG_FILE).is_file():
+            found = read_config(directory)
+            if found["fingerprint"] != config["fingerprint"]:
+                raise BusyError(f"{directory} was taken by another run just now; try again")
+            config = {**found, "settings": config["settings"]}  # which differ in WHERE_TO_RUN alone
+        else:
+            precision = resolve_precision(config["settings"]["precision"])
+            config = {**config, "precision": precision}
+            write_atomic(directory / CONFIG_FILE, json.dumps(config, indent=1).encode())
+        return _run_locked(workspace, dataset, representations, directory, config, start, say, tell)
+
+
+def _run_locked(
+    workspace: Workspace,
+    dataset: Artifact,
+    representations: Artifact | None,
+    directory: Path,
+    config: dict[str, Any],
+    start: float,
+    say: Callable[[str], None],
+    tell: Teller,
+) -> TrainResult:
+    from rela.data.sampling import num_chosen
+    from rela.distributed.strategy import num_devices
+    from rela.models.backbones import build_backbone, feature_dim
+    from rela.representations.projection import DEFAULT_VARIANCE_SHARE
+    from rela.representations.targets import open_targets
+    from rela.training.run import run_training
+
+    # "auto" was decided where the run began, and stays so wherever it goes on
+    settings = TrainSettings(**{**config["settings"], "precision": config["precision"]})
+    assert settings.model is not None and settings.image_size is not None
+    beton = open_split(dataset, "train")
+    targets, target_artifact = None, None
+    if representations is not None:
+        width = feature_dim(
+            build_backbone(settings.model, settings.image_size, seed=0), settings.image_size
+        )
+        share = DEFAULT_VARIANCE_SHARE if settings.target_width is None else None
+        width = min(width, settings.target_width or width)
+        before_targets = time.perf_counter()
+        target_artifact = make_targets(workspace, representations, width, share, say)
+        start += time.perf_counter() - before_targets  # those seconds are on the targets' account
+        _refuse_other_images(target_artifact, dataset)
+        path = target_artifact.sound_file(TARGETS_FILE)
+        targets = open_targets(path, len(beton), verify=False)
+    several = 1 if current_ranks().world_size > 1 else num_devices(settings.devices)
+    if several > 1:
+        began = time.time() - (time.perf_counter() - start)
+        train_on_several(workspace, directory.name, settings, several, began)
+        return TrainResult(_published(directory), False)
+    tell(directory.name)
+    if STARTED_VARIABLE in os.environ:
+        start = time.perf_counter() - (time.time() - float(os.environ[STARTED_VARIABLE]))
+    say(_resolved(directory.name, dataset, settings, representations))
+    num_steps = settings.epochs * (
+        num_chosen(len(beton), settings.data_ratio) // settings.batch_size
+    )
+    say_if_too_short(settings, num_steps, say)
+    plan = training_plan(settings)
+    num_classes = len(dataset.manifest.content["class_names"])
+    with in_use(*([] if target_artifact is None else [target_artifact.path])):
+        outcome = run_training(
+            plan, directory, beton, targets, num_classes, directory.name, start, say
+        )
+    if not outcome.is_global_zero:
+        sys.exit(0)  # this process has done its share; the first one publishes
+    costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
+    write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
+    manifest = Manifest(
+        kind="run",
+        fingerprint=config["fingerprint"],
+        inputs={
+            "dataset": dataset.fingerprint,
+            "images": images_sha256(dataset, "train"),
+            **({} if target_artifact is None else {"targets": target_artifact.fingerprint}),
+        },
+        parameters=config["settings"],
+        content={
+            "dataset": dataset.name,
+            "num_images": len(beton),
+            "prior": None if representations is None else prior_of(representations).name,
+            "handover_step": outcome.handover_step,
+            "num_steps": outcome.num_steps,
+            "final_loss": outcome.final_loss,
+            "online_accuracy": outcome.online_accuracy,
+        },
+        file_sha256={name: file_sha256(directory / name) for name in DIGESTED_FILES},
+        provenance=provenance(sum(outcome.seconds.values())),
+    )
+    manifest.write(directory)
+    return TrainResult(Artifact(directory, manifest), False)
+
+
+def _published(directory: Path) -> Artifact:
+    """What the processes that were started made of the run."""
+    run = open_artifact(directory)
+    if run is None:
+        raise LostRankError(
+            f"all processes ended before run {directory.name} was finished; go on with "
+            f"`rela train --resume --name {directory.name}`"
+        )
+    return run
+
+
+def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:
+    found, expected = targets.manifest.inputs["images"], images_sha256(dataset, "train")
+    if found != expected:
+        raise DataError(
+            f"{targets.path} belongs to other images ({found[:12]}) than data set {dataset.name} "
+            f"({expected[:12]}); embed this data set"
+        )
+
+
+def _resolved(
+    name: str, dataset: Artifact, settings: TrainSettings, representations: Artifact | None
+) -> str:
+    prior = "none" if representations is None else prior_of(representations).name
+    shown = {**asdict(settings), "prior": prior}
+    if representations is not None and settings.handover is None:
+        shown["handover"] = "adaptive"
+    shown = {name: "–" if value is None else value for name, value in shown.items()}
+    return "\n".join(
+        [f"run {name} on data set {dataset.name}", *(f"  {k}: {v}" for k, v in shown.items())]
+    )

@@ -1,0 +1,277 @@
+"""A data set and its targets → a trained backbone. The prior is never loaded here."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rela.errors import ChoiceError, DataError, LostRankError, RelaError
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.errors import CorruptArtifactError
+from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.locks import remove_if_free
+from rela.stages.snippets import pasteable, run_snippet
+from rela.stages.train.fit import TrainResult, fit_run
+from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
+from rela.stages.train.processes import (
+    Teller,
+    first_of_several,
+    is_another_rank,
+    prepared_run,
+    silent,
+)
+from rela.stages.train.resolve import (
+    resolve_hyperparameters,
+    resolve_settings,
+    say_what_means_nothing,
+)
+from rela.stages.workspace.dataset import images_sha256
+from rela.stages.workspace.representations import crops_of
+from rela.stages.workspace.run import CONFIG_FILE, LOCK_FILE, read_config, read_json
+from rela.stages.workspace.workspace import Workspace, check_name, open_artifact
+from rela.training.run_directory import CHECKPOINTS_DIR
+from rela.training.settings import WHERE_TO_RUN, TrainSettings
+
+STAGE_VERSION = 3
+
+
+def format_result(result: TrainResult) -> str:
+    """Where the run is, and how to load what it trained."""
+    run = result.artifact
+    if result.cached:
+        return f"run {run.name} with these settings is finished already: {run.path}"
+    loading = pasteable("load it with:", run_snippet(run))
+    return f"run {run.name} is finished: {run.path}\n{loading}"
+
+
+def train(
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    name: str | None = None,
+    embed_first: bool = False,
+    say: Callable[[str], None] = print,
+) -> TrainResult:
+    """Train, or find that a run with these very settings is finished; an interrupted one goes on.
+
+    Raises ChoiceError with the command to use if the prior has not been embedded for this data set
+    and `embed_first` is not set.
+    """
+    if is_another_rank():
+        where = {name: getattr(settings, name) for name in WHERE_TO_RUN}
+        return _join(workspace, where, settings.rank_timeout)
+    with first_of_several(60 * settings.rank_timeout) as tell:
+        return _train(workspace, dataset, settings, name, embed_first, say, tell)
+
+
+def _train(
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    name: str | None,
+    embed_first: bool,
+    say: Callable[[str], None],
+    tell: Teller,
+) -> TrainResult:
+    resolved = resolve_settings(dataset, settings)
+    say_what_means_nothing(settings, resolved, say)
+    # before hours of embedding, everything that can be refused is
+    resolved = resolve_hyperparameters(resolved, dataset.manifest.content["labelled"])
+    if embed_first:
+        _check_model(resolved)
+    representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
+    config = _config(dataset, resolved, representations)
+    finished = _finished(workspace, config, name)
+    if finished is not None:
+        return TrainResult(finished, True)
+    for directory in workspace.unfinished_runs():
+        same_settings = read_config(directory)["fingerprint"] == config["fingerprint"]
+        if same_settings and name in (None, directory.name):
+            say(f"going on with the interrupted run {directory.name}")
+            return fit_run(workspace, dataset, representations, directory, config, say, tell)
+    directory = _new_run_directory(workspace, dataset, resolved, name, config["fingerprint"])
+    try:
+        return fit_run(workspace, dataset, representations, directory, config, say, tell)
+    except RelaError as error:
+        if error.exit_status != LostRankError.exit_status:
+            _remove_if_never_begun(directory)
+        raise
+
+
+def _remove_if_never_begun(directory: Path) -> None:
+    """There is nothing to resume; but another job may have begun there since."""
+    with contextlib.suppress(OSError):
+        remove_if_free(directory / LOCK_FILE, lambda: not (directory / CHECKPOINTS_DIR).is_dir())
+
+
+def _check_model(settings: TrainSettings) -> None:
+    """Raise ChoiceError now if the model cannot be built for this input size."""
+    from rela.models.backbones import build_backbone, feature_dim
+
+    assert settings.model is not None and settings.image_size is not None
+    feature_dim(build_backbone(settings.model, settings.image_size, seed=0), settings.image_size)
+
+
+def find_run(
+    workspace: Workspace, dataset: Artifact, settings: TrainSettings, name: str | None = None
+) -> Artifact | None:
+    """The finished run that `train` would return at once; nothing is embedded, built or written."""
+    resolved = resolve_settings(dataset, settings)
+    try:
+        representations = chosen_representations(
+            workspace, dataset, resolved, False, silent, may_build=False
+        )
+    except ChoiceError:
+        return None  # what is not embedded, nobody has learned from
+    resolved = resolve_hyperparameters(resolved, dataset.manifest.content["labelled"])
+    return _finished(workspace, _config(dataset, resolved, representations), name)
+
+
+def _finished(workspace: Workspace, config: dict[str, Any], name: str | None) -> Artifact | None:
+    same = (run for run in workspace.runs() if run.fingerprint == config["fingerprint"])
+    return next((run for run in same if name in (None, run.name)), None)
+
+
+def resume(
+    workspace: Workspace,
+    name: str | None = None,
+    say: Callable[[str], None] = print,
+    where: Mapping[str, Any] | None = None,
+) -> TrainResult:
+    """Go on with an interrupted run (the only one, or `name`) exactly as it was configured.
+
+    `where`: settings among WHERE_TO_RUN that are to differ.
+    """
+    where = where or {}
+    rank_timeout = where.get("rank_timeout", TrainSettings.rank_timeout)
+    if is_another_rank():
+        return _join(workspace, where, rank_timeout)
+    with first_of_several(60 * rank_timeout) as tell:
+        unfinished = {path.name: path for path in workspace.unfinished_runs()}
+        if name is None and len(unfinished) != 1:
+            what = (
+                f"name one of {', '.join(unfinished)} with --name"
+                if unfinished
+                else "nothing to resume"
+            )
+            raise ChoiceError(f"{len(unfinished)} interrupted runs in {workspace.root}: {what}")
+        chosen = name or next(iter(unfinished))
+        if chosen not in unfinished:
+            finished = open_artifact(workspace.runs_dir / chosen)
+            if finished is not None:
+                return TrainResult(finished, True)
+            raise ChoiceError(
+                f"no interrupted run {chosen!r} in {workspace.root}; there is "
+                f"{', '.join(unfinished) or 'none'}"
+            )
+        return _go_on(workspace, unfinished[chosen], where, say, tell)
+
+
+def _join(workspace: Workspace, where: Mapping[str, Any], rank_timeout: float) -> TrainResult:
+    """In a process that was started beside a first one: take part in the run that it prepares."""
+    directory = workspace.runs_dir / prepared_run(60 * rank_timeout)
+    if not (directory / CONFIG_FILE).is_file():
+        raise DataError(
+            f"{directory} is not here, but the first process has prepared it; put the workspace on a "
+            "file system that all machines share"
+        )
+    return _go_on(workspace, directory, where, silent, silent)
+
+
+def _go_on(
+    workspace: Workspace,
+    directory: Path,
+    where: Mapping[str, Any],
+    say: Callable[[str], None],
+    tell: Teller,
+) -> TrainResult:
+    config = read_config(directory)
+    config = {**config, "settings": {**config["settings"], **where}}
+    dataset = workspace.dataset(config["dataset"]["name"])
+    if dataset.fingerprint != config["dataset"]["fingerprint"]:
+        raise ChoiceError(
+            f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
+        )
+    if _fingerprint(dataset, config["settings"]) != config["fingerprint"]:
+        raise CorruptArtifactError(
+            f"{directory / CONFIG_FILE} was changed after the run began, or is of another version of "
+            f"rela; remove {directory} and train again"
+        )
+    resolved = TrainSettings(**config["settings"])
+    cached = workspace.representations(images_sha256(dataset, "train"))
+    if resolved.prior not in (NO_PRIOR, *(a.fingerprint for a in cached)):
+        raise ChoiceError(
+            f"the representations that run {directory.name} learns from are gone "
+            f"({config['representations']}); embed that prior again, then resume"
+        )
+    representations = chosen_representations(workspace, dataset, resolved, False, say)
+    return fit_run(workspace, dataset, representations, directory, config, say, tell)
+
+
+def _config(
+    dataset: Artifact, settings: TrainSettings, representations: Artifact | None
+) -> dict[str, Any]:
+    """What `config.json` holds. What does not change the weights is no part of the fingerprint."""
+    prior = None if representations is None else representations.fingerprint
+    crops = None if representations is None else crops_of(representations)
+    described = asdict(replace(settings, prior=prior or NO_PRIOR, crops=crops))
+    return {
+        "fingerprint": _fingerprint(dataset, described),
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
+        "settings": described,
+        "representations": None if representations is None else representations.name,
+    }
+
+
+def _fingerprint(dataset: Artifact, described: dict[str, Any]) -> str:
+    content = dataset.manifest.content["splits"]["train"]
+    return fingerprint(
+        {
+            "stage": "train",
+            "version": STAGE_VERSION,
+            "images": content["images_sha256"],
+            "labels": content["labels_sha256"],
+            "settings": {k: v for k, v in described.items() if k not in WHERE_TO_RUN},
+        }
+    )
+
+
+def _new_run_directory(
+    workspace: Workspace,
+    dataset: Artifact,
+    settings: TrainSettings,
+    name: str | None,
+    fingerprint: str,
+) -> Path:
+    """Where to train; that of a run with this fingerprint if another job has begun it just now."""
+    from rela.models.backbones import model_names
+
+    if name is not None:
+        directory = workspace.runs_dir / check_name(name, "run")
+        if name in model_names() or name in (NO_PRIOR, RANDOM_PRIOR):
+            raise ChoiceError(f"--name {name} would hide the prior of that name; choose another")
+        if _is_another(directory, fingerprint):
+            raise ChoiceError(
+                f"{directory} is another run, with other settings; choose another --name, or "
+                "go on with it by --resume"
+            )
+        return directory
+    number = 1
+    while True:
+        directory = workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"
+        if not _is_another(directory, fingerprint):
+            return directory
+        number += 1
+
+
+def _is_another(directory: Path, fingerprint: str) -> bool:
+    """Whether another run, or anything else, is there; a job that has not written its settings yet is not.
+
+    If it lives, it holds the lock; if it was killed, there is nothing to lose.
+    """
+    if not directory.is_dir():
+        return directory.exists()
+    if all(path.name.startswith(".") for path in directory.iterdir()):
+        return False
+    return read_json(directory / CONFIG_FILE).get("fingerprint") != fingerprint

@@ -1,0 +1,153 @@
+"""What runs at the moment, as the workspace's files tell it: also from another terminal or machine."""
+
+import time
+import typing
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rela.pipeline.locks import holder
+from rela.pipeline.owner import printable
+from rela.pipeline.parts import PartStore
+from rela.stages.workspace.form import Form
+from rela.stages.workspace.representations import about_parts
+from rela.stages.workspace.run import LOCK_FILE, read_config, read_json
+from rela.stages.workspace.workspace import Workspace
+from rela.training.progress import Snapshot, clock, format_line
+from rela.training.run_directory import CHECKPOINTS_DIR, PROGRESS_FILE
+
+_HINTS = typing.get_type_hints(Snapshot)
+_PROGRESS_FORM: Form = {
+    **{name: typing.get_args(kind) or kind for name, kind in _HINTS.items()},
+    "host": str, "pid": int, "updated": float,
+}  # fmt: skip
+_SILENT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class RunUnderWay:
+    """A training whose lock is held by `held_by`; `now` is None until its first steps are done.
+
+    `silent_seconds`: since it last told where it stands.
+    """
+
+    name: str
+    epochs: int
+    held_by: str
+    now: dict[str, Any] | None
+    silent_seconds: float | None
+    checkpoint_age_seconds: float | None
+
+
+@dataclass(frozen=True)
+class EmbedUnderWay:
+    """Representations that `workers` make; rates in images per second, of all workers together."""
+
+    directory: str
+    what: str
+    num_parts_done: int
+    num_parts: int | None
+    workers: list[str]
+    images_per_second: float | None
+    eta_seconds: float | None
+
+    @property
+    def done(self) -> str:
+        """How far it is, in words."""
+        return f"{self.num_parts_done} of {self.num_parts or '?'} parts"
+
+    @property
+    def by(self) -> str:
+        """Who works on it, in words."""
+        return ", ".join(self.workers)
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """Everything that runs in a workspace."""
+
+    workspace: str
+    runs: list[RunUnderWay]
+    embeds: list[EmbedUnderWay]
+
+
+def under_way(workspace: Workspace) -> UnderWay:
+    """Look at locks, leases and the files that jobs leave for this."""
+    runs = [_run(path) for path in workspace.unfinished_runs()]
+    embeds = [_embed(path) for path in workspace.unfinished_parts()]
+    return UnderWay(
+        str(workspace.root),
+        [run for run in runs if run is not None],
+        [embed for embed in embeds if embed.workers],
+    )
+
+
+def format_under_way(found: UnderWay, columns: int = 80) -> str:
+    """A few lines for each job, none longer than `columns`."""
+    lines = []
+    for run in found.runs:
+        lines += ["", f"run {run.name}", f"  {_where(run, columns - 2)}", f"  {_held(run)}"]
+    for embed in found.embeds:
+        lines += ["", embed.what, f"  {_parts(embed)}", f"  {embed.by}"]
+    if not lines:
+        lines = ["", "nothing runs here now"]
+    lines = [f"workspace {found.workspace}", *lines]
+    return "\n".join(printable(line)[:columns] for line in lines)
+
+
+def _run(path: Path) -> RunUnderWay | None:
+    held_by = holder(path / LOCK_FILE)
+    if held_by is None:
+        return None
+    now = read_json(path / PROGRESS_FILE, _PROGRESS_FORM) or None
+    checkpoints = (path / CHECKPOINTS_DIR).glob("step-*.json")
+    newest = max((_modified(file) for file in checkpoints), default=0.0)
+    return RunUnderWay(
+        name=path.name,
+        epochs=read_config(path)["settings"]["epochs"],
+        held_by=held_by,
+        now=now,
+        silent_seconds=None if now is None else max(0.0, time.time() - now["updated"]),
+        checkpoint_age_seconds=max(0.0, time.time() - newest) if newest else None,
+    )
+
+
+def _embed(path: Path) -> EmbedUnderWay:
+    what, num_parts, num_images = about_parts(path)
+    store = PartStore(path, num_parts or 0)
+    workers, done, rate, eta = store.workers(), len(store.finished()), None, None
+    seconds = store.recent_seconds()
+    if workers and seconds and num_parts and num_images:
+        rate = len(workers) * num_images / num_parts / seconds
+        eta = max(0, num_parts - done) * seconds / len(workers)
+    return EmbedUnderWay(path.name, what, done, num_parts, workers, rate, eta)
+
+
+def _where(run: RunUnderWay, columns: int) -> str:
+    if run.now is None:
+        return f"starting; {run.epochs} epochs"
+    snapshot = Snapshot(**{f.name: run.now[f.name] for f in fields(Snapshot)})
+    return format_line(snapshot, columns)
+
+
+def _held(run: RunUnderWay) -> str:
+    words = [run.held_by]
+    if run.checkpoint_age_seconds is not None:
+        words.append(f"last checkpoint {clock(run.checkpoint_age_seconds)} ago")
+    if run.silent_seconds is not None and run.silent_seconds > _SILENT_SECONDS:
+        words.append(f"silent for {clock(run.silent_seconds)}")
+    return ", ".join(words)
+
+
+def _parts(embed: EmbedUnderWay) -> str:
+    words = [embed.done]
+    if embed.images_per_second is not None and embed.eta_seconds is not None:
+        words += [f"{embed.images_per_second:,.0f} img/s", f"ETA {clock(embed.eta_seconds)}"]
+    return "  ".join(words)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

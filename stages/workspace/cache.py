@@ -1,0 +1,237 @@
+"""What a workspace keeps: list it, check its bytes, and remove what can be computed again."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rela.errors import ChoiceError
+from rela.pipeline.artifact import Artifact, abandoned
+from rela.pipeline.errors import CorruptArtifactError
+from rela.pipeline.locks import is_held, last_used, remove_unused
+from rela.pipeline.parts import remove_unused_parts
+from rela.stages.display import format_table, human_bytes
+from rela.stages.workspace.run import read_config
+from rela.stages.workspace.workspace import Workspace, open_artifact
+
+_DAY_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact, or what a killed job left; times in seconds since 1970."""
+
+    kind: str
+    name: str
+    path: str
+    num_bytes: int
+    made: float | None
+    used: float
+    held: bool
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether an artifact's bytes are those that were written; `problem` is empty if so."""
+
+    kind: str
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything in a workspace, largest first."""
+
+    entries: list[Entry]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What became of checking artifacts."""
+
+    checks: list[Check]
+
+    @property
+    def damaged(self) -> list[Check]:
+        """Those that are not what they were when written."""
+        return [check for check in self.checks if check.problem]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed, or would be, and what stayed because a job holds it."""
+
+    entries: list[Entry]
+    held: list[Entry]
+    dry_run: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Space that it took."""
+        return sum(entry.num_bytes for entry in self.entries)
+
+
+def list_cache(workspace: Workspace) -> Listing:
+    """Everything in the workspace, largest first."""
+    found = [_entry(*known) for known in _artifacts(workspace)]
+    found += [_leftover(path, "interrupted run") for path in workspace.unfinished_runs()]
+    found += [_leftover(path, "parts") for path in workspace.unfinished_parts()]
+    found += [
+        _leftover(path, "leftover") for path in _abandoned(workspace, time.time() - _DAY_SECONDS)
+    ]
+    return Listing(sorted(found, key=lambda entry: -entry.num_bytes))
+
+
+def verify(workspace: Workspace, names: tuple[str, ...] = ()) -> Verification:
+    """Digest every file of the named artifacts (default: all) and compare with the manifests.
+
+    Raises ChoiceError for a name that is not there.
+    """
+    there = [*_directories(workspace)]
+    if unknown := set(names) - {path.name for _, path in there}:
+        raise ChoiceError(
+            f"nothing called {', '.join(sorted(unknown))} in {workspace.root}; `rela cache ls` shows names"
+        )
+    checks = []
+    for kind, path in there:
+        if not names or path.name in names:
+            problem = ""
+            try:
+                artifact = open_artifact(path)
+                if artifact is None:
+                    continue  # an interrupted run, which is no artifact yet
+                artifact.verify()
+            except CorruptArtifactError as error:
+                problem = str(error)
+            checks.append(Check(kind, path.name, problem))
+    return Verification(checks)
+
+
+def collect(workspace: Workspace, unused_days: float, dry_run: bool = False) -> Removed:
+    """Remove what can be computed again and was not used for `unused_days`.
+
+    Those are representations, targets and unfinished parts; and, whatever their age, leftovers of
+    jobs that live no more. Data sets and runs stay, and so does what a job holds at the moment, or
+    what an interrupted run will go on from.
+    """
+    now = time.time()
+    used_before = now - unused_days * _DAY_SECONDS
+    needed = {read_config(run)["settings"]["prior"] for run in workspace.unfinished_runs()}
+    old: list[Entry] = []
+    held: list[Entry] = []
+    for kind, artifact in _artifacts(workspace):
+        if kind not in ("representations", "targets") or artifact.fingerprint in needed:
+            continue
+        entry = _entry(kind, artifact)
+        if entry.used < used_before:
+            kept = entry.held if dry_run else not remove_unused(artifact.path, used_before)
+            (held if kept else old).append(entry)
+    for path in workspace.unfinished_parts():
+        entry = _leftover(path, "parts")
+        if entry.used < used_before:
+            kept = not dry_run and not remove_unused_parts(path)
+            (held if kept else old).append(entry)
+    for path in _abandoned(workspace, min(used_before, now - _DAY_SECONDS)):
+        old.append(_leftover(path, "leftover"))
+        if not dry_run:
+            shutil.rmtree(path, ignore_errors=True)
+    return Removed(old, held, dry_run)
+
+
+def format_listing(listing: Listing) -> str:
+    """A table, and the sum."""
+    entries = listing.entries
+    if not entries:
+        return "nothing here yet"
+    now = time.time()
+    rows = [
+        [
+            entry.kind, entry.name, human_bytes(entry.num_bytes),
+            None if entry.made is None else _age(now - entry.made), _age(now - entry.used),
+            "in use" if entry.held else "",
+        ]
+        for entry in entries
+    ]  # fmt: skip
+    total = human_bytes(sum(entry.num_bytes for entry in entries))
+    header = ["kind", "name", "size", "made", "last used", ""]
+    return f"{format_table(header, rows)}\n{len(entries)} entries, {total}"
+
+
+def format_verification(verification: Verification) -> str:
+    """One line for each artifact."""
+    lines = [f"{c.kind} {c.name}: {c.problem or 'sound'}" for c in verification.checks]
+    return "\n".join(lines) or "nothing here yet"
+
+
+def format_removed(removed: Removed) -> str:
+    """What went, what stayed because it is in use, and how much room there is now."""
+    words = "would remove" if removed.dry_run else "removed"
+    lines = [f"{words} {e.kind} {e.name} ({human_bytes(e.num_bytes)})" for e in removed.entries]
+    lines += [f"kept {e.kind} {e.name}: a job uses it" for e in removed.held]
+    return "\n".join([*lines, f"{words} {human_bytes(removed.num_bytes)} in all"])
+
+
+def _directories(workspace: Workspace) -> Iterator[tuple[str, Path]]:
+    """Where artifacts are, or should be: kind and directory."""
+    for kind, parent in (
+        ("data set", workspace.datasets_dir),
+        ("representations", workspace.representations_dir),
+        ("targets", workspace.targets_dir),
+        ("run", workspace.runs_dir),
+    ):
+        if parent.is_dir():
+            visible = (p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
+            yield from ((kind, path) for path in sorted(visible))
+
+
+def _artifacts(workspace: Workspace) -> Iterator[tuple[str, Artifact]]:
+    for kind, path in _directories(workspace):
+        try:
+            artifact = open_artifact(path)
+        except CorruptArtifactError:
+            continue  # `verify` names it
+        if artifact is not None:
+            yield kind, artifact
+
+
+def _entry(kind: str, artifact: Artifact) -> Entry:
+    return Entry(
+        kind=kind,
+        name=artifact.name,
+        path=str(artifact.path),
+        num_bytes=_num_bytes(artifact.path),
+        made=artifact.manifest.provenance.get("finished_unix_seconds"),
+        used=last_used(artifact.path),
+        held=is_held(artifact.path),
+    )
+
+
+def _leftover(path: Path, kind: str) -> Entry:
+    used = max((p.lstat().st_mtime for p in path.rglob("*")), default=path.stat().st_mtime)
+    return Entry(kind, path.name, str(path), _num_bytes(path), None, used, False)
+
+
+def _abandoned(workspace: Workspace, used_before: float) -> list[Path]:
+    parents = (
+        workspace.datasets_dir, workspace.representations_dir, workspace.targets_dir,
+        workspace.runs_dir,
+    )  # fmt: skip
+    return [path for parent in parents for path in abandoned(parent, used_before)]
+
+
+def _num_bytes(path: Path) -> int:
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # of a job that works at it
+            total += file.stat().st_size if file.is_file() else 0
+    return total
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("days", _DAY_SECONDS), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "just now" if seconds < 60 else "a minute ago"

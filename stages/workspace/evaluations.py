@@ -1,0 +1,91 @@
+"""`eval.json`: what was measured of one model on one data set, kept from call to call.
+
+subject        fingerprint of the model and the data set; another one empties the file
+accuracies     by protocol: what probe seed 0 found (a summary of the next, for readers)
+measurements   by protocol: `how` in words, its `settings`, its own `fingerprint`, and
+               `by_probe_seed`: what was found with each probe seed, in how many `seconds`
+               (computing features, for the first that needs them, included)
+seconds        spent on all of them, also on what was replaced since
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.pipeline.files import clear_abandoned_files, write_atomic
+from rela.stages.workspace.run import read_json
+
+EVALUATION_FILE = "eval.json"
+_FIGURES = {
+    "seconds": float, "top1?": float, "top5?": float, "miou?": float, "pixel_accuracy?": float,
+    "top1_mean_last_3_epochs?": float, "top1_std_last_3_epochs?": float,
+}  # fmt: skip
+EVALUATION_FORM = {
+    "subject": str,
+    "seconds": float,
+    "accuracies": {...: _FIGURES},
+    "measurements": {...: {"fingerprint": str, "how": str, "by_probe_seed": {...: _FIGURES}}},
+}
+FIRST_SEED = 0
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The file at `path`; `head` are the entries that say what was measured, `subject` among them."""
+
+    path: Path
+    head: dict[str, Any]
+
+    def read(self) -> dict[str, Any]:
+        """Its content, or that of an empty file if there is none of this subject, or a damaged one."""
+        found = read_json(self.path, EVALUATION_FORM)
+        return (
+            {**found, **self.head}
+            if found.get("subject") == self.head["subject"]
+            else {**self.head, "seconds": 0.0, "accuracies": {}, "measurements": {}}
+        )
+
+    def has(self, protocol: str, key: str, seed: int) -> bool:
+        """Whether this was measured, by settings with this fingerprint."""
+        record = self.read()["measurements"].get(protocol, {})
+        return record.get("fingerprint") == key and str(seed) in record["by_probe_seed"]
+
+    def add(
+        self,
+        protocol: str,
+        key: str,
+        seed: int,
+        record: dict[str, Any],
+        found: dict[str, Any],
+    ) -> None:
+        """Write one more; what other settings found under the same name goes."""
+        content = self.read()
+        known = content["measurements"].get(protocol, {})
+        by_seed = known["by_probe_seed"] if known.get("fingerprint") == key else {}
+        by_seed = {**by_seed, str(seed): found}
+        content["measurements"][protocol] = {
+            "fingerprint": key, **record, "by_probe_seed": by_seed,
+        }  # fmt: skip
+        if seed == FIRST_SEED:
+            content["accuracies"][protocol] = found
+        content["seconds"] = round(content["seconds"] + found["seconds"], 4)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned_files(self.path.parent)
+        write_atomic(self.path, json.dumps(content, indent=1).encode())
+
+    def chosen(self, seeds: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        """The content, of the measurements only these protocols with these probe seeds."""
+        content = self.read()
+        measurements = content["measurements"]
+        chosen = {
+            name: {
+                **measurements[name],
+                "by_probe_seed": {
+                    str(s): measurements[name]["by_probe_seed"][str(s)] for s in of_name
+                },
+            }
+            for name, of_name in seeds.items()
+        }
+        accuracies = {name: chosen[name]["by_probe_seed"][str(FIRST_SEED)] for name in seeds}
+        return {**content, "accuracies": accuracies, "measurements": chosen}

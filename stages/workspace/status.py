@@ -1,0 +1,177 @@
+"""What a workspace holds: data sets, representations, runs, what is under way and can be gone on with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.pipeline.parts import PartStore
+from rela.stages.display import format_table, human_bytes
+from rela.stages.workspace.activity import RunUnderWay, under_way
+from rela.stages.workspace.evaluations import EVALUATION_FILE, EVALUATION_FORM
+from rela.stages.workspace.representations import about_parts
+from rela.stages.workspace.run import read_json, total_seconds, unfinished_run
+from rela.stages.workspace.workspace import Workspace, find_artifacts
+from rela.training.progress import clock
+
+
+@dataclass(frozen=True)
+class Status:
+    """One list of plain rows per kind of thing, ready for tables or JSON."""
+
+    workspace: str
+    datasets: list[dict[str, Any]]
+    representations: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    running: list[dict[str, Any]]
+    resumable: list[dict[str, Any]]
+
+
+def status(workspace: Workspace) -> Status:
+    """Read every manifest of the workspace. What somebody works on is running, not resumable."""
+    now = under_way(workspace)
+    busy = {*(run.name for run in now.runs), *(embed.directory for embed in now.embeds)}
+    return Status(
+        workspace=str(workspace.root),
+        datasets=[
+            {
+                "name": a.name,
+                "classes": len(a.manifest.content["class_names"]),
+                **{s: c["num_images"] for s, c in sorted(a.manifest.content["splits"].items())},
+                "num_bytes": _num_bytes(a.path),
+            }
+            for a in find_artifacts(workspace.datasets_dir)
+        ],
+        representations=[
+            {
+                "prior": a.manifest.content["prior"]["name"],
+                "dataset": a.manifest.content["dataset"],
+                "split": a.manifest.content["split"],
+                "input_pixels": a.manifest.content["prior"].get("image_size"),
+                "crops": a.manifest.content["crops"],
+                "dtype": a.manifest.parameters["dtype"],
+                "rows": a.manifest.content["shape"][0],
+                "width": a.manifest.content["shape"][1],
+                "num_bytes": _num_bytes(a.path),
+            }
+            for a in find_artifacts(workspace.representations_dir)
+        ],
+        runs=[
+            _run_row(a.path, a.manifest.content, a.manifest.parameters) for a in workspace.runs()
+        ],
+        running=[
+            *(_running_row(run) for run in now.runs),
+            *(
+                {"what": e.what, "done": e.done, "eta_seconds": e.eta_seconds, "by": e.by}
+                for e in now.embeds
+            ),
+        ],
+        resumable=[
+            *(_unfinished_run_row(p) for p in workspace.unfinished_runs() if p.name not in busy),
+            *(_unfinished_parts_row(p) for p in workspace.unfinished_parts() if p.name not in busy),
+        ],
+    )
+
+
+def format_status(found: Status) -> str:
+    """Tables for people."""
+    if not (
+        found.datasets or found.representations or found.runs or found.running or found.resumable
+    ):
+        return f"nothing in {found.workspace} yet; begin with `rela convert path/to/images`"
+
+    def percent(value: float | None) -> str | None:
+        return None if value is None else f"{100 * value:.1f} %"
+
+    tables = {
+        "data sets": (
+            ["name", "classes", "train", "val", "size"],
+            [
+                [r["name"], r["classes"], r.get("train"), r.get("val"), human_bytes(r["num_bytes"])]
+                for r in found.datasets
+            ],
+        ),
+        "representations": (
+            ["prior", "input", "crops", "data set", "split", "rows", "width", "type", "size"],
+            [
+                [
+                    r["prior"], r["input_pixels"], r["crops"], r["dataset"], r["split"], r["rows"],
+                    r["width"], r["dtype"], human_bytes(r["num_bytes"]),
+                ]
+                for r in found.representations
+            ],
+        ),
+        "runs": (
+            ["name", "data set", "model", "prior", "epochs", "hand-over step", "seconds", "20-NN", "linear"],
+            [
+                [
+                    r["name"], r["dataset"], r["model"], r["prior"], r["epochs"],
+                    _handover(r), r["total_seconds"], percent(r["knn20"]), percent(r["linear"]),
+                ]
+                for r in found.runs
+            ],
+        ),
+        "running": (
+            ["what", "done", "ETA", "by"],
+            [
+                [r["what"], r["done"], None if r["eta_seconds"] is None else clock(r["eta_seconds"]), r["by"]]
+                for r in found.running
+            ],
+        ),
+        "resumable": (
+            ["what", "done", "go on with"],
+            [[r["what"], r["done"], r["command"]] for r in found.resumable],
+        ),
+    }  # fmt: skip
+    shown = [f"{title}\n{format_table(*table)}" for title, table in tables.items() if table[1]]
+    return "\n\n".join([f"workspace {found.workspace}", *shown])
+
+
+def _handover(run: dict[str, Any]) -> Any:
+    """The step; "never" where stage 1 did not end, and nothing where there was none."""
+    never = run["handover_step"] is None and run["prior"] != "none"
+    return "never" if never else run["handover_step"]
+
+
+def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    seconds = total_seconds(path)
+    accuracies = read_json(path / EVALUATION_FILE, EVALUATION_FORM).get("accuracies", {})
+    return {
+        "name": path.name,
+        "dataset": content["dataset"],
+        "model": parameters["model"],
+        "prior": content["prior"] or "none",
+        "epochs": parameters["epochs"],
+        "handover_step": content["handover_step"],
+        "total_seconds": None if seconds is None else round(seconds, 1),
+        "knn20": accuracies.get("knn20", {}).get("top1"),
+        "linear": accuracies.get("linear-reference", {}).get("top1"),
+    }
+
+
+def _running_row(run: RunUnderWay) -> dict[str, Any]:
+    now = run.now or {"epoch": 0, "eta_seconds": None}
+    return {
+        "what": f"run {run.name}",
+        "done": f"{now['epoch']} of {run.epochs} epochs",
+        "eta_seconds": now["eta_seconds"],
+        "by": run.held_by,
+    }
+
+
+def _unfinished_run_row(path: Path) -> dict[str, Any]:
+    run = unfinished_run(path)
+    return {"what": f"run {run.name}", "done": run.done, "command": run.command}
+
+
+def _unfinished_parts_row(path: Path) -> dict[str, Any]:
+    what, num_parts, _ = about_parts(path)
+    done = len(PartStore(path, num_parts or 0).finished())
+    return {
+        "what": what,
+        "done": f"{done} parts" if num_parts is None else f"{done} of {num_parts} parts",
+        "command": "the same `rela embed` again",
+    }
+
+
+def _num_bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())

@@ -1,0 +1,135 @@
+"""Folders of damaged and odd images, converted (a short version of scripts/faults images).
+
+- ten kinds of damage: refused by name, or stored as an independent account of the documentation says;
+- pipes, devices, odd names and depth: no hang, nothing lost, one line for each message;
+- PostScript, which Pillow has another program read, is refused; so is a size found out too late.
+"""
+
+import io
+import os
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import run_rela
+from PIL import Image
+
+from benchmarks.faults.damaged_images import KINDS, whole
+from benchmarks.faults.images import Converted, misfit, write
+from benchmarks.faults.odd_folders import FOLDERS
+from rela.errors import DataError, UnavailableError
+from rela.evaluation.voc import open_voc
+from rela.sources.image_file import BadImageError, decode_image
+from rela.sources.image_folder import scan
+from rela.stages.workspace.workspace import Workspace
+
+_PER_KIND = 5
+
+
+def converted(root: Path, *options: object) -> Converted:
+    workspace = root.parent / "workspace"
+    run_rela(
+        "--workspace",
+        workspace,
+        "convert",
+        root,
+        "--on-bad-image",
+        "skip",
+        "--workers",
+        1,
+        *options,
+    )
+    return Converted(Workspace(workspace).dataset())
+
+
+@pytest.mark.parametrize("mode", ["raw", "jpg"])
+def test_damaged_images_are_refused_or_stored_as_documented(tmp_path: Path, mode: str) -> None:
+    random = np.random.default_rng(1)
+    files = {}
+    for number in range(_PER_KIND):
+        for name, kind in {**KINDS, "whole": whole}.items():
+            suffix, content = kind(random)
+            files[f"{'ab'[number % 2]}/{name.replace(' ', '-')}{number}{suffix}"] = content
+    write(tmp_path / "images", files)
+    found = converted(tmp_path / "images", "--write-mode", mode)
+    assert [misfit(path, content, found) for path, content in files.items()] == [""] * len(files)
+    assert 10 < len(found.bad) < len(files) / 2
+
+
+@pytest.mark.parametrize(
+    "name", ["pipes, devices and a terabyte of nothing", "images with odd names"]
+)
+@pytest.mark.timeout(60)
+def test_odd_files_are_left_out_and_odd_names_kept(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    expected = FOLDERS[name](root)
+    assert {os.fsencode(path) for path in converted(root).rows} == expected
+
+
+@pytest.mark.parametrize("name", ["links that loop", "1500 folders within each other"])
+def test_odd_folders_are_scanned_to_their_end(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    expected = FOLDERS[name](root)
+    try:
+        found = {os.fsencode(sample.path) for sample in scan(root).splits["train"]}
+    finally:  # by a program that does not go by recursion, as pytest would
+        subprocess.run(["rm", "-rf", root], check=True)
+    assert expected is not None and expected <= found
+
+
+def test_a_folder_too_deep_to_be_read_is_named(tmp_path: Path) -> None:
+    FOLDERS["folders deeper than paths can be"](tmp_path)
+    with pytest.raises(UnavailableError, match="ddd cannot be read: File name too long"):
+        scan(tmp_path)
+
+
+def test_messages_keep_odd_names_in_their_line(tmp_path: Path) -> None:
+    write(tmp_path / "images", {"a/whole.png": whole(np.random.default_rng(0))[1]})
+    (tmp_path / "images" / "a" / "line\nbreak\x1b[2J.png").write_bytes(b"")
+    words = ("--workspace", tmp_path / "ws", "convert", tmp_path / "images", "--workers", 1)
+    lines = run_rela(*words, exit_code=65).output.splitlines()
+    assert r"  a/line\nbreak\x1b[2J.png: empty file (0 bytes)" in lines
+
+
+def test_no_program_is_started_for_postscript(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import EpsImagePlugin
+
+    program, trace = tmp_path / "gs", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    postscript = (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    )
+    with pytest.raises(BadImageError, match="not an image"):
+        decode_image(postscript)
+    assert not trace.exists()
+    with pytest.raises(OSError, match=r"Ghostscript|cannot"):  # what Pillow alone does
+        Image.open(io.BytesIO(postscript)).load()
+    assert trace.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Image was not the expected size")
+def test_a_size_that_shows_in_decoding_alone_is_checked() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (70_000, 1)).save(file, "PNG")
+    entry = struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(file.getvalue()), 22)
+    with pytest.raises(BadImageError, match="at most 65535 a side"):
+        decode_image(struct.pack("<HHH", 0, 1, 1) + entry + file.getvalue())
+
+
+@pytest.mark.parametrize("name", ["../../other", "/etc/other"])
+def test_lists_of_segmentation_name_nothing_outside(tmp_path: Path, name: str) -> None:
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(name)
+    with pytest.raises(DataError, match="outside of"):
+        open_voc(tmp_path)

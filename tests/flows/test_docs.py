@@ -1,0 +1,140 @@
+"""What is written agrees with what is there: README, help texts, CONTRIBUTING, CHANGELOG, scripts."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import click
+import pytest
+from packaging.requirements import Requirement
+
+from rela.cli import main
+
+REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(main.commands)
+
+
+def every_command(group: click.Group = main, before: str = "") -> dict[str, click.Command]:
+    """Commands and sub-commands by what is typed for them: `embed`, `priors rank`."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        found[before + name] = command
+        if isinstance(command, click.Group):
+            found |= every_command(command, f"{before}{name} ")
+    return found
+
+
+EVERY_COMMAND = every_command()
+
+
+def readme_commands() -> list[list[str]]:
+    """Every `rela ...` in a code block or in backticks, split into words, comments cut off."""
+    guide = (REPOSITORY / "docs" / "scaling.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", README + guide, re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    inline = re.findall(r"`(rela [^`]+)`", README + guide)
+    found = [line.split("#")[0].split() for line in [*lines, *inline] if line.startswith("rela ")]
+    assert len(found) > 8
+    return found
+
+
+def test_every_command_and_option_in_the_readme_exists() -> None:
+    for words in readme_commands():
+        if words[1] == "COMMAND":
+            continue
+        typed = (
+            " ".join(words[1:3]) if isinstance(main.commands[words[1]], click.Group) else words[1]
+        )
+        command = EVERY_COMMAND[typed]
+        known = {name for p in command.params for name in p.opts} | {"--help"}
+        for word in words[2:]:
+            if word.startswith("--"):
+                assert word in known, " ".join(words)
+
+
+def test_the_readme_names_every_command() -> None:
+    for name in COMMANDS:
+        assert f"`rela {name}" in README, name
+
+
+@pytest.mark.parametrize("name", sorted(EVERY_COMMAND))
+def test_every_command_and_every_option_has_help(name: str) -> None:
+    command = EVERY_COMMAND[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_every_option_without_a_value_says_what_happens_then() -> None:
+    optional = {("eval", "prior"), ("embed", "priors")}  # a choice of its own, and a required one
+    for name, command in EVERY_COMMAND.items():
+        for parameter in command.params:
+            has_value = isinstance(parameter.default, str | int | float | Path)
+            if isinstance(parameter, click.Option) and not (has_value or parameter.is_flag):
+                said = isinstance(parameter.show_default, str)
+                assert said or (name, parameter.name) in optional, (name, parameter.name)
+
+
+@pytest.mark.parametrize("path", sorted(re.findall(r"\]\(([^)#:]+)\)", README)))
+def test_every_file_the_readme_links_is_there(path: str) -> None:
+    assert (REPOSITORY / path).exists()
+
+
+def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
+    words = ["-q", "-W", "--keep-going", "-b", "html", "-d", tmp_path / "doctrees"]
+    result = subprocess.run(
+        [sys.executable, "-m", "sphinx", *words, REPOSITORY / "docs", tmp_path / "html"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert result.returncode == 0, result.stderr
+    page = re.sub("<[^>]+>", "", (tmp_path / "html" / "cli.html").read_text(encoding="utf-8"))
+    for name, command in EVERY_COMMAND.items():
+        assert isinstance(command, click.Group) or f"rela {name} " in page
+    assert "--target-width" in page
+    for built in (tmp_path / "html").glob("*.html"):  # read without a network
+        markup = built.read_text(encoding="utf-8")
+        assert not re.findall(
+            r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="https?:', markup
+        )
+        assert "\\leftarrow" not in markup, built.name
+    assert "<math" in (tmp_path / "html" / "method.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "script", ["scripts/setup", "scripts/docs", "scripts/demo", "scripts/test", ".ci/run"]
+)
+def test_scripts_can_be_run(script: str) -> None:
+    path = REPOSITORY / script
+    assert os.access(path, os.X_OK)
+    subprocess.run(["bash", "-n", path], check=True)
+
+
+def test_every_dependency_has_its_reason() -> None:
+    contributing = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = contributing[contributing.index("## Dependencies") :]
+    for line in metadata.requires("rela") or []:
+        name = Requirement(line).name
+        assert name in table or name == "rela", name
+
+
+def test_the_changelog_begins_with_the_installed_version() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = re.search(r"^## (\S+)", changelog, re.M)
+    assert newest is not None
+    assert newest.group(1) == metadata.version("rela")
+
+
+def test_help_answers_from_a_fresh_process() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "rela", "--help"], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert result.returncode == 0
+    for name in COMMANDS:
+        assert name in result.stdout

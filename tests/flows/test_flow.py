@@ -1,0 +1,229 @@
+"""The whole job through the command line, on a tiny tree of real image files.
+
+Covers: convert → embed → train → eval → status with the documented options; that a second pass
+reruns nothing; baselines (no prior, random prior, an earlier run as prior); unlabelled folders; shards.
+Interrupted jobs are in test_interruptions.
+"""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+from click.testing import Result
+from command_line import TINY, read_json, rela
+from torchvision.models import get_model
+
+__all__ = ["rela"]  # a fixture
+
+
+def test_three_commands_then_evaluation_and_a_second_pass_reruns_nothing(
+    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def count(module: str, name: str) -> None:
+        original = getattr(importlib.import_module(module), name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[name] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(sys.modules[module], name, counted)
+
+    count("rela.stages.convert", "write_beton")
+    count("rela.representations.embedder", "Embedder")
+    count("rela.stages.train.targets", "fit_projection")
+    count("rela.training.run", "run_training")
+    count("rela.evaluation.linear", "linear_probe")
+
+    commands = (
+        ("convert", small_tree),
+        ("embed", "--prior", "random:shufflenet_v2_x0_5", "--image-size", 32),
+        ("train", "--epochs", 2, *TINY),
+        ("eval",),
+    )
+    for command in commands:
+        rela(*command)
+    first = dict(calls)
+    # one beton per split; train split for targets, then both splits for the evaluation
+    assert first == {
+        "write_beton": 2, "Embedder": 3, "fit_projection": 1, "run_training": 1, "linear_probe": 2
+    }  # fmt: skip
+    again = [rela(*command, "--json") for command in commands]
+    assert dict(calls) == first
+    assert all(read_json(result)["cached"] for result in again)
+
+    [evaluation] = read_json(again[-1])["evaluations"]
+    accuracies = evaluation["results"]["accuracies"]
+    assert set(accuracies) == {"knn20", "knn200", "linear-reference", "linear-lightly"}
+    assert all(0 <= found["top1"] <= 1 for found in accuracies.values())
+    status = read_json(rela("status", "--json"))
+    assert [row["name"] for row in status["datasets"]] == ["images"]
+    assert [row["name"] for row in status["runs"]] == ["images-byol-1"]
+    assert status["resumable"] == []
+    assert "images-byol-1" in rela("status").stdout
+
+
+def test_the_ledger_of_a_run_counts_every_phase(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    rela("train", "--prior", "random", "--handover", 0.5, "--epochs", 2, *TINY)
+    cost = json.loads((tmp_path / "workspace/runs/images-byol-1/cost.json").read_text())
+    phases = {
+        "convert", "embed", "targets", "startup", "stage1", "stage2", "data_wait", "checkpoint",
+        "other",
+    }  # fmt: skip
+    assert set(cost["seconds"]) == phases
+    assert cost["total_seconds"] == pytest.approx(sum(cost["seconds"].values()), abs=1e-3)
+    assert all(seconds >= 0 for seconds in cost["seconds"].values())
+
+
+def test_a_run_is_a_prior_for_the_next_data_set(
+    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = make_tree({f"{c}/{i}.png": (20, 20) for c in "xy" for i in range(8)}, "other")
+    rela("convert", small_tree)
+    rela("convert", other)
+    rela("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
+    rela("embed", "other", "--prior", "teacher")
+    [path] = (tmp_path / "workspace/representations").glob("other-train-teacher-*/*.h5")
+    with h5py.File(path) as file:
+        assert file["representations"].shape == (16, 1024)
+        assert file.attrs["prior"] == "teacher"
+    rela("train", "other", "--epochs", 1, *TINY, "--name", "student")
+    manifest = json.loads((tmp_path / "workspace/runs/student/manifest.json").read_text())
+    assert manifest["content"]["prior"] == "teacher"
+
+
+def test_a_flat_folder_trains_without_labels(
+    rela: Callable[..., Result], make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
+    rela("train", "--prior", "random", "--epochs", 1, *TINY)
+    records = (tmp_path / "workspace/runs/flat-byol-1/metrics.jsonl").read_text().splitlines()
+    assert "online_accuracy" not in json.loads(records[-1])
+    assert "no labels" in rela("eval", exit_code=2).stderr
+
+
+def test_shards_by_hand_give_the_bytes_of_one_process(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
+    prior = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 4)
+    contents = []
+    for workspace, shards in (("one", ["0/1"]), ("three", ["2/3", "0/3", "1/3"])):
+        rela("--workspace", workspace, "convert", small_tree)
+        for shard in shards:
+            rela("--workspace", workspace, "embed", *prior, "--shard", shard)
+        [path] = (tmp_path / workspace / "representations").glob("*/representations.h5")
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_features_of_a_run_that_had_the_name_before_are_not_learned_from(
+    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    rela("convert", make_tree({f"{i}.png": (20, 20) for i in range(8)}, "other"))
+    teacher = ("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
+    rela(*teacher)
+    rela("embed", "other", "--prior", "teacher")
+    shutil.rmtree(tmp_path / "workspace/runs/teacher")
+    rela(*teacher, "--seed", 1)
+    student = ("train", "other", "--prior", "teacher", "--epochs", 1, *TINY)
+    assert "has not been embedded" in rela(*student, exit_code=2).stderr
+    rela(*student, "--embed")
+    assert len(list((tmp_path / "workspace/representations").glob("other-train-teacher-*"))) == 2
+
+
+def test_settings_of_stage_1_make_no_other_baseline(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    baseline = ("train", "--prior", "none", "--epochs", 1, *TINY)
+    rela(*baseline)
+    again = rela(*baseline, "--head", "learned", "--handover", 0.5, "--json")
+    assert read_json(again)["cached"]
+
+
+def test_stage_1_alone_never_hands_over(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    said = rela("train", "--prior", "random", "--handover", 1, "--epochs", 2, *TINY).stderr
+    assert "hand-over to" not in said
+    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
+    assert {json.loads(line)["stage"] for line in records} == {1}
+
+
+def test_accumulating_makes_as_many_steps_as_whole_batches(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    for accumulate in (1, 4):
+        options = ("--batch-size", 16, "--accumulate", accumulate, "--name", f"by{accumulate}")
+        rela("train", "--prior", "none", "--epochs", 2, *TINY, *options)
+        manifest = json.loads(
+            (tmp_path / f"workspace/runs/by{accumulate}/manifest.json").read_text()
+        )
+        assert manifest["content"]["num_steps"] == 2  # 24 images: one batch of 16 an epoch
+
+
+def test_two_processes_train_one_run(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    command = [sys.executable, "-m", "rela", "train", "--prior", "none", "--epochs", "2", *TINY]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(
+        [*command, "--devices", "2"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout.count("is finished") == 1
+    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in records] == [0, 1]
+
+
+def test_a_mended_image_makes_another_data_set(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    path = next(small_tree.rglob("*.png"))
+    content = path.read_bytes()
+    path.write_bytes(content[:40])
+    rela("convert", small_tree, "--on-bad-image", "skip")
+    assert read_json(rela("convert", small_tree, "--on-bad-image", "skip", "--json"))["cached"]
+    path.write_bytes(content)
+    assert "other images" in rela("convert", small_tree, exit_code=2).stderr
+
+
+def test_settings_that_decided_nothing_do_not_miss(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    again = rela("convert", small_tree, "--seed", 3, "--on-bad-image", "skip", "--json")
+    assert read_json(again)["cached"]
+
+
+def test_exchanged_weights_are_noticed_whatever_their_times(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    rela("convert", small_tree)
+    path = tmp_path / "weights.pt"
+    embed = ("embed", "--prior", "shufflenet_v2_x0_5", "--weights", path)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(get_model("shufflenet_v2_x0_5", weights=None).state_dict(), path)
+        os.utime(path, (1_000_000, 1_000_000))
+        assert not read_json(rela(*embed, "--json"))["cached"]

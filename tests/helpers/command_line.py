@@ -1,0 +1,35 @@
+"""The command line, called in this process, and options of small trainings."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rela.cli import main
+
+TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
+
+
+def run_rela(*arguments: object, exit_code: int = 0) -> Result:
+    """The command line in this process; fails the test unless it exits as said."""
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+@pytest.fixture
+def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """rela("embed", "--prior", ...) in an empty directory; fails the test unless exit is as said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+
+    return run_rela
+
+
+def read_json(result: Result) -> Any:
+    return json.loads(result.stdout)

@@ -1,0 +1,364 @@
+"""Artifacts and their manifests.
+
+Covers: manifests read back what was written, and any changed bit is detected; publishing is one step
+that never replaces anything; staging directories are private, cleared when their process is dead and
+kept when it lives; files are replaced atomically, and a full disk keeps the old content.
+"""
+
+import builtins
+import errno
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rela.pipeline.artifact import (
+    clear_abandoned,
+    find_artifacts,
+    open_artifact,
+    publish,
+    publish_or_adopt,
+    staging,
+)
+from rela.pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
+from rela.pipeline.files import write_atomic
+from rela.pipeline.fingerprint import file_sha256
+from rela.pipeline.manifest import MANIFEST_NAME, Manifest, provenance
+
+MANIFEST = Manifest(
+    kind="dataset",
+    fingerprint="ab" * 32,
+    inputs={"train": "cd" * 32},
+    parameters={"seed": 3, "share": 0.25, "names": ["ant", "bee"], "max_side": None, "on": True},
+    content={"num_images": 12},
+    file_sha256={"train.beton": "ef" * 32},
+    provenance={"host": "here"},
+)
+
+
+def no_space(*arguments, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def destination(tmp_path):
+    return tmp_path / "house" / "room"
+
+
+def publish_one(destination: Path, manifest: Manifest = MANIFEST, text: str = "hello"):
+    with staging(destination) as directory:
+        (directory / "file.txt").write_text(text)
+        return publish(directory, destination, replace(manifest, file_sha256={}))
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def staging_directory_of(pid: int, destination: Path) -> Path:
+    """A staging directory as process `pid` of this host would have left it behind."""
+    code = (
+        "import os, pathlib, sys; from rela.pipeline.artifact import staging;"
+        "context = staging(pathlib.Path(sys.argv[1])); print(context.__enter__(), flush=True);"
+        "os._exit(9)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, destination], stdout=subprocess.PIPE, text=True
+    )
+    left, _ = process.communicate()
+    left = Path(left.strip())
+    mine = left.with_name(left.name.replace(f"-{process.pid}-", f"-{pid}-"))
+    return left.rename(mine)
+
+
+# Manifests
+
+
+def test_a_manifest_reads_back(tmp_path):
+    MANIFEST.write(tmp_path)
+    assert Manifest.read(tmp_path) == MANIFEST
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(), JSON_VALUES))
+def test_every_parameter_that_json_holds_reads_back(tmp_path_factory, parameters):
+    directory = tmp_path_factory.mktemp("manifest")
+    manifest = replace(MANIFEST, parameters=parameters)
+    manifest.write(directory)
+    assert Manifest.read(directory) == manifest
+
+
+def test_a_manifest_is_readable_json_for_a_stranger(tmp_path):
+    MANIFEST.write(tmp_path)
+    document = json.loads((tmp_path / "manifest.json").read_text())
+    assert document["kind"] == "dataset" and document["parameters"] == MANIFEST.parameters
+
+
+def test_a_changed_bit_anywhere_in_a_manifest_is_detected(tmp_path):
+    MANIFEST.write(tmp_path)
+    path = tmp_path / MANIFEST_NAME
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        for bit in (5, position % 8):  # bit 5 turns small letters into capitals
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(CorruptArtifactError, match=r"manifest\.json"):
+                Manifest.read(tmp_path)
+
+
+def test_a_manifest_cut_anywhere_is_detected(tmp_path):
+    MANIFEST.write(tmp_path)
+    path = tmp_path / MANIFEST_NAME
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CorruptArtifactError):
+            Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"manifest_sha256": 1}', "[" * 100_000])
+def test_other_json_is_not_a_manifest(tmp_path, text):
+    (tmp_path / MANIFEST_NAME).write_text(text)
+    with pytest.raises(CorruptArtifactError, match="run the stage"):
+        Manifest.read(tmp_path)
+
+
+def test_a_missing_manifest_is_not_a_damaged_one(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Manifest.read(tmp_path)
+    assert open_artifact(tmp_path) is None
+    assert open_artifact(tmp_path / "nothing") is None
+
+
+def test_provenance_says_where_and_with_what():
+    import numpy
+
+    found = provenance(1.23456)
+    assert found["host"] == platform.node() and found["pid"] == os.getpid()
+    assert found["seconds"] == 1.2346
+    assert found["versions"]["numpy"] == numpy.__version__
+    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+# Staging and publishing
+
+
+def test_nothing_is_visible_until_it_is_published(destination):
+    with staging(destination) as directory:
+        (directory / "file.txt").write_text("half")
+        assert not destination.exists()
+        assert find_artifacts(destination.parent) == []
+        publish(directory, destination, MANIFEST)
+        assert (destination / "file.txt").read_text() == "half"
+    assert [artifact.name for artifact in find_artifacts(destination.parent)] == ["room"]
+    assert [path.name for path in destination.parent.iterdir()] == ["room"]
+
+
+def test_an_artifact_opens_with_what_was_published(destination):
+    made = publish_one(destination)
+    opened = open_artifact(destination)
+    assert opened == made and opened.fingerprint == MANIFEST.fingerprint
+    assert opened.manifest.file_sha256 == {"file.txt": file_sha256(destination / "file.txt")}
+
+
+def test_a_published_artifact_verifies_until_a_file_changes(destination):
+    artifact = publish_one(destination)
+    artifact.verify()
+    (destination / "file.txt").write_text("hellp")
+    with pytest.raises(CorruptArtifactError, match=r"file\.txt is damaged"):
+        artifact.verify()
+    (destination / "file.txt").unlink()
+    with pytest.raises(CorruptArtifactError, match=r"file\.txt is missing"):
+        artifact.verify()
+
+
+def test_files_in_folders_are_part_of_the_artifact(destination):
+    with staging(destination) as directory:
+        (directory / "deep" / "down").mkdir(parents=True)
+        (directory / "deep" / "down" / "file").write_bytes(b"x")
+        artifact = publish(directory, destination, replace(MANIFEST, file_sha256={}))
+    assert list(artifact.manifest.file_sha256) == ["deep/down/file"]
+    (destination / "deep" / "down" / "file").write_bytes(b"y")
+    with pytest.raises(CorruptArtifactError):
+        artifact.verify()
+
+
+def test_an_exception_leaves_nothing(destination):
+    def build():
+        with staging(destination) as directory:
+            (directory / "file.txt").write_text("half")
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        build()
+    assert list(destination.parent.iterdir()) == []
+
+
+def test_publishing_replaces_no_artifact(destination):
+    publish_one(destination, text="first")
+    with pytest.raises(AlreadyPublishedError, match="made by another job"):
+        publish_one(destination, text="second")
+    assert (destination / "file.txt").read_text() == "first"
+    assert [path.name for path in destination.parent.iterdir()] == ["room"]
+
+
+def test_publishing_replaces_no_file(destination):
+    destination.parent.mkdir()
+    destination.write_text("mine")
+    with pytest.raises(AlreadyPublishedError):
+        publish_one(destination)
+    assert destination.read_text() == "mine"
+
+
+def test_publishing_replaces_no_unfinished_directory(destination):
+    (destination / "part").mkdir(parents=True)
+    with pytest.raises(AlreadyPublishedError):
+        publish_one(destination)
+    assert [path.name for path in destination.iterdir()] == ["part"]
+
+
+def test_publishing_replaces_no_link(destination, tmp_path):
+    destination.parent.mkdir()
+    destination.symlink_to(tmp_path)
+    with pytest.raises(AlreadyPublishedError):
+        publish_one(destination)
+    assert destination.is_symlink()
+
+
+def test_the_slower_of_two_equal_jobs_adopts_the_first_result(destination):
+    first = publish_one(destination, text="first")
+    with staging(destination) as directory:
+        (directory / "file.txt").write_text("second")
+        adopted = publish_or_adopt(directory, destination, MANIFEST)
+    assert adopted == first
+    assert (destination / "file.txt").read_text() == "first"
+
+
+def test_another_result_is_not_adopted(destination):
+    publish_one(destination, text="first")
+    other = replace(MANIFEST, fingerprint="00" * 32)
+    with staging(destination) as directory, pytest.raises(AlreadyPublishedError):
+        publish_or_adopt(directory, destination, other)
+
+
+def test_an_unfinished_directory_is_not_adopted(destination):
+    (destination / "something").mkdir(parents=True)
+    with staging(destination) as directory, pytest.raises(AlreadyPublishedError):
+        publish_or_adopt(directory, destination, MANIFEST)
+    assert (destination / "something").is_dir()
+
+
+def test_two_staging_directories_of_one_destination_are_apart(destination):
+    with staging(destination) as one, staging(destination) as other:
+        assert one != other and one.is_dir() and other.is_dir()
+
+
+def test_what_a_killed_job_left_is_cleared(destination):
+    left = staging_directory_of(dead_pid(), destination)
+    assert left.is_dir()
+    with staging(destination):
+        assert not left.exists()
+
+
+def test_what_a_living_job_builds_is_kept(destination):
+    theirs = staging_directory_of(os.getpid(), destination)
+    with staging(destination):
+        assert theirs.is_dir()
+    assert theirs.is_dir()
+
+
+def test_what_a_killed_job_builds_for_another_destination_is_kept(destination):
+    theirs = staging_directory_of(dead_pid(), destination.with_name("room2"))
+    with staging(destination):
+        assert theirs.is_dir()
+
+
+def test_what_another_host_builds_is_kept(destination):
+    theirs = staging_directory_of(dead_pid(), destination)
+    theirs = theirs.rename(theirs.with_name(theirs.name.replace(platform.node(), "elsewhere")))
+    with staging(destination):
+        assert theirs.is_dir()
+
+
+def test_artifacts_are_found_by_name_and_others_are_not(tmp_path):
+    for name in ("b", "a", "c"):
+        publish_one(tmp_path / "all" / name)
+    (tmp_path / "all" / "unfinished").mkdir()
+    (tmp_path / "all" / "file").write_text("")
+    assert [artifact.name for artifact in find_artifacts(tmp_path / "all")] == ["a", "b", "c"]
+    assert find_artifacts(tmp_path / "none") == []
+
+
+# A full disk
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new and longer")
+    assert path.read_bytes() == b"new and longer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("where", ["open", "fsync", "replace"])
+def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch, where):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    monkeypatch.setattr(builtins if where == "open" else os, where, no_space)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        write_atomic(path, b"new")
+    monkeypatch.undo()
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("where", ["fsync", "rename"])
+def test_a_full_disk_publishes_nothing(destination, monkeypatch, where):
+    monkeypatch.setattr(os, where, no_space)
+    with pytest.raises(StorageError, match="No space left"):
+        publish_one(destination)
+    monkeypatch.undo()
+    assert list(destination.parent.iterdir()) == []
+
+
+def test_a_full_disk_while_building_is_a_storage_error(destination):
+    with pytest.raises(StorageError, match="nothing was published"), staging(destination):
+        no_space()
+    assert list(destination.parent.iterdir()) == []
+
+
+def test_a_real_full_device_is_a_storage_error(destination):
+    with pytest.raises(StorageError, match="No space left"), staging(destination):
+        Path("/dev/full").write_bytes(b"x")
+
+
+def test_other_errors_while_building_stay_what_they_are(destination):
+    with pytest.raises(FileNotFoundError), staging(destination) as directory:
+        (directory / "missing").read_bytes()
+
+
+def test_what_is_found_finished_is_rid_of_what_others_left(destination):
+    publish_one(destination)
+    left = staging_directory_of(dead_pid(), destination)
+    living = staging_directory_of(os.getpid(), destination)
+    clear_abandoned(destination)
+    assert not left.exists() and living.exists()

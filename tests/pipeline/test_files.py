@@ -1,0 +1,86 @@
+"""What may stand in the place of a file (rela.pipeline.files).
+
+Covers: pipes, devices, folders, sockets and links to them are refused at once, for reading and writing;
+files are read as they are, also by a link, unless they are one's own; what is too large is not read.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rela.pipeline.files import own_file, read_regular, regular_file
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def link_to_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def link_to_pipe(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+OTHERS = [make_pipe, make_folder, make_socket, link_to_device, link_to_pipe, link_to_itself]
+
+
+@pytest.mark.parametrize("mode", ["rb", "ab", "wb", "rb+"])
+@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.timeout(10)
+def test_what_is_no_file_is_refused_at_once(
+    tmp_path: Path, make: Callable[[Path], None], mode: str
+) -> None:
+    make(tmp_path / "a")
+    for opener in (regular_file, own_file):
+        with pytest.raises(OSError, match=str(tmp_path)), open(tmp_path / "a", mode, opener=opener):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("make", "found"), [(make_pipe, "a pipe"), (make_folder, "a folder"), (link_to_device, "a dev")]
+)
+def test_what_was_found_is_named(tmp_path: Path, make: Callable[[Path], None], found: str) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(OSError, match=f"found {found}.*expected a regular file.*{tmp_path}"):
+        read_regular(tmp_path / "a")
+
+
+def test_files_are_read_by_links_and_not_written_by_them(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "a").symlink_to("file")
+    (tmp_path / "b").symlink_to("nowhere")
+    assert read_regular(tmp_path / "a") == b"12345"
+    for name, mode in (("a", "rb"), ("a", "ab"), ("a", "wb"), ("b", "wb")):
+        with (
+            pytest.raises(OSError, match="found a link"),
+            open(tmp_path / name, mode, opener=own_file),
+        ):
+            pass
+    assert (tmp_path / "file").read_bytes() == b"12345"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with open(tmp_path / "sparse", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match="found 1,099,511,627,776 bytes, expected at most 67,108,864"):
+        read_regular(tmp_path / "sparse")

@@ -1,0 +1,173 @@
+"""One job at a time in a directory (rela.pipeline.locks).
+
+Covers: a second job is told who holds it, and whoever looks; looking stops nobody; the lock ends with its
+body and with a killed holder; on file systems without locks a lease takes its place; other errors are told.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+
+from rela.pipeline.errors import BusyError
+from rela.pipeline.locks import NO_LOCKS, _lock_soon, exclusive, holder, remove_if_free
+from rela.pipeline.locks import holder as who_holds
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from rela.pipeline.locks import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def flock_fails(monkeypatch: pytest.MonkeyPatch):
+    def fail_with(number: int) -> None:
+        def fail(file: object, operation: int) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", fail)
+
+    return fail_with
+
+
+@contextlib.contextmanager
+def known_holder(lock: Path):
+    assert who_holds(lock) == f"process {os.getpid()} on {platform.node()}"
+    yield
+    assert who_holds(lock) == f"process {os.getpid()} on {platform.node()}"
+
+
+def test_nobody_holds_what_is_not_there(tmp_path: Path):
+    assert who_holds(tmp_path / ".lock") is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_those_who_look_stop_nobody(tmp_path: Path):
+    lock, looking = tmp_path / ".lock", threading.Event()
+
+    def look() -> None:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            looking.set()
+            time.sleep(0.03)
+
+    lock.touch()
+    looker = threading.Thread(target=look)
+    looker.start()
+    looking.wait()
+    with exclusive(lock):
+        looker.join()
+
+
+def test_another_process_is_named_until_it_is_killed(tmp_path: Path):
+    lock = tmp_path / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, lock], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(BusyError, match=f"in use by process {holder.pid}"), exclusive(lock):
+            pass
+        assert who_holds(lock) == f"process {holder.pid} on {platform.node()}"
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert who_holds(lock) is None
+        with exclusive(lock):
+            assert lock.read_text() == f"process {os.getpid()} on {platform.node()}"
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_without_locks_a_lease_does(tmp_path: Path, flock_fails, number: int):
+    flock_fails(number)
+    for _ in range(2):
+        with (
+            exclusive(tmp_path / ".lock"),
+            known_holder(tmp_path / ".lock"),
+            pytest.raises(BusyError, match=f"process {os.getpid()}"),
+            exclusive(tmp_path / ".lock"),
+        ):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_other_errors_come_through(tmp_path: Path, flock_fails):
+    flock_fails(errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"), exclusive(tmp_path / ".lock"):
+        pass
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path):
+    (tmp_path / "letter").write_text("Dear Sir")
+    (tmp_path / ".lock").symlink_to("letter")
+    for look in (
+        lambda: exclusive(tmp_path / ".lock").__enter__(),
+        lambda: holder(tmp_path / ".lock"),
+    ):
+        with pytest.raises(OSError, match="found a link"):
+            look()
+    assert (tmp_path / "letter").read_text() == "Dear Sir"
+
+
+def test_what_a_lock_says_is_one_line(tmp_path: Path):
+    with exclusive(tmp_path / ".lock"):
+        (tmp_path / ".lock").write_bytes(b"process 1\n\x1b[2Jon \xff")
+        assert holder(tmp_path / ".lock") == "process 1??[2Jon \N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_the_lock_of_a_directory_that_was_removed_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_again: bool
+):
+    directory = tmp_path / "run"
+    directory.mkdir()
+
+    def remove_first(file: TextIO) -> bool:
+        assert remove_if_free(directory / ".lock")
+        if made_again:
+            directory.mkdir()
+            (directory / ".lock").touch()
+        return _lock_soon(file)
+
+    monkeypatch.setattr("rela.pipeline.locks._lock_soon", remove_first)
+    with pytest.raises(BusyError, match="was removed just now"), exclusive(directory / ".lock"):
+        pass
+
+
+def test_a_directory_that_is_not_there_has_no_lock(tmp_path: Path):
+    with (
+        pytest.raises(BusyError, match="was removed just now"),
+        exclusive(tmp_path / "run" / ".lock"),
+    ):
+        pass
+
+
+def test_what_was_made_again_where_another_was_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / ".lock").touch()
+    flock = fcntl.flock
+
+    def replaced_first(file: object, operation: int) -> None:
+        directory.rename(tmp_path / "removed")
+        directory.mkdir()
+        (directory / ".lock").touch()
+        flock(file, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rela.pipeline.locks.fcntl.flock", replaced_first)
+    assert not remove_if_free(directory / ".lock")
+    assert directory.is_dir()

@@ -1,0 +1,138 @@
+"""The store of parts.
+
+Covers: a written part reads back; an absent part, and one damaged or cut at any byte, is missing and
+can be written again; the shards of any number partition the parts; a full disk keeps the old part.
+"""
+
+import errno
+import math
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rela.pipeline.errors import StorageError
+from rela.pipeline.parts import PartStore
+
+CONTENT = b"forty-two bytes of a part, more or less..."
+
+
+@pytest.fixture
+def store(tmp_path):
+    return PartStore(tmp_path / "parts", 4)
+
+
+def only_file(directory):
+    (path,) = directory.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", CONTENT, os.urandom(100_000)])
+def test_a_written_part_reads_back(store, content):
+    store.write(2, content)
+    assert store.read(2) == content
+
+
+def test_parts_never_written_are_missing(store):
+    assert store.missing() == [0, 1, 2, 3]
+    store.write(1, CONTENT)
+    assert store.missing() == [0, 2, 3]
+    assert store.read(0) is None
+
+
+def test_another_store_on_the_same_directory_sees_the_parts(store):
+    store.write(3, CONTENT)
+    assert PartStore(store.directory, 4).read(3) == CONTENT
+
+
+def test_a_part_with_any_byte_changed_is_missing(store):
+    store.write(0, CONTENT)
+    path = only_file(store.directory)
+    whole = path.read_bytes()
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << (position % 8)
+        path.write_bytes(damaged)
+        assert store.read(0) is None, position
+
+
+def test_a_part_of_any_other_length_is_missing(store):
+    store.write(0, CONTENT)
+    path = only_file(store.directory)
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert store.read(0) is None, length
+    path.write_bytes(whole + b"\0")
+    assert store.read(0) is None
+
+
+def test_a_damaged_part_can_be_made_again(store):
+    store.write(0, CONTENT)
+    only_file(store.directory).write_bytes(b"damaged")
+    assert 0 in store.missing()
+    store.write(0, CONTENT)
+    assert store.read(0) == CONTENT and 0 not in store.missing()
+
+
+@settings(deadline=None)
+@given(num_parts=st.integers(0, 30), num_shards=st.integers(1, 12))
+def test_shards_share_the_parts_without_overlap(tmp_path_factory, num_parts, num_shards):
+    store = PartStore(tmp_path_factory.getbasetemp() / "never-made", num_parts)
+    shares = [store.missing(shard, num_shards) for shard in range(num_shards)]
+    assert sorted(part for share in shares for part in share) == list(range(num_parts))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_shard_skips_its_finished_parts(store):
+    store.write(2, CONTENT)
+    assert store.missing(0, 2) == [0]
+    assert store.missing(1, 2) == [1, 3]
+
+
+def test_a_full_disk_keeps_the_old_part(store, monkeypatch):
+    store.write(0, CONTENT)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
+        store.write(0, b"other")
+    monkeypatch.undo()
+    assert store.read(0) == CONTENT
+    assert len(list(store.directory.iterdir())) == 1
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0])
+def test_what_is_no_duration_counts_nothing(store, seconds):
+    store.write(0, CONTENT, seconds)
+    store.write(1, CONTENT, 3.0)
+    assert store.recent_seconds() == 1.5
+    with pytest.raises(FileNotFoundError):
+        store.seconds()
+
+
+@pytest.mark.parametrize("length", [0, 5, 35])
+def test_a_part_that_was_cut_costs_nothing(store, length):
+    store.write(0, CONTENT, 3.0)
+    os.truncate(only_file(store.directory), length)
+    assert store.recent_seconds() == 0.0
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.timeout(20)
+def test_what_is_no_part_is_missing(store, make):
+    store.directory.mkdir()
+    make(store.directory / "part-000000")
+    assert store.read(0) is None and store.missing() == [0, 1, 2, 3]
+    assert store.recent_seconds() is None
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(store, tmp_path):
+    store.directory.mkdir()
+    (store.directory / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="found a link"), store.in_use():
+        pass
+    assert not (tmp_path / "elsewhere").exists()

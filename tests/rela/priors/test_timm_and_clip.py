@@ -1,0 +1,317 @@
+"""Priors from timm and open_clip against these libraries' own models and transforms.
+
+- timm: published weights (put where the hub would) and files give timm's features, strictly; what a
+  prior sees of an image is what timm's transform makes of it; only square centre crops;
+- CLIP: features equal `encode_image`, with the activation and preprocessing of the weights' tag;
+  files of the whole model and of its tower; what open_clip's transform makes of an image;
+- random timm models; without a network the error says what to fetch; names that are not there.
+"""
+
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rela.data.beton.encoding import Encoding
+from rela.data.beton.reader import open_beton
+from rela.data.beton.writer import write_beton
+from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.models.preprocessing import Preprocessing, published_preprocessing
+from rela.priors import PriorRequest, resolve
+from rela.representations.embedder import Embedder
+from rela.sources.source import Sample
+
+SIZES = [(48, 64), (300, 260), (171, 230)]
+
+
+@pytest.fixture(autouse=True)
+def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise URLError("Network is unreachable")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def pixels(make_tree: Callable[..., Path]) -> Callable[[Preprocessing], np.ndarray]:
+    """What a prior with this preprocessing sees of three images, [3, 3·S·S]."""
+    folder = make_tree({f"{i}.png": size for i, size in enumerate(SIZES)})
+    samples = [Sample(path.name, 0) for path in sorted(folder.iterdir())]
+    destination = folder.with_name("images.beton")
+    write_beton(destination, folder, samples, Encoding("raw"), num_workers=1)
+
+    def see(preprocessing: Preprocessing) -> np.ndarray:
+        return Embedder(nn.Flatten(), preprocessing, "cpu")(open_beton(destination), np.arange(3))
+
+    return see
+
+
+def transformed(folder: Path, transform: Callable[[Image.Image], Tensor]) -> np.ndarray:
+    paths = sorted((folder / "images").iterdir())
+    return np.stack([transform(Image.open(path)).flatten().numpy() for path in paths])
+
+
+def assert_same_pixels(found: np.ndarray, expected: np.ndarray, std: tuple[float, ...]) -> None:
+    """Up to one step of 255, for one pixel in a thousand two."""
+    steps = np.abs(found - expected) * min(std) * 255
+    assert steps.max() < 3
+    assert (steps < 1.1).mean() > 0.999
+
+
+def batch(size: int) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+# timm
+
+
+def timm_model(name: str, seed: int = 1, **options: object) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return timm.create_model(name, **options).eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+def test_a_timm_file_gives_timms_features(tmp_path: Path, name: str):
+    model = timm_model(name)
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    prior = resolve(PriorRequest(f"timm:{name}", weights=tmp_path / "mine.safetensors"))
+    model.reset_classifier(0)
+    size = prior.identity.image_size
+    assert prior.identity.name == f"timm:{name}@mine"
+    assert size == model.pretrained_cfg["input_size"][1]
+    torch.testing.assert_close(prior.load()(batch(size)), model(batch(size)))
+    assert prior.identity.feature_dim == model.num_features
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
+    """As if the hub had these weights."""
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict_from_hf", lambda *args, **kwargs: dict(state)
+    )
+
+
+@torch.no_grad()
+def test_published_timm_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPatch):
+    model = timm_model("test_vit")
+    publish(monkeypatch, model.state_dict())
+    prior = resolve(PriorRequest("timm:test_vit.r160_in1k"))
+    model.reset_classifier(0)
+    assert (prior.identity.name, prior.weights_file) == ("timm:test_vit.r160_in1k", None)
+    torch.testing.assert_close(prior.load()(batch(160)), model(batch(160)))
+
+
+def test_published_timm_weights_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch):
+    state = timm_model("test_vit").state_dict()
+    del state["blocks.0.norm1.weight"]
+    publish(monkeypatch, state)
+    with pytest.raises(DataError, match="timm:test_vit do not fit"):
+        resolve(PriorRequest("timm:test_vit"))
+
+
+def test_a_file_of_another_timm_model_is_refused(tmp_path: Path):
+    save_file(timm_model("test_vit2").state_dict(), tmp_path / "mine.safetensors")
+    with pytest.raises(DataError, match=r"mine\.safetensors.*blocks\.\d"):
+        resolve(PriorRequest("timm:test_vit", weights=tmp_path / "mine.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name", ["test_vit", "test_resnet", "resnet10t.c3_in1k", "vit_tiny_patch16_224"]
+)
+def test_a_prior_sees_what_timms_transform_makes(
+    tmp_path: Path, pixels: Callable[[Preprocessing], np.ndarray], name: str
+):
+    model = timm_model(name, num_classes=0)
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    prior = resolve(PriorRequest(f"timm:{name}", weights=tmp_path / "mine.safetensors"))
+    config = timm.data.resolve_model_data_config(model)
+    transform = timm.data.create_transform(**config, is_training=False)
+    expected = transformed(tmp_path, transform)
+    assert_same_pixels(pixels(prior.identity.preprocessing), expected, config["std"])
+
+
+@pytest.mark.parametrize(
+    ("name", "wants"),
+    [
+        ("timm:eva02_base_patch14_448.mim_in22k_ft_in22k", "crop mode squash"),
+        ("clip:ViT-B-16-SigLIP@webli", "crop mode squash"),
+    ],
+)
+def test_what_is_no_centre_crop_is_refused(name: str, wants: str):
+    with pytest.raises(ChoiceError, match=wants):
+        resolve(PriorRequest(name))
+
+
+def test_only_square_images_are_known():
+    with pytest.raises(ChoiceError, match="256×192 pixels"):
+        published_preprocessing(
+            "tall", input_size=(256, 192), crop_share=1.0, crop_mode="center",
+            interpolation="bicubic", mean=(0, 0, 0), std=(1, 1, 1),
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def test_a_random_timm_model_is_built_for_the_size_of_the_images():
+    prior = resolve(PriorRequest("random:timm:test_vit", image_size=48))
+    again = resolve(PriorRequest("random:timm:test_vit", image_size=48))
+    other = resolve(PriorRequest("random:timm:test_vit", image_size=48, seed=1))
+    assert prior.identity == again.identity
+    assert prior.identity.key() != other.identity.key()
+    assert prior.load().pos_embed.shape[1] == 1 + 3 * 3
+    assert prior.load()(batch(48)).shape == (2, prior.identity.feature_dim)
+
+
+@torch.no_grad()
+def test_a_random_prior_looks_at_the_whole_image():
+    # timm's residual branches begin at zero, and its shortcuts see one pixel in a block
+    prior = resolve(PriorRequest("random:timm:regnetx_002", image_size=32)).load()
+    images = batch(32)
+    changed = images.clone()
+    changed[:, :, 8:24, 8:24] = 0
+    assert not torch.allclose(prior(images), prior(changed), rtol=1e-3)
+
+
+# CLIP
+
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 32, "heads": 2, "layers": 1},
+}
+RESNET = {**TINY, "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}}
+TAG = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), "interpolation": "bilinear"}
+
+
+@pytest.fixture
+def clip_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., open_clip.model.CLIP]:
+    """clip_model("tiny", quick_gelu=True) → random; its weights are the tag "openai" of this name."""
+    configs = dict(open_clip.factory._MODEL_CONFIGS)
+    for name, config in (("tiny", TINY), ("tiny-rn", RESNET)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(config))
+        configs[name] = config
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", configs)
+
+    def make(name: str, quick_gelu: bool) -> open_clip.model.CLIP:
+        torch.manual_seed(4)
+        model = open_clip.model.CLIP(**configs[name], quick_gelu=quick_gelu).eval()
+        save_file(model.state_dict(), tmp_path / "whole.safetensors")
+        save_file(model.visual.state_dict(), tmp_path / "tower.safetensors")
+        tags = {"openai": {**TAG, "file": str(tmp_path / "whole.safetensors")}}
+        tags["openai"]["quick_gelu"] = quick_gelu
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, tags)
+        return model
+
+    return make
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["tiny", "tiny-rn"])
+@pytest.mark.parametrize("quick_gelu", [True, False])
+@pytest.mark.parametrize("file", [None, "whole.safetensors", "tower.safetensors"])
+def test_clip_features_are_encode_images(
+    tmp_path: Path, clip_model: Callable, name: str, quick_gelu: bool, file: str | None
+):
+    model = clip_model(name, quick_gelu)
+    weights = None if file is None else tmp_path / file
+    prior = resolve(PriorRequest(f"clip:{name}", weights=weights))
+    torch.testing.assert_close(prior.load()(batch(64)), model.encode_image(batch(64)))
+    assert prior.identity.feature_dim == 16
+    assert prior.identity.arch == f"clip:{name}" + ("+quickgelu" if quick_gelu else "")
+    assert not any(key.startswith("text") for key in prior.load().state_dict())
+    if file == "whole.safetensors":
+        assert "CLIP checkpoint" in prior.note and "token_embedding" in prior.note
+
+
+def test_the_activation_of_the_tag_matters(clip_model: Callable):
+    """Else the test above could not tell."""
+    quick = clip_model("tiny", True).encode_image(batch(64))
+    assert not torch.allclose(quick, clip_model("tiny", False).encode_image(batch(64)), atol=1e-3)
+
+
+def test_a_clip_prior_sees_what_open_clips_transform_makes(
+    tmp_path: Path, clip_model: Callable, pixels: Callable[[Preprocessing], np.ndarray]
+):
+    clip_model("tiny", True)
+    prior = resolve(PriorRequest("clip:tiny@openai"))
+    expected = transformed(tmp_path, open_clip.image_transform(64, is_train=False, **TAG))
+    assert_same_pixels(pixels(prior.identity.preprocessing), expected, TAG["std"])
+
+
+def test_openais_models_have_openais_preprocessing(tmp_path: Path):
+    from rela.priors.clip import _preprocessing
+
+    for name, size in (("ViT-B-16", 224), ("RN50x4", 288), ("ViT-L-14-336", 336)):
+        config = open_clip.get_pretrained_cfg(name, "openai")
+        found = _preprocessing(name, open_clip, name, config)
+        assert found == Preprocessing(
+            size, size, "bicubic",
+            (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711),
+        )  # fmt: skip
+
+
+def test_a_clip_file_without_the_whole_tower_is_refused(tmp_path: Path, clip_model: Callable):
+    state = clip_model("tiny", True).state_dict()
+    del state["visual.ln_post.bias"]
+    save_file(state, tmp_path / "mine.safetensors")
+    with pytest.raises(DataError, match=r"missing: ln_post\.bias"):
+        resolve(PriorRequest("clip:tiny", weights=tmp_path / "mine.safetensors"))
+
+
+# Without a network, and names
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("timm:vit_small_patch14_dinov2.lvd142m", "timm/vit_small_patch14_dinov2.lvd142m"),
+        ("timm:test_vit", "timm/test_vit.r160_in1k"),
+        ("clip:RN50", "timm/resnet50_clip.openai"),
+    ],
+)
+def test_without_a_network_the_error_says_what_to_fetch(name: str, place: str):
+    with pytest.raises(UnavailableError) as caught:
+        resolve(PriorRequest(name))
+    assert f"https://huggingface.co/{place}" in str(caught.value)
+    assert "--weights FILE" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("timm:vit_smal_patch16_224", "timm:vit_small_patch16_224"),
+        ("timm:test_vit.nothing", "timm:test_vit.r160_in1k"),
+        ("clip:ViT-B16", "clip:ViT-B-16"),
+        ("clip:ViT-B-16@nothing", "clip:ViT-B-16@openai, .*clip:ViT-B-16@laion2b_s34b_b88k"),
+        ("cilp:ViT-B-16", "timm:, clip:, file:, random: and run:"),
+        ("timm:vit_tiny_patch16_384.", "did you mean"),
+    ],
+)
+def test_unknown_names_are_answered_with_known_ones(name: str, message: str):
+    with pytest.raises(ChoiceError, match=message):
+        resolve(PriorRequest(name))
+
+
+@pytest.mark.parametrize("library", ["timm", "open_clip"])
+def test_a_missing_extra_is_answered_with_its_command(
+    monkeypatch: pytest.MonkeyPatch, library: str
+):
+    import sys
+
+    monkeypatch.setitem(sys.modules, library, None)
+    name, extra = ("timm:test_vit", "timm") if library == "timm" else ("clip:RN50", "clip")
+    with pytest.raises(ChoiceError, match=rf"pip install 'rela\[{extra}\]'"):
+        resolve(PriorRequest(name))

@@ -1,0 +1,267 @@
+"""Priors (rela.priors) against torchvision's own models.
+
+- random priors: the seed is their identity;
+- weights from a file: features equal torchvision's model without its last layer, whatever the number
+  of classes, old DenseNet names and the input transform of the Inceptions included;
+- published weights: taken from torch's cache, strictly; without a network the error says which file
+  to fetch from where and where to put it;
+- the preprocessing is the preset that torchvision ships with the weights.
+"""
+
+import hashlib
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision.models as tv
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.models.backbones import build_backbone
+from rela.models.preprocessing import preprocessing_for
+from rela.models.weights import save_weights
+from rela.priors import Prior, PriorIdentity, PriorRequest, resolve
+from rela.priors.earlier_run import BACKBONE_FILE, load_backbone, read_identity, write_identity
+
+
+@pytest.fixture(autouse=True)
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of weights, and no network."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    return tmp_path / "torch"
+
+
+def torchvision_model(name: str, **options: object) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return tv.get_model(name, weights=None, **options).eval()
+
+
+def images(size: int) -> Tensor:
+    return torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def features(prior: Prior, size: int) -> Tensor:
+    with torch.no_grad():
+        return prior.load()(images(size))
+
+
+# Random priors
+
+
+def test_the_seed_of_a_random_prior_is_its_identity():
+    first, again, other = (
+        resolve(PriorRequest("random:resnet18_small", seed=seed, image_size=32)).identity
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first.key() != other.key()
+    assert first.feature_dim == 512
+
+
+def test_a_random_prior_is_not_the_student_of_the_same_seed():
+    prior = resolve(PriorRequest("random:resnet18_small", seed=3, image_size=32)).load()
+    student = build_backbone("resnet18_small", 32, seed=3)
+    assert not torch.equal(prior.conv1.weight, student.conv1.weight)
+
+
+def test_a_random_prior_is_the_untrained_architecture_in_eval_mode():
+    prior = resolve(PriorRequest("random:resnet18", seed=4, image_size=32))
+    with torch.random.fork_rng():
+        torch.manual_seed(2**31 + 4)
+        reference = tv.resnet18().eval()
+    reference.fc = nn.Identity()
+    assert not prior.load().training
+    torch.testing.assert_close(features(prior, 32), reference(images(32)).detach())
+
+
+# Weights from a file
+
+
+@pytest.mark.parametrize("num_classes", [1000, 10])
+def test_features_from_a_file_equal_torchvisions_own(tmp_path: Path, num_classes: int):
+    model = torchvision_model("resnet18", num_classes=num_classes)
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    prior = resolve(PriorRequest("resnet18", weights=tmp_path / "mine.pth"))
+    model.fc = nn.Identity()
+    assert not prior.load().training
+    torch.testing.assert_close(features(prior, 224), model(images(224)).detach())
+
+
+def test_the_same_weights_in_another_file_are_the_same_prior(tmp_path: Path):
+    state = torchvision_model("resnet18").state_dict()
+    torch.save(state, tmp_path / "with classifier.pth")
+    save_file(
+        {key: value for key, value in state.items() if not key.startswith("fc.")},
+        tmp_path / "without.safetensors",
+    )
+    keys = [
+        resolve(PriorRequest("resnet18", weights=path)).identity.key()
+        for path in (tmp_path / "with classifier.pth", tmp_path / "without.safetensors")
+    ]
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_the_inceptions_transform_their_input_as_their_weights_want_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    # the slow initialisation of a model whose weights come from the file
+    monkeypatch.setattr(nn.init, "trunc_normal_", lambda tensor, *args, **kwargs: tensor)
+    model = torchvision_model(name, transform_input=True, aux_logits=True, init_weights=False)
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    prior = resolve(PriorRequest(name, weights=tmp_path / "mine.pth"))
+    model.fc = nn.Identity()
+    size = prior.identity.image_size
+    torch.testing.assert_close(features(prior, size), model(images(size)).detach())
+
+
+def test_old_densenet_files_are_understood(tmp_path: Path):
+    model = torchvision_model("densenet121")
+    old_names = {
+        re.sub(r"(denselayer\d+)\.(norm|conv)(\d)\.", r"\1.\2.\3.", key): value
+        for key, value in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")  # newer than these files
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old_names
+    torch.save(old_names, tmp_path / "old.pth")
+    prior = resolve(PriorRequest("densenet121", weights=tmp_path / "old.pth"))
+    model.classifier = nn.Identity()
+    torch.testing.assert_close(features(prior, 224), model(images(224)).detach())
+
+
+def test_a_file_for_another_architecture_is_refused(tmp_path: Path):
+    torch.save(torchvision_model("resnet34").state_dict(), tmp_path / "mine.pth")
+    with pytest.raises(DataError, match=r"mine\.pth.*unexpected: layer1\.2\.conv1\.weight"):
+        resolve(PriorRequest("resnet18", weights=tmp_path / "mine.pth"))
+
+
+def test_a_small_variant_takes_weights_from_a_file_alone(tmp_path: Path):
+    with pytest.raises(ChoiceError, match="--weights"):
+        resolve(PriorRequest("resnet18_small", image_size=32))
+    backbone = build_backbone("resnet18_small", seed=3).eval()
+    torch.save(backbone.state_dict(), tmp_path / "mine.pth")
+    prior = resolve(PriorRequest("resnet18_small", weights=tmp_path / "mine.pth", image_size=32))
+    assert prior.identity.preprocessing.crop == 32
+    torch.testing.assert_close(features(prior, 32), backbone(images(32)).detach())
+
+
+# Published weights
+
+
+def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(torch_home: Path):
+    url = tv.ResNet18_Weights.DEFAULT.url
+    place = torch_home / "hub" / "checkpoints" / url.rpartition("/")[2]
+    with pytest.raises(UnavailableError) as caught:
+        resolve(PriorRequest("resnet18"))
+    assert url in str(caught.value)
+    assert str(place) in str(caught.value)
+    assert "Network is unreachable" in str(caught.value)
+
+
+@pytest.fixture
+def publish(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """publish("resnet18", state) → as if torchvision published that, and it was downloaded."""
+
+    def put(name: str, state: dict[str, Tensor]) -> Path:
+        folder = torch_home / "hub" / "checkpoints"
+        folder.mkdir(parents=True)
+        torch.save(state, folder / "new.pth")
+        digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+        place = (folder / "new.pth").rename(folder / f"{name}-{digest[:8]}.pth")
+        weights = tv.get_model_weights(name).DEFAULT.value
+        monkeypatch.setattr(weights, "url", f"https://example.org/models/{place.name}")
+        return place
+
+    return put
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_published_weights_are_taken_from_torchs_cache(publish: Callable[..., Path], name: str):
+    model = torchvision_model(name)
+    place = publish(name, model.state_dict())
+    prior = resolve(PriorRequest(name))
+    assert prior.weights_file == place
+    last = "fc" if name == "resnet18" else "classifier.3"
+    model.set_submodule(last, nn.Identity())
+    torch.testing.assert_close(features(prior, 224), model(images(224)).detach())
+
+
+def test_published_googlenet_transforms_its_input(publish: Callable[..., Path]):
+    model = torchvision_model("googlenet", transform_input=True, init_weights=False)
+    publish("googlenet", model.state_dict())
+    model.fc = nn.Identity()
+    found = features(resolve(PriorRequest("googlenet")), 224)
+    torch.testing.assert_close(found, model(images(224)).detach())
+
+
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "misshapen", "changed"])
+def test_a_published_file_that_does_not_fit_is_refused(publish: Callable[..., Path], damage: str):
+    state = torchvision_model("resnet18").state_dict()
+    if damage == "missing":
+        del state["layer1.0.bn1.weight"]
+    elif damage == "unexpected":
+        state["layer9.weight"] = torch.zeros(1)
+    elif damage == "misshapen":
+        state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
+    place = publish("resnet18", state)
+    if damage == "changed":  # one bit of one weight
+        content = bytearray(place.read_bytes())
+        content[len(content) // 2] ^= 1
+        place.write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(str(place))):
+        resolve(PriorRequest("resnet18"))
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", "efficientnet_b0", "efficientnet_b1", "shufflenet_v2_x1_5"]
+)
+def test_the_preprocessing_is_the_preset_of_the_weights(tmp_path: Path, name: str):
+    torch.save(build_backbone(name, seed=0).state_dict(), tmp_path / "mine.pth")
+    found = resolve(PriorRequest(name, weights=tmp_path / "mine.pth")).identity.preprocessing
+    preset = tv.get_model_weights(name).DEFAULT.transforms()
+    assert (found.resize, found.crop) == (preset.resize_size[0], preset.crop_size[0])
+    assert found.interpolation == preset.interpolation.value
+    assert (list(found.mean), list(found.std)) == (preset.mean, preset.std)
+
+
+def test_an_unknown_prior_is_answered_with_close_names():
+    with pytest.raises(ChoiceError, match="resnet18"):
+        resolve(PriorRequest("resnet81"))
+
+
+# Runs as priors
+
+
+def run_directory(tmp_path: Path) -> PriorIdentity:
+    """What a finished run leaves: a backbone and its identity."""
+    prior = resolve(PriorRequest("random:resnet18_small", seed=5, image_size=32))
+    save_weights(tmp_path / BACKBONE_FILE, prior.load(), {})
+    write_identity(tmp_path, prior.identity)
+    return prior.identity
+
+
+def test_a_run_is_a_prior_with_the_weights_that_it_left(tmp_path: Path):
+    written = run_directory(tmp_path)
+    identity = read_identity(tmp_path)
+    assert identity == written
+    assert identity.preprocessing == preprocessing_for(32)
+    loaded = load_backbone(tmp_path, identity)
+    reference = build_backbone("resnet18_small", seed=2**31 + 5).eval()
+    torch.testing.assert_close(loaded(images(32)), reference(images(32)))
+
+
+def test_weights_changed_after_the_run_are_refused(tmp_path: Path):
+    identity = run_directory(tmp_path)
+    save_weights(tmp_path / BACKBONE_FILE, build_backbone("resnet18_small", seed=6), {})
+    with pytest.raises(DataError, match="changed after the run"):
+        load_backbone(tmp_path, identity)

@@ -1,0 +1,279 @@
+"""Scanning image folders.
+
+Covers: the three layouts and the names a validation split may have; the order of classes and images;
+a class that only val has; stray, hidden and empty things; links and loops; `--val-fraction`
+(stratified, seeded, independent of everything but names); the messages of what is refused.
+Files are empty: scanning opens none of them.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rela.errors import DataError
+from rela.sources.image_folder import make_output_folder, scan
+from rela.sources.source import Sample
+
+
+def make(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def pairs(folder, split="train"):
+    return [(sample.path, sample.label) for sample in folder.splits[split]]
+
+
+def many(split: str, **counts: int) -> list[str]:
+    return [f"{split}/{name}/{i:03d}.png" for name, count in counts.items() for i in range(count)]
+
+
+# Layouts
+
+
+def test_class_folders_make_one_split(tmp_path):
+    folder = scan(make(tmp_path, "dog/1.png", "cat/2.png", "cat/1.jpg"))
+    assert folder.class_names == ["cat", "dog"] and folder.labelled
+    assert folder.splits == {
+        "train": [Sample("cat/1.jpg", 0), Sample("cat/2.png", 0), Sample("dog/1.png", 1)]
+    }
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
+def test_a_second_split_may_have_any_usual_name(tmp_path, name):
+    folder = scan(make(tmp_path, "train/a/1.png", "train/b/1.png", f"{name}/b/2.png"))
+    assert pairs(folder) == [("train/a/1.png", 0), ("train/b/1.png", 1)]
+    assert pairs(folder, "val") == [(f"{name}/b/2.png", 1)]
+
+
+def test_val_is_preferred_to_test(tmp_path):
+    folder = scan(make(tmp_path, "train/a/1.png", "test/a/1.png", "val/a/1.png"))
+    assert pairs(folder, "val") == [("val/a/1.png", 0)]
+
+
+def test_train_alone_is_one_split(tmp_path):
+    folder = scan(make(tmp_path, "train/a/1.png", "train/b/1.png"))
+    assert folder.class_names == ["a", "b"] and list(folder.splits) == ["train"]
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    folder = scan(make(tmp_path, "bus/1.png", "car/1.png", "train/1.png"))
+    assert folder.class_names == ["bus", "car", "train"]
+    assert pairs(folder)[2] == ("train/1.png", 2)
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_a_flat_folder_has_no_labels(tmp_path, prefix):
+    folder = scan(make(tmp_path, f"{prefix}2.png", f"{prefix}1.png"))
+    assert not folder.labelled and folder.class_names == []
+    assert pairs(folder) == [(f"{prefix}1.png", -1), (f"{prefix}2.png", -1)]
+
+
+def test_images_may_lie_deep_in_their_class(tmp_path):
+    folder = scan(make(tmp_path, "a/x/y/1.png", "a/2.png", "b/z/1.png"))
+    assert pairs(folder) == [("a/2.png", 0), ("a/x/y/1.png", 0), ("b/z/1.png", 1)]
+
+
+# Order
+
+
+def test_classes_and_images_come_in_the_order_of_their_names(tmp_path):
+    names = ["b", "B", "a10", "a9", "é", "10", "9", "_"]
+    files = [f"{name}/{image}.png" for name in names for image in ("z", "A", "10", "2")]
+    folder = scan(make(tmp_path, *files))
+    assert folder.class_names == sorted(names)
+    assert pairs(folder) == [
+        (f"{name}/{image}.png", label)
+        for label, name in enumerate(sorted(names))
+        for image in sorted(("z", "A", "10", "2"))
+    ]
+
+
+def test_class_numbers_are_those_of_torchvision(tmp_path):
+    from torchvision.datasets import ImageFolder
+
+    make(tmp_path, "b/2.png", "b/1.png", "a/1.png", "C/1.png", "a/deep/1.png")
+    theirs = ImageFolder(str(tmp_path))
+    assert scan(tmp_path).class_names == theirs.classes
+    ours = {(str(tmp_path / path), label) for path, label in pairs(scan(tmp_path))}
+    assert ours == set(theirs.samples)
+
+
+def test_order_does_not_depend_on_when_files_were_made(tmp_path):
+    files = many("train", a=9, b=9) + many("val", a=3, b=3)
+    one = scan(make(tmp_path / "one", *files))
+    other = scan(make(tmp_path / "other", *reversed(files)))
+    assert one.splits == other.splits
+
+
+@pytest.mark.parametrize("name", ["1.JPG", "1.Jpeg", "1.webp", "1.tif", "1.bmp", "1.tar.png"])
+def test_images_are_known_by_suffix_in_any_case(tmp_path, name):
+    assert pairs(scan(make(tmp_path, f"a/{name}"))) == [(f"a/{name}", 0)]
+
+
+# Odd things
+
+
+def test_what_is_not_an_image_is_stray(tmp_path):
+    folder = scan(make(tmp_path, "a/1.png", "a/notes.txt", "a/png", "readme.md", "top.png"))
+    assert pairs(folder) == [("a/1.png", 0)]
+    assert folder.stray_files == ["a/notes.txt", "a/png", "readme.md", "top.png"]
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    folder = scan(
+        make(tmp_path, "a/1.png", "a/._1.png", ".git/1.png", "a/.cache/1.png", ".DS_Store")
+    )
+    assert pairs(folder) == [("a/1.png", 0)]
+    assert folder.class_names == ["a"] and folder.stray_files == []
+
+
+@pytest.mark.parametrize("images", [("a/1.png", "b/1.png"), ("train/a/1.png", "train/b/1.png")])
+def test_a_report_beside_the_images_is_no_class(tmp_path, images):
+    make(tmp_path, *images)
+    expected = scan(tmp_path)
+    make_output_folder(tmp_path / "rela-report")
+    make(tmp_path, "rela-report/figure.png")
+    assert scan(tmp_path) == expected
+
+
+def test_a_folder_that_was_there_stays_a_class(tmp_path):
+    make(tmp_path, "a/1.png", "b/1.png")
+    make_output_folder(tmp_path / "b")
+    assert scan(tmp_path).class_names == ["a", "b"]
+
+
+def test_an_empty_class_is_named_and_gets_no_number(tmp_path):
+    make(tmp_path, "a/1.png", "c/1.png", "d/notes.txt")
+    (tmp_path / "b").mkdir()
+    folder = scan(tmp_path)
+    assert folder.class_names == ["a", "c"]
+    assert folder.empty_classes == ["b", "d"]
+
+
+def test_a_linked_class_folder_is_followed(tmp_path):
+    make(tmp_path / "elsewhere", "1.png")
+    make(tmp_path / "images", "a/1.png")
+    (tmp_path / "images" / "b").symlink_to(tmp_path / "elsewhere")
+    assert pairs(scan(tmp_path / "images")) == [("a/1.png", 0), ("b/1.png", 1)]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+def test_a_link_up_the_tree_brings_no_image_twice(tmp_path, target):
+    root = make(tmp_path / "images", "train/a/1.png", "train/b/1.png", "train/b/deep/2.png")
+    (root / "train" / "b" / "up").symlink_to(target)
+    folder = scan(root)
+    assert pairs(folder) == [("train/a/1.png", 0), ("train/b/1.png", 1), ("train/b/deep/2.png", 1)]
+
+
+@pytest.mark.parametrize("where", ["loop", "a/loop", "a/loop.png"])
+def test_a_link_to_itself_does_not_stop_the_scan(tmp_path, where):
+    make(tmp_path, "a/1.png")
+    (tmp_path / where).symlink_to(Path(where).name)
+    assert ("a/1.png", 0) in pairs(scan(tmp_path))
+
+
+def test_names_that_are_not_utf8_survive(tmp_path):
+    make(tmp_path, "a/1.png")
+    raw = os.fsencode(tmp_path) + b"/a/\xff\xfe.png"
+    os.close(os.open(raw, os.O_CREAT))
+    paths = [os.fsencode(path) for path, _ in pairs(scan(tmp_path))]
+    assert paths == [b"a/1.png", b"a/\xff\xfe.png"]
+
+
+# A validation split by fraction
+
+
+def test_a_fraction_of_every_class_goes_to_val(tmp_path):
+    folder = scan(make(tmp_path, *many(".", a=40, b=10, c=4)), val_fraction=0.25)
+    counts = {
+        split: [sum(label == k for _, label in pairs(folder, split)) for k in range(3)]
+        for split in ("train", "val")
+    }
+    assert counts == {"train": [30, 7, 3], "val": [10, 3, 1]}  # 2.5 is rounded up
+
+
+def test_the_two_parts_are_the_whole_in_the_old_order(tmp_path):
+    make(tmp_path, *many(".", a=20, b=20))
+    whole, cut = pairs(scan(tmp_path)), scan(tmp_path, val_fraction=0.3)
+    assert sorted(pairs(cut) + pairs(cut, "val")) == whole
+    for split in ("train", "val"):
+        assert pairs(cut, split) == sorted(pairs(cut, split))
+
+
+def test_the_cut_depends_on_the_seed_alone(tmp_path):
+    make(tmp_path / "one", *many(".", a=50, b=50))
+    make(tmp_path / "other", *reversed(many(".", a=50, b=50)))
+    cuts = [
+        scan(tmp_path / where, 0.2, seed).splits for where in ("one", "other") for seed in (0, 1)
+    ]
+    assert cuts[0] == cuts[2] and cuts[1] == cuts[3] and cuts[0] != cuts[1]
+
+
+def test_another_class_does_not_change_the_cut_of_this_one(tmp_path):
+    before = pairs(scan(make(tmp_path, *many(".", b=30)), 0.2), "val")
+    after = pairs(scan(make(tmp_path, *many(".", a=30)), 0.2), "val")
+    assert [path for path, _ in before] == [path for path, label in after if label == 1]
+
+
+def test_the_cut_is_not_the_first_images(tmp_path):
+    val = pairs(scan(make(tmp_path, *many(".", a=100)), 0.2), "val")
+    assert [path for path, _ in val] != [f"a/{i:03d}.png" for i in range(20)]
+
+
+def test_every_class_keeps_an_image_in_train(tmp_path):
+    folder = scan(make(tmp_path, *many(".", a=1, b=2)), val_fraction=0.9)
+    assert sorted(label for _, label in pairs(folder)) == [0, 1]
+    assert [label for _, label in pairs(folder, "val")] == [1]
+
+
+def test_a_flat_folder_can_be_cut_too(tmp_path):
+    folder = scan(make(tmp_path, *(f"{i}.png" for i in range(10))), val_fraction=0.2)
+    assert (len(folder.splits["train"]), len(folder.splits["val"])) == (8, 2)
+
+
+# What is refused
+
+
+def refusal(root: Path, **options) -> str:
+    with pytest.raises(DataError) as caught:
+        scan(root, **options)
+    assert str(root) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_class_that_only_val_has_is_refused_by_name(tmp_path):
+    message = refusal(make(tmp_path, "train/ant/1.png", "val/ant/1.png", "val/zebra/1.png"))
+    assert "'zebra'" in message and "train has class 'ant'" in message
+
+
+def test_a_class_that_val_lacks_is_fine(tmp_path):
+    folder = scan(make(tmp_path, "train/a/1.png", "train/b/1.png", "val/b/1.png"))
+    assert pairs(folder, "val") == [("val/b/1.png", 1)]
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    assert "found nothing" in refusal(tmp_path / "nowhere")
+
+
+def test_a_file_is_refused(tmp_path):
+    make(tmp_path, "images.zip")
+    assert "found a file" in refusal(tmp_path / "images.zip")
+
+
+@pytest.mark.parametrize("files", [[], ["a/notes.txt"], [".hidden/1.png"]])
+def test_a_folder_without_images_is_refused(tmp_path, files):
+    assert "holds no images" in refusal(make(tmp_path, *files))
+
+
+@pytest.mark.parametrize("files", [["train/a/1.png", "val/1.png"], ["train/1.png", "val/a/1.png"]])
+def test_a_flat_split_beside_one_with_classes_is_refused(tmp_path, files):
+    assert "same layout" in refusal(make(tmp_path, *files))
+
+
+def test_a_fraction_is_refused_where_val_is_there(tmp_path):
+    message = refusal(make(tmp_path, "train/a/1.png", "test/a/1.png"), val_fraction=0.1)
+    assert "(test/)" in message and "--val-fraction" in message

@@ -1,0 +1,237 @@
+"""Whole runs (rela.training.run) of a few steps on the CPU.
+
+- a run that was interrupted by an error, by Ctrl-C in the middle of an epoch, or killed, goes on to
+  bitwise the weights, optimizer state and hand-over state of an uninterrupted one; dropout included;
+- the seed alone decides a run;
+- the hand-over comes where it was asked for and is said; epochs have ⌊rN / batch⌋ steps;
+- the exported backbone is a torchvision model but for its classifier, and a prior.
+"""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_runs
+import torch
+import torchvision.models as tv
+from safetensors.torch import load_file
+from small_runs import (
+    PLAN,
+    STEPS_PER_EPOCH,
+    assert_same_run,
+    beton,
+    losses,
+    on_the_cpu,
+    train,
+    uninterrupted,
+)
+from torch import nn
+
+from rela.data.beton.reader import Beton
+from rela.errors import ChoiceError
+from rela.priors.earlier_run import load_backbone, read_identity
+from rela.training.handover import FixedHandOver
+from rela.training.run import METRICS_FILE
+
+__all__ = ["beton", "on_the_cpu", "uninterrupted"]  # fixtures
+
+
+# Going on
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "handover"),
+    [
+        ("epoch 2/3", RuntimeError, None),  # two epochs done, one of them saved
+        ("epoch 2/3", KeyboardInterrupt, 0.8),  # in stage 1
+        ("epoch 3/3", RuntimeError, 0.45),  # in stage 2
+    ],
+)
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, beton: Beton, word: str, error: type[BaseException], handover: float | None
+):
+    def interrupt(text: str) -> None:
+        if text.startswith(word):
+            raise error
+
+    plan = replace(PLAN, handover=handover)
+    train(plan, tmp_path / "expected", beton)
+    with pytest.raises(error):
+        train(plan, tmp_path / "found", beton, interrupt)
+    said: list[str] = []
+    train(plan, tmp_path / "found", beton, said.append)
+    assert said[0] == f"resuming after epoch {2 if word == 'epoch 3/3' else 1} of 3"
+    assert_same_run(tmp_path / "found", tmp_path / "expected")
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch_loses_that_epoch_alone(
+    tmp_path: Path, beton: Beton, monkeypatch: pytest.MonkeyPatch
+):
+    plan = replace(PLAN, handover=0.7)
+    train(plan, tmp_path / "expected", beton)
+    original, calls = FixedHandOver.update, itertools.count(1)
+
+    def interrupt(self: FixedHandOver, loss: float) -> bool:
+        if next(calls) == STEPS_PER_EPOCH + 2:
+            raise KeyboardInterrupt
+        return original(self, loss)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(FixedHandOver, "update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, tmp_path / "found", beton)
+    monkeypatch.setattr(FixedHandOver, "update", original)
+    assert signal.getsignal(signal.SIGINT) is handler
+    said: list[str] = []
+    train(plan, tmp_path / "found", beton, said.append)
+    assert said[0] == "resuming after epoch 1 of 3"
+    assert_same_run(tmp_path / "found", tmp_path / "expected")
+
+
+def test_dropout_goes_on_where_it_was(tmp_path: Path, beton: Beton):
+    plan = replace(PLAN, model="mobilenet_v3_small", image_size=32)
+    torch.manual_seed(1)
+    train(plan, tmp_path / "expected", beton)
+    torch.manual_seed(1)
+    train(replace(plan, epochs=1), tmp_path / "found", beton)
+    torch.manual_seed(2)
+    train(plan, tmp_path / "found", beton)
+    assert_same_run(tmp_path / "found", tmp_path / "expected")
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, beton: Beton, uninterrupted: Path
+):
+    program = "import sys, small_runs; small_runs.train_and_die(*sys.argv[1:])"
+    threads = str(torch.get_num_threads())
+    killed = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), str(beton.path)],
+        cwd=Path(small_runs.__file__).parent,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    train(PLAN, tmp_path, beton)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_more_epochs_go_on_from_a_finished_run(tmp_path: Path, beton: Beton, uninterrupted: Path):
+    train(replace(PLAN, epochs=2), tmp_path, beton)
+    train(PLAN, tmp_path, beton)
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, beton: Beton, uninterrupted: Path):
+    for _ in range(2):
+        outcome = train(PLAN, tmp_path, beton)
+        assert outcome.num_steps == 3 * STEPS_PER_EPOCH
+    assert_same_run(tmp_path, uninterrupted)
+
+
+# The plan
+
+
+@pytest.mark.parametrize(
+    ("handover", "with_targets", "expected"),
+    [
+        (0.45, True, (4, [1, 2, 2])),
+        (1.0, True, (None, [1, 1, 1])),
+        (0.0, True, (None, [2, 2, 2])),
+        (None, False, (None, [2, 2, 2])),
+        (None, True, (None, [1, 1, 1])),
+    ],
+    ids=["fraction", "stage 1 alone", "no stage 1", "no targets", "adaptive, not there yet"],
+)
+def test_the_hand_over_comes_where_the_plan_says(
+    tmp_path: Path,
+    beton: Beton,
+    handover: float | None,
+    with_targets: bool,
+    expected: tuple[int | None, list[int]],
+):
+    plan = replace(PLAN, handover=handover)
+    outcome = train(plan, tmp_path, beton, with_targets=with_targets)
+    stages = [
+        json.loads(line)["stage"] for line in (tmp_path / METRICS_FILE).read_text().splitlines()
+    ]
+    assert (outcome.handover_step, stages) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_steps"),
+    [
+        ({"epochs": 1}, 3),
+        ({"epochs": 2, "data_ratio": 0.7}, 2 * 2),  # 8 of 12 images
+        ({"epochs": 1, "batch_size": 5}, 2),  # the incomplete third batch is left out
+        ({"epochs": 1, "accumulate": 2}, 3),
+    ],
+)
+def test_an_epoch_has_as_many_steps_as_full_batches(
+    tmp_path: Path, beton: Beton, changes: dict[str, Any], num_steps: int
+):
+    assert train(replace(PLAN, **changes), tmp_path, beton).num_steps == num_steps
+
+
+def test_a_batch_that_is_never_full_is_refused(tmp_path: Path, beton: Beton):
+    with pytest.raises(ChoiceError, match="batch"):
+        train(replace(PLAN, data_ratio=0.2), tmp_path, beton)
+
+
+@pytest.mark.parametrize("devices", ["many", "0;1", ""])
+def test_devices_that_make_no_sense_are_refused(tmp_path: Path, beton: Beton, devices: str):
+    with pytest.raises(ChoiceError, match="--devices"):
+        train(replace(PLAN, devices=devices), tmp_path, beton)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("shufflenet_v2_x0_5", 16), ("mobilenet_v3_small", 32)]
+)  # without and with dropout
+def test_the_seed_alone_decides_the_run(tmp_path: Path, beton: Beton, name: str, size: int):
+    plan = replace(PLAN, model=name, image_size=size, epochs=2)
+    for global_seed, (run, seed) in enumerate({"first": 0, "again": 0, "other": 1}.items()):
+        torch.manual_seed(global_seed)  # plays no part
+        train(replace(plan, seed=seed), tmp_path / run, beton)
+    assert losses(tmp_path / "first") != losses(tmp_path / "other")
+    assert_same_run(tmp_path / "first", tmp_path / "again")
+
+
+def test_the_hand_over_is_said_once_with_its_step(tmp_path: Path, beton: Beton):
+    said: list[str] = []
+    train(replace(PLAN, handover=0.45), tmp_path, beton, said.append)
+    (line,) = [text for text in said if "hand-over" in text]
+    assert "step 4" in line
+
+
+def test_the_ledger_counts_every_phase_and_grows_when_a_run_goes_on(tmp_path: Path, beton: Beton):
+    first = train(replace(PLAN, epochs=1), tmp_path, beton).seconds
+    second = train(replace(PLAN, epochs=2), tmp_path, beton).seconds
+    assert {"startup", "stage1", "data_wait", "checkpoint", "other"} <= first.keys()
+    assert all(second[phase] >= first[phase] for phase in ("stage1", "data_wait", "startup"))
+
+
+# The export
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_the_exported_backbone_is_a_torchvision_model_but_for_its_classifier(
+    tmp_path: Path, beton: Beton, name: str
+):
+    train(replace(PLAN, model=name, image_size=32, epochs=1), tmp_path, beton)
+    model = tv.get_model(name)
+    last = "fc" if name == "resnet18" else "classifier.3"
+    report = model.load_state_dict(load_file(tmp_path / "backbone.safetensors"), strict=False)
+    assert (set(report.missing_keys), report.unexpected_keys) == (
+        {f"{last}.weight", f"{last}.bias"},
+        [],
+    )
+    model.set_submodule(last, nn.Identity())
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        as_prior = load_backbone(tmp_path, read_identity(tmp_path))(images)
+        torch.testing.assert_close(as_prior, model.eval()(images))

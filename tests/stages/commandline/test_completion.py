@@ -1,0 +1,144 @@
+"""Names that shells complete (cli_completion): through click's own interface, and in a real bash.
+
+Data sets, priors and runs come from the workspace, as `--workspace` or RELA_WORKSPACE name it; damaged and
+hostile manifests give nothing; torch is not imported; every shell gets a script.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete, get_completion_class
+from command_line import run_rela
+
+from rela.cli import main
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A workspace of names alone."""
+    root = tmp_path / "workspace"
+    for name, prior in {
+        "datasets/letters": None, "datasets/digits": None, "runs/letters-byol-1": None,
+        "representations/a": "resnet18", "representations/b": "resnet18+vit_b_16",
+        "representations/c": "two words", "representations/d": "line\nbreak",
+    }.items():  # fmt: skip
+        (root / name).mkdir(parents=True)
+        content = {"content": {"prior": {"name": prior}}}
+        (root / name / "manifest.json").write_text(json.dumps(content))
+    for name, text in (("e", "[" * 100_000), ("f", "[]"), ("g", "\xff")):
+        (root / "representations" / name).mkdir()
+        (root / "representations" / name / "manifest.json").write_text(text, encoding="latin-1")
+    for name in ("datasets/half", "representations/.parts-01", "runs/stopped", "runs/.removed-x"):
+        (root / name).mkdir()
+    (root / "runs/stopped/config.json").write_text("{}")
+    (root / "runs/letters-byol-1/config.json").write_text("{}")
+    return root
+
+
+def completed(*words: str) -> list[str]:
+    """What click offers for the last of `words`."""
+    found = ShellComplete(main, {}, "rela", "_RELA_COMPLETE").get_completions(
+        list(words[:-1]), words[-1]
+    )
+    return [item.value for item in found]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("st",), ["status"]),
+        (("train", ""), ["digits", "letters"]),
+        (("train", "l"), ["letters"]),
+        (("embed", "d"), ["digits"]),
+        (("priors", "rank", ""), ["digits", "letters"]),
+        (("eval", ""), ["letters-byol-1"]),
+        (("eval", "--dataset", "le"), ["letters"]),
+        (("train", "--prior", ""), ["none", "random", "resnet18", "resnet18+vit_b_16"]),
+        (("embed", "--prior", "re"), ["resnet18", "resnet50"]),
+        (("embed", "--prior", "le"), ["letters-byol-1"]),
+        (("train", "--resume", "--name", ""), ["stopped"]),
+        (("train", "--method", "sim"), ["simclr", "simsiam"]),
+        (("cache", "verify", "l"), ["letters", "letters-byol-1"]),
+        (("completion", ""), ["bash", "zsh", "fish"]),
+    ],
+)
+def test_names_of_the_workspace_are_completed(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: list[str]
+) -> None:
+    assert completed("--workspace", str(workspace), *words) == expected
+    monkeypatch.setenv("RELA_WORKSPACE", str(workspace))
+    assert completed(*words) == expected
+
+
+def test_without_a_workspace_there_are_no_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+    assert completed("train", "") == []
+    assert completed("train", "--prior", "") == ["none", "random"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_gets_the_script_that_click_makes_for_it(shell: str) -> None:
+    made_for = get_completion_class(shell)
+    assert made_for is not None
+    script = run_rela("completion", shell).stdout
+    if shell != "bash" or shutil.which("bash"):
+        assert script.strip() == made_for(main, {}, "rela", "_RELA_COMPLETE").source().strip()
+    assert "_RELA_COMPLETE" in script
+
+
+def test_a_real_bash_completes(workspace: Path, tmp_path: Path) -> None:
+    command = tmp_path / "bin" / "rela"
+    command.parent.mkdir()
+    command.write_text(f"#!{sys.executable}\nfrom rela.cli import main\nmain()\n")  # as pip does
+    command.chmod(0o755)
+    script = """
+        source <(rela completion bash)
+        complete -p rela
+        COMP_WORDS=(rela train --prior res) COMP_CWORD=3
+        _rela_completion rela
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    environment = {
+        **os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "RELA_WORKSPACE": str(workspace), "PYTHONPATH": str(REPOSITORY),
+    }  # fmt: skip
+    ended = subprocess.run(
+        ["bash", "--norc", "-c", script], env=environment, capture_output=True, text=True
+    )
+    assert ended.stderr == ""
+    registered, *found = ended.stdout.splitlines()
+    assert "-F _rela_completion" in registered
+    assert found == ["resnet18", "resnet18+vit_b_16"]
+
+
+def test_completing_imports_nothing_heavy(workspace: Path) -> None:
+    code = """
+import os, sys
+from rela.cli import main
+try:
+    main(prog_name="rela")
+except SystemExit:
+    pass
+heavy = {"torch", "torchvision", "numpy", "h5py", "numba"} & set(sys.modules)
+print(sorted(heavy), file=sys.stderr)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **os.environ, "RELA_WORKSPACE": str(workspace), "_RELA_COMPLETE": "bash_complete",
+            "COMP_WORDS": "rela train l", "COMP_CWORD": "2", "PYTHONPATH": str(REPOSITORY),
+        },
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (ended.stdout, ended.stderr) == ("plain,letters\n", "[]\n")

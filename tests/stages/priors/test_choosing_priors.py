@@ -1,0 +1,294 @@
+"""Choosing and combining priors through the command line, on a tiny tree of real image files.
+
+Covers: two priors embedded, combined and trained with, by several names, in shards, and again as a hit;
+the ledger; ranking against NumPy and by the stated rule, with own runs marked; the list with and
+without weights on disk and packages; errors of sub-commands.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import Result
+from command_line import run_rela
+
+from rela.pipeline.artifact import open_artifact
+from rela.representations.quality import sample_rows
+
+TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
+A, B = "random:shufflenet_v2_x0_5", "random:squeezenet1_1"
+NAME_A, NAME_B = f"{A}-seed0", f"{B}-seed0"
+BOTH = ("embed", "--prior", A, "--prior", B, "--image-size", 32)
+WORKSPACE = Path("workspace")
+
+
+@pytest.fixture
+def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """rela("embed", ...) in an empty directory with empty caches; the exit status must be as said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+    for name in ("TORCH_HOME", "HF_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+
+    return run_rela
+
+
+def read_json(result: Result) -> Any:
+    return json.loads(result.stdout)
+
+
+def matrices() -> dict[str, np.ndarray]:
+    """Stored representations by the name of the prior, read by plain h5py."""
+    found = {}
+    for path in WORKSPACE.glob("representations/*/representations.h5"):
+        with h5py.File(path) as file:
+            found[file.attrs["prior"]] = file["representations"][()].astype(np.float64)
+    return found
+
+
+def rewrite_crops(prior: str, crops: int) -> None:
+    """Pretend that the representations by `prior` are those of random crops."""
+    for directory in WORKSPACE.glob("representations/*"):
+        artifact = open_artifact(directory)
+        if artifact is not None and artifact.manifest.content["prior"]["name"] == prior:
+            artifact.manifest.content["crops"] = crops
+            artifact.manifest.write(directory)
+
+
+def test_two_priors_are_combined_and_trained_with(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    made = rela(*BOTH, "--json")
+    assert not read_json(made)["cached"]
+    found = matrices()
+    blocks = []
+    for name in (NAME_A, NAME_B):
+        varying = found[name][:, np.ptp(found[name], axis=0) > 0]
+        standard = (varying - varying.mean(axis=0)) / varying.std(axis=0)
+        blocks.append(standard / np.sqrt(varying.shape[1]))
+    combination = found[f"{NAME_A}+{NAME_B}"]
+    np.testing.assert_allclose(combination, np.hstack(blocks), rtol=2e-3, atol=1e-6)
+
+    assert read_json(rela(*BOTH, "--json"))["cached"]
+    assert "combined representations" in rela(*BOTH).stdout
+    rows = read_json(rela("status", "--json"))["representations"]
+    assert {row["prior"] for row in rows} == {NAME_A, NAME_B, f"{NAME_A}+{NAME_B}"}
+    message = rela("train", "--epochs", 1, *TINY, exit_code=2).stderr
+    assert all(name in message for name in ("3 priors", NAME_A, NAME_B, f"{NAME_A}+{NAME_B}"))
+
+    rela("train", "--prior", f"{NAME_A}+{NAME_B}", "--epochs", 1, *TINY)
+    manifest = json.loads((WORKSPACE / "runs/images-byol-1/manifest.json").read_text())
+    assert manifest["content"]["prior"] == f"{NAME_A}+{NAME_B}"
+    seconds = json.loads((WORKSPACE / "runs/images-byol-1/cost.json").read_text())["seconds"]
+    parts = [a for a in map(open_artifact, WORKSPACE.glob("representations/*")) if a is not None]
+    spent = {a.manifest.content["prior"]["name"]: a.manifest.provenance["seconds"] for a in parts}
+    assert seconds["embed"] == pytest.approx(spent[NAME_A] + spent[NAME_B], abs=1e-3)
+    assert seconds["combine"] == spent[f"{NAME_A}+{NAME_B}"]
+    [same] = [a for a in parts if "+" in a.name]
+    again = rela("train", "--prior", same.name, "--epochs", 1, *TINY, "--json")
+    assert read_json(again)["cached"]
+
+
+def test_a_combination_is_found_by_what_was_asked_for_and_depends_on_the_order(
+    rela: Callable[..., Result], make_tree: Callable[..., Path]
+) -> None:
+    rela("convert", make_tree({f"{c}/{i}.png": (32, 32) for c in "ab" for i in range(8)}))
+    rela("embed", "--prior", A, "--prior", B)  # at the data set's own size, like any name below
+    train = ("train", "--epochs", 1, *TINY, "--prior")
+    turned = rela(*train, f"{B}+{A}", exit_code=2).stderr
+    assert f"rela embed images --prior {B} --prior {A}" in turned
+    rela(*train, f"{A}+{B}")
+    rela(*train, f"{B}+{A}", "--embed")
+    runs = read_json(rela("status", "--json"))["runs"]
+    assert [run["prior"] for run in runs] == [f"{NAME_A}+{NAME_B}", f"{NAME_B}+{NAME_A}"]
+
+
+def test_the_name_of_a_run_in_a_combination_means_the_run_of_today(
+    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path]
+) -> None:
+    rela("convert", small_tree)
+    rela("convert", make_tree({f"{i}.png": (20, 20) for i in range(12)}, "other"))
+    teacher = ("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
+    rela(*teacher)
+    rela("embed", "other", "--prior", "teacher", "--prior", A)
+    (WORKSPACE / "runs/teacher").rename(WORKSPACE / "runs/old-teacher")
+    rela(*teacher, "--seed", 1)
+    student = ("train", "other", "--prior", f"teacher+{A}", "--epochs", 1, *TINY)
+    assert "has not been embedded" in rela(*student, exit_code=2).stderr
+
+
+def test_shards_combine_to_the_bytes_of_one_process(
+    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
+    monkeypatch.setattr("rela.representations.concatenation.ROWS_PER_PART", 4)
+    contents = []
+    for workspace, shards in (("one", ["0/1"]), ("three", ["2/3", "0/3", "1/3"])):
+        rela("--workspace", workspace, "convert", small_tree)
+        for shard in shards:
+            said = rela("--workspace", workspace, *BOTH, "--batch-size", 4, "--shard", shard)
+            assert ("combined representations" in said.stdout) == (shard == shards[-1])
+        [path] = Path(workspace).glob("representations/*+*/representations.h5")
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_targets_of_crops_are_combined_with_their_crops(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    rela(*BOTH, "--crops", 2)
+    crops = {}
+    for path in WORKSPACE.glob("representations/*/representations.h5"):
+        with h5py.File(path) as file:
+            assert len(file["representations"]) == 2 * 24
+            crops[file.attrs["prior"]] = file["crops"][()]
+    np.testing.assert_array_equal(crops[f"{NAME_A}+{NAME_B}"], crops[NAME_A])
+    rela("train", "--prior", f"{NAME_A}+{NAME_B}", "--epochs", 1, *TINY)
+    assert "2 crops" in rela("priors", "list").stdout
+    assert "random crops are not ranked" in rela("priors", "rank", exit_code=2).stderr
+
+
+def test_what_cannot_be_combined_is_refused(rela: Callable[..., Result], small_tree: Path) -> None:
+    rela("convert", small_tree)
+    message = rela(*BOTH, "--weights", "some.pt", exit_code=2).stderr
+    assert "--weights describes one --prior" in message
+    assert "given twice" in rela(*BOTH, "--prior", A, exit_code=2).stderr
+    assert "no model" in rela(*BOTH, "--prior", "resnet1", exit_code=2).stderr
+    assert not (WORKSPACE / "representations").exists()  # nothing was embedded in vain
+    for prior in (A, B):
+        rela("embed", "--prior", prior, "--image-size", 32)
+    rewrite_crops(NAME_B, 2)
+    assert "0 and 2 crops" in rela(*BOTH, exit_code=2).stderr
+
+
+def test_priors_are_ranked_on_the_same_rows(rela: Callable[..., Result], small_tree: Path) -> None:
+    rela("convert", small_tree)
+    rela("train", "--prior", "none", "--epochs", 1, *TINY, "--name", "own")
+    rela(*BOTH)
+    rela("embed", "--prior", "own", "--prior", B, "--image-size", 32)
+    rewrite_crops(NAME_B, 2)  # is left out then
+    ranking = read_json(rela("priors", "rank", "--json", "--rows", 20))
+    assert (ranking["num_images"], ranking["num_rows"], ranking["num_held_out"]) == (24, 20, 4)
+    assert ranking["sorted_by"] == "20-NN accuracy"
+    accuracies = [ranked["knn"] for ranked in ranking["priors"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    names = [ranked["prior"] for ranked in ranking["priors"]]
+    assert sorted(names) == sorted(["own", NAME_A, f"{NAME_A}+{NAME_B}", f"own+{NAME_B}"])
+    assert {r["prior"] for r in ranking["priors"] if r["own_run"]} == {"own", f"own+{NAME_B}"}
+
+    chosen = sample_rows(24, 20)
+    labels = np.repeat(np.arange(3), 8)[chosen]
+    found = matrices()
+    for ranked in ranking["priors"]:
+        rows = found[ranked["prior"]][chosen]
+        shares = np.linalg.svd(rows, compute_uv=False)
+        shares /= shares.sum()
+        rank = np.exp(-(shares * np.log(shares)).sum())
+        assert ranked["effective_rank"] == pytest.approx(rank, rel=1e-4)
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        weights = np.exp(unit[:4] @ unit[4:].T / 0.07)  # 16 neighbours, all of them
+        votes = np.stack([weights[:, labels[4:] == c].sum(axis=1) for c in range(3)], axis=1)
+        assert ranked["knn"] == (votes.argmax(axis=1) == labels[:4]).mean()
+    cka = np.array(ranking["cka"])
+    np.testing.assert_allclose(cka.diagonal(), 1)
+    first, second = (found[n][chosen] - found[n][chosen].mean(axis=0) for n in names[:2])
+    expected = np.square(first.T @ second).sum() / (
+        np.linalg.norm(first.T @ first) * np.linalg.norm(second.T @ second)
+    )
+    assert cka[0, 1] == pytest.approx(expected, abs=1e-5)
+
+    shown = rela("priors", "rank", "--rows", 20).stdout
+    assert "20 of 24 training images, 4 of them held out" in shown
+    assert "own *" in shown and "* trained on these very images" in shown
+
+
+def test_without_labels_the_effective_rank_decides(
+    rela: Callable[..., Result], make_tree: Callable[..., Path]
+) -> None:
+    rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
+    for prior in (A, B):
+        rela("embed", "--prior", prior, "--image-size", 32)
+    ranking = read_json(rela("priors", "rank", "--json"))
+    assert ranking["sorted_by"] == "effective rank"
+    ranks = [ranked["effective_rank"] for ranked in ranking["priors"]]
+    assert ranks == sorted(ranks, reverse=True)
+    assert {ranked["knn"] for ranked in ranking["priors"]} == {None}
+    assert "best first by effective rank" in rela("priors", "rank").stdout
+
+
+def test_errors_of_sub_commands_are_one_line_too(
+    rela: Callable[..., Result], small_tree: Path
+) -> None:
+    message = rela("priors", "rank", exit_code=2).stderr
+    assert message.startswith("rela: no data set") and message.count("\n") == 1
+    rela("convert", small_tree)
+    message = rela("priors", "rank", exit_code=2).stderr
+    assert "rela embed images --prior" in message and message.count("\n") == 1
+    assert "--rows" in rela("priors", "rank", "--rows", 1, exit_code=2).stderr
+
+
+def listed(result: Result) -> dict[str, dict[str, Any]]:
+    return {f"{row['source']} {row['prior']}": row for row in read_json(result)["priors"]}
+
+
+def test_the_list_shows_weights_on_disk_and_what_is_embedded(
+    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
+) -> None:
+    before = listed(rela("priors", "list", "--json"))
+    assert "any classification model, such as resnet18" in before["torchvision NAME"]["note"]
+    assert not WORKSPACE.exists()
+    rela("convert", small_tree)
+    rela(*BOTH)
+    rela("train", "--prior", "none", "--epochs", 1, *TINY, "--name", "own")
+    checkpoints = tmp_path / "TORCH_HOME/hub/checkpoints"
+    checkpoints.mkdir(parents=True)
+    for name in ("resnet18-f37072fd.pth", "shufflenetv2_x1-5666bf0f80.pth", "other.pth"):
+        (checkpoints / name).write_bytes(b"x" * 1234)
+    rows = listed(rela("priors", "list", "--json"))
+    assert rows == listed(rela("priors", "list", "--json"))  # from the record
+    assert rows["torchvision resnet18"]["note"] == "resnet18-f37072fd.pth, 1.2 kB"
+    assert "torchvision shufflenet_v2_x1_0" in rows
+    assert len([name for name in rows if name.startswith("torchvision")]) == 3
+    others = rows["torchvision NAME"]["note"]
+    assert int(others.split()[0]) > 70 and "resnet50" in others
+    assert "trained on images" in rows["run own"]["note"]
+    assert rows[f"random {NAME_A}"]["embedded"] == ["images"]
+    assert rows[f"combination {NAME_A}+{NAME_B}"]["embedded"] == ["images"]
+    assert NAME_A in rela("priors", "list").stdout
+
+
+def test_the_list_says_how_to_install_what_is_missing_and_counts_what_is_there(
+    rela: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = tmp_path / "HF_HOME/hub"
+    for name in ("models--timm--resnet50.a1_in1k", "models--timm--x", "datasets--timm--y"):
+        (hub / name).mkdir(parents=True)
+    monkeypatch.setattr(
+        "rela.stages.priors.list.find_spec",
+        lambda name: None if name == "open_clip" else find_spec("json"),
+    )
+    rows = listed(rela("priors", "list", "--json"))
+    assert rows["timm timm:NAME"]["usable"]
+    assert "2 in the Hugging Face cache" in rows["timm timm:NAME"]["note"]
+    assert not rows["clip clip:NAME"]["usable"]
+    assert "pip install 'rela[clip]'" in rows["clip clip:NAME"]["note"]
+
+
+def test_the_list_imports_nothing_heavy(tmp_path: Path) -> None:
+    heavy = "{'torch', 'torchvision', 'timm', 'open_clip', 'numba'}"
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r}); from rela import cli\n"
+        f"try: cli.main(['priors', 'list'])\nexcept SystemExit: assert not {heavy} & set(sys.modules)"
+    )
+    environment = {"TORCH_HOME": str(tmp_path), "PATH": "/usr/bin", "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)

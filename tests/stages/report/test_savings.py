@@ -1,0 +1,164 @@
+"""`rela report`: its arithmetic in closed forms, and its sentences (rela.stages.report)."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rela.pipeline.artifact import Artifact
+from rela.pipeline.manifest import Manifest
+from rela.stages.report.lines import lines_of
+from rela.stages.report.run_record import RunRecord
+from rela.stages.report.savings import ONLINE, cost_of_reaching, overtaking, savings_of
+from rela.stages.report.words import headline, saving_sentences
+
+
+def test_a_cost_is_interpolated_between_points() -> None:
+    curve = ([1.0, 2.0, 4.0], [0.1, 0.3, 0.7])
+    assert cost_of_reaching(curve, 0.5) == (3.0, False)
+    assert cost_of_reaching(curve, 0.1) == (1.0, True)  # nobody looked before
+    assert cost_of_reaching(curve, 0.8) is None
+    falls = ([1.0, 2.0, 3.0], [0.2, 0.6, 0.4])
+    assert cost_of_reaching(falls, 0.4) == (pytest.approx(1.5), False)
+
+
+def test_overtaking_is_the_last_crossing() -> None:
+    baseline = ([0.0, 10.0], [0.0, 1.0])
+    # above, below, above: crosses y = x / 10 at 2.5 downwards, at 6 upwards
+    curve = ([0.0, 5.0, 10.0], [0.2, 0.3, 1.4])
+    found = overtaking(curve, baseline)
+    assert found == pytest.approx(5 + 5 * 0.2 / 0.6)
+    assert overtaking(([0.0, 10.0], [0.5, 1.5]), baseline) == 0.0
+    assert overtaking(([0.0, 10.0], [0.5, 0.9]), baseline) is None
+    assert overtaking(([20.0, 30.0], [0.5, 0.9]), baseline) is None  # no cost in common
+
+
+def record(
+    name: str,
+    prior: str = "none",
+    seed: int = 0,
+    epochs: tuple[float, ...] = (0.1, 0.2),
+    accuracies: dict[str, float] | None = None,
+    seconds: float = 100.0,
+    **changes: Any,
+) -> RunRecord:
+    """A run of 10 s before and 45 s in each of its epochs, unless `seconds` say otherwise."""
+    parameters = {"method": "byol", "model": "net", "batch_size": 10, "crops": None, **changes}
+    content = {"prior": None if prior == "none" else prior, "dataset": "pictures"}
+    manifest = Manifest("run", name, parameters=parameters, content=content)
+    embedded = 0 if prior == "none" else 50
+    return RunRecord(
+        run=Artifact(Path(name), manifest),
+        experiment="one",
+        line=f"{prior} {changes}",
+        prior=prior,
+        seed=seed,
+        budget=(len(epochs), 1.0),
+        epochs=[
+            {"epoch": i, "step": 10 * (i + 1), "epoch_seconds": 30.0, "online_accuracy": value}
+            for i, value in enumerate(epochs)
+        ],
+        seconds={"convert": 4.0, "startup": 6.0, "stage2": seconds - 10},
+        total_seconds=seconds,
+        accuracies=accuracies or {},
+        num_images_seen=100 * len(epochs) + embedded,
+        num_images_embedded=embedded,
+    )
+
+
+def test_a_course_begins_after_what_came_before_and_ends_with_the_whole_cost() -> None:
+    run = record("a", "net", epochs=(0.1, 0.4, 0.5))
+    assert run.course(ONLINE, "seconds") == ([40.0, 70.0, 100.0], [0.1, 0.4, 0.5])
+    assert run.course(ONLINE, "images") == ([150.0, 250.0, 350.0], [0.1, 0.4, 0.5])
+
+
+def test_a_saving_is_the_cost_of_the_baselines_accuracy_over_its_cost() -> None:
+    runs = [
+        record("b0", seed=0, epochs=(0.1, 0.4)),
+        record("b1", seed=1, epochs=(0.1, 0.2)),
+        record("r0", "net", 0, epochs=(0.2, 0.6)),  # 0.4 half-way from 55 s to 100 s
+        record("r1", "net", 1, epochs=(0.1, 0.5)),  # 0.2 a quarter of that way
+    ]
+    (by_seconds,) = (s for s in savings_of(runs) if s.cost == "seconds")
+    assert by_seconds.measure == ONLINE
+    assert by_seconds.aims == {0: 0.4, 1: 0.2}
+    assert by_seconds.shares == {0: pytest.approx(0.775), 1: pytest.approx(0.6625)}
+    assert by_seconds.mean == pytest.approx((0.775 + 0.6625) / 2)
+    assert by_seconds.std == pytest.approx(np.std([0.775, 0.6625], ddof=1))
+    sentence = headline([by_seconds], lines_of(runs))
+    assert sentence.endswith(
+        "after 72 ± 8 % of the seconds that it took: a saving of 28 % (2 seeds); its own best is 55.0 %."
+    )
+
+
+def test_a_baseline_that_gets_worse_is_taken_at_its_best() -> None:
+    runs = [
+        record("b", epochs=(0.1, 0.5, 0.3, 0.3)),  # 0.5 after 10 + 2 * 22.5 s of 100 s
+        record("r", "net", epochs=(0.4, 0.6)),  # 0.5 half-way from 55 s to 100 s
+    ]
+    (saving,) = [s for s in savings_of(runs) if s.cost == "seconds"]
+    assert saving.aims == {0: 0.5}
+    assert saving.shares == {0: pytest.approx(77.5 / 55)}
+    assert saving.bests == {0: 0.6}
+    assert "after 141 % of the seconds that it took: 41 % more" in headline(
+        [saving], lines_of(runs)
+    )
+
+
+def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy() -> None:
+    runs = [
+        record("b", accuracies={"knn20": 0.5}, seconds=100, epochs=(0.1,) * 4),
+        record("small", "net", accuracies={"knn20": 0.3}, seconds=20, epochs=(0.1,)),
+        record("large", "net", accuracies={"knn20": 0.7}, seconds=60, epochs=(0.1,) * 2),
+    ]
+    found = {s.cost: s for s in savings_of(runs) if s.measure == "knn20"}
+    assert found["seconds"].shares == {0: pytest.approx(0.4)}
+    assert found["images"].shares == {0: pytest.approx((150 + 250) / 2 / 400)}
+    words = saving_sentences(savings_of(runs), lines_of(runs))[0]
+    assert words == (
+        "net → byol reaches the best knn20 accuracy of training without a prior (50.0 %) after 40 % of the "
+        "seconds that it took: a saving of 60 % (one seed, so no spread); its own best is 70.0 %."
+    )
+
+
+def test_what_was_not_reached_or_not_compared_is_said() -> None:
+    never = [record("b", epochs=(0.1, 0.9)), record("r", "net", epochs=(0.2, 0.3))]
+    (sentence,) = saving_sentences(savings_of(never), lines_of(never))
+    assert "does not reach" in sentence
+    assert "No training with a prior reached" in headline(savings_of(never), lines_of(never))
+    cheapest = [record("b", epochs=(0.1, 0.2)), record("r", "net", epochs=(0.3, 0.4))]
+    assert "a saving of at least 45 %" in headline(savings_of(cheapest), lines_of(cheapest))
+    assert "prior none" in headline([], lines_of([record("r", "net")]))
+    assert "No run learned from a prior" in headline([], lines_of([record("b")]))
+
+
+def test_accuracies_that_chance_reaches_are_no_saving() -> None:
+    baseline, fast = record("b", epochs=(0.1, 0.11)), record("r", "net", epochs=(0.12, 0.1))
+    limits = {"train": 0.12, "val": 0.2}
+    runs = [replace(run, by_chance=limits) for run in (baseline, fast)]
+    (said,) = saving_sentences(savings_of(runs), lines_of(runs))
+    assert said == headline(savings_of(runs), lines_of(runs))
+    assert said == (
+        "The best online accuracy of training without a prior (11.0 %) is no better than chance, so that "
+        "reaching it says nothing; train for more --epochs."
+    )
+    better = [replace(run, accuracies={"knn20": 0.3}) for run in runs]
+    assert "knn20 accuracy" in headline(savings_of(better), lines_of(better))
+    worse = [replace(run, accuracies={"knn20": 0.2}) for run in runs]
+    assert "no better than chance" in headline(savings_of(worse), lines_of(worse))
+
+
+def test_lines_are_told_apart_by_what_differs() -> None:
+    lines = lines_of(
+        [
+            record("b", handover=None),
+            record("r", "net", handover=0.5, crops=None),
+            record("s", "net", handover=None, crops=8),
+        ]
+    )
+    assert [line.label for line in lines] == [
+        "byol", "net → byol, hand-over 0.5", "net → byol, 8 crops, adaptive hand-over",
+    ]  # fmt: skip
+    assert len({line.colour for line in lines}) == 3

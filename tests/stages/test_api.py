@@ -1,0 +1,287 @@
+"""`import rela` as a library: the commands as functions, and cached features by name.
+
+- the examples in the docstrings run, on a small set of generated images;
+- options and defaults are those of the command line, and are checked like there;
+- features by path are the rows that plain h5py and csv give;
+- a plain script works, and so does what `rela embed` prints.
+"""
+
+import csv
+import doctest
+import importlib.resources
+import inspect
+import pkgutil
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from command_line import run_rela
+from pictures import picture
+from PIL import Image
+from torch.utils.data import DataLoader
+
+import rela
+from rela.cli import main
+from rela.errors import ChoiceError, RelaError
+from rela.options import settings_of, takes
+from rela.stages import api
+
+REPOSITORY = Path(__file__).parents[2]
+PRIOR: dict[str, Any] = {"prior": "random:shufflenet_v2_x0_5", "image_size": 32}
+EXAMPLES = [test for test in doctest.DocTestFinder().find(api, "rela") if test.examples]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `images` (3 classes, 8 train and 4 val PNGs each), converted, embedded, trained."""
+    folder = tmp_path_factory.mktemp("api")
+    for split, count in (("train", 8), ("val", 4)):
+        for number, name in enumerate(("ant", "bee", "cat")):
+            for i in range(count):
+                path = folder / "images" / split / name / f"{i:02d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture(100 * number + 10 * count + i, 16, 16)).save(path)
+    workspace = folder / "workspace"
+    rela.convert(folder / "images", workspace=workspace)
+    rela.embed(**PRIOR, workspace=workspace)
+    rela.train(
+        prior=f"{PRIOR['prior']}-seed0", model="shufflenet_v2_x0_5", image_size=32, batch_size=8,
+        epochs=1, handover=0.5, name="first", workspace=workspace,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def here(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, with a copy of it."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_the_examples_of_the_docstrings_run(example: doctest.DocTest, here: Path) -> None:
+    report: list[str] = []
+    example.globs = {"rela": rela}
+    found = doctest.DocTestRunner().run(example, out=report.append, clear_globs=False)
+    assert found.attempted > 0
+    assert not found.failed, "".join(report)
+
+
+def test_every_function_has_an_example() -> None:
+    assert {test.name for test in EXAMPLES} == {f"rela.{n}" for n in rela.__all__ if n != "preset"}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("convert", ["given"]),
+        ("embed", ["--prior", "given"]),
+        ("train", []),
+        ("eval", []),
+        ("export", []),
+        ("neighbors", ["given"]),
+    ],
+)
+def test_options_and_defaults_are_those_of_the_command_line(
+    command: str, arguments: list[str]
+) -> None:
+    function = getattr(rela, {"eval": "evaluate"}.get(command, command))
+    parameters = inspect.signature(function).parameters
+    ours = {name: p.default for name, p in parameters.items() if name not in ("workspace", "say")}
+    renamed = {"priors": "prior", "every": "all", "embed_first": "embed"}
+    on_command_line_alone = (
+        "as_json",
+        "preset_name",
+        "resume",
+    )  # rela.preset, and the same call again
+    parsed = main.commands[command].make_context(command, arguments).params
+    theirs = {renamed.get(k, k): v for k, v in parsed.items() if k not in on_command_line_alone}
+    assert ours.keys() == theirs.keys()
+    for name, default in ours.items():
+        if default is not inspect.Parameter.empty:  # else it has to be given
+            assert theirs[name] == default, name
+
+
+def test_options_are_checked_as_on_the_command_line(here: Path) -> None:
+    with pytest.raises(ChoiceError, match="--epochs 0: expected a number of at least 1"):
+        rela.train(epochs=0)
+    with pytest.raises(ChoiceError, match="--epochs 5: expected a number of at least 1"):
+        rela.train(epochs="5")  # type: ignore[arg-type]
+    with pytest.raises(ChoiceError, match="--batch-size True"):
+        rela.embed(prior="resnet18", batch_size=True)
+    with pytest.raises(ChoiceError, match="--device 0: expected a text"):
+        rela.embed(prior="resnet18", device=0)  # type: ignore[arg-type]
+    with pytest.raises(ChoiceError, match="one of torchvision, timm"):
+        rela.export(to="jax")
+    with pytest.raises(TypeError, match="epoch"):
+        rela.train(epoch=5)  # type: ignore[call-arg]
+    with pytest.raises(RelaError, match="no data set 'nope'"):
+        rela.evaluate("first", dataset="nope")
+    with pytest.raises(AttributeError, match="nothing"):
+        rela.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_paths_may_be_texts() -> None:
+    from rela.stages.settings import ExportSettings
+
+    @takes(ExportSettings)
+    def given(settings: ExportSettings) -> object:
+        return settings_of(settings, ExportSettings).output
+
+    assert given(output="a/b.pth") == Path("a/b.pth")
+    assert "force: Replace a file" in str(given.__doc__)
+
+
+def test_the_workspace_is_the_one_named_or_that_of_the_environment(
+    here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert rela.status().workspace == "workspace"
+    monkeypatch.setenv("RELA_WORKSPACE", str(tmp_path / "other"))
+    assert rela.status().datasets == []
+    assert len(rela.status(workspace="workspace").datasets) == 1
+
+
+def test_what_a_person_should_know_is_said_or_logged_and_not_printed(
+    here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+    rela.embed(**PRIOR, seed=1, say=said.append)
+    assert "sees 32×32 pixels" in "".join(said)
+    with caplog.at_level("INFO", "rela"):
+        rela.embed(**PRIOR, seed=2)
+    assert "sees 32×32 pixels" in caplog.text
+    assert capsys.readouterr().out == ""
+
+
+def test_features_by_path_are_the_rows_that_h5py_and_csv_give(here: Path) -> None:
+    features = rela.open_representations()
+    [path] = (here / "workspace/representations").glob("*/representations.h5")
+    with h5py.File(path) as file:
+        rows = file["representations"][:]
+    with open(here / "workspace/datasets/images/train.csv", newline="") as file:
+        index = list(csv.DictReader(file))
+    assert features.paths == list(features) == [row["path"] for row in index]
+    assert features.labels.tolist() == [int(row["label"]) for row in index]
+    for i, row in enumerate(index):
+        assert np.array_equal(features[row["path"]], rows[i])
+    assert np.array_equal(features.array, rows)
+    assert isinstance(features.array, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        features.array[0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        features["train/ant/00.png"][0] = 1
+    assert features.attributes["prior"] == f"{PRIOR['prior']}-seed0"
+    assert "nope.png" not in features
+    assert features.get("nope.png") is None
+
+
+def test_features_are_a_pytorch_data_set(here: Path) -> None:
+    features = rela.open_representations(PRIOR["prior"] + "-seed0")
+    for workers in (0, 1):
+        batches = list(DataLoader(features.torch_dataset(), batch_size=10, num_workers=workers))
+        vectors = torch.cat([vector for vector, _ in batches])
+        assert vectors.dtype == torch.float32
+        assert np.array_equal(vectors.numpy(), features.array.astype(np.float32))
+        assert torch.cat([label for _, label in batches]).tolist() == features.labels.tolist()
+
+
+def test_features_of_crops_are_several_vectors_for_each_path(here: Path) -> None:
+    made = rela.embed(**PRIOR, crops=3)
+    assert made.artifact is not None
+    features = rela.open_representations(made.artifact.path)
+    assert features.array.shape == (72, 1024)
+    assert len(features) == 24
+    assert np.array_equal(features["train/ant/02.png"], features.array[6:9])
+    assert np.array_equal(features.vector(-1), features.array[-3:])
+    assert features.torch_dataset()[2][0].shape == (3, 1024)
+    with pytest.raises(IndexError):
+        features.vector(24)
+
+
+def test_features_are_found_by_folder_file_and_name(here: Path) -> None:
+    [folder] = (here / "workspace/representations").iterdir()
+    expected = list(rela.open_representations())
+    elsewhere = here / "elsewhere"
+    for which in (folder, str(folder), folder / "representations.h5"):
+        assert list(rela.open_representations(which, workspace=elsewhere)) == expected
+    for which in (folder.name, PRIOR["prior"] + "-seed0"):
+        assert list(rela.open_representations(which)) == expected
+    # the same images under other names: the features are the cached ones, the names are not
+    shutil.move(here / "images", here / "renamed")
+    shutil.move(here / "renamed/train/ant/00.png", here / "renamed/train/ant/000.png")
+    assert rela.embed("renamed", **PRIOR).cached
+    assert "train/ant/000.png" in rela.open_representations(folder, dataset="renamed")
+    assert "train/ant/00.png" in rela.open_representations(folder)
+
+    for which, words in (
+        (here / "images", "holds no representations"),
+        ("resnet50", "rela embed images --prior resnet50"),
+    ):
+        with pytest.raises(ChoiceError, match=words):
+            rela.open_representations(which, dataset="images")
+    with pytest.raises(ChoiceError, match="--split val"):
+        rela.open_representations(dataset="images", split="val")
+
+
+def test_damaged_features_are_noticed(here: Path) -> None:
+    [path] = (here / "workspace/representations").glob("*/representations.h5")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Exception, match="damaged: SHA-256"):
+        rela.open_representations()
+    assert len(rela.open_representations(verify=False)) == 24
+
+
+def test_a_plain_script_converts_and_runs_what_embed_prints(here: Path) -> None:
+    shutil.rmtree(here / "workspace")
+    (here / "script.py").write_text(  # no `if __name__ == "__main__"`, though workers are started
+        "import rela\nprint(rela.convert('images', workers=2).artifact.name)\n"
+    )
+    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
+    script = [sys.executable, "script.py"]
+    found = subprocess.run(
+        script, check=True, env=environment, cwd=here, capture_output=True, text=True
+    )
+    assert found.stdout == "images\n"
+    assert found.stderr == ""
+    printed = run_rela("embed", "--prior", PRIOR["prior"], "--image-size", 32).stdout
+    snippet = printed.partition("read them with:\n\n")[2]
+    elsewhere = here / "elsewhere"
+    elsewhere.mkdir()
+    lines = subprocess.run(
+        [sys.executable, "-c", snippet], check=True, env=environment, cwd=elsewhere,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert [p for p in features_paths(here) if f"{p} [" in lines] == features_paths(here)
+
+
+def features_paths(folder: Path) -> list[str]:
+    return sorted(
+        str(p.relative_to(folder / "images")) for p in folder.glob("images/train/*/*.png")
+    )
+
+
+def test_no_module_hides_a_function_and_types_are_packaged() -> None:
+    modules = {module.name for module in pkgutil.iter_modules(rela.__path__)}
+    assert not modules & set(rela.__all__)
+    assert set(rela.__all__) <= set(dir(rela))
+    assert (importlib.resources.files("rela") / "py.typed").is_file()
+    assert 'rela = ["py.typed"]' in (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", rela.__all__)
+def test_every_function_says_what_it_takes(name: str) -> None:
+    function: Callable[..., Any] = getattr(rela, name)
+    assert function.__doc__
+    returned = inspect.signature(function).return_annotation
+    assert returned not in (inspect.Signature.empty, None, Any)

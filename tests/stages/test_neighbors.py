@@ -1,0 +1,224 @@
+"""`rela neighbors`, and `rela embed` of a folder of images.
+
+- similarities and their order are those that plain numpy finds in the HDF5 file;
+- an image of the data set finds itself, whatever its format and however it was stored;
+- representations that are not there, or several, end with one line and the command;
+- a folder is converted once; the same files are the same data set, and the same images a cache hit.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import Result
+from command_line import run_rela
+from finished_runs import finished_run
+from pictures import picture
+from PIL import Image
+from sklearn.metrics.pairwise import cosine_similarity
+
+from rela.representations.neighbors import nearest
+
+CNN = "shufflenet_v2_x0_5"
+PRIOR = ("--prior", f"random:{CNN}", "--image-size", 32)
+# features of this untrained network are about 1e-6, which float16 rounds to some percent
+EXACT = (*PRIOR, "--dtype", "float32")
+
+
+@pytest.fixture
+def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """The command line in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+    return run_rela
+
+
+@pytest.fixture
+def embedded(rela: Callable[..., Result], small_tree: Path) -> Callable[..., Result]:
+    """The same, with the data set `images` and its representations by a random prior."""
+    rela("embed", small_tree, *EXACT)
+    return rela
+
+
+def stored(tmp_path: Path, which: str = "*") -> np.ndarray:
+    [path] = (tmp_path / "workspace/representations").glob(f"{which}/representations.h5")
+    with h5py.File(path) as file:
+        return np.asarray(file["representations"][:], np.float64)
+
+
+def find(rela: Callable[..., Result], *arguments: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(rela("neighbors", *arguments, "--json").stdout)
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_nearest_rows_are_those_of_scikit_learn(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((9000, 5)).astype(dtype)  # more than one block
+    values[17] = 0
+    query = rng.standard_normal(5).astype(np.float32)
+    expected = cosine_similarity(values.astype(np.float64), query[None].astype(np.float64))[:, 0]
+    rows, similarities = nearest(values, query, 50)
+    assert rows.tolist() == np.argsort(-expected, kind="stable")[:50].tolist()
+    np.testing.assert_allclose(similarities, expected[rows], atol=2e-6)
+    rows, similarities = nearest(values, query, 20_000)
+    assert sorted(rows) == list(range(9000))
+    assert similarities[rows.tolist().index(17)] == 0
+    assert nearest(values, np.zeros(5, np.float32), 3)[0].tolist() == [0, 1, 2]
+
+
+def test_neighbours_are_found_by_the_cosine_of_what_is_stored(
+    embedded: Callable[..., Result], tmp_path: Path
+) -> None:
+    query = tmp_path / "images/train/bee/03.png"
+    found = find(embedded, query, "--count", 24)
+    values = stored(tmp_path)
+    expected = cosine_similarity(values[8 + 3][None], values)[0]
+    assert [n["index"] for n in found["neighbors"][:1]] == [11]
+    assert sorted(n["index"] for n in found["neighbors"]) == list(range(24))
+    for neighbor in found["neighbors"]:
+        assert neighbor["similarity"] == pytest.approx(expected[neighbor["index"]], abs=2e-6)
+        assert neighbor["class_name"] == neighbor["path"].split("/")[1]
+        assert (Path(found["source"]) / neighbor["path"]).is_file()
+    similarities = [n["similarity"] for n in found["neighbors"]]
+    assert similarities == sorted(similarities, reverse=True)
+    table = embedded("neighbors", query, "--count", 3).stdout.splitlines()
+    assert table[1].split() == ["similarity", "class", "path"]
+    assert table[3].split() == ["1.0000", "bee", "train/bee/03.png"]
+    assert len(table) == 6
+
+
+def test_an_image_finds_itself_however_it_was_stored(
+    rela: Callable[..., Result], tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(4):
+        Image.fromarray(picture(i, 150, 190)).save(folder / f"{i}.jpg", quality=80)
+        Image.fromarray(picture(10 + i, 150, 190)).save(folder / f"{i}.png")
+    rela("convert", folder, "--write-mode", "jpg", "--jpeg-quality", 40, "--max-side", 100)
+    rela("embed", *EXACT)
+    for name in ("2.jpg", "2.png"):
+        [nearest_one] = find(rela, folder / name, "--count", 1)["neighbors"]
+        assert nearest_one["path"] == name
+        assert nearest_one["similarity"] == pytest.approx(1, abs=2e-6)
+        assert nearest_one["class_name"] is None
+
+
+def test_a_run_a_layer_and_a_seed_are_priors_like_any_other(
+    embedded: Callable[..., Result], tmp_path: Path
+) -> None:
+    finished_run(tmp_path / "workspace", "images", CNN, "mine")
+    embedded("embed", "--prior", "run:mine")
+    embedded("embed", "--prior", "mine", "--layer", "stage4")
+    embedded("embed", *PRIOR, "--seed", 3, "--split", "val")
+    query = tmp_path / "images/val/cat/01.png"
+    for options, which in (
+        (("--prior", "run:mine"), "images-train-mine-*"),
+        (("--prior", "mine"), "images-train-mine-*"),
+        (("--prior", "mine", "--layer", "stage4"), "images-train-mine@stage4-*"),
+        (("--prior", "mine@stage4"), "images-train-mine@stage4-*"),
+    ):
+        found = find(embedded, query, *options, "--count", 2)
+        assert found["prior"] == which.split("-")[2]
+        assert len(found["neighbors"]) == 2
+    [itself] = find(
+        embedded, tmp_path / "images/train/ant/02.png", "--prior", "mine", "--count", 1
+    )["neighbors"]
+    assert itself["path"] == "train/ant/02.png"
+    assert itself["similarity"] == pytest.approx(1, abs=1e-5)  # float16, features of usual size
+    for options in ((), (*PRIOR, "--seed", 3)):
+        found = find(embedded, query, "--split", "val", *options)
+        assert found["prior"] == f"random:{CNN}-seed3"
+        assert found["neighbors"][0]["path"] == "val/cat/01.png"
+    several = embedded("neighbors", query, exit_code=2).stderr
+    assert "3 representations" in several and "--prior" in several and "mine@stage4" in several
+
+
+def test_what_is_not_there_is_told_with_the_command(
+    embedded: Callable[..., Result], tmp_path: Path
+) -> None:
+    query = tmp_path / "images/train/bee/03.png"
+
+    def line(*arguments: Any, status: int = 2) -> str:
+        [said] = embedded("neighbors", *arguments, exit_code=status).stderr.splitlines()
+        return str(said)
+
+    assert "`rela embed images --prior resnet50`" in line(query, "--prior", "resnet50")
+    assert "`rela embed images --prior resnet18 --split val`" in line(query, "--split", "val")
+    assert "no finished run 'nope'" in line(query, "--prior", "run:nope")
+    assert "there is images" in line(query, "--dataset", "nope")
+    # the features are there, but not those of this seed
+    assert "has not been embedded" in line(query, *PRIOR, "--seed", 1)
+    assert "no such image" in line(tmp_path / "nope.png", status=74)
+    assert "is a folder; expected one image file" in line(tmp_path / "images", status=65)
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    assert "not an image that Pillow can read" in line(text, status=65)
+
+
+def test_random_crops_are_not_looked_in(rela: Callable[..., Result], small_tree: Path) -> None:
+    rela("convert", small_tree)
+    rela("embed", *PRIOR, "--crops", 2)
+    message = rela("neighbors", small_tree / "train/ant/00.png", exit_code=2).stderr
+    assert "no prior has been embedded" in message
+
+
+def test_an_image_is_looked_at_by_all_priors_of_a_combination(
+    embedded: Callable[..., Result], tmp_path: Path
+) -> None:
+    finished_run(tmp_path / "workspace", "images", CNN, "mine")
+    embedded("embed", *EXACT, "--seed", 3)
+    several = ("--prior", "mine", "--prior", f"random:{CNN}-seed3")
+    embedded("embed", "images", *several, "--dtype", "float32")
+    values = stored(tmp_path, "images-train-mine+*")
+    query = tmp_path / "images/train/cat/05.png"
+    expected = cosine_similarity(values[16 + 5][None], values)[0]
+    for named in (several, ("--prior", f"mine+random:{CNN}-seed3")):
+        found = find(embedded, query, *named, "--count", 24)
+        assert found["prior"] == f"mine+random:{CNN}-seed3"
+        assert found["neighbors"][0]["path"] == "train/cat/05.png"
+        similarities = [n["similarity"] for n in found["neighbors"]]
+        order = [n["index"] for n in found["neighbors"]]
+        np.testing.assert_allclose(similarities, expected[order], atol=1e-4)
+    [component] = (tmp_path / "workspace/representations").glob("images-train-mine-*")
+    shutil.rmtree(component)
+    message = embedded("neighbors", query, *several, exit_code=2).stderr
+    command = f"rela embed images --prior mine --prior random:{CNN}-seed3 --dtype float32"
+    assert f"are gone; make them again by `{command}`" in message
+    embedded(*command.split()[1:])  # 32 pixels are the data set's own
+    assert find(embedded, query, *several)["neighbors"][0]["path"] == "train/cat/05.png"
+
+
+def test_a_folder_is_converted_once_and_the_same_images_are_a_cache_hit(
+    embedded: Callable[..., Result], tmp_path: Path
+) -> None:
+    again = json.loads(embedded("embed", "./images", *EXACT, "--json").stdout)
+    assert again["cached"]
+    shutil.copytree(tmp_path / "images", tmp_path / "other")
+    result = embedded("embed", "other", *EXACT)
+    assert "the images in other are data set images" in result.stderr
+    assert [p.name for p in (tmp_path / "workspace/datasets").iterdir()] == ["images"]
+    # other names, the same images
+    shutil.move(tmp_path / "other/train/ant/00.png", tmp_path / "other/train/ant/000.png")
+    result = json.loads(embedded("embed", "other", *EXACT, "--json").stdout)
+    assert result["cached"]
+    assert result["names"] == "workspace/datasets/other/train.csv"
+    assert "000.png" in (tmp_path / result["names"]).read_text()
+
+
+def test_a_folder_whose_name_is_taken_by_other_images_is_refused(
+    embedded: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "images/train/ant/00.png").unlink()
+    [line] = embedded("embed", tmp_path / "images", *PRIOR, exit_code=2).stderr.splitlines()
+    assert "rela convert" in line and "--name NAME" in line
+    # by its name it is the data set, whatever lies in a folder of that name
+    assert "are there already" in embedded("embed", "images", *EXACT).stdout
+    assert "found nothing there" in embedded("embed", "./nope", *PRIOR, exit_code=2).stderr
+    assert "there is images" in embedded("embed", "nope", *PRIOR, exit_code=2).stderr

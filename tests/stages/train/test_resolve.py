@@ -1,0 +1,147 @@
+"""What is not chosen follows the algorithm (rela.stages.train.resolve).
+
+- BYOL and DINO have ReLA's reference by default, all others their publications;
+- the publications' rates are those of 256 images, scaled to the batch; a chosen rate is taken as it is;
+- warm-ups are shortened in short trainings; every choice wins over the default;
+- LARS in a training of few steps is warned about, once;
+- what an algorithm has no use for is refused in one line; resolving twice changes nothing.
+"""
+
+import pytest
+
+from rela.errors import ChoiceError
+from rela.methods import METHOD_NAMES
+from rela.stages.train.resolve import optimizer_of, resolve_hyperparameters, say_if_too_short
+from rela.training.settings import TrainSettings
+
+PUBLISHED = {  # optimizer, rate for 256 images, weight decay, warm-up epochs
+    "byol": ("lars", 0.2, 1.5e-6, 10),
+    "dino": ("adamw", 5e-4, 0.04, 10),
+    "simclr": ("lars", 0.3, 1e-6, 10),
+    "mocov2": ("sgd", 0.03, 1e-4, 0),
+    "mocov3": ("lars", 0.6, 1e-6, 10),
+    "simsiam": ("sgd", 0.05, 1e-4, 0),
+    "barlowtwins": ("lars", 0.2, 1.5e-6, 10),
+    "vicreg": ("lars", 0.2, 1e-6, 10),
+    "swav": ("lars", 0.6, 1e-6, 0),
+    "supervised": ("sgd", 0.1, 1e-4, 5),
+}
+REFERENCE = ("adamw", 1e-3, 0.01, 0)
+
+
+def resolved(**chosen: object) -> TrainSettings:
+    settings = TrainSettings(**{"batch_size": 256, **chosen})  # type: ignore[arg-type]
+    return resolve_hyperparameters(settings, labelled=True)
+
+
+def optimizer_fields(settings: TrainSettings) -> tuple[object, ...]:
+    return settings.optimizer, settings.lr, settings.weight_decay, settings.warmup_epochs
+
+
+def test_every_method_is_covered():
+    assert set(METHOD_NAMES) == {*PUBLISHED, "none"}
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_the_paper_has_the_published_numbers(method: str):
+    settings = resolved(method=method, hyperparameters="paper")
+    assert optimizer_fields(settings) == PUBLISHED[method]
+    assert settings.schedule == "cosine"
+    assert optimizer_of(settings).clip_norm == (3.0 if method == "dino" else None)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_byol_and_dino_have_the_reference_by_default(method: str):
+    settings = resolved(method=method)
+    expected = "reference" if method in ("byol", "dino", "none") else "paper"
+    assert settings.hyperparameters == expected
+    wanted = REFERENCE if expected == "reference" else PUBLISHED[method]
+    assert optimizer_fields(settings) == wanted
+    assert settings.schedule == ("constant" if expected == "reference" else "cosine")
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_the_reference_can_be_asked_for_everywhere(method: str):
+    settings = resolved(method=method, hyperparameters="reference", batch_size=512)
+    assert optimizer_fields(settings) == REFERENCE  # at any batch size
+    optimizer = optimizer_of(settings)
+    assert optimizer.decay_all and optimizer.clip_norm is None
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(64, 0.075), (256, 0.3), (4096, 4.8)])
+def test_the_papers_rate_grows_with_the_batch(batch_size: int, expected: float):
+    settings = resolved(method="simclr", batch_size=batch_size)
+    assert settings.lr == pytest.approx(expected)
+    optimizer = optimizer_of(settings)
+    assert optimizer.lr == pytest.approx(expected) and optimizer.lr_batch_size is None
+
+
+@pytest.mark.parametrize(("epochs", "expected"), [(1, 1), (20, 2), (95, 10), (800, 10)])
+def test_a_warm_up_takes_at_most_a_tenth_of_the_training(epochs: int, expected: int):
+    assert resolved(method="byol", hyperparameters="paper", epochs=epochs).warmup_epochs == expected
+
+
+def test_choices_win_and_are_taken_as_they_are():
+    settings = resolved(
+        method="simclr", optimizer="sgd", lr=0.7, weight_decay=0.0, schedule="constant",
+        warmup_epochs=3, batch_size=1024,
+    )  # fmt: skip
+    assert optimizer_fields(settings) == ("sgd", 0.7, 0.0, 3)
+    optimizer = optimizer_of(settings)
+    assert (optimizer.optimizer, optimizer.lr, optimizer.schedule) == ("sgd", 0.7, "constant")
+
+
+def test_resolving_twice_changes_nothing():
+    for method in METHOD_NAMES:
+        settings = resolved(method=method, batch_size=512)
+        assert resolve_hyperparameters(settings, labelled=True) == settings
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"method": "simclr", "ema": "cosine"}, "--ema means nothing to --method simclr"),
+        ({"method": "byol", "local_crops": 2}, "--local-crops means nothing to --method byol"),
+        ({"method": "simclr", "optimizer": "adamw"}, "--optimizer adamw needs an --lr"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(chosen: dict[str, object], message: str):
+    with pytest.raises(ChoiceError, match=message) as caught:
+        resolved(**chosen)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_only_supervised_training_needs_labels(method: str):
+    settings = TrainSettings(method=method)
+    if method == "supervised":
+        with pytest.raises(ChoiceError, match="--method supervised needs labels"):
+            resolve_hyperparameters(settings, labelled=False)
+    else:
+        assert resolve_hyperparameters(settings, labelled=False).lr is not None
+
+
+def test_momentum_and_local_crops_can_be_chosen_where_they_are():
+    for method in ("byol", "dino", "mocov2", "mocov3"):
+        assert resolved(method=method, ema="constant").ema == "constant"
+    for method in ("dino", "swav"):
+        assert resolved(method=method, local_crops=0).local_crops == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "hyperparameters", "num_steps", "warned"),
+    [
+        ("simclr", "paper", 300, True),
+        ("simclr", "paper", 20_000, False),
+        ("simclr", "reference", 300, False),
+        ("mocov2", "paper", 300, False),
+    ],
+)
+def test_few_steps_of_lars_are_warned_about(
+    method: str, hyperparameters: str, num_steps: int, warned: bool
+):
+    said: list[str] = []
+    settings = resolved(method=method, hyperparameters=hyperparameters)
+    say_if_too_short(settings, num_steps, said.append)
+    assert len(said) == warned
+    assert all("300 steps" in line and "--hyperparameters reference" in line for line in said)
