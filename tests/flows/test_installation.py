@@ -1,0 +1,127 @@
+"""rela as installed from its wheel and its sdist, beside a user's own files.
+
+- one import name: beside `pipeline/`, `stages/` and `cli.py` the functions work, and a training on two
+  devices runs rela's own command line, not the user's;
+- the wheel, the wheel of the sdist and the checkout hold the same modules; tests are left out.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PARTS = (
+    "rela",
+    "stages",
+    "pipeline",
+    "cli.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+)
+BUILD = "import sys, setuptools.build_meta as backend; getattr(backend, 'build_' + sys.argv[1])(sys.argv[2])"
+SCRIPT = """
+import rela
+assert rela.__file__.startswith({site!r}), rela.__file__
+rela.convert("images")
+rela.status()
+run = rela.train(
+    prior="none", model="shufflenet_v2_x0_5", image_size=32, batch_size=8, epochs=1, devices="2",
+    logger="none", name="first",
+)
+assert run.artifact.name == "first"
+"""
+
+
+def build(kind: str, source: Path, out: Path) -> Path:
+    """The wheel or sdist of the project in `source`."""
+    subprocess.run(
+        [sys.executable, "-c", BUILD, kind, out], cwd=source, check=True, capture_output=True
+    )
+    [built] = out.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is built from, links as links."""
+    root = tmp_path_factory.mktemp("project")
+    for name in PARTS:
+        if (REPOSITORY / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(REPOSITORY / name, root / name, symlinks=True, ignore=ignored)
+        else:
+            shutil.copy(REPOSITORY / name, root / name)
+    shutil.copytree(
+        REPOSITORY / "tests", root / "tests", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def wheel(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("wheel", project, tmp_path_factory.mktemp("wheel"))
+
+
+def test_only_rela_is_installed_beside_a_users_own_files(
+    wheel: Path, small_tree: Path, tmp_path: Path
+) -> None:
+    site, user = tmp_path / "site", small_tree.parent
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    assert {path.name.split("-")[0] for path in site.iterdir()} == {"rela"}
+    for folder in ("pipeline", "stages"):
+        (user / folder).mkdir()
+        (user / folder / "__init__.py").write_text("raise SystemExit('the user’s own')")
+    (user / "cli.py").write_text("import sys; open('ran-the-users-own', 'w'); sys.exit(0)")
+    (user / "script.py").write_text(SCRIPT.format(site=str(site)))
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=user, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (user / "ran-the-users-own").exists()
+
+
+def test_wheel_sdist_and_checkout_hold_the_same_modules(
+    project: Path, wheel: Path, tmp_path: Path
+) -> None:
+    sdist = build("sdist", project, tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        assert all(member.isfile() or member.isdir() for member in archive), "a link in the sdist"
+        assert not [name for name in archive.getnames() if "/tests" in name]
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    [unpacked] = (tmp_path / "unpacked").iterdir()
+    assert not [name for name in ("stages", "pipeline", "cli.py") if (unpacked / name).exists()]
+    again = build("wheel", unpacked, tmp_path / "again")
+    assert contents(wheel) == contents(again)
+    in_checkout = {
+        f"{package}/{path.relative_to(REPOSITORY / folder)}"
+        for package, folder in (
+            ("rela", "rela"),
+            ("rela/stages", "stages"),
+            ("rela/pipeline", "pipeline"),
+        )
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if not path.relative_to(REPOSITORY)
+        .as_posix()
+        .startswith(("rela/stages/", "rela/pipeline/"))
+    }
+    assert {name for name in contents(wheel) if name.endswith(".py")} == in_checkout | {
+        "rela/cli.py"
+    }
+    assert "rela/stages/report/templates/report.html" in contents(wheel)
+    assert "rela/py.typed" in contents(wheel)
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Files below `rela/` with their checksums."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {i.filename: i.CRC for i in archive.infolist() if i.filename.startswith("rela/")}
