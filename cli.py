@@ -12,6 +12,7 @@ from rela.errors import RelaError, failure_of
 from rela.options import flag_name
 from rela.pipeline.errors import PipelineError
 from rela.pipeline.processes import AskedToMakeRoom, making_room
+from rela.priors import KINDS
 from rela.stages.commandline import completion as completing
 from rela.stages.commandline.cache import cache
 from rela.stages.commandline.doctor import doctor
@@ -31,6 +32,10 @@ from rela.training.settings import TrainSettings
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 _INTERRUPTED, _TRY_AGAIN = 130, 75
+_NAMES_OF_PRIORS = ", ".join(
+    kind.PREFIX + kind.METAVAR if kind.PREFIX else f"A torchvision model ({kind.EXAMPLE})"
+    for kind in KINDS.values()
+)
 _PRIOR_OPTIONS = tuple(described.name for described in fields(PriorSettings))
 
 
@@ -140,8 +145,8 @@ def convert(
     required=True,
     multiple=True,
     shell_complete=completing.priors,
-    help="A torchvision model (resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, or an "
-    "earlier run, NAME or run:NAME. Several are embedded one by one and combined.",
+    help=f"{_NAMES_OF_PRIORS}, or an earlier run, NAME or run:NAME. Several are embedded one by one and "
+    "combined.",
 )
 @options_of(PriorSettings)
 @click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")

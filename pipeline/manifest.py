@@ -5,7 +5,6 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,16 +13,16 @@ from rela.pipeline.files import IrregularFileError, read_regular, write_atomic
 from rela.pipeline.fingerprint import fingerprint
 
 MANIFEST_NAME = "manifest.json"
-_VERSIONED_PACKAGES = (
-    "rela", "torch", "torchvision", "timm", "open_clip_torch", "lightly", "ffcv", "numpy", "h5py",
-    "numba",
-)  # fmt: skip
+# Packages that can change a result; rela.priors adds those that models come from.
+VERSIONED_PACKAGES = {"rela", "torch", "lightly", "ffcv", "numpy", "h5py", "numba"}
 
 
 def installed_versions() -> dict[str, str]:
     """Versions of the packages that can change a result, without importing any of them."""
+    from importlib import metadata  # takes 30 ms
+
     versions = {"python": platform.python_version()}
-    for package in _VERSIONED_PACKAGES:
+    for package in sorted(VERSIONED_PACKAGES):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

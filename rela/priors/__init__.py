@@ -2,37 +2,46 @@
 
 In: a `PriorRequest`. Out: a `Prior`, a network with its identity. Begin with `prior.py`.
 
-A kind of prior is one module with a `resolve(request) -> Prior`, and one line in `_SOURCES`. Nothing here
-imports torch until a prior has to be built.
+A new kind of prior is one module with what `PriorKind` lists, its line in `KINDS`, and its extra in
+pyproject.toml. Nothing here imports torch or numpy until a prior is built.
 """
 
-from importlib import import_module
-
 from rela.errors import ChoiceError
-from rela.priors.names import refuse_what_is_no_name
-from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest, at_layer
+from rela.pipeline.manifest import VERSIONED_PACKAGES
+from rela.priors import checkpoint_file, clip, timm, torchvision, untrained
+from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorKind, PriorRequest, at_layer
 
-__all__ = ["POOLED", "Prior", "PriorIdentity", "PriorRequest", "at_layer", "resolve"]
+__all__ = ["KINDS", "POOLED", "Prior", "PriorIdentity", "PriorRequest", "at_layer", "resolve"]
 
-_SOURCES = {  # by what stands before the first colon of a name
-    "": "torchvision",
-    "timm": "timm",
-    "clip": "clip",
-    "file": "checkpoint_file",
-    "random": "untrained",
-}
+_MODULES: tuple[PriorKind, ...] = (torchvision, timm, clip, checkpoint_file, untrained)
+KINDS = {kind.PREFIX: kind for kind in _MODULES}
+
+
+def packages() -> list[str]:
+    """Distributions that models come from, in the order of `KINDS`."""
+    return [package for kind in KINDS.values() for package in kind.PACKAGES.values()]
+
+
+VERSIONED_PACKAGES.update(packages())
+
+
+def prefix_of(name: str) -> str:
+    """`clip:` of `clip:RN50`; empty for a name without a colon."""
+    before, colon, _ = name.partition(":")
+    return f"{before}:" if colon else ""
 
 
 def resolve(request: PriorRequest) -> Prior:
     """Find and build the prior that `request` names, at the layer that it names."""
-    refuse_what_is_no_name(request.name)
-    prefix = request.name.partition(":")[0] if ":" in request.name else ""
-    if prefix not in _SOURCES:
-        prefixes = ", ".join(f"{known}:" for known in _SOURCES if known)
+    from rela.priors.names import check_name
+
+    check_name(request.name)
+    prefix = prefix_of(request.name)
+    if prefix not in KINDS:
+        prefixes = ", ".join(filter(None, KINDS))
         raise ChoiceError(
-            f"no priors called {prefix}:...; there are torchvision's names, {prefixes} and run:"
+            f"no priors called {prefix}...; there are torchvision's names, {prefixes} and run:"
         )
-    if request.arch is not None and prefix != "file":
+    if request.arch is not None and prefix != checkpoint_file.PREFIX:
         raise ChoiceError(f"--arch {request.arch} says what is in a file:PATH, not {request.name}")
-    prior: Prior = import_module(f"rela.priors.{_SOURCES[prefix]}").resolve(request)
-    return at_layer(prior, request.layer)
+    return at_layer(KINDS[prefix].resolve(request), request.layer)

@@ -3,25 +3,26 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from rela.errors import ChoiceError, DataError, UnavailableError
-from rela.models.preprocessing import preprocessing_for
-from rela.models.torchscript import ScriptedBackbone, is_torchscript, open_torchscript
 from rela.pipeline.fingerprint import file_sha256
 from rela.priors.earlier_run import BACKBONE_FILE
 from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest
 
-PREFIX = "file:"
+PREFIX, METAVAR, EXAMPLE = "file:", "PATH", "file:weights.pth"
+ABOUT = "a checkpoint, with --arch NAME"
+EXTRA, LITERAL = "", "@+,"
+PACKAGES: dict[str, str] = {}
 
 
 def resolve(request: PriorRequest) -> Prior:
-    """The model `request.arch` with the weights in the file, or the program that the file is.
+    """The model `request.arch` with the weights in the file, or a TorchScript file itself.
 
-    Either sees images of `request.image_size` pixels, normalised as is usual for ImageNet: a file does
-    not say what its weights were trained on. A CLIP tower keeps its own preprocessing. Raises
-    ChoiceError without an architecture, UnsafeError for code that is not trusted.
+    Either takes images of `request.image_size` pixels with ImageNet's mean and std, since a file does not
+    record its preprocessing. A CLIP tower keeps its own. Raises ChoiceError without an architecture,
+    UnsafeError for code that is not trusted.
     """
+    from rela.models.torchscript import is_torchscript
+
     path = Path(request.name.removeprefix(PREFIX))
     if request.weights is not None:
         raise ChoiceError(f"--weights {request.weights} contradicts --prior {request.name}")
@@ -33,7 +34,12 @@ def resolve(request: PriorRequest) -> Prior:
         import rela.priors as priors
 
         named = replace(
-            request, name=request.arch, weights=path, arch=None, layer=POOLED, somebodys=True
+            request,
+            name=request.arch,
+            weights=path,
+            arch=None,
+            layer=POOLED,
+            ignores_published_preprocessing=True,
         )
         prior = priors.resolve(named)
         return replace(prior, identity=replace(prior.identity, name=_display_name(path)))
@@ -51,6 +57,11 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
             f"--layer {request.layer}: the inside of a TorchScript file cannot be reached; leave "
             "--layer out"
         )
+    import torch
+
+    from rela.models.preprocessing import preprocessing_for
+    from rela.models.torchscript import ScriptedBackbone, open_torchscript
+
     script = open_torchscript(path, request.trust_code)
     backbone = ScriptedBackbone(script, str(path)).eval()
     size = request.image_size

@@ -1,25 +1,23 @@
 """`clip:NAME` or `clip:NAME@TAG`: image towers of CLIP models from open_clip (extra `clip`)."""
 
-import difflib
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from pickle import UnpicklingError
-from typing import Any
-
-from safetensors import SafetensorError
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError
-from rela.models.backbones import feature_dim
-from rela.models.foreign_checkpoints import load_backbone_weights
-from rela.models.hub import weights_from_hub
-from rela.models.preprocessing import Preprocessing, published_preprocessing
-from rela.models.weights import state_sha256
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
 
-PREFIX = "clip:"
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rela.models.preprocessing import Preprocessing
+
+PREFIX, METAVAR, EXAMPLE = "clip:", "NAME", "clip:ViT-B-16"
+ABOUT = "fetched when first used"
+EXTRA = "clip"
+PACKAGES = {"open_clip": "open_clip_torch"}
+LITERAL = "@"  # before the tag
 _DEFAULT_TAG = "openai"
 
 
@@ -30,6 +28,10 @@ def resolve(request: PriorRequest) -> Prior:
     weights are a local file: of the whole model (`visual.…`) or of the tower alone. Raises ChoiceError
     for unknown names and tags, UnavailableError without a network, DataError for other weights.
     """
+    from rela.models.backbones import feature_dim
+    from rela.models.foreign_checkpoints import load_backbone_weights
+    from rela.models.weights import state_sha256
+
     open_clip = _require_open_clip()
     model_name, _, given_tag = request.name.removeprefix(PREFIX).partition("@")
     config = _tag_config(open_clip, model_name, given_tag or _DEFAULT_TAG, request)
@@ -65,6 +67,8 @@ def _require_open_clip() -> Any:
 
 def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest) -> dict[str, Any]:
     """What open_clip knows of published weights: mean, std, interpolation, activation."""
+    import difflib
+
     if model_name not in open_clip.list_models():
         close = difflib.get_close_matches(model_name, open_clip.list_models(), n=4)
         names = ", ".join(PREFIX + n for n in close or ["ViT-B-16", "RN50"])
@@ -95,7 +99,7 @@ def _meaning(config: dict[str, Any]) -> str:
 
 def _create(
     open_clip: Any, model_name: str, pretrained: str | None, config: dict[str, Any]
-) -> nn.Module:
+) -> "nn.Module":
     """The image tower, with the activation that belongs to the weights in the file `pretrained`."""
     with _quiet():
         model = open_clip.create_model(
@@ -108,8 +112,14 @@ def _create(
     return tower
 
 
-def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]) -> nn.Module:
-    """open_clip's own loading: strict, and of tensors alone."""
+def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]) -> "nn.Module":
+    """open_clip's own loading: strict, and only tensors."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
+    from rela.models.hub import weights_from_hub
+
     name, place = f"{PREFIX}{model_name}@{tag}", config.get("hf_hub", "").strip("/")
     source = f"the model file of https://huggingface.co/{place}" if place else config.get("url", "")
     try:
@@ -125,8 +135,10 @@ def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]
 
 def _preprocessing(
     name: str, open_clip: Any, model_name: str, config: dict[str, Any]
-) -> Preprocessing:
+) -> "Preprocessing":
     """What open_clip would do to an image: its defaults are OpenAI's, the tag changes them."""
+    from rela.models.preprocessing import published_preprocessing
+
     size = open_clip.get_model_config(model_name)["vision_cfg"]["image_size"]
     wanted = asdict(open_clip.transform.PreprocessCfg(size=size)) | config
     height, width = size if isinstance(size, list | tuple) else (size, size)
@@ -143,7 +155,9 @@ def _preprocessing(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip logs to the root logger, and so would set it up for everyone."""
+    """Keep open_clip, which logs to the root logger, from configuring it for the whole process."""
+    import logging
+
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
     try:

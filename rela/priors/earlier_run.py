@@ -8,9 +8,12 @@ from rela.errors import DataError
 from rela.pipeline.files import read_regular, replace_file
 from rela.priors.prior import PriorIdentity
 
+BACKBONE_FILE = "backbone.safetensors"  # the trained weights
+IDENTITY_FILE = "backbone.json"  # their identity, for use as a prior
+
 
 def write_identity(directory: Path, identity: PriorIdentity) -> None:
-    """Leave the identity beside the exported weights, for the run's next life as a prior."""
+    """Write the identity beside the exported weights, for use as a prior."""
     replace_file(directory / IDENTITY_FILE, json.dumps(identity.as_dict(), indent=1).encode())
 
 
@@ -34,9 +37,3 @@ def load_backbone(directory: Path, identity: PriorIdentity) -> Any:
     if state_sha256(backbone.state_dict()) != identity.weights_sha256:
         raise DataError(f"{path} was changed after the run finished; train the run again")
     return backbone.eval()
-
-
-BACKBONE_FILE = "backbone.safetensors"  # the trained weights
-
-
-IDENTITY_FILE = "backbone.json"  # what they are, for the run's next life as a prior

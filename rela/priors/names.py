@@ -1,67 +1,58 @@
-"""What a prior may be called, what was probably meant, and how tables show it."""
+"""Names of priors: rejecting what cannot be one, and reading those that tables show."""
 
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from rela.errors import ChoiceError, one_line
+from rela.priors import KINDS, prefix_of
 from rela.priors.prior import POOLED, PriorRequest
+from rela.priors.untrained import EXAMPLE as UNTRAINED_EXAMPLE
+from rela.priors.untrained import PREFIX as UNTRAINED_PREFIX
 
-_EXAMPLES = {
-    "": "resnet18",
-    "timm": "timm:resnet18.a1_in1k",
-    "clip": "clip:ViT-B-16",
-    "file": "file:weights.pth",
-    "random": "random:resnet18",
-}
 _BASELINES = ("none", "random")
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")
+_SEEDED = re.compile(rf"({UNTRAINED_PREFIX}.+)-seed(\d{{1,18}})")
 
 
-def refuse_what_is_no_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Raise ChoiceError, with the name to give, for the baselines of training, lists and paths."""
-    prefix, colon, bare = name.partition(":")
-    if not colon:
-        prefix, bare = "", name
-    if not bare and prefix in _EXAMPLES:
+    prefix = prefix_of(name)
+    if name == prefix and prefix in KINDS:
         raise ChoiceError(
-            f"--prior {name or repr('')} names nothing; expected a name, such as {_EXAMPLES[prefix]}"
+            f"--prior {name or repr('')} is incomplete; expected a name, such as {KINDS[prefix].EXAMPLE}"
         )
     if name in _BASELINES:
         raise ChoiceError(
             f"--prior {name} is for `rela train`; here an untrained network is random:ARCH, such as "
-            f"{_EXAMPLES['random']}"
+            f"{UNTRAINED_EXAMPLE}"
         )
-    if prefix == "file":
-        return
     shown = one_line(name)
-    if re.search(r"[,\s]", name):
+    if "," not in literal_characters(name) and re.search(r"[,\s]", name):
         each = " ".join(f"--prior {part}" for part in re.split(r"[,\s]+", shown) if part)
-        raise ChoiceError(f"--prior '{shown}' is no name; several priors are given so: {each}")
-    if not colon and (Path(name).is_dir() or Path(name).suffix in _WEIGHTS):
-        what = (
-            f"--prior file:{shown} --arch ARCH"
-            if Path(name).suffix
-            else f"--prior {Path(name).name}"
-        )
+        raise ChoiceError(f"--prior '{shown}' is not a name; give several priors as {each}")
+    path = Path(name)
+    if not prefix and (path.is_dir() or path.suffix in _WEIGHTS):
+        right = f"file:{shown} --arch ARCH" if path.suffix else path.name
         raise ChoiceError(
             f"--prior {shown} is a path; a file with weights is given as file:PATH with --arch ARCH, a run "
-            f"by its name: {what}"
+            f"by its name: --prior {right}"
         )
 
 
-_SEEDED = re.compile(r"(random:.+)-seed(\d{1,18})")
-_WITH_OTHER_MEANINGS = ("file:", "clip:")  # of an @
-
-
-def by_shown_name(request: PriorRequest) -> PriorRequest:
-    """The same request with the layer and the seed that its name tells, if it does."""
-    name = request.name
-    if request.weights is None and not name.startswith(_WITH_OTHER_MEANINGS):
-        bare, at, layer = name.partition("@")
-        if at and bare and layer and request.layer == POOLED:
+def from_displayed_name(request: PriorRequest) -> PriorRequest:
+    """The same request with the layer and the seed that its name contains, if any."""
+    if request.weights is None and "@" not in literal_characters(request.name):
+        bare, _, layer = request.name.partition("@")
+        if bare and layer and request.layer == POOLED:
             request = replace(request, name=bare, layer=layer)
     seeded = _SEEDED.fullmatch(request.name)
     if seeded is not None and request.seed == 0:
         request = replace(request, name=seeded[1], seed=int(seeded[2]))
     return request
+
+
+def literal_characters(name: str) -> str:
+    """Which of `@`, `+` and `,` have no general meaning in `name`, see `PriorKind`."""
+    prefix = prefix_of(name)
+    return KINDS[prefix].LITERAL if prefix in KINDS else ""

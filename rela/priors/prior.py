@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rela.models.preprocessing import Preprocessing
+if TYPE_CHECKING:  # which brings numpy
+    from rela.models.preprocessing import Preprocessing
 
 POOLED = "pooled"  # the layer that is a backbone's own features
+JOINT = "+"  # between the names of several priors
 # Bumped by hand when the same identity would give other features.
 EMBEDDING_VERSION = 1
 
@@ -23,8 +25,8 @@ class PriorRequest:
     - `arch`: the architecture of the weights in a `file:PATH`;
     - `layer`: which features, see `rela.models.layers`;
     - `trust_code`: open TorchScript files, which runs the code in them;
-    - `somebodys`: the weights are not the published ones' kin: `image_size` and ImageNet's mean and std
-      in place of the preprocessing that was published with the architecture's own weights.
+    - `ignores_published_preprocessing`: the weights come from elsewhere, so `image_size` and ImageNet's
+      mean and std replace the preprocessing published with the architecture's own weights.
     """
 
     name: str
@@ -34,7 +36,32 @@ class PriorRequest:
     arch: str | None = None
     layer: str = POOLED
     trust_code: bool = False
-    somebodys: bool = False
+    ignores_published_preprocessing: bool = False
+
+
+class PriorKind(Protocol):
+    """What a module of `rela.priors` states about its kind of prior; importing it is cheap.
+
+    - `PREFIX`: how its names begin, `clip:`; empty for torchvision's;
+    - `METAVAR`: what follows the prefix in help texts, `NAME`;
+    - `EXAMPLE`: a whole name;
+    - `ABOUT`: the weights, in a few words for `rela priors list`;
+    - `EXTRA`: the extra of pyproject.toml that installs `PACKAGES`, empty for none;
+    - `PACKAGES`: distributions that its models come from, by import name; results record their versions;
+    - `LITERAL`: which of `@` (before a layer), `+` (between priors) and `,` (never in a name) are
+      ordinary characters of its names.
+    """
+
+    PREFIX: str
+    METAVAR: str
+    EXAMPLE: str
+    ABOUT: str
+    EXTRA: str
+    PACKAGES: dict[str, str]
+    LITERAL: str
+
+    def resolve(self, request: PriorRequest) -> "Prior":
+        """Find and build the prior that `request` names; its layer is taken care of afterwards."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +77,7 @@ class PriorIdentity:
     arch: str
     image_size: int
     weights_sha256: str
-    preprocessing: Preprocessing
+    preprocessing: "Preprocessing"
     feature_dim: int
     layer: str = POOLED
 
@@ -80,15 +107,17 @@ class PriorIdentity:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "PriorIdentity":
         """The inverse of `as_dict`; raises TypeError, ValueError or KeyError for anything else."""
+        from rela.models.preprocessing import Preprocessing
+
         if not isinstance(values, dict):
-            raise TypeError("no description of a prior")
+            raise TypeError("not a description of a prior")
         identity = cls(
             **{**values, "preprocessing": Preprocessing.from_dict(values["preprocessing"])}
         )
         texts = identity.name, identity.arch, identity.weights_sha256, identity.layer
         counts = identity.image_size, identity.feature_dim
         if {*map(type, texts)} != {str} or {*map(type, counts)} != {int} or min(counts) < 1:
-            raise TypeError("no description of a prior")
+            raise TypeError("not a description of a prior")
         return identity
 
 
@@ -121,9 +150,6 @@ def at_layer(prior: Prior, layer: str) -> Prior:
         feature_dim=feature_dim(backbone, prior.identity.image_size),
     )
     return replace(prior, identity=identity, load=lambda: backbone)
-
-
-JOINT = "+"
 
 
 @dataclass(frozen=True)

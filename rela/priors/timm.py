@@ -1,24 +1,17 @@
 """`timm:NAME`: priors from timm, with their published weights or a local file."""
 
-from pickle import UnpicklingError
-from typing import Any
-
-from safetensors import SafetensorError
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError
-from rela.models.backbones import feature_dim
-from rela.models.foreign_checkpoints import load_backbone_weights
-from rela.models.hub import weights_from_hub
-from rela.models.preprocessing import preprocessing_for, published_preprocessing
-from rela.models.timm_models import (
-    check_timm_name,
-    create_timm_model,
-    require_timm,
-    timm_classifier_keys,
-)
-from rela.models.weights import state_sha256
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PREFIX, METAVAR, EXAMPLE = "timm:", "NAME", "timm:resnet18.a1_in1k"
+ABOUT = "fetched when first used"
+EXTRA, LITERAL = "timm", ""
+PACKAGES = {"timm": "timm"}
 
 
 def resolve(request: PriorRequest) -> Prior:
@@ -27,10 +20,21 @@ def resolve(request: PriorRequest) -> Prior:
     Raises ChoiceError for unknown names and for preprocessing that is not a centre crop,
     UnavailableError saying what to fetch without a network, DataError for weights that do not fit.
     """
+    from rela.models.backbones import feature_dim
+    from rela.models.foreign_checkpoints import load_backbone_weights
+    from rela.models.preprocessing import preprocessing_for, published_preprocessing
+    from rela.models.timm_models import (
+        check_timm_name,
+        create_timm_model,
+        require_timm,
+        timm_classifier_keys,
+    )
+    from rela.models.weights import state_sha256
+
     timm, bare = require_timm(), check_timm_name(request.name)
     config = timm.get_pretrained_cfg(bare)
     data = timm.data.resolve_data_config(config.to_dict())
-    if request.somebodys:
+    if request.ignores_published_preprocessing:
         preprocessing = preprocessing_for(request.image_size)
     else:
         preprocessing = published_preprocessing(
@@ -62,8 +66,14 @@ def resolve(request: PriorRequest) -> Prior:
     return Prior(identity, lambda: backbone, request.weights, note)
 
 
-def _published(timm: Any, bare: str, config: Any) -> nn.Module:
-    """timm's own loading, with the classifier: without it, timm would not insist on every key."""
+def _published(timm: Any, bare: str, config: Any) -> "nn.Module":
+    """timm's own loading, with the classifier: without it, timm does not check that every key is there."""
+    from pickle import UnpicklingError
+
+    from safetensors import SafetensorError
+
+    from rela.models.hub import weights_from_hub
+
     if not config.has_weights:
         raise ChoiceError(
             f"timm:{bare} has no published weights; give --weights FILE, or use "

@@ -2,26 +2,19 @@
 
 import re
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
-from urllib.error import URLError
-
-import torch
-import torchvision.models as tv
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError, UnavailableError
-from rela.models.backbones import (
-    assemble_backbone,
-    feature_dim,
-    parse_model_name,
-    remove_classifier,
-)
-from rela.models.foreign_checkpoints import load_backbone_weights
-from rela.models.preprocessing import Preprocessing, preprocessing_for
-from rela.models.weights import state_sha256
-from rela.pipeline.fingerprint import file_sha256
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rela.models.preprocessing import Preprocessing
+
+PREFIX, METAVAR, EXAMPLE, ABOUT = "", "NAME", "resnet18", "fetched when first used"
+EXTRA, LITERAL = "", ""
+PACKAGES = {"torchvision": "torchvision"}
 
 
 def resolve(request: PriorRequest) -> Prior:
@@ -30,9 +23,15 @@ def resolve(request: PriorRequest) -> Prior:
     Raises ChoiceError for unknown names, UnavailableError naming the file to fetch when there is no
     network, DataError when the weights do not fit.
     """
+    import torch
+
+    from rela.models.backbones import feature_dim, parse_model_name
+    from rela.models.preprocessing import preprocessing_for
+    from rela.models.weights import state_sha256
+
     parsed = parse_model_name(request.name)
     defaults = _default_weights(parsed.torchvision_name)
-    if defaults is None or parsed.small or request.somebodys:
+    if defaults is None or parsed.small or request.ignores_published_preprocessing:
         preprocessing = preprocessing_for(request.image_size)
     else:
         preprocessing = _preprocessing(defaults)
@@ -61,12 +60,21 @@ def resolve(request: PriorRequest) -> Prior:
 
 def published_files() -> dict[str, str]:
     """Every model with published weights, and the name that torch.hub gives to their file."""
+    import torchvision.models as tv
+
     found = {name: _default_weights(name) for name in tv.list_models(module=tv)}
     return {name: Path(w.url).name for name, w in found.items() if w is not None}
 
 
-def _published(name: str, weights: Any, path: Path) -> nn.Module:
+def _published(name: str, weights: Any, path: Path) -> "nn.Module":
     """torchvision's own loading: download if needed, rename old keys; the file must be the published one."""
+    from pickle import UnpicklingError
+    from urllib.error import URLError
+
+    import torchvision.models as tv
+
+    from rela.models.backbones import remove_classifier
+
     try:
         if path.is_file() and not _has_its_hash(path):
             raise ValueError("its SHA-256 is not the one in its name")
@@ -86,13 +94,18 @@ def _published(name: str, weights: Any, path: Path) -> nn.Module:
 
 
 def _has_its_hash(path: Path) -> bool:
-    """torch.hub's convention: NAME-HASH.pth begins its own SHA-256; it checks downloads alone."""
+    """torch.hub's convention: HASH in NAME-HASH.pth starts its SHA-256. It checks only downloads."""
+    from rela.pipeline.fingerprint import file_sha256
+
     named = re.search(r"-([0-9a-f]{8,})\.", path.name)
     return named is None or file_sha256(path).startswith(named.group(1))
 
 
-def _from_file(request: PriorRequest, image_size: int, path: Path) -> tuple[nn.Module, str]:
+def _from_file(request: PriorRequest, image_size: int, path: Path) -> "tuple[nn.Module, str]":
     """The same architecture with the weights of a local file, every key accounted for."""
+    from rela.models.backbones import assemble_backbone
+    from rela.models.foreign_checkpoints import load_backbone_weights
+
     backbone, classifier = assemble_backbone(request.name, image_size, seed=0)
     if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
         setattr(backbone, "transform_input", True)  # noqa: B010
@@ -101,19 +114,23 @@ def _from_file(request: PriorRequest, image_size: int, path: Path) -> tuple[nn.M
 
 
 def _modern_key(key: str) -> str:
-    """DenseNet files from before 2018 say `norm.1` where the modules now say `norm1`."""
+    """DenseNet files from before 2018 have `norm.1` where the modules now have `norm1`."""
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)", r"\1", key)
 
 
 def _default_weights(name: str) -> Any | None:
+    import torchvision.models as tv
+
     try:
         return tv.get_model_weights(name)["DEFAULT"]
     except (KeyError, ValueError):
         return None
 
 
-def _preprocessing(weights: Any) -> Preprocessing:
+def _preprocessing(weights: Any) -> "Preprocessing":
     """The preset that torchvision ships with the weights."""
+    from rela.models.preprocessing import Preprocessing
+
     preset = weights.transforms()
     return Preprocessing(
         resize=int(preset.resize_size[0]),

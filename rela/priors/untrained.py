@@ -1,21 +1,28 @@
-"""`random:ARCH`: an untrained model as a prior, the method's own control."""
+"""`random:ARCH`: an untrained model as a prior, the control for all others."""
 
-from torch import nn
+from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError
-from rela.models.backbones import build_backbone, feature_dim
-from rela.models.preprocessing import preprocessing_for
-from rela.models.weights import state_sha256
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
 
-PREFIX = "random:"
+if TYPE_CHECKING:
+    from torch import nn
+
+PREFIX, METAVAR, EXAMPLE, ABOUT = "random:", "ARCH", "random:resnet18", "untrained"
+EXTRA, LITERAL = "", ""
+PACKAGES: dict[str, str] = {}
+
 # Far from every seed of a run, so that a random prior is never the student's own initial weights.
-# Torch's generator on the CPU looks at the lowest 32 bits alone.
+# Torch's generator on the CPU uses only the lowest 32 bits.
 _FIRST_SEED = 1 << 31
 
 
 def resolve(request: PriorRequest) -> Prior:
     """The architecture at initialisation; the seed decides the weights and so the identity."""
+    from rela.models.backbones import build_backbone, feature_dim
+    from rela.models.preprocessing import preprocessing_for
+    from rela.models.weights import state_sha256
+
     if request.weights is not None:
         raise ChoiceError(f"--weights contradicts --prior {request.name}, which has random ones")
     arch = request.name.removeprefix(PREFIX)
@@ -32,12 +39,14 @@ def resolve(request: PriorRequest) -> Prior:
     return Prior(identity, lambda: backbone)
 
 
-def _open_residual_branches(backbone: nn.Module) -> None:
-    """Give norms that begin at zero (at the ends of residual branches, in timm) a scale of 1.
+def _open_residual_branches(backbone: "nn.Module") -> None:
+    """Set scales of norms that start at 0 (at the ends of residual branches, in timm) to 1.
 
-    Until they are trained the branches would be silent, and features those of the few pixels that
-    strided 1×1 shortcuts happen to visit.
+    A scale of 0 switches its branch off: the features would depend only on the few pixels that strided
+    1×1 shortcuts sample.
     """
+    from torch import nn
+
     for module in backbone.modules():
         scale = getattr(module, "weight", None)
         if isinstance(scale, nn.Parameter) and scale.ndim == 1 and not scale.any():

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from rela.pipeline.files import read_regular
+from rela.priors import KINDS
 
 _Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 _SETUP = {
@@ -18,7 +19,6 @@ _SETUP = {
     "fish": "rela completion fish > ~/.config/fish/completions/rela.fish",
 }
 _SOME_PRIORS = ("resnet18", "resnet50", "convnext_tiny", "vit_b_16", "vit_b_32")
-_KINDS_OF_PRIORS = ("timm:", "clip:", "file:", "random:")
 _LARGEST_MANIFEST_BYTES = 10_000_000
 
 
@@ -92,6 +92,6 @@ priors = _of(
         *_names(workspace / "runs"),
         *(name for name in _embedded(workspace) if "+" not in name),
         *_SOME_PRIORS,
-        *_KINDS_OF_PRIORS,
+        *filter(None, KINDS),
     ]
 )

@@ -15,15 +15,14 @@ from rela.errors import ChoiceError, DataError
 from rela.pipeline.files import clear_abandoned_files, read_regular, write_atomic
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import installed_versions
-from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, resolve
+from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, packages, resolve
 from rela.priors.earlier_run import load_backbone, read_identity
-from rela.priors.names import by_shown_name
+from rela.priors.names import from_displayed_name
 from rela.stages.workspace.form import misfit
 from rela.stages.workspace.workspace import Workspace
 
 _RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
 _RECORD_FORM = {"weights_file": ({"path": str}, type(None)), "prior": {}, "note": str}
-_LIBRARIES = ("rela", "torch", "torchvision", "timm", "open_clip_torch")
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     raises ChoiceError.
     """
     if not workspace.has_run(request.name.removeprefix(_RUN_PREFIX)):
-        request = by_shown_name(request)
+        request = from_displayed_name(request)
     name = request.name.removeprefix(_RUN_PREFIX)
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):
@@ -109,7 +108,7 @@ def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
         "arch": request.arch,
         "layer": request.layer,
         "trust_code": request.trust_code,
-        "versions": [versions.get(library) for library in _LIBRARIES],
+        "versions": [versions.get(package) for package in ("rela", "torch", *packages())],
     }
     return workspace.prior_records_dir / f"{fingerprint(key)[:16]}.json"
 

@@ -11,12 +11,13 @@ from typing import Any
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import write_atomic
 from rela.pipeline.manifest import installed_versions
+from rela.priors import KINDS, prefix_of
+from rela.priors.prior import PriorKind
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.run import read_json
 from rela.stages.workspace.workspace import Workspace, find_artifacts
 
 _EXAMPLES = ("resnet18", "resnet50")
-_PACKAGES = (("timm", "timm", "timm"), ("clip", "open_clip", "clip"))  # source, import name, extra
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,8 @@ def list_priors(workspace: Workspace) -> PriorList:
         for name, datasets in sorted(embedded.items(), key=lambda item: (sources[item[0]], item[0]))
         if name not in listed
     ]
-    rows += [
-        ListedPrior("file", "file:PATH", True, "a checkpoint, with --arch NAME", []),
-        ListedPrior("random", "random:ARCH", True, "untrained, such as random:resnet18", []),
-    ]
-    rows += [_package_row(*package) for package in _PACKAGES]
+    others = [kind for kind in KINDS.values() if kind.PREFIX]
+    rows += map(_row, sorted(others, key=lambda kind: len(kind.PACKAGES)))
     return PriorList(str(workspace.root), rows)
 
 
@@ -91,8 +89,7 @@ def _source(content: dict[str, Any]) -> str:
         return "combination"
     if content["run"] is not None:
         return "run"
-    prefix, colon, _ = content["prior"]["name"].partition(":")
-    return prefix if colon else "torchvision"
+    return prefix_of(content["prior"]["name"]).removesuffix(":") or "torchvision"
 
 
 def _run_row(run: Artifact, embedded: dict[str, list[str]]) -> ListedPrior:
@@ -138,14 +135,15 @@ def _published_files(workspace: Workspace) -> dict[str, str]:
     return published
 
 
-def _package_row(source: str, module: str, extra: str) -> ListedPrior:
-    """A source that needs a package of its own, looked for without importing it."""
-    if find_spec(module) is None:
-        note = f"needs a package: pip install 'rela[{extra}]'"
-        return ListedPrior(source, f"{source}:NAME", False, note, [])
-    num_cached = sum(source in path.name.lower() for path in _hub_cache_dir().glob("models--*"))
-    there = f"{num_cached} in the Hugging Face cache, others" if num_cached else "weights are"
-    return ListedPrior(source, f"{source}:NAME", True, f"{there} fetched when first used", [])
+def _row(kind: PriorKind) -> ListedPrior:
+    """What to give for a kind of prior; its packages are looked for without importing them."""
+    source, syntax = kind.PREFIX.removesuffix(":"), kind.PREFIX + kind.METAVAR
+    if not all(map(find_spec, kind.PACKAGES)):
+        note = f"needs a package: pip install 'rela[{kind.EXTRA}]'"
+        return ListedPrior(source, syntax, False, note, [])
+    cached = [path for path in _hub_cache_dir().glob("models--*") if source in path.name.lower()]
+    there = f"; {len(cached)} in the Hugging Face cache" if kind.PACKAGES and cached else ""
+    return ListedPrior(source, syntax, True, f"{kind.ABOUT}, such as {kind.EXAMPLE}{there}", [])
 
 
 def _checkpoints_dir() -> Path:

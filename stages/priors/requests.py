@@ -5,6 +5,7 @@ from typing import Any
 
 from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
+from rela.priors.names import literal_characters
 from rela.priors.prior import JOINT
 from rela.stages.settings import PriorSettings
 from rela.stages.workspace.dataset import default_image_size
@@ -30,7 +31,7 @@ def prior_request(
 def names_of(workspace: Workspace, name: str) -> list[str]:
     """The priors that a name stands for: `A+B` is two, unless a run, a file or a layer is called so."""
     is_run = workspace.has_run(name.removeprefix("run:"))
-    is_one = is_run or name.startswith("file:") or "@class+patches" in name
+    is_one = is_run or JOINT in literal_characters(name) or "@class+patches" in name
     return [name] if is_one else name.split(JOINT)
 
 

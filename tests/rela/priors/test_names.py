@@ -3,7 +3,7 @@
 import pytest
 
 from rela.priors import POOLED, PriorRequest
-from rela.priors.names import by_shown_name
+from rela.priors.names import from_displayed_name
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from rela.priors.names import by_shown_name
     ],
 )
 def test_names_tell_seed_and_layer(shown: str, name: str, seed: int, layer: str) -> None:
-    assert by_shown_name(PriorRequest(shown)) == PriorRequest(name, seed=seed, layer=layer)
+    assert from_displayed_name(PriorRequest(shown)) == PriorRequest(name, seed=seed, layer=layer)
 
 
 def test_what_is_said_beside_the_name_goes_first() -> None:
@@ -27,4 +27,4 @@ def test_what_is_said_beside_the_name_goes_first() -> None:
         PriorRequest("random:resnet18-seed3", seed=4),
         PriorRequest("vit_b_16@class", layer="patches"),
     ):
-        assert by_shown_name(request) == request
+        assert from_displayed_name(request) == request

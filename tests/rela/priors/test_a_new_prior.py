@@ -1,0 +1,100 @@
+"""A new kind of prior: a module and its line in the registry, used through every command that names kinds.
+
+(Its third file is pyproject.toml, for an extra.) Checks the list, completion, names, embedding, the record
+that makes the second call a cache hit, the help text, and that the registry itself is light.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from click.shell_completion import ShellComplete
+from click.testing import Result
+from command_line import rela as rela
+from torch import nn
+
+from rela.cli import main
+from rela.models.preprocessing import preprocessing_for
+from rela.models.weights import state_sha256
+from rela.priors import KINDS, Prior, PriorIdentity, PriorRequest, packages
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """Random projections of the pixels."""
+    size, width = request.image_size, int(request.name.removeprefix("pixels:"))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, width)).eval()
+    identity = PriorIdentity(
+        name=request.name,
+        arch=request.name,
+        image_size=size,
+        weights_sha256=state_sha256(model.state_dict()),
+        preprocessing=preprocessing_for(size),
+        feature_dim=width,
+    )
+    return Prior(identity, lambda: model)
+
+
+@pytest.fixture
+def pixels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module, in the registry."""
+    module = ModuleType("rela.priors.pixels")
+    module.PREFIX, module.METAVAR, module.EXAMPLE = "pixels:", "WIDTH", "pixels:8"
+    module.ABOUT, module.EXTRA, module.LITERAL = "random projections", "pixels", ""
+    module.PACKAGES, module.resolve = {"PIL": "pillow"}, resolve
+    monkeypatch.setitem(KINDS, module.PREFIX, module)
+    return module
+
+
+def test_it_is_listed_and_completed_with_its_example(
+    rela: Callable[..., Result], pixels: ModuleType
+) -> None:
+    rows = {
+        row["prior"]: row for row in json.loads(rela("priors", "list", "--json").stdout)["priors"]
+    }
+    assert rows["pixels:WIDTH"]["note"] == "random projections, such as pixels:8"
+    assert rows["pixels:WIDTH"]["usable"]
+    assert "pixels:8" in rela("priors", "list").stdout
+    shell = ShellComplete(main, {}, "rela", "_RELA_COMPLETE")
+    assert [i.value for i in shell.get_completions(["embed", "--prior"], "pi")] == ["pixels:"]
+    pixels.PACKAGES = {"not_installed": "not-installed"}
+    assert "pip install 'rela[pixels]'" in rela("priors", "list").stdout
+
+
+def test_it_embeds_and_its_record_saves_building_it_again(
+    rela: Callable[..., Result], pixels: ModuleType, small_tree: Path
+) -> None:
+    rela("convert", small_tree)
+    assert "such as pixels:8" in rela("embed", "--prior", "pixels:", exit_code=2).stderr
+    made = json.loads(rela("embed", "--prior", "pixels:8", "--json").stdout)
+    assert made["artifact"]["manifest"]["content"]["shape"] == [24, 8]
+    pixels.resolve = None
+    assert json.loads(rela("embed", "--prior", "pixels:8", "--json").stdout)["cached"]
+    rows = json.loads(rela("priors", "list", "--json").stdout)["priors"]
+    assert ("pixels", "pixels:8") in {(row["source"], row["prior"]) for row in rows}
+
+
+def test_versions_of_its_packages_decide_whether_a_record_holds(pixels: ModuleType) -> None:
+    assert packages() == ["torchvision", "timm", "open_clip_torch", "pillow"]
+
+
+def test_help_shows_every_kind_and_the_registry_is_light(tmp_path: Path) -> None:
+    heavy = "{'torch', 'torchvision', 'timm', 'open_clip', 'numpy', 'PIL'}"
+    code = (
+        "import sys; from types import SimpleNamespace; from rela.priors import KINDS\n"
+        f"assert not {heavy} & set(sys.modules)\n"
+        "KINDS['pixels:'] = SimpleNamespace(PREFIX='pixels:', METAVAR='WIDTH')\n"
+        "from rela import cli; cli.main(['embed', '--help'])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    words = " ".join(found.stdout.split())
+    assert "(resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, pixels:WIDTH, or an" in words
