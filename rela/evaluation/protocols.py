@@ -1,7 +1,15 @@
-"""By which settings models are measured. No torch here, so that results can be looked up fast.
+"""Evaluation protocols: their settings, what they need and what they measure. Imports no torch.
 
-A protocol has a `name`; `is_random`, whether its result depends on a probe seed; and
-`describe(found)`, one line in words on how the figures `found` came about.
+A protocol has
+
+- a `name`, and a `title` for columns of tables;
+- `data`: what it needs, see `Data`; those on "voc" have `num_classes`, which --voc-classes sets;
+- `measures`: the figures it finds, the leading one first;
+- `is_random`: whether its result depends on a probe seed;
+- `describe(found)`: one line on how the figures `found` were obtained.
+
+A new one is a class and an entry in `PROTOCOLS` here, a module that computes it, and its line in
+`MEASURE` of `rela.stages.evaluate.probing`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +17,26 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 Found = Mapping[str, Any]
+# A data set with labels and a val split, a data set, or the segmentation data set of --voc.
+Data = Literal["labels", "images", "voc"]
 _LARGE_DATA_SET = 1_000_000
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure by its key in records; `is_share`: it lies in [0, 1] and tables show it in percent."""
+
+    key: str
+    name: str
+    is_share: bool = True
+
+    def titled(self, title: str) -> str:
+        """`title` with the unit."""
+        return f"{title} %" if self.is_share else title
+
+
+TOP1, TOP5 = Measure("top1", "top-1"), Measure("top5", "top-5")
+MIOU, PIXEL_ACCURACY = Measure("miou", "mIoU"), Measure("pixel_accuracy", "pixel accuracy")
 
 
 @dataclass(frozen=True)
@@ -18,6 +45,8 @@ class KNNProtocol:
 
     k: int
     temperature: float = 0.07
+    data: ClassVar[Data] = "labels"
+    measures: ClassVar[tuple[Measure, ...]] = (TOP1,)
     is_random: ClassVar[bool] = False
 
     @property
@@ -25,8 +54,13 @@ class KNNProtocol:
         """`knn20`, `knn200`."""
         return f"knn{self.k}"
 
+    @property
+    def title(self) -> str:
+        """`20-NN`, `200-NN`."""
+        return f"{self.k}-NN"
+
     def neighbours(self, num_train: int) -> int:
-        """How many neighbours vote: there cannot be more than training images."""
+        """Number of neighbours that vote, at most all training images."""
         return min(self.k, num_train)
 
     def describe(self, found: Found) -> str:
@@ -39,9 +73,9 @@ class KNNProtocol:
 class LinearProtocol:
     """How a linear layer on frozen features is trained. Accuracies are the last epoch's, never the best.
 
-    `cosine` decays the rate to zero along a half cosine. `large_batch_size` is that for more than a
-    million training images. Of the last `averaged_epochs` of one training the mean and the spread
-    are told too: they are no spread over seeds.
+    `cosine` decays the rate to zero along a half cosine. `large_batch_size` applies to more than a
+    million training images. Mean and standard deviation over the last `averaged_epochs` of one training
+    are reported too; they say nothing about the spread over seeds.
     """
 
     name: str
@@ -52,7 +86,14 @@ class LinearProtocol:
     cosine: bool
     large_batch_size: int | None = None
     averaged_epochs: int = 0
+    data: ClassVar[Data] = "labels"
+    measures: ClassVar[tuple[Measure, ...]] = (TOP1, TOP5)
     is_random: ClassVar[bool] = True
+
+    @property
+    def title(self) -> str:
+        """The name; `linear` for the reference's."""
+        return self.name.removesuffix("-reference")
 
     def batch_size_for(self, num_train: int) -> int:
         """The batch for a data set of this many training images."""
@@ -78,7 +119,7 @@ class FinetuneProtocol:
     """How a whole model is fine-tuned on a share of the labels.
 
     SimCLR's procedure (arXiv 2002.05709, appendix B.5): SGD with momentum 0.9, rate
-    0.05 · batch / 256 without warm-up, no weight decay, random resized crops and flips alone; 60
+    0.05 · batch / 256 without warm-up, no weight decay, only random resized crops and flips; 60
     epochs for 1 % of the labels, 30 for 10 %. As in lightly's benchmarks
     (benchmarks/imagenet/resnet50/finetune_eval.py) the batch is 256, the rate decays along a half
     cosine, momentum is not Nesterov's, and all labels take 30 epochs.
@@ -90,6 +131,8 @@ class FinetuneProtocol:
     batch_size: int = 256
     momentum: float = 0.9
     weight_decay: float = 0.0
+    data: ClassVar[Data] = "labels"
+    measures: ClassVar[tuple[Measure, ...]] = (TOP1, TOP5)
     is_random: ClassVar[bool] = True
 
     @property
@@ -97,12 +140,14 @@ class FinetuneProtocol:
         """`finetune-100`, `finetune-10`, `finetune-1`."""
         return f"finetune-{self.percent}"
 
+    title = name
+
     def batch_size_for(self, num_images: int) -> int:
-        """The batch for this many training images: there are no larger ones than all."""
+        """The batch for this many training images, at most all of them."""
         return min(self.batch_size, num_images)
 
     def num_seen(self, num_images: int) -> int:
-        """How many images all epochs show; an incomplete batch at an epoch's end is left out."""
+        """Number of images shown in all epochs; an incomplete last batch of an epoch is dropped."""
         batch_size = self.batch_size_for(num_images)
         return self.epochs * (num_images // batch_size) * batch_size
 
@@ -134,6 +179,9 @@ class SegmentationProtocol:
     batch_size: int = 8
     epochs: int = 10
     name: ClassVar[str] = "segmentation"
+    title: ClassVar[str] = name
+    data: ClassVar[Data] = "voc"
+    measures: ClassVar[tuple[Measure, ...]] = (MIOU, PIXEL_ACCURACY)
     is_random: ClassVar[bool] = True
 
     def describe(self, found: Found) -> str:
@@ -172,3 +220,8 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }  # fmt: skip
 DEFAULT_PROTOCOLS = tuple(protocol.name for protocol in (*KNN_PROTOCOLS, *LINEAR_PROTOCOLS))
+
+
+def all_measures() -> list[Measure]:
+    """Every measure once, in the order of `PROTOCOLS`."""
+    return list(dict.fromkeys(m for protocol in PROTOCOLS.values() for m in protocol.measures))

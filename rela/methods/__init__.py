@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError
 
-if TYPE_CHECKING:  # the command line lists METHOD_NAMES without importing torch
+if TYPE_CHECKING:  # the command line lists METHODS without importing torch
     from rela.methods.method import Method
 
-_METHODS = {  # by what --method calls them: file and class
+METHODS = {  # by what --method calls them: file and class
     "byol": ("byol", "BYOL"),
     "dino": ("dino", "DINO"),
     "simclr": ("simclr", "SimCLR"),
@@ -26,13 +26,12 @@ _METHODS = {  # by what --method calls them: file and class
     "supervised": ("supervised", "Supervised"),
     "none": ("stage1_only", "Stage1Only"),
 }
-METHOD_NAMES = tuple(_METHODS)
 
 
 def method_class(name: str) -> "type[Method]":
     """The algorithm called `name`; raises ChoiceError listing what there is."""
-    if name not in _METHODS:
-        raise ChoiceError(f"no method {name!r}; expected one of {', '.join(METHOD_NAMES)}")
-    file, class_name = _METHODS[name]
+    if name not in METHODS:
+        raise ChoiceError(f"no method {name!r}; expected one of {', '.join(METHODS)}")
+    file, class_name = METHODS[name]
     found: type[Method] = getattr(importlib.import_module(f"rela.methods.{file}"), class_name)
     return found

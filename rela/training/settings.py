@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rela.methods import METHOD_NAMES
+from rela.methods import METHODS
 from rela.methods.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
 
@@ -21,7 +21,7 @@ class TrainSettings:
         None, "Targets of how many crops per image.", minimum=0, kind=int, shown="those embedded"
     )
     method: str = option(
-        "byol", "The algorithm of stage 2; none: stage 1 alone.", choices=METHOD_NAMES
+        "byol", "The algorithm of stage 2; none: stage 1 alone.", choices=tuple(METHODS)
     )
     hyperparameters: str | None = option(
         None,

@@ -11,7 +11,6 @@ from rela.evaluation.protocols import (
     PROTOCOLS,
     SEGMENTATION_PROTOCOL,
     Protocol,
-    SegmentationProtocol,
 )
 from rela.evaluation.voc import VocFolder, open_voc
 from rela.options import check_options, flag_name
@@ -170,8 +169,8 @@ def prior_request(
 
 
 def needs_dataset(settings: EvaluateSettings) -> bool:
-    """Whether any protocol measures on a labelled data set of the workspace."""
-    return any(not isinstance(PROTOCOLS[name], SegmentationProtocol) for name in settings.protocol)
+    """Whether any protocol measures on a data set of the workspace."""
+    return any(PROTOCOLS[name].data != "voc" for name in settings.protocol)
 
 
 def _evaluate(
@@ -187,7 +186,7 @@ def _evaluate(
     check_options(settings)
     embedding = embedding or EmbedSettings()
     check_options(embedding)
-    if needs_dataset(settings):
+    if any(PROTOCOLS[name].data == "labels" for name in settings.protocol):
         assert dataset is not None
         _require_labels(dataset)
     voc = open_voc_of(settings)
@@ -211,8 +210,7 @@ def _evaluate(
     cached, seeds = True, {}
     voc_sha256 = None if voc is None else voc.digests()
     for protocol in _protocols(settings):
-        of_voc = isinstance(protocol, SegmentationProtocol)
-        data = {"voc": voc_sha256} if of_voc else {"embed": EMBED_VERSION}
+        data = {"voc": voc_sha256} if protocol.data == "voc" else {"embed": EMBED_VERSION}
         key = fingerprint(
             {
                 "stage": "evaluate",
@@ -235,12 +233,10 @@ def _evaluate(
 
 
 def _protocols(settings: EvaluateSettings) -> list[Protocol]:
-    """Those asked for, each once, with what the settings say about them."""
+    """Those asked for, each once, with the number of classes from the settings."""
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(settings.protocol)]
-    return [
-        replace(p, num_classes=settings.voc_classes) if isinstance(p, SegmentationProtocol) else p
-        for p in chosen
-    ]
+    classes: dict[str, Any] = {"num_classes": settings.voc_classes}
+    return [replace(p, **classes) if p.data == "voc" else p for p in chosen]
 
 
 def _require_labels(dataset: Artifact) -> None:
@@ -250,13 +246,17 @@ def _require_labels(dataset: Artifact) -> None:
 
 
 def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:
-    """The folder for segmentation, if that is asked for; raises ChoiceError if one misses the other."""
-    asked = SegmentationProtocol.name in settings.protocol
-    if asked and settings.voc is None:
+    """The folder --voc if a protocol needs it; raises ChoiceError if only one of the two is given."""
+    on_voc = [name for name, protocol in PROTOCOLS.items() if protocol.data == "voc"]
+    asked = [name for name in settings.protocol if name in on_voc]
+    if settings.voc is None:
+        if not asked:
+            return None
         raise ChoiceError(
-            "--protocol segmentation needs --voc PATH: a folder in the layout of Pascal VOC 2012, with "
+            f"--protocol {asked[0]} needs --voc PATH: a folder in the layout of Pascal VOC 2012, with "
             "JPEGImages, SegmentationClass and ImageSets/Segmentation"
         )
-    if settings.voc is not None and not asked:
-        raise ChoiceError("--voc is for segmentation; add --protocol segmentation")
-    return open_voc(Path(settings.voc)) if asked and settings.voc is not None else None
+    if not asked:
+        names = " or ".join(on_voc)
+        raise ChoiceError(f"--voc is for {names}; add --protocol {names}")
+    return open_voc(Path(settings.voc))

@@ -44,30 +44,30 @@ class Probing:
     voc: VocFolder | None
     settings: EmbedSettings
     say: Callable[[str], None]
+    _features: "dict[str, tuple[Tensor, Tensor]]" = field(default_factory=dict, init=False)
     _maps: "_Maps | None" = field(default=None, init=False)
 
     def measure(self, protocol: Protocol, seed: int) -> dict[str, Any]:
         """The figures of one protocol with one probe seed."""
-        if isinstance(protocol, KNNProtocol):
-            return self._knn(protocol)
-        if isinstance(protocol, LinearProtocol):
-            return self._linear(protocol, seed)
-        if isinstance(protocol, FinetuneProtocol):
-            return self._finetune(protocol, seed)
-        return self._segmentation(protocol, seed)
+        return MEASURE[type(protocol)](self, protocol, seed)
 
-    def _knn(self, protocol: KNNProtocol) -> dict[str, Any]:
+    def knn(self, protocol: KNNProtocol, seed: int) -> dict[str, Any]:
+        """k-NN accuracy, and the number of neighbours that voted."""
         from rela.evaluation.knn import knn_accuracy
 
-        accuracy = knn_accuracy(*self._features, self._num_classes, protocol)
-        return {"top1": accuracy, "k": protocol.neighbours(len(self._features[1]))}
+        train, val = self.features("train"), self.features("val")
+        accuracy = knn_accuracy(*train, *val, self._num_classes, protocol)
+        return {"top1": accuracy, "k": protocol.neighbours(len(train[1]))}
 
-    def _linear(self, protocol: LinearProtocol, seed: int) -> dict[str, Any]:
+    def linear(self, protocol: LinearProtocol, seed: int) -> dict[str, Any]:
+        """Accuracies of a linear probe."""
         from rela.evaluation.linear import linear_probe
 
-        return linear_probe(*self._features, self._num_classes, protocol, seed)
+        train, val = self.features("train"), self.features("val")
+        return linear_probe(*train, *val, self._num_classes, protocol, seed)
 
-    def _finetune(self, protocol: FinetuneProtocol, seed: int) -> dict[str, Any]:
+    def finetune(self, protocol: FinetuneProtocol, seed: int) -> dict[str, Any]:
+        """Accuracies of the fine-tuned model."""
         from rela.data.sampling import label_subset
         from rela.evaluation.finetune import finetune_probe
 
@@ -80,7 +80,8 @@ class Probing:
                 self._num_classes, protocol, seed, self._device, self.settings.threads, bar.update,
             )  # fmt: skip
 
-    def _segmentation(self, protocol: SegmentationProtocol, seed: int) -> dict[str, Any]:
+    def segmentation(self, protocol: SegmentationProtocol, seed: int) -> dict[str, Any]:
+        """mIoU and pixel accuracy of a head on feature maps."""
         from rela.evaluation.segmentation import segmentation_probe
 
         head, (size, *shape), train, val = self._feature_maps(protocol)
@@ -104,28 +105,28 @@ class Probing:
         assert self.dataset is not None
         return len(self.dataset.manifest.content["class_names"])
 
-    @cached_property
-    def _features(self) -> "tuple[Tensor, Tensor, Tensor, Tensor]":
-        """Train features and labels, val features and labels; embedded if they are not there yet."""
+    def features(self, split: str) -> "tuple[Tensor, Tensor]":
+        """Features float32 [N, D] and labels int64 [N] of a split; embedded if they are not there yet."""
+        if split not in self._features:
+            self._features[split] = self._load_features(split)
+        return self._features[split]
+
+    def _load_features(self, split: str) -> "tuple[Tensor, Tensor]":
         import numpy as np
         import torch
 
         from rela.representations.matrix_file import open_matrix
 
         assert self.dataset is not None
-        arrays = []
-        for split in ("train", "val"):
-            result = embed(
-                self.workspace, self.dataset, self.request, self.settings, split, say=self.say
-            )
-            assert result.artifact is not None, "an evaluation is never sharded"
-            with in_use(result.artifact.path):
-                matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
-                values = torch.from_numpy(matrix.values.astype(np.float32))
-            labels = open_split(self.dataset, split).labels
-            arrays.append(values.to(self._device))
-            arrays.append(torch.from_numpy(labels).to(self._device))
-        return arrays[0], arrays[1], arrays[2], arrays[3]
+        result = embed(
+            self.workspace, self.dataset, self.request, self.settings, split, say=self.say
+        )
+        assert result.artifact is not None, "an evaluation is never sharded"
+        with in_use(result.artifact.path):
+            matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
+            values = torch.from_numpy(matrix.values.astype(np.float32)).to(self._device)
+        labels = torch.from_numpy(open_split(self.dataset, split).labels)
+        return values, labels.to(self._device)
 
     def _feature_maps(self, protocol: SegmentationProtocol) -> "_Maps":
         """The maps of both splits, computed by the first probe seed."""
@@ -146,3 +147,12 @@ class Probing:
                 splits.append(maps)
             self._maps = head_for(backbone), shape, splits[0], splits[1]
         return self._maps
+
+
+# How each protocol is computed: by its class, a function of (probing, protocol, probe seed).
+MEASURE: dict[type, Callable[[Probing, Any, int], dict[str, Any]]] = {
+    KNNProtocol: Probing.knn,
+    LinearProtocol: Probing.linear,
+    FinetuneProtocol: Probing.finetune,
+    SegmentationProtocol: Probing.segmentation,
+}

@@ -3,18 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rela.evaluation.protocols import Measure, all_measures
 from rela.pipeline.fingerprint import fingerprint
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import Evaluation
 from rela.training.settings import WHERE_TO_RUN
 
 _LAST_EPOCHS = "top1_mean_last_3_epochs", "top1_std_last_3_epochs"
-_MEASURES = {
-    "top1": "top-1 %",
-    "top5": "top-5 %",
-    "miou": "mIoU %",
-    "pixel_accuracy": "pixel accuracy %",
-}
 _NOT_COMPARED = {"seed", *WHERE_TO_RUN}
 
 
@@ -64,12 +59,12 @@ def format_report(found: Report) -> str:
         seeds = ", ".join(str(seed) for seed in summary.seeds)
         words = f"mean ± std over run seeds {seeds}"
         rows += [(words, p, m, summary.dataset) for p, m in summary.measures.items()]
-    shown = {key: title for key, title in _MEASURES.items() if any(key in row[2] for row in rows)}
+    shown = [measure for measure in all_measures() if any(measure.key in row[2] for row in rows)]
     cells: list[list[str | None]] = [
-        [name, protocol, *(m[key].percent() if key in m else None for key in shown)]
-        for name, protocol, m, _ in rows
+        [name, protocol, *(cell(figures.get(measure.key), measure) for measure in shown)]
+        for name, protocol, figures, _ in rows
     ]
-    header = ["evaluated", "protocol", *shown.values()]
+    header = ["evaluated", "protocol", *(measure.titled(measure.name) for measure in shown)]
     last_epochs = _last_epochs(found.evaluations)
     if last_epochs:
         header.append("top-1 %, last 3 epochs")
@@ -85,6 +80,13 @@ def format_report(found: Report) -> str:
             *dict.fromkeys(f"written to {evaluation.path}" for evaluation in found.evaluations),
         ]
     )
+
+
+def cell(figure: Spread | None, measure: Measure) -> str | None:
+    """`93.12 ± 0.40`: a share in percent; None without a figure."""
+    if figure is None:
+        return None
+    return figure.percent() if measure.is_share else figure.words(2)
 
 
 def _titles(found: Report) -> list[str]:
@@ -129,9 +131,9 @@ def _over_probe_seeds(evaluation: Evaluation) -> dict[str, dict[str, Spread]]:
     for protocol, record in evaluation.results["measurements"].items():
         by_seed = list(record["by_probe_seed"].values())
         found[protocol] = {
-            key: Spread.of([figures[key] for figures in by_seed])
-            for key in _MEASURES
-            if all(key in figures for figures in by_seed)
+            measure.key: Spread.of([figures[measure.key] for figures in by_seed])
+            for measure in all_measures()
+            if all(measure.key in figures for figures in by_seed)
         }
     return found
 

@@ -4,17 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rela.evaluation.protocols import PROTOCOLS, Measure
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.fingerprint import fingerprint
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import Evaluation
-from rela.stages.evaluate.table import report
+from rela.stages.evaluate.table import cell, report
 from rela.stages.workspace.run import total_seconds
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import WHERE_TO_RUN
 
-_MEASURES = ("top1", "miou")  # the leading figure of a protocol
-_TITLES = {"knn20": "20-NN %", "knn200": "200-NN %", "linear-reference": "linear %"}
 _NOT_COMPARED = {"seed", *WHERE_TO_RUN}
 _COLUMNS = {"prior", "method", "data_ratio"}
 
@@ -23,8 +22,8 @@ _COLUMNS = {"prior", "method", "data_ratio"}
 class ResultRow:
     """Runs that differ in nothing but their seed, evaluated on one data set.
 
-    `settings` are those that differ between rows; `accuracies` in [0, 1] by protocol: top-1, or
-    mean IoU of segmentation; `seconds` with everything counted.
+    `settings` are those that differ between rows; `accuracies` is the leading measure of each protocol
+    (top-1 in [0, 1], or mean IoU of segmentation); `seconds` include everything.
     """
 
     dataset: str
@@ -56,13 +55,13 @@ def format_results(rows: Sequence[ResultRow]) -> str:
     protocols = list(dict.fromkeys(name for row in rows for name in row.accuracies))
     header = [
         *("data set", "prior", "method", "data ratio", *(n.replace("_", " ") for n in names)),
-        *("seeds", *(_TITLES.get(name, f"{name} %") for name in protocols), "seconds"),
+        *("seeds", *(_leading(p).titled(PROTOCOLS[p].title) for p in protocols), "seconds"),
     ]
     cells = [
         [
             *(row.dataset, row.prior, row.method, row.data_ratio, *map(row.settings.get, names)),
             ", ".join(map(str, row.seeds)),
-            *(row.accuracies[p].percent() if p in row.accuracies else None for p in protocols),
+            *(cell(row.accuracies.get(p), _leading(p)) for p in protocols),
             None if row.seconds is None else row.seconds.words(1),
         ]
         for row in rows
@@ -71,6 +70,10 @@ def format_results(rows: Sequence[ResultRow]) -> str:
         f"{format_table(header, cells)}\nmean ± sample standard deviation over seeds; seconds count "
         "converting, embedding, targets and training"
     )
+
+
+def _leading(protocol: str) -> Measure:
+    return PROTOCOLS[protocol].measures[0]
 
 
 def _varied(runs: list[Artifact]) -> list[str]:
@@ -89,9 +92,9 @@ def _row(group: list[tuple[Artifact, Evaluation]], varied: list[str]) -> ResultR
     content, parameters = run.manifest.content, run.manifest.parameters
     measured = report([found for _, found in group]).over_probe_seeds
     by_protocol = {
-        protocol: [found[protocol][m].mean for found in measured for m in _MEASURES if m in found[protocol]]
+        protocol: [found[protocol][_leading(protocol).key].mean for found in measured]
         for protocol in measured[0]
-    }  # fmt: skip
+    }
     seconds = [s for one in runs if (s := total_seconds(one.path)) is not None]
     trained_on, on = content["dataset"], evaluation.results["dataset"]
     return ResultRow(

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rela.methods import METHOD_NAMES, dino, method_class
+from rela.methods import METHODS, dino, method_class
 from rela.methods.method import Method, MethodOptions, Progress
 
 WIDTH, SIZE, BATCH, NUM_CLASSES = 12, 16, 8, 3
-ALGORITHMS = tuple(name for name in METHOD_NAMES if name != "none")
+ALGORITHMS = tuple(name for name in METHODS if name != "none")
 SECOND_EPOCH = Progress(step=10, num_steps=100, steps_per_epoch=10)
 
 

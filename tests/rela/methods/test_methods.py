@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from torchvision.transforms import RandomResizedCrop
 
 from rela.errors import ChoiceError
-from rela.methods import METHOD_NAMES, method_class
+from rela.methods import METHODS, method_class
 from rela.methods.method import Method, Progress, head_width
 
 MOMENTA = {"byol": 0.996, "dino": 0.996, "mocov2": 0.999, "mocov3": 0.99}
@@ -224,8 +224,8 @@ def test_heads_are_as_published_but_at_most_four_times_the_features():
 
 
 def test_methods_are_found_by_name():
-    assert len(set(METHOD_NAMES)) == len(METHOD_NAMES)
-    for name in METHOD_NAMES:
+    assert len(set(METHODS)) == len(METHODS)
+    for name in METHODS:
         assert issubclass(method_class(name), Method)
     with pytest.raises(ChoiceError, match="no method 'boyl'; expected one of byol, dino"):
         method_class("boyl")

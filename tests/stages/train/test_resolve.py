@@ -10,7 +10,7 @@
 import pytest
 
 from rela.errors import ChoiceError
-from rela.methods import METHOD_NAMES
+from rela.methods import METHODS
 from rela.stages.train.resolve import optimizer_of, resolve_hyperparameters, say_if_too_short
 from rela.training.settings import TrainSettings
 
@@ -39,7 +39,7 @@ def optimizer_fields(settings: TrainSettings) -> tuple[object, ...]:
 
 
 def test_every_method_is_covered():
-    assert set(METHOD_NAMES) == {*PUBLISHED, "none"}
+    assert set(METHODS) == {*PUBLISHED, "none"}
 
 
 @pytest.mark.parametrize("method", PUBLISHED)
@@ -50,7 +50,7 @@ def test_the_paper_has_the_published_numbers(method: str):
     assert optimizer_of(settings).clip_norm == (3.0 if method == "dino" else None)
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", METHODS)
 def test_byol_and_dino_have_the_reference_by_default(method: str):
     settings = resolved(method=method)
     expected = "reference" if method in ("byol", "dino", "none") else "paper"
@@ -60,7 +60,7 @@ def test_byol_and_dino_have_the_reference_by_default(method: str):
     assert settings.schedule == ("constant" if expected == "reference" else "cosine")
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_reference_can_be_asked_for_everywhere(method: str):
     settings = resolved(method=method, hyperparameters="reference", batch_size=512)
     assert optimizer_fields(settings) == REFERENCE  # at any batch size
@@ -92,7 +92,7 @@ def test_choices_win_and_are_taken_as_they_are():
 
 
 def test_resolving_twice_changes_nothing():
-    for method in METHOD_NAMES:
+    for method in METHODS:
         settings = resolved(method=method, batch_size=512)
         assert resolve_hyperparameters(settings, labelled=True) == settings
 
@@ -111,7 +111,7 @@ def test_what_makes_no_sense_is_refused(chosen: dict[str, object], message: str)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", METHODS)
 def test_only_supervised_training_needs_labels(method: str):
     settings = TrainSettings(method=method)
     if method == "supervised":
