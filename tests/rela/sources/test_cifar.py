@@ -4,12 +4,14 @@ Covers: python and binary editions, archives and folders, both data sets: pixels
 order and names; whatever is wrong with a batch; pickles that would run code, or take all memory.
 """
 
+import contextlib
 import gzip
 import io
 import os
 import pickle
 import struct
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -224,12 +226,36 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path, protocol: int) -
         (b"\x80\x02](K\x01e(\x85q\x00}h\x00K\x01s.", "damaged"),  # a key that is no text
         (b"\x80\x02cnumpy\nndarray\n(K\x01\x85cnumpy\ndtype\ntR.", "damaged"),
         (b"\x80\x02cnumpy\ndtype\nX\x01\x00\x00\x00OK\x00K\x01\x87R.", "uint8"),
+        (b"}()" + b"\x85" * 100_000 + b"K\x01u.", "a key that is a tuple"),  # its hash ends Python
+        (b"()" + b"\x85" * 100_000 + b"K\x01d.", "a key that is a tuple"),
+        (b"\x80\x02cnumpy\ndtype\nN}U\x08__init__K\x01s\x86b.", "damaged"),  # changes the stand-in
+        (b"\x80\x05\x96" + b"\xff" * 6 + b"\0\0.", "more than plain data needs"),  # a bytearray
     ],
 )
 def test_hostile_pickles_are_refused_in_a_line(content: bytes, message: str) -> None:
     with pytest.raises((DataError, UnsafeError), match=message) as caught:
         read_plain_pickle(content, "batch")
     assert "batch" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"]r\xff\xff\xff\x7f.",  # a memo of 32 GB
+        b"\x8e" + b"\xff" * 5 + b"\0\0\0a.",  # bytes of 1 TB
+        b"(" * (1 << 22),
+        b"}" * (1 << 22),
+        b"(c_codecs\nencode\nq\1X\0\0\x10\0" + bytes(1 << 20) + b"q\0N" + b"h\1h\0N\x86R" * 1000 + b"l.",
+    ],
+)  # fmt: skip
+def test_a_pickle_takes_no_more_memory_than_it_can_fill(content: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DataError):
+            read_plain_pickle(content, "batch")
+        assert tracemalloc.get_traced_memory()[1] < 150 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_array_is_as_large_as_its_bytes() -> None:
