@@ -4,6 +4,9 @@ Exit statuses follow sysexits.h: 2 usage, 65 bad data, 74 input/output, 75 try a
 unsafe.
 """
 
+from importlib import import_module
+from typing import Any
+
 from rela.pipeline.errors import STORAGE_ERRORS, PipelineError, storage_remedy
 
 
@@ -52,6 +55,19 @@ class UnsafeError(RelaError):
 def one_line(text: str) -> str:
     """A path for messages: what would break the line or steer a terminal is escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def require(package: str, extra: str, use: str, error: type[RelaError] = ChoiceError) -> Any:
+    """Import `package`; raises `error` with the command that installs it, where it is missing.
+
+    `extra` is the extra of `rela` that brings it, `use` what it is needed for.
+    """
+    try:
+        return import_module(package)
+    except ImportError as missing:
+        raise error(
+            f"{missing.name or package} is needed for {use}; install it with `pip install 'rela[{extra}]'`"
+        ) from missing
 
 
 _STORAGE, _TRY_AGAIN = 74, 75

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rela.errors import UnavailableError
+from rela.errors import UnavailableError, require
 from rela.pipeline.artifact import Artifact
 from rela.sources.image_folder import make_output_folder
 from rela.stages.convert import convert
@@ -59,7 +59,8 @@ class DemoResult:
 def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -> DemoResult:
     """Run the demonstration in `output`; what is finished there already is reused."""
     start = time.perf_counter()
-    _require_extras()
+    for package in ("matplotlib", "sklearn"):
+        require(package, "demo", "the demo", UnavailableError)
     make_output_folder(output)
     workspace = Workspace(output / "workspace")
     write_digits(output / "digits", range(10))
@@ -208,13 +209,3 @@ def _in_words(runs: list[DemoRun]) -> str:
             f"{ahead} of {len(pairs)} seeds, for {extra:+.1f} s"
         )
     return "\n".join(sentences)
-
-
-def _require_extras() -> None:
-    try:
-        import matplotlib  # noqa: F401
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        raise UnavailableError(
-            f"the demo needs {error.name}; install it with `pip install 'rela[demo]'`"
-        ) from error

@@ -9,22 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, require
 
 INPUT, OUTPUT = "images", "features"
 _MAX_BYTES = (1 << 31) - 1  # of a protocol buffer
 
 
 def require_onnx() -> Any:
-    """The package; raises ChoiceError with the command that installs it and what else it takes."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ChoiceError(
-            f"ONNX files need {error.name}; install it with `pip install 'rela[onnx]'`"
-        ) from error
-    return onnx
+    """The package; raises ChoiceError with the command that installs it and onnxscript."""
+    require("onnxscript", "onnx", "ONNX files")
+    return require("onnx", "onnx", "ONNX files")
 
 
 def write_onnx(path: Path, backbone: nn.Module, image_size: int, metadata: dict[str, Any]) -> None:

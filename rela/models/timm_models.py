@@ -6,21 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, require
 
 PREFIX = "timm:"
 
 
 def require_timm() -> Any:
     """The package; raises ChoiceError with the command that installs it."""
-    try:
-        import timm
-        import timm.data
-    except ImportError as error:
-        raise ChoiceError(
-            f"{PREFIX}NAME needs timm; install it with `pip install 'rela[timm]'`"
-        ) from error
-    return timm
+    return require("timm", "timm", f"{PREFIX}NAME")
 
 
 def check_timm_name(name: str) -> str:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import ChoiceError, DataError
+from rela.errors import ChoiceError, DataError, require
 from rela.priors.prior import Prior, PriorIdentity, PriorRequest
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def resolve(request: PriorRequest) -> Prior:
     from rela.models.foreign_checkpoints import load_backbone_weights
     from rela.models.weights import state_sha256
 
-    open_clip = _require_open_clip()
+    open_clip = require("open_clip", EXTRA, f"{PREFIX}{METAVAR}")
     model_name, _, given_tag = request.name.removeprefix(PREFIX).partition("@")
     config = _tag_config(open_clip, model_name, given_tag or _DEFAULT_TAG, request)
     preprocessing = _preprocessing(request.name, open_clip, model_name, config)
@@ -53,16 +53,6 @@ def resolve(request: PriorRequest) -> Prior:
         feature_dim=feature_dim(backbone, preprocessing.crop),
     )
     return Prior(identity, lambda: backbone, request.weights, note)
-
-
-def _require_open_clip() -> Any:
-    try:
-        import open_clip
-    except ImportError as error:
-        raise ChoiceError(
-            f"{PREFIX}NAME needs open_clip; install it with `pip install 'rela[clip]'`"
-        ) from error
-    return open_clip
 
 
 def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rela.errors import ChoiceError, DataError, one_line
+from rela.errors import ChoiceError, DataError, one_line, require
 from rela.sources.image_file import BadImageError
 from rela.sources.labels import Label
 from rela.sources.source import FileRange, Held, Place, SourceOptions, Unusable
@@ -40,14 +40,7 @@ class Columns:
 
 def require_pyarrow() -> Any:
     """The package; raises ChoiceError with the command that installs it."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise ChoiceError(
-            "Parquet files and data sets of Hugging Face need pyarrow; install it with "
-            "`pip install 'rela[hf]'`"
-        ) from error
-    return pyarrow
+    return require("pyarrow", "hf", "Parquet files and data sets of Hugging Face")
 
 
 def find_columns(schema: Any, where: str, options: SourceOptions) -> Columns:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import UnavailableError
+from rela.errors import UnavailableError, require
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.locks import in_use
 from rela.priors import PriorRequest
@@ -108,14 +108,9 @@ def umap_plane(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
 
     Raises UnavailableError without umap-learn.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
-            import umap
-    except ImportError as error:
-        raise UnavailableError(
-            "--projection umap needs umap-learn; install it with `pip install 'rela[umap]'`"
-        ) from error
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
+        umap = require("umap", "umap", "--projection umap", UnavailableError)
     import numpy as np
 
     if len(features) <= _UMAP_NEIGHBOURS:  # too few for a graph whose layout means anything

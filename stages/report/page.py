@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rela.errors import UnavailableError
+from rela.errors import UnavailableError, require
 from rela.stages.priors.rank import Ranking
 from rela.stages.report.feature_map import Neighbours
 from rela.stages.report.figures import Figure
@@ -64,12 +64,7 @@ def render(page: Page) -> str:
 
 def template_environment() -> Any:
     """Jinja2, which escapes whatever a template does not call safe; raises UnavailableError without it."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise UnavailableError(
-            "rela report needs jinja2; install it with `pip install 'rela[report]'`"
-        ) from error
+    jinja2 = require("jinja2", "report", "rela report", UnavailableError)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_folder()),
         autoescape=True,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rela.errors import ChoiceError, RelaError, UnavailableError
+from rela.errors import ChoiceError, RelaError, UnavailableError, require
 from rela.options import check_options
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
@@ -203,9 +203,4 @@ def _ranking(workspace: Workspace, dataset: str) -> Ranking | None:
 
 def _require_extras() -> None:
     template_environment()
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise UnavailableError(
-            "rela report needs matplotlib; install it with `pip install 'rela[report]'`"
-        ) from error
+    require("matplotlib", "report", "rela report", UnavailableError)

@@ -197,7 +197,9 @@ def test_without_onnx_the_command_that_installs_it_is_named(
     package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ChoiceError, match=rf"need {package}; .*pip install 'rela\[onnx\]'"):
+    with pytest.raises(
+        ChoiceError, match=rf"{package} is needed for ONNX files; .*pip install 'rela\[onnx\]'"
+    ):
         require_onnx()
 
 
