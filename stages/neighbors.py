@@ -88,12 +88,12 @@ def neighbors(
         by_name=described == PriorSettings(),
         centre_crops_alone=True,
     )
-    from rela.representations.neighbors import nearest
+    from rela.representations.neighbors import nearest_neighbors
 
     with in_use(dataset.path, found.path):
         query = represent(workspace, image, dataset, found, requests or [], device, say)
         bank = with_names(dataset, settings.split, found)
-        rows, similarities = nearest(bank.array, query, settings.count)
+        rows, similarities = nearest_neighbors(bank.array, query, settings.count)
     labels = bank.labels[rows]
     return Neighbors(
         image=str(image),

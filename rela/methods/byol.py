@@ -6,7 +6,14 @@ from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
-from rela.methods.method import Method, MethodOptions, Progress, follow, momentum_at, momentum_copy
+from rela.methods.method import (
+    Method,
+    MethodOptions,
+    Progress,
+    ema_update,
+    momentum_at,
+    momentum_copy,
+)
 from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 256
@@ -60,8 +67,8 @@ class BYOL(Method):
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the momentum network towards the online one."""
         momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
-        follow(self.backbone, self.momentum_backbone, momentum)
-        follow(self.projector, self.momentum_projector, momentum)
+        ema_update(self.backbone, self.momentum_backbone, momentum)
+        ema_update(self.projector, self.momentum_projector, momentum)
 
 
 def byol_views(size: int) -> tuple[View, View]:

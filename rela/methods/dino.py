@@ -9,7 +9,14 @@ from lightly.utils.scheduler import cosine_schedule, linear_warmup_schedule
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
-from rela.methods.method import Method, MethodOptions, Progress, follow, momentum_at, momentum_copy
+from rela.methods.method import (
+    Method,
+    MethodOptions,
+    Progress,
+    ema_update,
+    momentum_at,
+    momentum_copy,
+)
 from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
 from rela.methods.optimizers import OptimizerSettings
 
@@ -113,8 +120,8 @@ class DINO(Method):
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the teacher towards the student."""
         momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
-        follow(self.backbone, self.momentum_backbone, momentum)
-        follow(self.projector, self.momentum_projector, momentum)
+        ema_update(self.backbone, self.momentum_backbone, momentum)
+        ema_update(self.projector, self.momentum_projector, momentum)
 
 
 def _head(options: MethodOptions) -> DINOProjectionHead:

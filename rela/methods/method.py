@@ -1,4 +1,4 @@
-"""What every algorithm is: a module around a backbone, with its loss, views and hyperparameters."""
+"""Base class of all algorithms: a module around a backbone, with loss, views and hyperparameters."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from rela.data.views import View
 from rela.methods.optimizers import OptimizerSettings
 
-# During stage 1 every momentum network follows its online one by this share per step (ReLA).
+# EMA coefficient of every momentum network during stage 1 (ReLA).
 STAGE1_MOMENTUM = 0.99
 REFERENCE_OPTIMIZER = OptimizerSettings(
     "adamw", lr=1e-3, weight_decay=0.01, schedule="constant", decay_all=True
@@ -20,13 +20,13 @@ REFERENCE_OPTIMIZER = OptimizerSettings(
 
 @dataclass(frozen=True)
 class MethodOptions:
-    """What a method is built for, and what of it was chosen.
+    """The data and backbone that a method is built for, and the user's choices.
 
     - `hyperparameters`: "reference" (ReLA's code) or "paper" (the algorithm's own publication);
-    - `ema`: course of the momentum, "constant" or "cosine"; None is what `hyperparameters` say;
-    - `local_crops`: number of small views; None is what `hyperparameters` say;
-    - `min_scale`: smallest share of the area that a full-sized view shows; None is the method's;
-    - `num_images`: images of one epoch; `num_classes`: 0 without labels.
+    - `ema`: schedule of the momentum, "constant" or "cosine"; None: as in `hyperparameters`;
+    - `local_crops`: number of small views; None: as in `hyperparameters`;
+    - `min_scale`: smallest share of the area that a full-sized view covers; None: the method's own;
+    - `num_images`: images per epoch; `num_classes`: 0 without labels.
     """
 
     feature_dim: int
@@ -41,7 +41,7 @@ class MethodOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where stage 2 stands, in optimizer steps. It begins at the hand-over, so schedules do too."""
+    """Progress of stage 2 in optimizer steps, counted from the hand-over, where schedules start."""
 
     step: int
     num_steps: int
@@ -49,14 +49,14 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """Epochs of stage 2 that are over."""
+        """Finished epochs of stage 2."""
         return self.step // max(1, self.steps_per_epoch)
 
 
 class Method(nn.Module):
-    """Base of all algorithms: `forward` and `views` are theirs, the rest has defaults.
+    """Base of all algorithms, which implement `forward` and `views`; the rest has defaults.
 
-    `optimizer` is the publication's; under the reference's hyperparameters every method has ReLA's.
+    `optimizer` is the publication's; with the reference's hyperparameters every method uses ReLA's.
     """
 
     backbone: nn.Module
@@ -74,16 +74,16 @@ class Method(nn.Module):
 
     @property
     def ema(self) -> Literal["constant", "cosine"]:
-        """The course of the momentum: constant in the reference, the publication's, or as chosen."""
+        """Schedule of the momentum: the user's, else the publication's or the reference's (constant)."""
         paper = self.options.hyperparameters == "paper"
         return self.options.ema or (self.paper_ema if paper else "constant")
 
     def views(self) -> tuple[View, ...]:
-        """The random views of one image; the first ones are full-sized."""
+        """The random views of one image, full-sized ones first."""
         raise NotImplementedError
 
     def stage2_views(self) -> tuple[View, ...]:
-        """`views`, with the crops that were asked for: small ones miss objects that are small."""
+        """`views` with `min_scale` applied to the full-sized ones: small crops miss small objects."""
         size, smallest = self.options.image_size, self.options.min_scale
         if smallest is None:
             return self.views()
@@ -104,29 +104,29 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def before_step(self, progress: Progress) -> None:
-        """In stage 2, with gradients computed and the optimizer's step still to come."""
+        """Called in stage 2 after the backward pass and before the optimizer step."""
 
     def update_momentum(self, progress: Progress | None) -> None:
-        """After every optimizer step of both stages; `progress` is None in stage 1."""
+        """Called after every optimizer step; `progress` is None in stage 1."""
 
     def weight_decay(self, base: float, progress: Progress) -> float:
-        """The optimizer's weight decay for the coming step of stage 2."""
+        """Weight decay of the next optimizer step of stage 2."""
         return base
 
 
-def momentum_at(progress: Progress | None, start: float, course: str) -> float:
+def momentum_at(progress: Progress | None, start: float, schedule: str) -> float:
     """EMA coefficient: STAGE1_MOMENTUM in stage 1; then `start`, constant or a half cosine up to 1."""
     if progress is None:
         return STAGE1_MOMENTUM
-    if course == "constant":
+    if schedule == "constant":
         return start
     return float(cosine_schedule(progress.step, progress.num_steps, start, 1.0))
 
 
 def head_width(published: int, feature_dim: int) -> int:
-    """Units of a projection head: as published for ResNet-50, at most four times the features' F.
+    """Width of a projection head: as published for ResNet-50, at most 4 · F for features of width F.
 
-    Heads of 8192 units would have twelve times the weights of a ResNet-18.
+    Heads of width 8192 would have twelve times the weights of a ResNet-18.
     """
     return min(published, 4 * feature_dim)
 
@@ -135,14 +135,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def momentum_copy(module: M) -> M:
-    """The same weights, and no gradients."""
+    """A copy of the module without gradients."""
     return copy.deepcopy(module).requires_grad_(False)
 
 
-def follow(leader: nn.Module, follower: nn.Module, momentum: float) -> None:
-    """follower ← momentum · follower + (1 − momentum) · leader, for all weights at once.
+def ema_update(online: nn.Module, average: nn.Module, momentum: float) -> None:
+    """average ← momentum · average + (1 − momentum) · online, for all weights at once.
 
-    Buffers (running statistics of norms) stay the follower's own.
+    Buffers (running statistics of norms) of `average` are left alone.
     """
-    average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
-    average(list(follower.parameters()), list(leader.parameters()), 0)
+    update = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
+    update(list(average.parameters()), list(online.parameters()), 0)

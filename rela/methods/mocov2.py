@@ -10,7 +10,14 @@ from lightly.utils.dist import world_size
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
-from rela.methods.method import Method, MethodOptions, Progress, follow, momentum_at, momentum_copy
+from rela.methods.method import (
+    Method,
+    MethodOptions,
+    Progress,
+    ema_update,
+    momentum_at,
+    momentum_copy,
+)
 from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 128
@@ -77,8 +84,8 @@ class MoCoV2(Method):
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the network of the keys towards that of the queries."""
         momentum = momentum_at(progress, _MOMENTUM, self.ema)
-        follow(self.backbone, self.momentum_backbone, momentum)
-        follow(self.projector, self.momentum_projector, momentum)
+        ema_update(self.backbone, self.momentum_backbone, momentum)
+        ema_update(self.projector, self.momentum_projector, momentum)
 
 
 def mocov2_views(size: int) -> tuple[View, View]:

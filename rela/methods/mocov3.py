@@ -15,7 +15,7 @@ from rela.methods.method import (
     Method,
     MethodOptions,
     Progress,
-    follow,
+    ema_update,
     head_width,
     momentum_at,
     momentum_copy,
@@ -91,5 +91,5 @@ class MoCoV3(Method):
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the momentum network towards the online one."""
         momentum = momentum_at(progress, _MOMENTUM, self.ema)
-        follow(self.backbone, self.momentum_backbone, momentum)
-        follow(self.projector, self.momentum_projector, momentum)
+        ema_update(self.backbone, self.momentum_backbone, momentum)
+        ema_update(self.projector, self.momentum_projector, momentum)

@@ -1,12 +1,12 @@
 """Matrices on disk, one row per image, as HDF5 files that are checked before they are used.
 
-The file is for strangers too: a contiguous data set `representations` [N, D], `part_sha256`
-[ceil(N / rows_per_part)] with one digest per part of rows, and attributes that say what it is.
-Contiguous, so that readers memory-map it: random rows come hundreds of times faster than from chunks.
+Other programs can read them: a contiguous data set `representations` [N, D], `part_sha256`
+[ceil(N / ROWS_PER_PART)] with one digest per part of rows, and attributes that describe the content.
+A contiguous data set can be memory-mapped: random rows are read hundreds of times faster than from chunks.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from numpy.typing import DTypeLike, NDArray
 from rela.data.memory import blocks
 from rela.errors import DataError
 from rela.representations.safe_hdf5 import (
-    KeptErrorFile,
     OddHdf5Error,
     PlainArray,
     has_entry,
+    new_hdf5_file,
     plain_array,
     plain_attributes,
 )
@@ -42,45 +42,36 @@ def write_matrix(
     path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
     attributes: dict[str, Any], crops: NDArray[np.uint16] | None = None,
 ) -> None:  # fmt: skip
-    """Write parts of ROWS_PER_PART rows as one HDF5 file; `crops` uint16 [N, K, 5] beside them.
+    """Write parts of ROWS_PER_PART rows as one HDF5 file, with `crops` uint16 [N, K, 5] if given.
 
-    The bytes are a function of the arguments alone: no times, no names of machines. Raises OSError if
-    they cannot be written, with the file left behind unfinished.
+    The bytes depend only on the arguments: they contain no times and no host names. Raises OSError if
+    writing fails, and leaves the unfinished file.
     """
-    with KeptErrorFile(path, "w+") as raw:
-        with h5py.File(raw, "w", libver="v110", track_order=False) as file:
-            _fill(file, parts, shape, dtype, attributes, crops, raw.raise_error)
-        raw.raise_error()
-
-
-def _fill(
-    file: h5py.File, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
-    attributes: dict[str, Any], crops: NDArray[np.uint16] | None, check: Callable[[], None],
-) -> None:  # fmt: skip
-    digests = []
-    matrix = file.create_dataset(MATRIX, shape, dtype, track_times=False)
-    start = 0
-    for part in parts:
-        values = np.ascontiguousarray(part, dtype)
-        matrix[start : start + len(values)] = values
-        check()  # a full disk ends it here, not after hours
-        digests.append(hashlib.sha256(values.tobytes()).hexdigest().encode())
-        start += len(values)
-    assert start == shape[0], f"{start} rows written, expected {shape[0]}"
-    file.create_dataset(_DIGESTS, data=np.array(digests, "S64"), track_times=False)
-    if crops is not None:
-        stored = file.create_dataset(CROPS, data=crops, track_times=False)
-        stored.attrs["columns"] = "top, left, height, width (pixels), flip (0 or 1)"
-        stored.attrs["sha256"] = _crops_sha256(crops)
-    for name, value in sorted(attributes.items()):
-        file.attrs[name] = value
+    with new_hdf5_file(path) as (file, raise_error):
+        digests = []
+        matrix = file.create_dataset(MATRIX, shape, dtype, track_times=False)
+        start = 0
+        for part in parts:
+            values = np.ascontiguousarray(part, dtype)
+            matrix[start : start + len(values)] = values
+            raise_error()  # stop at once on a full disk, not after hours
+            digests.append(hashlib.sha256(values.tobytes()).hexdigest().encode())
+            start += len(values)
+        assert start == shape[0], f"{start} rows written, expected {shape[0]}"
+        file.create_dataset(_DIGESTS, data=np.array(digests, "S64"), track_times=False)
+        if crops is not None:
+            stored = file.create_dataset(CROPS, data=crops, track_times=False)
+            stored.attrs["columns"] = "top, left, height, width (pixels), flip (0 or 1)"
+            stored.attrs["sha256"] = _crops_sha256(crops)
+        for name, value in sorted(attributes.items()):
+            file.attrs[name] = value
 
 
 @dataclass(frozen=True)
 class Matrix:
     """An [N, D] matrix in an HDF5 file, memory-mapped and checked.
 
-    With `crops` (uint16 [N, K, 5], see rela.data.crops) it has K rows for each image, one after the other.
+    With `crops` (uint16 [N, K, 5], see rela.data.crops) each image has K consecutive rows.
     """
 
     path: Path
@@ -90,7 +81,7 @@ class Matrix:
 
 
 def open_matrix(path: Path, verify: bool = True) -> Matrix:
-    """Open a file of `write_matrix`; with `verify` every part is compared with its digest first.
+    """Open a file written by `write_matrix`; `verify` compares every part with its digest first.
 
     Raises DataError if it is damaged or another kind of HDF5 file.
     """
@@ -114,7 +105,7 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
         raise damaged(str(error)) from error
     except DataError:
         raise
-    except Exception as error:  # h5py raises whatever the HDF5 library's parser comes to
+    except Exception as error:  # h5py raises many types for damaged files
         raise damaged(f"not a complete representations file ({error})") from error
     if len(matrix.shape) != 2 or matrix.dtype not in _DTYPES:
         raise damaged(f"data set {MATRIX!r} is not a matrix of float16 or float32")
@@ -124,7 +115,7 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
     values, digests = matrix.map(path), stored.map(path)
     drawn = None if crops is None else _sound_crops(crops, path, matrix.shape[0], crops_sha256)
     if crops is not None and drawn is None:
-        raise damaged("its crops were changed after they were written")
+        raise damaged("the crops were changed after they were written")
     if verify:
         for (start, rows), expected in zip(blocks(values, ROWS_PER_PART), digests, strict=True):
             if hashlib.sha256(rows.tobytes()).hexdigest().encode() != expected:
@@ -136,7 +127,7 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
 def _sound_crops(
     stored: PlainArray, path: Path, num_rows: int, sha256: Any
 ) -> NDArray[np.uint16] | None:
-    """The crops, or None if they do not belong to `num_rows` rows or were changed."""
+    """The crops uint16 [N, K, 5]; None if N · K is not `num_rows` or the digest differs."""
     if stored.dtype != np.uint16 or len(stored.shape) != 3 or stored.shape[2] != _CROP_COLUMNS:
         return None
     if stored.shape[0] * stored.shape[1] != num_rows:

@@ -1,4 +1,4 @@
-"""Features with the names of their images: a mapping from path to vector, a torch data set, one HDF5 file."""
+"""Features with the paths of their images: as a mapping, as a PyTorch data set, as one HDF5 file."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.representations.matrix_file import ROWS_PER_PART
-from rela.representations.safe_hdf5 import KeptErrorFile
+from rela.representations.safe_hdf5 import new_hdf5_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +25,9 @@ class NamedRepresentations(Mapping[str, NDArray[np.floating]]):
     - `array` float16 or float32 [N, D], memory-mapped and read-only; row i is image i;
     - `paths`: the N files, relative to the folder that was converted;
     - `labels` int64 [N], numbers of `class_names`; -1 without a class;
-    - `attributes`: what the file says of itself: prior, preprocessing, data set, split;
-    - `crops_per_image`: K random crops of each image, then `array` is [N · K, D], those of image i from
-      row i · K on, and vectors are [K, D]; 0 for one centre crop.
+    - `attributes` of the file: prior, preprocessing, data set, split;
+    - `crops_per_image`: K for K random crops of each image; then `array` is [N · K, D], image i starts at
+      row i · K, and vectors are [K, D]. 0 for one centre crop.
     """
 
     array: NDArray[np.floating]
@@ -52,30 +52,33 @@ class NamedRepresentations(Mapping[str, NDArray[np.floating]]):
         return f"<{rows:,} × {width} representations of {len(self):,} images by {prior}>"
 
     def vector(self, index: int) -> NDArray[np.floating]:
-        """That of image `index`: [D], or [K, D] of several crops. A view, read-only."""
+        """The vector of image `index`: [D], or [K, D] of K crops. A read-only view."""
         if not self.crops_per_image:
             return np.asarray(self.array[index])
         first = range(len(self))[index] * self.crops_per_image
         return np.asarray(self.array[first : first + self.crops_per_image])
 
     def torch_dataset(self) -> "Dataset[tuple[Tensor, int]]":
-        """A map-style PyTorch data set: item i is (vector i, float32 [D] or [K, D] of K crops; its label)."""
+        """A map-style PyTorch data set: item i is (vector i as float32 [D] or [K, D], its label)."""
         import torch
         from torch import Tensor
         from torch.utils.data import Dataset
 
-        class VectorDataset(Dataset[tuple[Tensor, int]]):
-            def __init__(self, representations: NamedRepresentations) -> None:
-                self.representations = representations
+        representations = self
 
+        class VectorDataset(Dataset[tuple[Tensor, int]]):
             def __len__(self) -> int:
-                return len(self.representations)
+                return len(representations)
 
             def __getitem__(self, index: int) -> tuple[Tensor, int]:
-                vector = self.representations.vector(index).astype(np.float32)
-                return torch.from_numpy(vector), int(self.representations.labels[index])
+                vector = representations.vector(index).astype(np.float32)
+                return torch.from_numpy(vector), int(representations.labels[index])
 
-        return VectorDataset(self)
+            def __reduce__(self) -> tuple[Any, ...]:
+                """Let workers under spawn unpickle this class, which no module has."""
+                return NamedRepresentations.torch_dataset, (representations,)
+
+        return VectorDataset()
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -93,32 +96,26 @@ def write_features(
 ) -> None:
     """Write `SPLIT/features`, `SPLIT/paths`, `SPLIT/labels` and `class_names`, with attributes.
 
-    `features` keep their type and lie contiguously, texts are UTF-8. The bytes are a function of the
-    arguments. Raises OSError if they cannot be written, with the file left behind unfinished.
+    `features` keep their type and are contiguous, texts are UTF-8. The bytes depend only on the
+    arguments. Raises OSError if writing fails, and leaves the unfinished file.
     """
-    with KeptErrorFile(path, "w+") as raw:
-        with h5py.File(raw, "w", libver="v110", track_order=False) as file:
-            class_names = next(iter(splits.values())).class_names
-            _write_texts(file, "class_names", class_names)
-            for name, value in sorted({**attributes, "layout": _LAYOUT}.items()):
-                file.attrs[name] = value
-            for split, found in sorted(splits.items()):
-                group = file.create_group(split)
-                values = group.create_dataset(
-                    "features", found.array.shape, found.array.dtype, track_times=False
-                )
-                for start in range(0, len(found.array), ROWS_PER_PART):
-                    values[start : start + ROWS_PER_PART] = found.array[
-                        start : start + ROWS_PER_PART
-                    ]
-                    raw.raise_error()
-                _write_texts(group, "paths", found.paths)
-                group.create_dataset("labels", data=found.labels, track_times=False)
-        raw.raise_error()
+    with new_hdf5_file(path) as (file, raise_error):
+        class_names = next(iter(splits.values())).class_names
+        _write_texts(file, "class_names", class_names)
+        for name, value in sorted({**attributes, "layout": _LAYOUT}.items()):
+            file.attrs[name] = value
+        for split, found in sorted(splits.items()):
+            group, array = file.create_group(split), found.array
+            values = group.create_dataset("features", array.shape, array.dtype, track_times=False)
+            for start in range(0, len(array), ROWS_PER_PART):
+                values[start : start + ROWS_PER_PART] = array[start : start + ROWS_PER_PART]
+                raise_error()
+            _write_texts(group, "paths", found.paths)
+            group.create_dataset("labels", data=found.labels, track_times=False)
 
 
 def _write_texts(group: Any, name: str, texts: list[str]) -> None:
-    """Names of files may hold bytes that are no UTF-8; they are written as they are."""
+    """Bytes of file names that are not UTF-8 are written unchanged."""
     stored = [text.encode("utf-8", "surrogateescape") for text in texts]
     group.create_dataset(
         name, (len(texts),), h5py.string_dtype(), data=stored or None, track_times=False

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity, over matrices that need not fit into memory."""
+"""Nearest neighbours by cosine similarity, in matrices larger than memory."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +8,13 @@ from rela.data.memory import blocks
 _ROWS_AT_ONCE = 4096
 
 
-def nearest(
+def nearest_neighbors(
     values: NDArray[np.floating], query: NDArray[np.floating], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(rows, similarities) of the `count` rows of [N, D] most similar to `query` [D], best first.
 
-    Similarities lie in [-1, 1], computed in float32; a row or a query of zeros is similar to nothing (0).
-    Equal ones stand in the order of their rows. There are N of them if `count` is more.
+    Similarities are computed in float32 and lie in [-1, 1]; those with a row or query of zeros are 0. Ties
+    are in row order. At most N rows are returned.
     """
     direction = _directions(query[None].astype(np.float32))[0]
     similarities = np.empty(len(values), np.float32)
@@ -26,7 +26,7 @@ def nearest(
 
 
 def _directions(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1; those of zeros stay."""
+    """Rows scaled to length 1; rows of zeros stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     directions = np.zeros_like(rows)
     np.divide(rows, lengths, out=directions, where=lengths > 0)

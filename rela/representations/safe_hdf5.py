@@ -1,7 +1,9 @@
-"""HDF5 files that may be hostile when read, or fail while written."""
+"""Reading HDF5 files that may be hostile, and writing them where a write may fail."""
 
 import io
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,12 @@ _LARGEST_ATTRIBUTE_BYTES = 1 << 16
 
 
 class OddHdf5Error(Exception):
-    """Something that plain files do not have; the message says what."""
+    """A feature of HDF5 that plain files do not use; the message names it."""
 
 
 @dataclass(frozen=True)
 class PlainArray:
-    """Where an array lies: `shape` of `dtype` from byte `offset` of the file on."""
+    """Location of an array: `shape` of `dtype` from byte `offset` of the file."""
 
     offset: int
     shape: tuple[int, ...]
@@ -32,38 +34,37 @@ class PlainArray:
 
 
 def plain_array(file: h5py.File, name: str, num_file_bytes: int) -> PlainArray:
-    """The data set `name` of the root; raises OddHdf5Error if it is no plain one inside the file."""
+    """The data set `name` of the root; raises OddHdf5Error unless it is contiguous and inside the file."""
     if not has_entry(file, name):
         raise OddHdf5Error(f"there is no data set {name!r}")
     if file.id.links.get_info(name.encode()).type != h5l.TYPE_HARD:
         raise OddHdf5Error(f"{name!r} is a link to another place")
     found = file[name]
     if not isinstance(found, h5py.Dataset):
-        raise OddHdf5Error(f"{name!r} is no data set")
-    layout = (
-        found.id.get_create_plist()
-    )  # asked first: the shape of a virtual one opens other files
+        raise OddHdf5Error(f"{name!r} is not a data set")
+    # before the shape, which opens other files if the data set is virtual
+    layout = found.id.get_create_plist()
     if layout.get_layout() != h5d.CONTIGUOUS or layout.get_nfilters():
         raise OddHdf5Error(f"data set {name!r} is not contiguous")
     if layout.get_external_count():
         raise OddHdf5Error(f"the bytes of {name!r} lie in another file")
     array = PlainArray(found.id.get_offset(), found.shape, found.dtype)
     if array.shape is None or array.dtype.hasobject or 0 in array.shape or array.offset is None:
-        raise OddHdf5Error(f"{name!r} holds no numbers")
+        raise OddHdf5Error(f"{name!r} contains no numbers")
     if array.offset + math.prod(array.shape) * array.dtype.itemsize > num_file_bytes:
-        raise OddHdf5Error(f"it is truncated: {name!r} goes beyond its end")
+        raise OddHdf5Error(f"the file is truncated: {name!r} extends beyond its end")
     return array
 
 
 def has_entry(file: h5py.File, name: str) -> bool:
-    """Whether the root has a link of this name, which is not followed."""
+    """Whether the root has a link called `name`; the link is not followed."""
     return bool(file.id.links.exists(name.encode()))
 
 
 def plain_attributes(of: h5py.File | h5py.Dataset, num_file_bytes: int) -> dict[str, Any]:
-    """The attributes, each one text or number; raises OddHdf5Error for others.
+    """The attributes, each a single text or number; raises OddHdf5Error for anything else.
 
-    Many may share the same bytes, so together they may be no longer than the file.
+    Attributes can share bytes, so their total length is limited to that of the file.
     """
     attributes: dict[str, Any] = {}
     left = num_file_bytes
@@ -77,27 +78,39 @@ def plain_attributes(of: h5py.File | h5py.Dataset, num_file_bytes: int) -> dict[
         attributes[name] = value
         left -= len(value) if isinstance(value, str | bytes) else kind.itemsize
         if left < 0:
-            raise OddHdf5Error("its attributes are longer than the file")
+            raise OddHdf5Error("the attributes are longer than the file")
     return attributes
 
 
-class KeptErrorFile(io.FileIO):
-    """Like `open(path, mode)` without buffer; what the system refuses is raised by `raise_error`.
+@contextmanager
+def new_hdf5_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """A new HDF5 file without times, and a function that raises the first error of writing it, if any.
 
-    When a write fails, the HDF5 library keeps the file open behind h5py's back and can end the whole
-    process as it exits. So no write fails here: after the first error nothing more is written.
+    The error is raised at the end, too; the unfinished file stays.
+    """
+    with DeferredErrorFile(path, "w+") as raw:
+        with h5py.File(raw, "w", libver="v110", track_order=False) as file:
+            yield file, raw.raise_error
+        raw.raise_error()
+
+
+class DeferredErrorFile(io.FileIO):
+    """Like `open(path, mode, buffering=0)`, but errors of writing are raised by `raise_error`.
+
+    If a write fails, the HDF5 library keeps the file open without h5py's knowledge and can crash the
+    process at exit. Here writes never fail: after the first error nothing more is written.
     """
 
     error: BaseException | None = None
 
     def write(self, content: Any) -> int:
-        """Write all of `content`, a buffer; returns its bytes, whatever happened."""
+        """Write all of `content`, a buffer; return its length in bytes in any case."""
         rest = memoryview(content).cast("B")
         num_bytes = len(rest)
         try:
             while rest and self.error is None:
                 rest = rest[super().write(rest) :]
-        except BaseException as error:  # of a signal, too, while HDF5 closes the file
+        except BaseException as error:  # also from a signal handler while HDF5 closes the file
             self.error = error
         return num_bytes
 
@@ -111,6 +124,6 @@ class KeptErrorFile(io.FileIO):
         return self.tell() if size is None else size
 
     def raise_error(self) -> None:
-        """Raise the first error there was."""
+        """Raise the first error, if any."""
         if self.error is not None:
             raise self.error

@@ -159,9 +159,9 @@ def _nearest_others(
     features: "NDArray[np.float64]", query: int, count: int
 ) -> "tuple[NDArray[np.int64], NDArray[np.float32]]":
     """The rows nearest to one of them, and their cosines, without the row itself."""
-    from rela.representations.neighbors import nearest
+    from rela.representations.neighbors import nearest_neighbors
 
-    rows, similarities = nearest(features, features[query], count + 1)
+    rows, similarities = nearest_neighbors(features, features[query], count + 1)
     others = rows != query
     return rows[others][:count], similarities[others][:count]
 

@@ -22,7 +22,7 @@ from pictures import picture
 from PIL import Image
 from sklearn.metrics.pairwise import cosine_similarity
 
-from rela.representations.neighbors import nearest
+from rela.representations.neighbors import nearest_neighbors
 
 CNN = "shufflenet_v2_x0_5"
 PRIOR = ("--prior", f"random:{CNN}", "--image-size", 32)
@@ -63,13 +63,13 @@ def test_nearest_rows_are_those_of_scikit_learn(dtype: str) -> None:
     values[17] = 0
     query = rng.standard_normal(5).astype(np.float32)
     expected = cosine_similarity(values.astype(np.float64), query[None].astype(np.float64))[:, 0]
-    rows, similarities = nearest(values, query, 50)
+    rows, similarities = nearest_neighbors(values, query, 50)
     assert rows.tolist() == np.argsort(-expected, kind="stable")[:50].tolist()
     np.testing.assert_allclose(similarities, expected[rows], atol=2e-6)
-    rows, similarities = nearest(values, query, 20_000)
+    rows, similarities = nearest_neighbors(values, query, 20_000)
     assert sorted(rows) == list(range(9000))
     assert similarities[rows.tolist().index(17)] == 0
-    assert nearest(values, np.zeros(5, np.float32), 3)[0].tolist() == [0, 1, 2]
+    assert nearest_neighbors(values, np.zeros(5, np.float32), 3)[0].tolist() == [0, 1, 2]
 
 
 def test_neighbours_are_found_by_the_cosine_of_what_is_stored(

@@ -231,5 +231,5 @@ def test_changed_crops_are_refused(
     (path,) = tmp_path.glob("workspace/representations/*/representations.h5")
     with h5py.File(path, "r+") as file:
         file["crops"][3, 1, column] += 1
-    with pytest.raises(DataError, match="its crops were changed"):
+    with pytest.raises(DataError, match="the crops were changed"):
         open_matrix(path)

@@ -6,7 +6,7 @@ import torch
 from lightly.models.utils import update_momentum
 from torch import nn
 
-from rela.methods.method import follow, momentum_copy
+from rela.methods.method import ema_update, momentum_copy
 
 
 def network(seed: int) -> nn.Module:
@@ -33,7 +33,7 @@ def test_following_is_a_moving_average_that_leaves_buffers_alone() -> None:
         0.9 * mine.double() + 0.1 * theirs.detach().double()
         for mine, theirs in zip(follower.parameters(), leader.parameters(), strict=True)
     ]
-    follow(leader, follower, 0.9)
+    ema_update(leader, follower, 0.9)
     for mine, wanted in zip(follower.parameters(), expected, strict=True):
         torch.testing.assert_close(mine.double(), wanted, atol=1e-6, rtol=1e-6)
         assert mine.grad_fn is None
@@ -47,7 +47,7 @@ def test_many_steps_agree_with_lightly() -> None:
         with torch.no_grad():
             for parameter in leader.parameters():
                 parameter.add_(0.01 * (step % 3 - 1))
-        follow(leader, ours, 0.99)
+        ema_update(leader, ours, 0.99)
         update_momentum(leader, theirs, 0.99)
     for mine, lightlys in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, lightlys, atol=1e-6, rtol=1e-5)
