@@ -25,16 +25,16 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """`features` float16 [N, C, h, w], in a file that is gone with this; `masks` uint8 [N, S, S]."""
+    """`features` float16 [N, C, h, w] in an unnamed temporary file; `masks` uint8 [N, S, S]."""
 
     features: NDArray[np.float16]
     masks: NDArray[np.uint8]
 
 
 def map_size(backbone: nn.Module, image_size: int, own_image_size: int) -> tuple[int, ...]:
-    """(S, C, h, w): the input size that the backbone takes, and the shape of its feature map there.
+    """(S, C, h, w): an input size that the backbone accepts, and the shape of its feature map at S.
 
-    S is `image_size`, or `own_image_size` for a model that takes no other. Raises ChoiceError for
+    S is `image_size`, or `own_image_size` for a model with a fixed input size. Raises ChoiceError for
     models without a known feature map.
     """
     device = next(backbone.parameters()).device
@@ -62,11 +62,11 @@ def compute_feature_maps(
     num_threads: int | None = None,
     on_progress: Callable[[int], Any] = lambda count: None,
 ) -> FeatureMaps:
-    """Stretch every image to the size of `shape` (S, C, h, w) and keep the backbone's feature map.
+    """Resize every image to S² pixels and compute the backbone's feature map; `shape` is (S, C, h, w).
 
-    The backbone is in eval mode and nothing in it moves. The maps lie in an unnamed file in the
-    directory `scratch`, all of it reserved beforehand: the system keeps in memory what fits. Raises
-    DataError naming an unusable file or an image with features beyond float16.
+    The backbone is in eval mode and does not change. The maps are stored in an unnamed file in the
+    directory `scratch`, whose space is reserved first; the system caches what fits into memory. Raises
+    DataError naming an unusable file or an image with features outside of float16.
     """
     size, *map_shape = shape
     backbone = backbone.eval().to(device)
@@ -106,7 +106,7 @@ def _maps(backbone: nn.Module, pixels: Tensor) -> Tensor:
 
 
 def _reserve(shape: tuple[int, ...], scratch: Path) -> NDArray[np.float16]:
-    """Writing to a sparse mapping would end in SIGBUS on a full disk; this raises OSError instead."""
+    """A mapped file with reserved space: OSError on a full disk, where a sparse one would raise SIGBUS."""
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=scratch) as file:
         os.posix_fallocate(file.fileno(), 0, 2 * int(np.prod(shape)))

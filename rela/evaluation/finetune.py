@@ -1,7 +1,7 @@
 """Fine-tuning: the whole backbone and a linear layer, trained on a share of the labels.
 
-The procedure and its numbers are SimCLR's (arXiv 2002.05709, appendix B.5) as lightly's benchmarks
-run it; see FinetuneProtocol.
+Procedure and numbers are SimCLR's (arXiv 2002.05709, appendix B.5) as in lightly's benchmarks; see
+FinetuneProtocol.
 """
 
 import copy
@@ -40,8 +40,8 @@ def finetune_probe(
 ) -> dict[str, Any]:
     """Fine-tune a copy of the backbone and return validation accuracies in [0, 1].
 
-    `top1`, `top5` from 6 classes on, of centre crops after the last epoch; `num_images` trained on
-    and `batch_size`.
+    `top1`, and with 6 or more classes `top5`, on centre crops after the last epoch; `num_images` used
+    for training, and `batch_size`.
     """
     model, found = finetune(
         backbone, preprocessing, train, num_classes, protocol, seed, device, num_threads,
@@ -65,9 +65,9 @@ def finetune(
 ) -> tuple[nn.Sequential, dict[str, int]]:
     """The fine-tuned model (images [B, 3, S, S] → scores [B, C]), with `num_images` and `batch_size`.
 
-    Every parameter of the copied backbone is trained, whatever was frozen before. A batch larger
-    than the data is cut to them. Mixed precision on a GPU. `on_progress` gets the images of every
-    step. Raises DataError if there are fewer than two labelled images.
+    All parameters of the copied backbone are trained, also frozen ones. The batch is at most the number
+    of images. Mixed precision on a GPU. `on_progress` is called with the number of images after each step.
+    Raises DataError for fewer than two labelled images.
     """
     device = torch.device(device)
     rows = label_subset(train.labels, protocol.percent, seed)

@@ -17,9 +17,9 @@ def knn_accuracy(
     num_classes: int,
     protocol: KNNProtocol,
 ) -> float:
-    """Top-1 accuracy in [0, 1] of the class with the largest summed weight.
+    """Top-1 accuracy in [0, 1] of the class with the largest sum of weights.
 
-    Features float32 [N, D], labels int64 [N]. k is `protocol.neighbours(N)`: cut to the number of
+    Features float32 [N, D], labels int64 [N]. k is `protocol.neighbours(N)`, at most the number of
     training rows.
     """
     bank = normalize(train_features, dim=1).T.contiguous()

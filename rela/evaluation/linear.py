@@ -21,12 +21,12 @@ def linear_probe(
     protocol: LinearProtocol,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the layer and return validation accuracies in [0, 1]: `top1`, and `top5` from 6 classes.
+    """Train the layer and return validation accuracies in [0, 1]: `top1`, `top5` with 6 or more classes.
 
-    If the protocol averages n epochs, `top1_mean_last_n_epochs` and `top1_std_last_n_epochs`
-    (sample standard deviation over the last n epochs of this one training) come with them; and
-    always the `batch_size`. Features float32 [N, D], labels int64 [N], all on one device. The result
-    depends on `seed` alone.
+    The result also holds `batch_size` and, if the protocol averages n epochs,
+    `top1_mean_last_n_epochs` and `top1_std_last_n_epochs` (sample standard deviation over the last n epochs
+    of this one training). Features float32 [N, D], labels int64 [N], all on one device. `seed` determines
+    the result.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):

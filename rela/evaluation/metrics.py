@@ -6,12 +6,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # jobs that read records need the chance level, not torch
+if TYPE_CHECKING:  # reading records requires the chance level but not torch
     from torch import Tensor
+
+_SIGMAS = 3.0
+
+
+def top_k_accuracies(scores: "Tensor", labels: "Tensor") -> dict[str, float]:
+    """`top1`, and with 6 or more classes `top5`, in [0, 1]; scores [N, C], labels int64 [N]."""
+    ranked = scores.argsort(dim=1, descending=True)
+    hits = ranked == labels[:, None]
+    accuracies = {"top1": float(hits[:, 0].float().mean())}
+    if scores.shape[1] > 5:
+        accuracies["top5"] = float(hits[:, :5].any(dim=1).float().mean())
+    return accuracies
+
+
+def chance_level(largest_class: float, num_images: int) -> float:
+    """Top-1 accuracy, in [0, 1], that predicting the largest class for all `num_images` may reach.
+
+    `largest_class` is that class's share p of all images; the level is p + 3 √(p (1 − p) / N), three
+    standard deviations of a binomial share above p. No accuracy up to it shows that classes are told apart.
+    """
+    return largest_class + _SIGMAS * math.sqrt(largest_class * (1 - largest_class) / num_images)
 
 
 def confusion_matrix(predicted: "Tensor", labels: "Tensor", num_classes: int) -> "Tensor":
-    """int64 [C, C], label by prediction; pixels whose label is not below `num_classes` are left out."""
+    """int64 [C, C], label by prediction; pixels whose label is not below `num_classes` are ignored."""
     labelled = labels < num_classes
     pairs = labels[labelled].long() * num_classes + predicted[labelled].long()
     counts = pairs.bincount(minlength=num_classes**2)
@@ -21,8 +42,8 @@ def confusion_matrix(predicted: "Tensor", labels: "Tensor", num_classes: int) ->
 def segmentation_measures(confusion: NDArray[np.int64]) -> dict[str, float]:
     """`miou` and `pixel_accuracy` in [0, 1], and `num_scored_classes`.
 
-    A class's intersection over union is TP / (TP + FP + FN); the mean is over the classes that occur
-    in labels or predictions.
+    The IoU of a class is TP / (TP + FP + FN); the mean is over the classes that occur in labels or
+    predictions.
     """
     correct = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - correct
@@ -32,25 +53,3 @@ def segmentation_measures(confusion: NDArray[np.int64]) -> dict[str, float]:
         "pixel_accuracy": float(correct.sum() / confusion.sum()),
         "num_scored_classes": int(scored.sum()),
     }
-
-
-_SIGMAS = 3.0
-
-
-def chance_level(largest_class: float, num_images: int) -> float:
-    """The top-1 accuracy, in [0, 1], that naming the largest class may reach on `num_images`.
-
-    `largest_class` is that class's share of all images; three standard deviations of a binomial
-    share are added to it. What is not above this does not tell the classes apart.
-    """
-    return largest_class + _SIGMAS * math.sqrt(largest_class * (1 - largest_class) / num_images)
-
-
-def top_k_accuracies(scores: "Tensor", labels: "Tensor") -> dict[str, float]:
-    """`top1`, and `top5` from 6 classes on, in [0, 1]; scores [N, C], labels int64 [N]."""
-    ranked = scores.argsort(dim=1, descending=True)
-    hits = ranked == labels[:, None]
-    accuracies = {"top1": float(hits[:, 0].float().mean())}
-    if scores.shape[1] > 5:
-        accuracies["top5"] = float(hits[:, :5].any(dim=1).float().mean())
-    return accuracies

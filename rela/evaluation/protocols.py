@@ -71,7 +71,7 @@ class KNNProtocol:
 
 @dataclass(frozen=True)
 class LinearProtocol:
-    """How a linear layer on frozen features is trained. Accuracies are the last epoch's, never the best.
+    """Training of a linear layer on frozen features. Accuracies are of the last epoch, not of the best.
 
     `cosine` decays the rate to zero along a half cosine. `large_batch_size` applies to more than a
     million training images. Mean and standard deviation over the last `averaged_epochs` of one training
@@ -116,7 +116,7 @@ class LinearProtocol:
 
 @dataclass(frozen=True)
 class FinetuneProtocol:
-    """How a whole model is fine-tuned on a share of the labels.
+    """Fine-tuning of a whole model on a share of the labels.
 
     SimCLR's procedure (arXiv 2002.05709, appendix B.5): SGD with momentum 0.9, rate
     0.05 · batch / 256 without warm-up, no weight decay, only random resized crops and flips; 60
@@ -168,9 +168,9 @@ class FinetuneProtocol:
 
 @dataclass(frozen=True)
 class SegmentationProtocol:
-    """How a head on a frozen backbone's feature maps is trained to label pixels (ReLA's settings).
+    """Training of a segmentation head on feature maps of a frozen backbone (ReLA's settings).
 
-    Images and masks are stretched to `image_size`² pixels.
+    Images and masks are resized to `image_size`² pixels.
     """
 
     num_classes: int = 21

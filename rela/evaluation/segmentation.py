@@ -18,7 +18,7 @@ FCN, LINEAR = "FCN", "linear"
 
 
 def head_for(backbone: nn.Module) -> str:
-    """`FCN` for CNNs, `linear` for transformers, whose only convolution cuts the patches."""
+    """`FCN` for CNNs, `linear` for transformers, whose only convolution embeds the patches."""
     num_convolutions = sum(isinstance(module, nn.Conv2d) for module in backbone.modules())
     return FCN if num_convolutions > 1 else LINEAR
 
@@ -32,11 +32,11 @@ def segmentation_probe(
     device: torch.device | str = "cpu",
     on_progress: Callable[[int], Any] = lambda count: None,
 ) -> dict[str, Any]:
-    """Train a head and return what it reaches on `val`: `miou` and `pixel_accuracy` in [0, 1].
+    """Train a head and return its `miou` and `pixel_accuracy` on `val`, in [0, 1].
 
-    torchvision's FCNHead or one 1×1 convolution; its scores are upsampled bilinearly to the masks.
-    Void pixels count neither in the loss, the mean over the labelled pixels of a batch, nor in the
-    measures. On a CPU the result depends on `seed` alone.
+    The head is torchvision's FCNHead or one 1×1 convolution; its scores are upsampled bilinearly to the
+    masks. The loss is the mean over the labelled pixels of a batch; void pixels count neither in the loss
+    nor in the measures. On a CPU `seed` determines the result.
     """
     device = torch.device(device)
     if not (val.masks != VOID).any():

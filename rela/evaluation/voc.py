@@ -27,7 +27,7 @@ _INDEX_MODES = ("P", "L")
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image and its mask, as files."""
+    """Paths of an image and its mask."""
 
     image: Path
     mask: Path
@@ -35,7 +35,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class VocFolder:
-    """A folder in that layout, its files checked to be there."""
+    """A folder in this layout, whose files exist."""
 
     root: Path
     train: tuple[LabelledImage, ...]
@@ -52,8 +52,7 @@ class VocFolder:
 def open_voc(path: Path) -> VocFolder:
     """The VOC2012 folder `path`, or the one inside it.
 
-    Raises ChoiceError if `path` is no such folder, and DataError naming the first file that a list
-    names and that is missing.
+    Raises ChoiceError for any other folder, and DataError naming the first listed file that is missing.
     """
     roots = [path / inside for inside in _INSIDE]
     root = next((r for r in roots if (r / _LISTS).is_dir()), None)
@@ -73,31 +72,33 @@ def _read_list(root: Path, split: str) -> tuple[LabelledImage, ...]:
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing; expected {_LAYOUT}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text; expected the name of an image per line") from error
+        raise DataError(
+            f"{path} is not a text file; expected the name of an image per line"
+        ) from error
     pairs = tuple(
         LabelledImage(root / f"JPEGImages/{name}.jpg", root / f"SegmentationClass/{name}.png")
         for name in names
     )
     if odd := [name for name in names if name.startswith("/") or ".." in Path(name).parts]:
         raise DataError(
-            f"{path} names {odd[0]!r}, outside of {root}; expected the name of an image"
+            f"{path} lists {odd[0]!r}, outside of {root}; expected the name of an image"
         )
     if not pairs:
-        raise DataError(f"{path} names no image; expected the name of an image per line")
+        raise DataError(f"{path} lists no image; expected the name of an image per line")
     for pair in pairs:
         for file in (pair.image, pair.mask):
             if not file.is_file():
-                raise DataError(f"{file} is missing, which {path} names; expected {_LAYOUT}")
+                raise DataError(f"{file} is missing but listed in {path}; expected {_LAYOUT}")
     return pairs
 
 
 def read_labelled_image(
     pair: LabelledImage, size: int, interpolation: Image.Resampling, num_classes: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Image [size, size, 3] (RGB) and mask [size, size], both stretched, the mask to the nearest pixel.
+    """Image [size, size, 3] (RGB) and mask [size, size], both resized, the mask by nearest pixel.
 
-    Raises DataError naming the file if it does not decode, the mask is no palette or gray image of
-    the image's size, or holds values that are neither below `num_classes` nor 255.
+    Raises DataError naming the file if it cannot be decoded, if the mask is not a palette or gray image
+    of the image's size, or if its values are neither below `num_classes` nor 255.
     """
     try:
         pixels = decode_image(read_image_file(pair.image))
@@ -108,14 +109,14 @@ def read_labelled_image(
     if mask.size != (width, height):
         raise DataError(
             f"{pair.mask} has {mask.width}×{mask.height} pixels, its image {width}×{height}; expected "
-            "the same"
+            "the same size"
         )
     values = np.unique(np.asarray(mask))
     odd = values[(values >= num_classes) & (values != VOID)]
     if odd.size:
         raise DataError(
-            f"{pair.mask} holds the class {odd[0]}; expected 0 to {num_classes - 1}, or {VOID} for void; "
-            "say --voc-classes N if there are more"
+            f"{pair.mask} contains the class {odd[0]}; expected 0 to {num_classes - 1}, or {VOID} for void; "
+            "add --voc-classes N if there are more classes"
         )
     stretched = Image.fromarray(pixels).resize((size, size), interpolation)
     small_mask = mask.resize((size, size), Image.Resampling.NEAREST)
@@ -128,7 +129,7 @@ def _read_mask(path: Path) -> Image.Image:
             mask.load()
     except BadImageError as error:
         raise DataError(
-            f"{path}: not a readable mask; expected a PNG whose palette index is the class"
+            f"{path} is not a readable mask; expected a PNG whose palette index is the class"
         ) from error
     if mask.mode not in _INDEX_MODES:
         raise DataError(

@@ -13,7 +13,7 @@ from rela.errors import ChoiceError
 if TYPE_CHECKING:  # the command line lists METHODS without importing torch
     from rela.methods.method import Method
 
-METHODS = {  # by what --method calls them: file and class
+METHODS = {  # file and class by the name for --method
     "byol": ("byol", "BYOL"),
     "dino": ("dino", "DINO"),
     "simclr": ("simclr", "SimCLR"),
@@ -29,7 +29,7 @@ METHODS = {  # by what --method calls them: file and class
 
 
 def method_class(name: str) -> "type[Method]":
-    """The algorithm called `name`; raises ChoiceError listing what there is."""
+    """The algorithm called `name`; raises ChoiceError listing all names."""
     if name not in METHODS:
         raise ChoiceError(f"no method {name!r}; expected one of {', '.join(METHODS)}")
     file, class_name = METHODS[name]

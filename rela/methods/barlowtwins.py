@@ -17,12 +17,12 @@ _LOSS_SCALE = 0.024
 
 
 class BarlowTwins(Method):
-    """The correlations between both views' outputs are to be 1 with their like and else 0.
+    """Makes the cross-correlation matrix of both views' outputs the identity.
 
     Projector F → D → D → D with D = 8192 (but see `head_width`). LARS with 0.2 per 256 images, decay
-    1.5e-6, 10 epochs of warm-up and λ = 0.005. The paper gives biases and norm layers
-    the rate 0.0048 = 0.024 · 0.2, since LARS does not adapt theirs; here, as in the authors' training
-    of the published network, the loss is scaled by 0.024 instead, to which LARS is blind for weights.
+    1.5e-6, 10 epochs of warm-up and λ = 0.005. In the paper biases and norm layers have the rate
+    0.0048 = 0.024 · 0.2, since LARS does not adapt theirs. Here, as in the authors' training of the
+    published network, the loss is scaled by 0.024 instead, which LARS cancels for weights.
     """
 
     optimizer = OptimizerSettings(
@@ -42,7 +42,7 @@ class BarlowTwins(Method):
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Equation 1, scaled; in float32, since it sums over D² correlations."""
+        """Equation 1, scaled; in float32, since it is a sum over D² correlations."""
         features = [self.backbone(view) for view in views]
         first, second = (self.projector(f).float() for f in features)
         with torch.autocast(first.device.type, enabled=False):
@@ -53,7 +53,7 @@ class BarlowTwins(Method):
 def _of_all_processes(outputs: Tensor) -> Tensor:
     """[B, D] of this process → [n · B, D] of all, with gradients.
 
-    The loss's own exchange adds up correlations of outputs that every process has standardised by
-    itself; B · D numbers are fewer than D² besides.
+    lightly's loss would instead add correlations of outputs that each process standardises on its own.
+    Besides, B · D numbers are fewer than D².
     """
     return outputs if world_size() == 1 else torch.cat(gather(outputs))

@@ -21,12 +21,11 @@ _MOMENTUM = {"reference": 0.99, "paper": 0.996}
 
 
 class BYOL(Method):
-    """An online network predicts what its moving average projects of the other view.
+    """An online network predicts the projection of the other view by its moving average.
 
-    Projector F → 2F → 256 and predictor 256 → 2F → 256, both with batch norm: for the paper's
-    ResNet-50 its 4096 units. The momentum is 0.99 throughout in ReLA's reference; in the paper it rises
-    from 0.996 to 1, with LARS at 0.2 per 256 images, decay 1.5e-6 and 10 epochs of warm-up (for
-    1000 epochs).
+    Projector F → 2F → 256 and predictor 256 → 2F → 256, both with batch norm: 4096 units for the paper's
+    ResNet-50. The momentum is a constant 0.99 in ReLA's reference; in the paper it rises from 0.996 to 1,
+    with LARS at 0.2 per 256 images, decay 1.5e-6 and 10 epochs of warm-up (for 1000 epochs).
     """
 
     optimizer = OptimizerSettings(
@@ -51,7 +50,7 @@ class BYOL(Method):
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Mean of both negative cosines between a prediction and the other view's projection."""
+        """Mean negative cosine between each prediction and the other view's projection."""
         features = [self.backbone(view) for view in views]
         predictions = [self.predictor(self.projector(f)).float() for f in features]
         with torch.no_grad():
@@ -72,7 +71,7 @@ class BYOL(Method):
 
 
 def byol_views(size: int) -> tuple[View, View]:
-    """Views that differ in blur and solarization (table 6); without blur for small images."""
+    """Views that differ in blur and solarization (table 6); no blur for small images."""
     blur = not is_small(size)
     return (
         View(size, blur_probability=1.0 if blur else 0.0),

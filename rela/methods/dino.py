@@ -31,19 +31,19 @@ _DECAY_GROWTH = 10  # from 0.04 to 0.4
 
 
 class DINO(Method):
-    """A student finds, in every crop, the prototypes that its moving average sees in the full views.
+    """A student predicts from every crop the prototypes that its moving average assigns to full views.
 
     Head F → 2048 → 2048 → 256, then cosines with the prototypes. Two sets of hyperparameters:
 
-    - "reference" (ReLA's): 2,048 prototypes, batch norm in the head, no local crops, momentum 0.99
-      and a teacher temperature of 0.04 throughout;
-    - "paper" (for a ViT-S): 65,536 prototypes, no batch norm, 8 local crops, momentum
-      rising from 0.996 to 1, weight decay from 0.04 to 0.4, teacher temperature from 0.04 to 0.07
-      within 30 epochs or three tenths of stage 2 (as in 100 epochs), last layer frozen for an epoch;
-      AdamW with 5e-4 per 256 images, 10 epochs of warm-up, gradients clipped at norm 3 (here all
-      together, by the authors each tensor). For a ResNet the authors prefer SGD.
+    - "reference" (ReLA's): 2,048 prototypes, batch norm in the head, no local crops, constant momentum
+      0.99 and teacher temperature 0.04;
+    - "paper" (for a ViT-S): 65,536 prototypes, no batch norm, 8 local crops, momentum from 0.996 to 1,
+      weight decay from 0.04 to 0.4, teacher temperature from 0.04 to 0.07 within 30 epochs or 30 % of
+      stage 2 (as in 100 epochs), last layer frozen for one epoch; AdamW with 5e-4 per 256 images, 10 epochs
+      of warm-up, gradients clipped at a global norm of 3 (per tensor in the authors' code). For a ResNet
+      the authors prefer SGD.
 
-    Every course but the learning rate's begins at the hand-over.
+    All schedules except the learning rate's start at the hand-over.
     """
 
     optimizer = OptimizerSettings(
@@ -96,7 +96,7 @@ class DINO(Method):
         return loss, features[:2]
 
     def teacher_temperature(self, progress: Progress) -> float:
-        """Constant in the reference; in the paper, growing linearly at the beginning of stage 2."""
+        """Constant in the reference; in the paper, a linear rise at the beginning of stage 2."""
         if self.options.hyperparameters == "reference":
             return _TEMPERATURE
         warmup_steps = min(
@@ -108,11 +108,11 @@ class DINO(Method):
         )
 
     def before_step(self, progress: Progress) -> None:
-        """Leave the last layer alone for the first epoch of the paper's stage 2."""
+        """Freeze the last layer in the first epoch of stage 2 (paper)."""
         self.projector.cancel_last_layer_gradients(progress.epoch)
 
     def weight_decay(self, base: float, progress: Progress) -> float:
-        """In the paper a half cosine from `base` up to ten times that."""
+        """Constant in the reference; in the paper, a half cosine from `base` to 10 · `base`."""
         if self.options.hyperparameters == "reference":
             return base
         return float(cosine_schedule(progress.step, progress.num_steps, base, _DECAY_GROWTH * base))
@@ -126,7 +126,7 @@ class DINO(Method):
 
 def _head(options: MethodOptions) -> DINOProjectionHead:
     kind = options.hyperparameters
-    with warnings.catch_warnings():  # lightly calls weight norm by the name it has in older torch
+    with warnings.catch_warnings():  # lightly uses an older name of weight norm
         warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated")
         return DINOProjectionHead(
             options.feature_dim,

@@ -27,13 +27,13 @@ _LARGEST_QUEUE = 65_536
 
 
 class MoCoV2(Method):
-    """A query finds its key among a queue of keys that a slow moving average made of earlier batches.
+    """Contrasts a query with its key and a queue of keys of earlier batches, made by a moving average.
 
     Projector F → F → 128, SGD with 0.03 per 256 images, decay 1e-4, cosine without warm-up, momentum
-    0.999, temperature 0.2 and a queue of 65,536 keys are the publication's, and MoCo's before it
-    (arXiv 1911.05722). The queue holds at most half an epoch of images: in a longer one a query would
-    often meet an old key of its own image among the negatives. It is part of the checkpoint. Keys are as
-    slow under the reference's hyperparameters, which know no queue.
+    0.999, temperature 0.2 and a queue of 65,536 keys are the publication's, as in MoCo (arXiv
+    1911.05722). The queue holds at most half an epoch of images, since in a longer one an old key of the
+    query's own image would often be a negative. It is part of the checkpoint. The momentum is the same with
+    the reference's hyperparameters, which define no queue.
     """
 
     optimizer = OptimizerSettings("sgd", lr=0.03, weight_decay=1e-4, lr_batch_size=256)
@@ -57,7 +57,7 @@ class MoCoV2(Method):
             queue.register_buffer(name, value, persistent=True)
 
     def views(self) -> tuple[View, ...]:
-        """Twice the same; without blur for small images."""
+        """Two views of the same distribution; no blur for small images."""
         return mocov2_views(self.options.image_size)
 
     def forward(
@@ -71,7 +71,7 @@ class MoCoV2(Method):
 
     @torch.no_grad()
     def _keys(self, view: Tensor) -> Tensor:
-        """[B, 128], from batches mixed over devices, whose norm layers would give the pairs away."""
+        """[B, 128], of batches shuffled over devices, since batch norms would otherwise leak the pairs."""
         several = world_size() > 1
         order = None
         if several:
@@ -82,14 +82,14 @@ class MoCoV2(Method):
         return keys
 
     def update_momentum(self, progress: Progress | None) -> None:
-        """Move the network of the keys towards that of the queries."""
+        """Move the key network towards the query network."""
         momentum = momentum_at(progress, _MOMENTUM, self.ema)
         ema_update(self.backbone, self.momentum_backbone, momentum)
         ema_update(self.projector, self.momentum_projector, momentum)
 
 
 def mocov2_views(size: int) -> tuple[View, View]:
-    """What SimSiam took over from MoCo v2; without blur for small images."""
+    """Views of MoCo v2 and SimSiam; no blur for small images."""
     view = View(
         size,
         scale=(0.2, 1.0),

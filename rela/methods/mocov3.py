@@ -27,18 +27,19 @@ _MOMENTUM = 0.99
 
 
 class MoCoV3(Method):
-    """A prediction of each view finds what the moving average makes of the other, within the batch.
+    """Contrasts the prediction of each view with the moving average's projection of the other, in a batch.
 
-    The authors' two recipes differ by architecture, which is told by batch norm in the backbone:
+    The authors' two recipes depend on the architecture:
 
-    - with it (ResNet): projector of 2 layers, temperature 1, crops of at least 0.2 of the area;
+    - with batch norm in the backbone (ResNet): projector of 2 layers, temperature 1, crops of at least 0.2
+      of the area;
     - without (ViT): projector of 3 layers, temperature 0.2, crops of at least 0.08.
 
-    Hidden layers have 4096 units (but see `head_width`), with batch norm everywhere (the
-    authors' predictor for a ResNet ends without one). The momentum
-    rises from 0.99 to 1. LARS with 0.6 per 256 images, decay 1e-6 and 10 epochs of warm-up are the
-    ResNet's (100 epochs); for a ViT choose --optimizer adamw --lr 1.5e-4 × batch size / 256
-    --weight-decay 0.1 --warmup-epochs 40. Patch embeddings are trained, not frozen.
+    Hidden layers have 4096 units (but see `head_width`), with batch norm everywhere (the authors' predictor
+    for a ResNet has none at the end). The momentum rises from 0.99 to 1. LARS with 0.6 per 256 images, decay
+    1e-6 and 10 epochs of warm-up are the ResNet's (100 epochs); for a ViT choose --optimizer adamw
+    --lr 1.5e-4 × batch size / 256 --weight-decay 0.1 --warmup-epochs 40. Patch embeddings are trained, not
+    frozen.
     """
 
     optimizer = OptimizerSettings(
@@ -64,14 +65,14 @@ class MoCoV3(Method):
         self.momentum_projector = momentum_copy(self.projector)
 
     def views(self) -> tuple[View, ...]:
-        """BYOL's asymmetric pair, with crops that suit the architecture."""
+        """BYOL's asymmetric pair, with the crop scale for the architecture."""
         scale = (self.smallest_crop, 1.0)
         return tuple(replace(v, scale=scale) for v in byol_views(self.options.image_size))
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Sum of both directions' contrastive losses (algorithm 1)."""
+        """Sum of the contrastive losses of both directions (algorithm 1)."""
         features = [self.backbone(view) for view in views]
         queries = [self.predictor(self.projector(f)) for f in features]
         with torch.no_grad():

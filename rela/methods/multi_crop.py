@@ -1,4 +1,4 @@
-"""Small crops beside the full-sized views: their size, and how a backbone takes both (multi-crop)."""
+"""Multi-crop: local crops beside the full-sized views."""
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,13 @@ _SMALLEST_SIDE = 8
 
 
 def local_size(image_size: int) -> int:
-    """Side of local crops in pixels: 96 for 224, in proportion for others, but at least 8."""
+    """Side of local crops in pixels: 96 for 224, proportional for other sizes, at least 8."""
     local, full = _PUBLISHED_SIDES
     return min(image_size, max(_SMALLEST_SIDE, round(image_size * local / full)))
 
 
 def check_local_crops(backbone: nn.Module, image_size: int) -> None:
-    """Raise ChoiceError if the backbone takes no crops of the local size."""
+    """Raise ChoiceError if the backbone does not accept crops of the local size."""
     size = local_size(image_size)
     try:
         feature_dim(backbone, size)
@@ -25,7 +25,7 @@ def check_local_crops(backbone: nn.Module, image_size: int) -> None:
         raise ChoiceError(
             f"the model cannot take local crops of {size}×{size} pixels beside views of "
             f"{image_size}×{image_size}; choose --local-crops 0, a larger --image-size, or a model that "
-            "takes any size, such as resnet50 or a vision transformer named timm:…"
+            "accepts any size, such as resnet50 or a vision transformer timm:NAME"
         ) from error
 
 

@@ -16,13 +16,13 @@ _SMALLEST_LARS_DECAY = 1e-12
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """How weights move.
+    """Optimizer and learning-rate schedule.
 
-    - `lr`: peak rate; for batches of `lr_batch_size` images, scaled linearly to others (None: as is);
-    - `schedule`: "constant", or "cosine" down to a thousandth of the peak over the whole training;
-      either begins with a linear warm-up over `warmup_epochs`;
-    - `decay_all`: whether biases and norm layers decay like weights, as PyTorch does by itself;
-    - `clip_norm`: largest norm of all gradients together.
+    - `lr`: peak rate, for batches of `lr_batch_size` images and linear in the batch (None: for any batch);
+    - `schedule`: "constant", or "cosine" to a thousandth of the peak over the whole training; both start
+      with a linear warm-up over `warmup_epochs`;
+    - `decay_all`: apply weight decay to biases and norm layers too, PyTorch's default;
+    - `clip_norm`: largest global gradient norm.
     """
 
     optimizer: Literal["adamw", "sgd", "lars"]
@@ -36,12 +36,12 @@ class OptimizerSettings:
 
     @property
     def decay(self) -> float:
-        """The weight decay in use: lightly's LARS adapts only what decays, be it ever so little."""
+        """The weight decay in use, never 0 for lightly's LARS, which adapts only weights that decay."""
         smallest = _SMALLEST_LARS_DECAY if self.optimizer == "lars" else 0.0
         return max(self.weight_decay, smallest)
 
     def for_batch(self, batch_size: int) -> "OptimizerSettings":
-        """The same with the rate for batches of `batch_size` (arXiv 1706.02677)."""
+        """The same settings with the rate for batches of `batch_size` (arXiv 1706.02677)."""
         if self.lr_batch_size is None:
             return self
         lr = self.lr * batch_size / self.lr_batch_size
@@ -51,7 +51,7 @@ class OptimizerSettings:
 def build_optimizer(
     settings: OptimizerSettings, parameters: "Iterable[nn.Parameter]"
 ) -> "torch.optim.Optimizer":
-    """The optimizer over all `parameters` that train; biases and norm layers in their own group.
+    """The optimizer of all trainable `parameters`; biases and norm layers have their own group.
 
     Groups whose weight decay may be scheduled have `decays` set.
     """
@@ -66,10 +66,10 @@ def build_optimizer(
     ]
     if others:
         groups.append({"params": others, "weight_decay": 0.0, "decays": False})
-    assert settings.lr_batch_size is None, "the rate is still to be scaled; see for_batch"
+    assert settings.lr_batch_size is None, "the rate is not scaled yet; see for_batch"
     lr = settings.lr
     if settings.optimizer == "adamw":
-        # fused, it would unscale 16-bit gradients itself, after they were to be clipped
+        # a fused AdamW unscales 16-bit gradients itself, which is too late for clipping
         return torch.optim.AdamW(groups, lr=lr, fused=settings.clip_norm is None)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=_SGD_MOMENTUM)
@@ -83,7 +83,7 @@ def build_schedule(
     num_steps: int,
     steps_per_epoch: int,
 ) -> "torch.optim.lr_scheduler.LambdaLR | None":
-    """The schedule, to be stepped after every optimizer step; None for a plain constant rate."""
+    """The schedule, stepped after every optimizer step; None for a constant rate without warm-up."""
     warmup = min(settings.warmup_epochs * steps_per_epoch, num_steps)
     if settings.schedule == "constant" and warmup == 0:
         return None

@@ -14,11 +14,11 @@ _TEMPERATURE, _SMALL_TEMPERATURE = 0.1, 0.5
 
 
 class SimCLR(Method):
-    """Of all views in a batch, over all devices, the other one of the same image is to be found.
+    """Contrasts two views of an image with all other views in the batch, over all devices.
 
-    Projector F → F → 128. LARS with 0.3 per 256 images, decay 1e-6 and 10 epochs of warm-up, and
-    temperature 0.1, are those of ImageNet (table 5); temperature 0.5, half the colour
-    strength and no blur for small images those of CIFAR-10 (appendix B.9).
+    Projector F → F → 128. LARS with 0.3 per 256 images, decay 1e-6, 10 epochs of warm-up and temperature
+    0.1 are the paper's for ImageNet (table 5); temperature 0.5, half the colour strength and no blur for
+    small images are its settings for CIFAR-10 (appendix B.9).
     """
 
     optimizer = OptimizerSettings(
@@ -36,7 +36,7 @@ class SimCLR(Method):
         )
 
     def views(self) -> tuple[View, ...]:
-        """Twice the same: colour strength 1, blur 0.5; strength 0.5 without blur for small images."""
+        """Two views of the same distribution: colour strength 1, blur 0.5; for small images 0.5 and 0."""
         size = self.options.image_size
         small = is_small(size)
         strength = 0.5 if small else 1.0
@@ -53,7 +53,7 @@ class SimCLR(Method):
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """NT-Xent (equation 1), the mean over both views."""
+        """NT-Xent (equation 1), averaged over both views."""
         features = [self.backbone(view) for view in views]
         first, second = (self.projector(f).float() for f in features)
         with torch.autocast(first.device.type, enabled=False):

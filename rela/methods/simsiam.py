@@ -13,11 +13,11 @@ _WIDTH = 2048
 
 
 class SimSiam(Method):
-    """A network predicts what it projects of the other view itself, without gradient to that side.
+    """A network predicts its own projection of the other view, with a stop-gradient on the target.
 
     Projector F → D → D → D and predictor D → D/4 → D, with D = 2048 (but see `head_width`). SGD with
-    0.05 per 256 images, decay 1e-4 and cosine without warm-up. The authors also train
-    with a constant rate of the predictor, a little better; here all weights have one.
+    0.05 per 256 images, decay 1e-4 and cosine without warm-up. A constant rate of the predictor is slightly
+    better in the paper; here all weights have the same rate.
     """
 
     optimizer = OptimizerSettings("sgd", lr=0.05, weight_decay=1e-4, lr_batch_size=256)
@@ -30,13 +30,13 @@ class SimSiam(Method):
         self.criterion = NegativeCosineSimilarity()
 
     def views(self) -> tuple[View, ...]:
-        """MoCo v2's: twice the same."""
+        """MoCo v2's: two views of the same distribution."""
         return mocov2_views(self.options.image_size)
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Mean of both negative cosines between a prediction and the other view's projection."""
+        """Mean negative cosine between each prediction and the other view's projection."""
         features = [self.backbone(view) for view in views]
         projections = [self.projector(f).float() for f in features]
         predictions = [self.predictor(z).float() for z in projections]

@@ -1,4 +1,4 @@
-"""No algorithm: targets are regressed to the end (ReLA, arXiv 2405.14669, "stage 1 alone")."""
+"""No algorithm: regression of targets until the end (stage 1 of ReLA, arXiv 2405.14669)."""
 
 from torch import Tensor
 
@@ -7,17 +7,17 @@ from rela.methods.method import REFERENCE_OPTIMIZER, Method, Progress
 
 
 class Stage1Only(Method):
-    """There is no stage 2, so nothing but the backbone."""
+    """A backbone without heads, since there is no stage 2."""
 
     optimizer = REFERENCE_OPTIMIZER
     default_hyperparameters = "reference"
 
     def views(self) -> tuple[View, ...]:
-        """Those of stage 1."""
+        """The views of stage 1."""
         return stage1_views(self.options.image_size)
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Never called: the hand-over does not come."""
-        raise AssertionError("stage 1 alone has no stage 2")
+        """Never called, since there is no hand-over."""
+        raise AssertionError("this training has no stage 2")

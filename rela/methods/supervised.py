@@ -11,10 +11,10 @@ _UNLABELLED = -1
 
 
 class Supervised(Method):
-    """Cross-entropy of a linear classifier; images without a label count for nothing.
+    """Cross-entropy of a linear classifier; images without a label are ignored.
 
-    SGD with 0.1 per 256 images, decay 1e-4 and 5 epochs of warm-up, crops and flips, are the
-    publication's; its steps of the rate have become a cosine, as usual since (arXiv 1812.01187).
+    SGD with 0.1 per 256 images, decay 1e-4, 5 epochs of warm-up, crops and flips are the publication's. A
+    cosine replaces its step schedule (arXiv 1812.01187).
     """
 
     optimizer = OptimizerSettings(
@@ -27,13 +27,13 @@ class Supervised(Method):
         self.classifier = nn.Linear(options.feature_dim, options.num_classes)
 
     def views(self) -> tuple[View, ...]:
-        """One random crop and flip, in its own colours."""
+        """One random crop and flip, without colour jitter."""
         return (View(self.options.image_size, jitter_probability=0.0, gray_probability=0.0),)
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Mean cross-entropy over the labelled images; 0 where there are none."""
+        """Mean cross-entropy over the labelled images; 0 without any."""
         features = self.backbone(views[0])
         losses = cross_entropy(
             self.classifier(features), labels, ignore_index=_UNLABELLED, reduction="sum"

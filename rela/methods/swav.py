@@ -19,12 +19,12 @@ _FROZEN_EPOCHS = 1
 
 
 class SwAV(Method):
-    """Every crop predicts to which prototypes the full-sized views of its image were assigned.
+    """Every crop predicts the prototypes that the full-sized views of its image are assigned to.
 
-    Projector F → 2048 → 128 (but see `head_width`), 3,000 prototypes of length 1, which are frozen
-    in the first epoch of stage 2, temperature 0.1, and 3 Sinkhorn iterations with ε = 0.05. LARS with
-    0.6 per 256 images, decay 1e-6 and cosine without warm-up are the authors' for batches of 256
-    (appendix A). Their queue of earlier batches, for such small ones, is left out.
+    Projector F → 2048 → 128 (but see `head_width`), 3,000 prototypes of length 1, frozen in the first
+    epoch of stage 2, temperature 0.1, and 3 Sinkhorn iterations with ε = 0.05. LARS with 0.6 per 256 images,
+    decay 1e-6 and cosine without warm-up are the authors' for batches of 256 (appendix A). Their queue of
+    earlier batches, meant for small batches, is not implemented.
     """
 
     optimizer = OptimizerSettings("lars", lr=0.6, weight_decay=1e-6, lr_batch_size=256)
@@ -43,7 +43,7 @@ class SwAV(Method):
         self.criterion = SwaVLoss(sinkhorn_gather_distributed=torch.distributed.is_available())
 
     def views(self) -> tuple[View, ...]:
-        """Two full-sized views and the local crops, in the same strong colours."""
+        """Two full-sized views and the local crops, all with strong colour jitter."""
         size = self.options.image_size
         full = self._view(size, (0.14, 1.0))
         local = self._view(local_size(size), (0.05, 0.14))
@@ -72,6 +72,6 @@ class SwAV(Method):
         return loss.squeeze(), features[:2]
 
     def before_step(self, progress: Progress) -> None:
-        """Leave the prototypes alone for an epoch."""
+        """Freeze the prototypes in the first epoch of stage 2."""
         if progress.epoch < _FROZEN_EPOCHS:
             self.prototypes.weight.grad = None

@@ -13,11 +13,11 @@ _WIDTH = 8192
 
 
 class VICReg(Method):
-    """Both views' outputs agree, every unit of them varies, and no two vary together.
+    """Makes both views' outputs equal, keeps the variance of each unit, and decorrelates units.
 
-    The expander is Barlow Twins' projector, F → D → D → D with D = 8192 (but see `head_width`). Weights
-    25, 25 and 1 of the three terms, whose scales are those of the authors' code; LARS with 0.2 per 256
-    images, decay 1e-6 and 10 epochs of warm-up.
+    The expander is Barlow Twins' projector, F → D → D → D with D = 8192 (but see `head_width`). The terms
+    have weights 25, 25 and 1, with the scales of the authors' code; LARS with 0.2 per 256 images, decay
+    1e-6 and 10 epochs of warm-up.
     """
 
     optimizer = OptimizerSettings(
@@ -31,7 +31,7 @@ class VICReg(Method):
         self.criterion = VICRegLoss(gather_distributed=torch.distributed.is_available())
 
     def views(self) -> tuple[View, ...]:
-        """Twice the same; without blur for small images."""
+        """Two views of the same distribution; no blur for small images."""
         size = self.options.image_size
         view = View(
             size,
@@ -43,7 +43,7 @@ class VICReg(Method):
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Equation 6; in float32, since it sums over D² covariances."""
+        """Equation 6; in float32, since it is a sum over D² covariances."""
         features = [self.backbone(view) for view in views]
         first, second = (self.projector(f).float() for f in features)
         with torch.autocast(first.device.type, enabled=False):

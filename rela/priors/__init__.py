@@ -43,5 +43,7 @@ def resolve(request: PriorRequest) -> Prior:
             f"no priors called {prefix}...; there are torchvision's names, {prefixes} and run:"
         )
     if request.arch is not None and prefix != checkpoint_file.PREFIX:
-        raise ChoiceError(f"--arch {request.arch} says what is in a file:PATH, not {request.name}")
+        raise ChoiceError(
+            f"--arch {request.arch} is for file:PATH, not for {request.name}; remove it"
+        )
     return at_layer(KINDS[prefix].resolve(request), request.layer)

@@ -27,7 +27,7 @@ def resolve(request: PriorRequest) -> Prior:
     if request.weights is not None:
         raise ChoiceError(f"--weights {request.weights} contradicts --prior {request.name}")
     if path.is_dir():
-        raise UnavailableError(f"{path} is a folder, expected a weights file in it")
+        raise UnavailableError(f"{path} is a folder, expected a weights file")
     if not path.is_file():
         raise UnavailableError(f"{path}: no such weights file")
     if request.arch is not None:
@@ -45,7 +45,7 @@ def resolve(request: PriorRequest) -> Prior:
         return replace(prior, identity=replace(prior.identity, name=_display_name(path)))
     if not is_torchscript(path):
         raise ChoiceError(
-            f"{path} does not say what architecture its weights are of; add --arch, such as "
+            f"{path} does not record its architecture; add --arch, such as "
             "resnet18, resnet18_small, vit_b_16 or timm:vit_small_patch16_224"
         )
     return _scripted(path, request)
@@ -54,8 +54,8 @@ def resolve(request: PriorRequest) -> Prior:
 def _scripted(path: Path, request: PriorRequest) -> Prior:
     if request.layer != POOLED:
         raise ChoiceError(
-            f"--layer {request.layer}: the inside of a TorchScript file cannot be reached; leave "
-            "--layer out"
+            f"--layer {request.layer}: layers of a TorchScript file cannot be accessed; remove "
+            "--layer"
         )
     import torch
 
@@ -68,7 +68,7 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
     with torch.no_grad():
         features = backbone(torch.zeros(2, 3, size, size))
     if len(features) != 2:
-        raise DataError(f"{path} gives {len(features)} vectors for two images")
+        raise DataError(f"{path} returns {len(features)} vectors for two images, expected 2")
     identity = PriorIdentity(
         name=_display_name(path),
         arch="torchscript",
@@ -86,5 +86,5 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
 
 
 def _display_name(path: Path) -> str:
-    """The file's name; of a run's `backbone.safetensors` the run's."""
+    """The file's name; for a run's `backbone.safetensors`, the run's name."""
     return path.resolve().parent.name if path.name == BACKBONE_FILE else path.stem

@@ -24,9 +24,9 @@ _DEFAULT_TAG = "openai"
 def resolve(request: PriorRequest) -> Prior:
     """An image tower, OpenAI's unless another tag is named: images → `encode_image`'s vectors [B, D].
 
-    They are projected and not normalised. The tag also decides preprocessing and activation when the
-    weights are a local file: of the whole model (`visual.…`) or of the tower alone. Raises ChoiceError
-    for unknown names and tags, UnavailableError without a network, DataError for other weights.
+    The vectors are projected and not normalised. The tag also determines preprocessing and activation for
+    weights in a local file, of the whole model (`visual.…`) or only the tower. Raises ChoiceError for
+    unknown names and tags, UnavailableError without a network, DataError for other weights.
     """
     from rela.models.backbones import feature_dim
     from rela.models.foreign_checkpoints import load_backbone_weights
@@ -56,7 +56,7 @@ def resolve(request: PriorRequest) -> Prior:
 
 
 def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest) -> dict[str, Any]:
-    """What open_clip knows of published weights: mean, std, interpolation, activation."""
+    """open_clip's configuration of published weights: mean, std, interpolation, activation."""
     import difflib
 
     if model_name not in open_clip.list_models():
@@ -68,8 +68,8 @@ def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest
         if len({_meaning(open_clip.get_pretrained_cfg(model_name, t)) for t in tags}) > 1:
             names = ", ".join(f"{PREFIX}{model_name}@{t}" for t in tags)
             raise ChoiceError(
-                f"--weights {request.weights}: activation and preprocessing depend on whose weights "
-                f"they are; name the family, one of {names}"
+                f"--weights {request.weights}: activation and preprocessing depend on the origin of the "
+                f"weights; name it as one of {names}"
             )
         if tag not in tags:
             return dict(open_clip.get_pretrained_cfg(model_name, tags[0])) if tags else {}
@@ -82,7 +82,7 @@ def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest
 
 
 def _meaning(config: dict[str, Any]) -> str:
-    """What of a tag's configuration changes features: all but where the file is."""
+    """The part of a tag's configuration that changes features: everything but the file's location."""
     keys = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
     return str([config.get(key) or None for key in keys])
 
@@ -90,7 +90,7 @@ def _meaning(config: dict[str, Any]) -> str:
 def _create(
     open_clip: Any, model_name: str, pretrained: str | None, config: dict[str, Any]
 ) -> "nn.Module":
-    """The image tower, with the activation that belongs to the weights in the file `pretrained`."""
+    """The image tower, with the activation of the weights in the file `pretrained`."""
     with _quiet():
         model = open_clip.create_model(
             model_name,
@@ -103,7 +103,7 @@ def _create(
 
 
 def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]) -> "nn.Module":
-    """open_clip's own loading: strict, and only tensors."""
+    """Loading by open_clip: strict, and only tensors."""
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
@@ -126,7 +126,7 @@ def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]
 def _preprocessing(
     name: str, open_clip: Any, model_name: str, config: dict[str, Any]
 ) -> "Preprocessing":
-    """What open_clip would do to an image: its defaults are OpenAI's, the tag changes them."""
+    """open_clip's preprocessing: defaults are OpenAI's, the tag overrides them."""
     from rela.models.preprocessing import published_preprocessing
 
     size = open_clip.get_model_config(model_name)["vision_cfg"]["image_size"]

@@ -27,7 +27,7 @@ def read_identity(directory: Path) -> PriorIdentity:
 
 
 def load_backbone(directory: Path, identity: PriorIdentity) -> Any:
-    """The run's backbone in eval mode; refuses weights that are not the recorded ones."""
+    """The run's backbone in eval mode; raises DataError if the weights are not the recorded ones."""
     from rela.models.backbones import build_backbone
     from rela.models.weights import load_strict, read_state_dict, state_sha256
 

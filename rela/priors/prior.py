@@ -1,4 +1,4 @@
-"""A prior: the request for it, its identity, and several priors side by side."""
+"""A prior: the request for it, its kind, its identity, and a combination of several."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,15 +16,15 @@ EMBEDDING_VERSION = 1
 
 @dataclass(frozen=True)
 class PriorRequest:
-    """What a user asked for; enough to find the prior again.
+    """The user's choice, complete enough to find the prior again.
 
     - `name`: `resnet18`, `timm:NAME`, `clip:NAME@TAG`, `file:PATH`, `random:resnet18`, `run:NAME`;
     - `weights`: a local file in place of the model's default weights;
     - `seed`: initial weights of a random prior;
-    - `image_size`: input size in pixels of a prior that has none of its own;
+    - `image_size`: input size in pixels of a prior without a published one;
     - `arch`: the architecture of the weights in a `file:PATH`;
     - `layer`: which features, see `rela.models.layers`;
-    - `trust_code`: open TorchScript files, which runs the code in them;
+    - `trust_code`: open TorchScript files, which runs their code;
     - `ignores_published_preprocessing`: the weights come from elsewhere, so `image_size` and ImageNet's
       mean and std replace the preprocessing published with the architecture's own weights.
     """
@@ -66,11 +66,11 @@ class PriorKind(Protocol):
 
 @dataclass(frozen=True)
 class PriorIdentity:
-    """Everything that the features of a prior depend on, and nothing else.
+    """Everything that determines the features of a prior, and nothing else.
 
     `weights_sha256` is `rela.models.weights.state_sha256` of the backbone, so the same weights in another
-    file are the same prior; for TorchScript it is the file's. `name` is for people and plays no part
-    in the key.
+    file are the same prior; for TorchScript it is the file's digest. `name` is only for display and not part
+    of the key.
     """
 
     name: str
@@ -82,7 +82,7 @@ class PriorIdentity:
     layer: str = POOLED
 
     def key(self) -> dict[str, Any]:
-        """The ingredients of the fingerprint of its representations."""
+        """The part of the fingerprint of its representations that depends on the prior."""
         return {
             "embedding_version": EMBEDDING_VERSION,
             "arch": self.arch,
@@ -123,10 +123,10 @@ class PriorIdentity:
 
 @dataclass(frozen=True)
 class Prior:
-    """An identity with the backbone that has it.
+    """A backbone with its identity.
 
-    `load` returns a torch module in eval mode: images [B, 3, S, S] → features [B, D]. `weights_file`
-    is the file that the weights came from, if any, and `note` what was found in it.
+    `load` returns a torch module in eval mode: images [B, 3, S, S] → features [B, D]. `weights_file` is the
+    file of the weights, if any, and `note` describes what was found in it.
     """
 
     identity: PriorIdentity
@@ -136,7 +136,7 @@ class Prior:
 
 
 def at_layer(prior: Prior, layer: str) -> Prior:
-    """The same prior with the features of another layer; raises ChoiceError if it has none such."""
+    """The same prior with the features of another layer; raises ChoiceError if there is no such layer."""
     if layer == POOLED:
         return prior
     from rela.models.backbones import feature_dim
@@ -154,9 +154,9 @@ def at_layer(prior: Prior, layer: str) -> Prior:
 
 @dataclass(frozen=True)
 class Combination:
-    """Two or more priors whose representations stand side by side, in this order.
+    """Two or more priors whose representations are concatenated in this order.
 
-    It answers to `name`, `key` and `as_dict` like a PriorIdentity; there is no model to load.
+    It has `name`, `key` and `as_dict` like a PriorIdentity, and no model of its own.
     """
 
     components: tuple[PriorIdentity, ...]
@@ -176,7 +176,7 @@ class Combination:
 
 
 def combined(identities: Sequence[PriorIdentity]) -> PriorIdentity | Combination:
-    """One prior as it is, several as a combination."""
+    """The identity of one prior, or the combination of several."""
     return identities[0] if len(identities) == 1 else Combination(tuple(identities))
 
 

@@ -67,7 +67,7 @@ def resolve(request: PriorRequest) -> Prior:
 
 
 def _published(timm: Any, bare: str, config: Any) -> "nn.Module":
-    """timm's own loading, with the classifier: without it, timm does not check that every key is there."""
+    """Loading by timm, with the classifier: without it, timm does not check that all keys are there."""
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError

@@ -67,7 +67,7 @@ def published_files() -> dict[str, str]:
 
 
 def _published(name: str, weights: Any, path: Path) -> "nn.Module":
-    """torchvision's own loading: download if needed, rename old keys; the file must be the published one."""
+    """Loading by torchvision: download if needed, rename old keys; the file must be the published one."""
     from pickle import UnpicklingError
     from urllib.error import URLError
 

@@ -24,7 +24,7 @@ def resolve(request: PriorRequest) -> Prior:
     from rela.models.weights import state_sha256
 
     if request.weights is not None:
-        raise ChoiceError(f"--weights contradicts --prior {request.name}, which has random ones")
+        raise ChoiceError(f"--weights contradicts --prior {request.name}, whose weights are random")
     arch = request.name.removeprefix(PREFIX)
     backbone = build_backbone(arch, request.image_size, seed=_FIRST_SEED + request.seed).eval()
     _open_residual_branches(backbone)

@@ -1,8 +1,8 @@
-"""Representations of several priors side by side, none louder than another.
+"""Concatenation of representations of several priors, with equal weight.
 
-Every column is standardised over the data set, and the columns of each prior are divided by the root of
-their number, so that each prior brings a total variance of 1, however wide it is. PCA then merges what
-they share.
+Each column is standardised over the data set, and the columns of a prior are divided by the square root of
+their number. So each prior has a total variance of 1, whatever its width. PCA then merges what the priors
+share.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,11 @@ from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Columns of one prior that vary, at zero mean and a variance of 1 / their number.
+    """Columns of one prior that vary, at mean 0 and variance 1 / k.
 
     - `kept` int64 [k], column numbers; `mean` float64 [k];
     - `scale` float64 [k], the standard deviation of each kept column (over N, not N − 1) times √k;
-    - `num_dropped`: columns with the same value for every image.
+    - `num_dropped`: number of columns with the same value for every image.
     """
 
     kept: NDArray[np.int64]
@@ -42,11 +42,10 @@ class Standardisation:
 
 
 def fit_standardisation(rows: NDArray[np.floating]) -> Standardisation:
-    """One pass over rows [N, D], which may be a memory map; memory does not depend on N.
+    """Fit rows [N, D], which may be a memory map, in one pass; the memory used does not depend on N.
 
-    Means and squared deviations of parts of the rows are merged in float64 (Chan, Golub & LeVeque,
-    1983), so a mean far from zero costs no precision. Raises DataError for NaN or Inf and if nothing
-    varies.
+    Means and squared deviations of parts are merged in float64 (Chan, Golub & LeVeque, 1983), so a mean
+    far from zero costs no precision. Raises DataError for NaN or Inf, and if no column varies.
     """
     num_columns = rows.shape[1]
     mean, squares = np.zeros(num_columns), np.zeros(num_columns)
@@ -54,7 +53,7 @@ def fit_standardisation(rows: NDArray[np.floating]) -> Standardisation:
     for start in range(0, len(rows), ROWS_PER_PART):
         part = rows[start : start + ROWS_PER_PART].astype(np.float64)
         if not np.isfinite(part).all():
-            raise DataError(f"representations of rows {start} onwards hold NaN or Inf; embed again")
+            raise DataError(f"representations from row {start} on contain NaN or Inf; embed again")
         lowest, highest = (
             np.minimum(lowest, part.min(axis=0)),
             np.maximum(highest, part.max(axis=0)),
@@ -79,7 +78,7 @@ def write_combination(
     attributes: dict[str, Any],
     crops: NDArray[np.uint16] | None = None,
 ) -> None:
-    """Write [N, k₁ + k₂ + …] to `path`, in the order given, part by part (see `matrix_file`)."""
+    """Write [N, k₁ + k₂ + …] to `path`, in the given order, part by part (see `matrix_file`)."""
     num_rows = len(matrices[0])
 
     def parts() -> Iterator[NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Images × a backbone → features, batch after batch."""
+"""Features of images by a backbone, in batches."""
 
 import os
 from collections import deque
@@ -21,7 +21,7 @@ _INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
 
 
 class Embedder:
-    """A backbone in eval mode with its own preprocessing on its device.
+    """A backbone in eval mode with its preprocessing, on one device.
 
     float16 autocast on a GPU, float32 on the CPU. `device` is "auto", "cpu", "cuda" or "cuda:1".
     """
@@ -52,7 +52,7 @@ class Embedder:
     ) -> NDArray[np.float32]:
         """Features float32 [len(rows), D] of the centre crops of these rows, in their order.
 
-        With `crops` (uint16 [N, K, 5], see rela.data.crops) of those instead: [len(rows) · K, D].
+        With `crops` (uint16 [N, K, 5], see rela.data.crops), features [len(rows) · K, D] of these crops.
         """
         ((_, features),) = self.parts(beton, [rows], on_progress, crops)
         return features
@@ -65,10 +65,10 @@ class Embedder:
         on_progress: Callable[[int], Any] = lambda count: None,
         crops: NDArray[np.uint16] | None = None,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """(rows, their features) for one array of rows after the other, each as soon as it is done.
+        """(rows, their features) for each array of rows, as soon as it is finished.
 
-        No batch crosses from one to the next, so that the features of a part depend on its rows alone.
-        The next part is asked for before the last batches of this one are done.
+        No batch spans two parts, so the features of a part depend only on its rows. The next part is
+        requested before the last batches of the current one are finished.
         """
         images_per_batch = max(1, self.batch_size // (1 if crops is None else crops.shape[1]))
         begun: deque[tuple[NDArray[np.int64], int]] = deque()  # rows of a part, and its batches
@@ -84,7 +84,7 @@ class Embedder:
             features.append(self.features(pixels))
             on_progress(len(rows))
             if len(features) == begun[0][1]:
-                # only here does the host wait for a GPU
+                # the host waits for a GPU only here
                 yield begun.popleft()[0], torch.cat(features).cpu().numpy()
                 features.clear()
 
@@ -117,9 +117,9 @@ class Embedder:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device called `name`; "auto" is a GPU if there is one, this process's own."""
+    """The device `name`; "auto" is this process's GPU, or the CPU without any."""
     if name == "auto":
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))  # torchrun's, one process for each GPU
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))  # from torchrun, one process per GPU
         count = torch.cuda.device_count()
         name = f"cuda:{local_rank % count}" if count else "cpu"
     try:
@@ -127,5 +127,5 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise ChoiceError(f"no device {name!r}; use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ChoiceError(f"--device {name}: torch sees no GPU here; use --device cpu")
+        raise ChoiceError(f"--device {name}: torch finds no GPU here; use --device cpu")
     return device

@@ -1,4 +1,4 @@
-"""Raw representations → targets: PCA and standardisation, in float64, one pass over the rows."""
+"""Targets from representations: PCA and standardisation, in float64, in one pass over the rows."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from rela.data.memory import blocks
 from rela.errors import DataError
 
-# Components below this share of the largest variance are noise of the stored precision: scaled to
-# unit variance they would drown the signal.
+# Components below this share of the largest variance are rounding noise of the stored numbers, which must
+# not be scaled to unit variance.
 EIGENVALUE_FLOOR = 1e-6
-# Scaled to unit variance, components that hardly vary are mostly what crops and colours change. The
-# default keeps the leading ones, and enough of them where one direction outweighs all others
-# (benchmarks/RESULTS.md).
+# Components of little variance mostly reflect crops and colours. The default keeps the leading components,
+# and at least LEAST_WIDTH where one direction dominates (benchmarks/RESULTS.md).
 DEFAULT_VARIANCE_SHARE = 0.9
 LEAST_WIDTH = 16
 _BLOCK_ROWS = 8192
@@ -21,11 +20,11 @@ _BLOCK_ROWS = 8192
 
 @dataclass(frozen=True)
 class Projection:
-    """Centre, rotate onto the leading principal components, scale each to unit variance.
+    """Centring, rotation onto the leading principal components, scaling of each to unit variance.
 
     - `mean` float64 [D]; `components` float64 [d, D], orthonormal rows; `scale` float64 [d], the
       standard deviation along each; `eigenvalues` float64 [D], descending;
-    - `num_dropped`: components that were asked for and fell below the floor.
+    - `num_dropped`: number of requested components below the floor.
     """
 
     mean: NDArray[np.float64]
@@ -41,11 +40,11 @@ class Projection:
 
     @property
     def explained_variance(self) -> float:
-        """The share of the total variance that the kept components carry."""
+        """Share of the total variance in the kept components."""
         return float(self.eigenvalues[: self.width].sum() / self.eigenvalues.sum())
 
     def apply(self, rows: NDArray[np.floating]) -> NDArray[np.float64]:
-        """[n, D] → [n, d], zero mean and unit variance over the rows that were fitted."""
+        """[n, D] → [n, d], with mean 0 and variance 1 over the fitted rows."""
         return ((rows.astype(np.float64) - self.mean) @ self.components.T) / self.scale
 
 
@@ -57,13 +56,12 @@ def fit_projection(
 ) -> Projection:
     """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
 
-    With `variance_share`, to the fewest of them that carry this share of the total variance, but
-    no fewer than LEAST_WIDTH.
+    With `variance_share`, to the smallest number of them with this share of the total variance, but at
+    least LEAST_WIDTH.
 
-    Covariance Y'Y / (N − 1) accumulated in float64 around the first row; the sign of
-    each component makes its largest entry positive, so the result is the same on every machine. The
-    rows may be a memory map; memory does not depend on N. Raises DataError for NaN or Inf and if
-    nothing varies.
+    The covariance Y'Y / (N − 1) is accumulated in float64 around the first row. The sign of each component
+    makes its largest entry positive, so the result is the same on every machine. The rows may be a memory
+    map; the memory used does not depend on N. Raises DataError for NaN or Inf, and if no column varies.
     """
     num_rows, num_columns = rows.shape
     if num_rows < 2:
@@ -76,7 +74,7 @@ def fit_projection(
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if bad.size:
             raise DataError(
-                f"representation {start + bad[0]} holds NaN or Inf; embed the data set again"
+                f"representation {start + bad[0]} contains NaN or Inf; embed the data set again"
             )
         block -= shift
         total += block.sum(axis=0)

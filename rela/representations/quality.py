@@ -1,6 +1,6 @@
-"""How good do representations look before, or while, anything is trained? Label-free, in float64.
+"""Label-free measures of representations, in float64: RankMe, spread, uniformity, linear CKA.
 
-All take rows [n, D] of any float type, image i in row i, and hold one float64 copy of them at a time.
+All take rows [n, D] of any float type, image i in row i, and keep at most one float64 copy of them.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _TEMPERATURE = 2.0
 def sample_rows(num_rows: int, most: int) -> NDArray[np.int64]:
     """At most `most` of N row numbers, int64: the same for every prior, machine and call.
 
-    They come in random order, so that any stretch of them is a random sample too.
+    Their order is random, so any slice is a random sample too.
     """
     return epoch_order(num_rows, seed=0, epoch=0)[:most]
 
@@ -25,9 +25,9 @@ def sample_rows(num_rows: int, most: int) -> NDArray[np.int64]:
 def effective_rank(rows: NDArray[np.floating]) -> float:
     """RankMe (arXiv 2210.02885): exp of the entropy of the singular values over their sum, 1 to D.
 
-    The rows are not centred, as in the paper. The singular values are roots of the eigenvalues of the
-    smaller Gram matrix: good to 1e-8 of the largest, at a fraction of an SVD's time. 0 if all rows
-    are zero.
+    The rows are not centred, as in the paper. The singular values are square roots of the eigenvalues of
+    the smaller Gram matrix: exact to 1e-8 of the largest, in a fraction of an SVD's time. 0 if all rows are
+    zero.
     """
     values = rows.astype(np.float64)
     gram = values.T @ values if values.shape[1] <= len(values) else values @ values.T
@@ -40,10 +40,10 @@ def effective_rank(rows: NDArray[np.floating]) -> float:
 
 
 def feature_std(rows: NDArray[np.floating]) -> float:
-    """Standard deviation of the columns of rows normalised to length 1, times √D, averaged.
+    """Mean over columns of √D · standard deviation, for rows normalised to length 1.
 
-    (As Chen & He watch for collapse, arXiv 2011.10566.) 1 where directions are isotropic, 0 where all
-    rows point one way. A row of zeros stays in the centre.
+    Chen & He's indicator of collapse (arXiv 2011.10566): 1 for isotropic directions, 0 if all rows have the
+    same direction. Rows of zeros stay zeros.
     """
     values = rows.astype(np.float64)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
@@ -54,15 +54,15 @@ def feature_std(rows: NDArray[np.floating]) -> float:
 def uniformity(rows: NDArray[np.floating]) -> float:
     """log of the mean of exp(−2 ‖x − y‖²) over pairs of different rows, each normalised to length 1.
 
-    (Wang & Isola, arXiv 2005.10242.) 0 where all rows point one way, towards −4 where they spread over
-    a sphere of many dimensions: lower is more uniform. Needs at least 2 rows.
+    (Wang & Isola, arXiv 2005.10242.) 0 if all rows have the same direction, near −4 if they cover a sphere
+    of many dimensions: lower is more uniform. Requires at least 2 rows.
     """
     values = rows.astype(np.float64)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     values /= np.where(lengths > 0, lengths, 1)
-    squares = (lengths[:, 0] > 0).astype(np.float64)  # a row of zeros stays in the centre
+    squares = (lengths[:, 0] > 0).astype(np.float64)  # 0 for rows of zeros
     total = 0.0
-    for start in range(0, len(values), _BLOCK_ROWS):  # a block against itself and what follows it
+    for start in range(0, len(values), _BLOCK_ROWS):  # a block with itself and all later rows
         block, rest = slice(start, start + _BLOCK_ROWS), slice(start, None)
         distances = squares[block, None] + squares[rest] - 2 * (values[block] @ values[rest].T)
         kernel = np.exp(-_TEMPERATURE * distances)
@@ -74,8 +74,8 @@ def uniformity(rows: NDArray[np.floating]) -> float:
 def linear_cka(representations: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     """Linear CKA (arXiv 1905.00414) between all P representations of the same rows, [P, P] in [0, 1].
 
-    ‖X'Y‖² / (‖X'X‖ ‖Y'Y‖) with centred columns and Frobenius norms: 1 for copies that are rotated,
-    scaled or moved. Alignment with a representation that does not vary is 0.
+    ‖X'Y‖² / (‖X'X‖ ‖Y'Y‖) with centred columns and Frobenius norms: 1 for rotated, scaled or shifted
+    copies, 0 if one of the two does not vary.
     """
     count = len(representations)
     products = np.zeros((count, count))

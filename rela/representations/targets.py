@@ -1,4 +1,4 @@
-"""The file of targets: what stage 1 regresses, a row for each image or for each of its crops."""
+"""The file of targets for stage 1: one row per image, or per crop of an image."""
 
 import warnings
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _DTYPE = "float16"
 
 @dataclass(frozen=True)
 class Targets:
-    """What stage 1 regresses: `values` float16 [N, d], one row per image.
+    """Regression targets of stage 1: `values` float16 [N, d], one row per image.
 
     With `crops` (uint16 [N, K, 5], see rela.data.crops) there are K rows per image, [N · K, d].
     """
@@ -40,7 +40,7 @@ def write_targets(
         for start, rows in blocks(representations, ROWS_PER_PART):
             values = projection.apply(rows)
             if not np.isfinite(values).all():
-                raise DataError(f"targets of rows {start} onwards hold NaN or Inf; embed again")
+                raise DataError(f"targets from row {start} on contain NaN or Inf; embed again")
             yield values
 
     shape = (len(representations), projection.width)
@@ -48,20 +48,20 @@ def write_targets(
 
 
 def open_targets(path: Path, num_images: int, verify: bool = True) -> Targets:
-    """Targets as a tensor over the memory-mapped file; with `verify`, digests are compared first.
+    """Targets as a tensor over the memory-mapped file; `verify` compares digests first.
 
-    Raises DataError for another number of rows, damage, NaN or Inf: a target that is not a number
-    would silently switch stage 1 off.
+    Raises DataError for a wrong number of rows, damage, NaN or Inf: a NaN target would silently disable
+    stage 1.
     """
     matrix = open_matrix(path, verify)
     values, crops = matrix.values, matrix.crops
     expected = num_images if crops is None else num_images * crops.shape[1]
     if len(values) != expected:
-        raise DataError(f"{path} holds {len(values)} targets, the data set needs {expected}")
+        raise DataError(f"{path} contains {len(values)} targets, the data set needs {expected}")
     for start, rows in blocks(values, ROWS_PER_PART):
         if not np.isfinite(rows).all():
-            raise DataError(f"{path}: targets of rows {start} onwards hold NaN or Inf")
+            raise DataError(f"{path}: targets from row {start} on contain NaN or Inf")
     values.flags.writeable = False
-    with warnings.catch_warnings():  # the mapping is read-only, and nothing writes to it
+    with warnings.catch_warnings():  # the mapping is read-only and never written
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return Targets(torch.from_numpy(values), crops)

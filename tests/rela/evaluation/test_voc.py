@@ -82,10 +82,19 @@ def _unlink(name: str) -> Callable[[Path], None]:
     ("spoil", "message"),
     [
         (_unlink("ImageSets/Segmentation/val.txt"), r"val\.txt is missing; expected JPEGImages"),
-        (_unlink("JPEGImages/2007_000001.jpg"), r"2007_000001\.jpg is missing, which .*train\.txt"),
-        (_unlink("SegmentationClass/2007_000003.png"), r"000003\.png is missing, which .*val\.txt"),
-        (lambda r: (r / "ImageSets/Segmentation/train.txt").write_text("\n"), "names no image"),
-        (lambda r: (r / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfe"), "is no text"),
+        (
+            _unlink("JPEGImages/2007_000001.jpg"),
+            r"2007_000001\.jpg is missing but listed in .*train\.txt",
+        ),
+        (
+            _unlink("SegmentationClass/2007_000003.png"),
+            r"000003\.png is missing but listed in .*val\.txt",
+        ),
+        (lambda r: (r / "ImageSets/Segmentation/train.txt").write_text("\n"), "lists no image"),
+        (
+            lambda r: (r / "ImageSets/Segmentation/val.txt").write_bytes(b"\xff\xfe"),
+            "is not a text file",
+        ),
     ],
 )
 def test_missing_files_are_named(voc: Path, spoil: Callable[[Path], None], message: str) -> None:
@@ -99,14 +108,14 @@ def test_missing_files_are_named(voc: Path, spoil: Callable[[Path], None], messa
     [
         (lambda p: p.image.write_bytes(b""), r"\.jpg: empty file"),
         (lambda p: p.image.write_bytes(p.image.read_bytes()[:200]), r"\.jpg: damaged"),
-        (lambda p: p.mask.write_text("no mask"), r"\.png: not a readable mask"),
-        (lambda p: p.mask.write_bytes(p.mask.read_bytes()[:150]), r"\.png: not a readable mask"),
+        (lambda p: p.mask.write_text("no mask"), r"\.png is not a readable mask"),
+        (lambda p: p.mask.write_bytes(p.mask.read_bytes()[:150]), r"\.png is not a readable mask"),
         (lambda p: write_mask(p.mask, np.zeros((30, 20))), "has 20×30 pixels, its image 30×20"),
         (
             lambda p: write_mask(p.mask, np.full((20, 30), 21)),
-            r"holds the class 21; expected 0 to 20",
+            r"contains the class 21; expected 0 to 20",
         ),
-        (lambda p: write_mask(p.mask, np.full((20, 30), 254)), "holds the class 254"),
+        (lambda p: write_mask(p.mask, np.full((20, 30), 254)), "contains the class 254"),
         (
             lambda p: Image.new("RGB", (30, 20)).save(p.mask),
             "is a mask of mode RGB; expected a pal",

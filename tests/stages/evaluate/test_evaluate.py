@@ -229,7 +229,7 @@ def test_segmentation_of_a_run_and_of_a_prior_without_a_data_set(
     rela("eval", *asked)
     assert measured["segmentation"] == 4
     Image.new("L", (40, 30), 7).save(mask)
-    assert "holds the class 7" in rela("eval", *asked, "--voc-classes", 7, exit_code=65).stderr
+    assert "contains the class 7" in rela("eval", *asked, "--voc-classes", 7, exit_code=65).stderr
 
 
 def test_wrong_questions_are_answered(
