@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rela.pipeline.artifact import Artifact
 from rela.stages.convert import convert
 from rela.stages.demo import PRIOR_DIGITS, write_digits
 from rela.stages.display import Spread, format_table
@@ -33,7 +32,8 @@ from rela.stages.priors.requests import prior_request
 from rela.stages.report.savings import cost_of_reaching
 from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings
 from rela.stages.train.train import train
-from rela.stages.workspace.run import num_images_seen, total_seconds
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
@@ -173,7 +173,7 @@ def campaign(
                     print(line, flush=True)
 
 
-def prepare(workspace: Workspace, name: str, arguments: Any) -> Artifact:
+def prepare(workspace: Workspace, name: str, arguments: Any) -> DataSet:
     """The data set `name`, converted; digits are written first."""
     if arguments.pair == "digits":
         source = arguments.output / name
@@ -184,7 +184,7 @@ def prepare(workspace: Workspace, name: str, arguments: Any) -> Artifact:
 
 
 def measure(
-    workspace: Workspace, target: Artifact, prior: Artifact, variant: Variant, budget: float,
+    workspace: Workspace, target: DataSet, prior: Run, variant: Variant, budget: float,
     seed: int, common: dict[str, Any],
 ) -> Outcome:  # fmt: skip
     changes = common | variant.changes
@@ -204,8 +204,8 @@ def measure(
         seed=seed,
         linear=accuracies["linear-reference"]["top1"],
         knn20=accuracies["knn20"]["top1"],
-        total_seconds=total_seconds(run.path) or math.nan,
-        images_seen=num_images_seen(run),
+        total_seconds=run.total_seconds or math.nan,
+        images_seen=run.num_images_seen,
     )
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from rela.pipeline.errors import (
     STORAGE_ERRORS,
@@ -30,6 +31,11 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+
+    @classmethod
+    def of(cls, artifact: "Artifact") -> Self:
+        """The same artifact as one of a more specific class."""
+        return cls(artifact.path, artifact.manifest)
 
     @property
     def name(self) -> str:

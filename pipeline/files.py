@@ -131,6 +131,15 @@ def read_regular(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
         return file.read()
 
 
+def directory_bytes(directory: Path) -> int:
+    """Bytes of all files below a directory; files that a job removes meanwhile do not count."""
+    num_bytes = 0
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            num_bytes += path.stat().st_size if path.is_file() else 0
+    return num_bytes
+
+
 def _irregular(what: str, path: str) -> IrregularFileError:
     return IrregularFileError(errno.EINVAL, f"found {what}, expected a regular file", str(path))
 

@@ -17,7 +17,7 @@ from rela.data.beton.encoding import Encoding
 from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
 from rela.options import check_options
-from rela.pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.artifact import clear_abandoned, publish_or_adopt, staging
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
 from rela.sources import open_source
@@ -26,8 +26,8 @@ from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.stages.display import bar_of_bytes, human_bytes, progress_bar
 from rela.stages.settings import ConvertSettings
-from rela.stages.workspace.dataset import _INDEX_COLUMNS, read_index
-from rela.stages.workspace.workspace import Workspace, check_name, open_artifact, slug
+from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
+from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
 STAGE_VERSION = 1
 _LISTED_BAD_IMAGES = 50
@@ -39,7 +39,7 @@ _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOpt
 class ConvertResult:
     """The data set, and whether it was there already."""
 
-    artifact: Artifact
+    artifact: DataSet
     cached: bool
     seconds: float
 
@@ -63,7 +63,7 @@ def convert(
     name = check_name(name or slug(default_name(source)), "data set")
     destination = workspace.datasets_dir / name
     _report_oddities(images, say)
-    existing = open_artifact(destination)
+    existing = open_as(DataSet, destination)
     if existing is not None:
         if _same_source(existing, images, settings):
             clear_abandoned(destination)
@@ -93,7 +93,7 @@ def convert(
         seconds = time.perf_counter() - start
         manifest = _manifest(images, settings, results, bad, seconds)
         artifact = publish_or_adopt(directory, destination, manifest)
-    return ConvertResult(artifact, False, seconds)
+    return ConvertResult(DataSet.of(artifact), False, seconds)
 
 
 def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
@@ -106,20 +106,19 @@ def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
 
 def find_dataset(
     workspace: Workspace, images: ImageSource, settings: ConvertSettings, name: str
-) -> Artifact | None:
+) -> DataSet | None:
     """The data set that `convert` would find, by settings and the names of its files alone.
 
     Their contents, which `convert` compares, are not read. Raises ChoiceError if another is called
     `name`.
     """
-    existing = open_artifact(workspace.datasets_dir / name)
+    existing = open_as(DataSet, workspace.datasets_dir / name)
     if existing is None:
         return None
-    content = existing.manifest.content
-    left_out = {path for path, _ in content["bad_images"]}
+    left_out = {path for path, _ in existing.bad_images}
     same = existing.manifest.parameters == _deciding(settings) and all(
-        split in content["splits"]
-        and {row["path"] for row in read_index(existing, split)}
+        split in existing.splits
+        and {row["path"] for row in existing.index(split)}
         == {sample.path for sample in samples} - left_out
         for split, samples in images.splits.items()
     )
@@ -130,7 +129,7 @@ def find_dataset(
 
 def find_same_files(
     workspace: Workspace, images: ImageSource, settings: ConvertSettings
-) -> Artifact | None:
+) -> DataSet | None:
     """The data set, under whatever name, that holds what converting `images` would.
 
     Images that were left out of it count as part of it.
@@ -140,10 +139,10 @@ def find_same_files(
     if not alike:
         return None
     digest = _source_digest(images)
-    return next((d for d in alike if d.manifest.content["sources_sha256"] == digest), None)
+    return next((d for d in alike if d.sources_sha256 == digest), None)
 
 
-def encoding_of(dataset: Artifact) -> Encoding:
+def encoding_of(dataset: DataSet) -> Encoding:
     """How the images of a data set were stored."""
     known = {f.name for f in fields(ConvertSettings)}
     given = {k: v for k, v in dataset.manifest.parameters.items() if k in known and v is not None}
@@ -171,19 +170,19 @@ def _taken(destination: Path) -> ChoiceError:
 
 def format_result(result: ConvertResult) -> str:
     """Counts and sizes of every split, and where the data set is."""
-    artifact, content = result.artifact, result.artifact.manifest.content
+    dataset = result.artifact
     lines = []
-    for split, c in content["splits"].items():
-        size = human_bytes((artifact.path / f"{split}.beton").stat().st_size)
-        stored = f"{c['num_raw']:,} raw, {c['num_jpeg']:,} JPEG"
-        lines.append(f"{split}: {c['num_images']:,} images ({stored}), {size}")
-    classes = f"{len(content['class_names'])} classes" if content["labelled"] else "no labels"
+    for name, split in dataset.splits.items():
+        size = human_bytes(dataset.beton_path(name).stat().st_size)
+        stored = f"{split.num_raw:,} raw, {split.num_jpeg:,} JPEG"
+        lines.append(f"{name}: {split.num_images:,} images ({stored}), {size}")
+    classes = f"{len(dataset.class_names)} classes" if dataset.is_labelled else "no labels"
     if result.cached:
-        how = f"is there already, unchanged: {artifact.path}"
+        how = f"is there already, unchanged: {dataset.path}"
     else:
-        rate = sum(c["num_images"] for c in content["splits"].values()) / result.seconds
-        how = f"is at {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
-    return "\n".join([*lines, f"data set {artifact.name} ({classes}) {how}"])
+        rate = dataset.num_images() / result.seconds
+        how = f"is at {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
+    return "\n".join([*lines, f"data set {dataset.name} ({classes}) {how}"])
 
 
 def _manifest(
@@ -254,7 +253,7 @@ def _index_csv(result: WriteResult) -> bytes:
     plain = csv.writer(text, lineterminator="\n")
     # what csv quotes by itself has no carriage returns, which readers take for the end of a row
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    plain.writerow(_INDEX_COLUMNS)
+    plain.writerow(INDEX_COLUMNS)
     for index, sample in enumerate(result.samples):
         digests = result.source_sha256[index], result.image_sha256[index]
         writer = quoted if "\r" in sample.path else plain
@@ -275,24 +274,23 @@ def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> 
     )
 
 
-def _same_source(existing: Artifact, images: ImageSource, settings: ConvertSettings) -> bool:
+def _same_source(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
     """Whether converting `images` would give `existing` again; reads every source file once."""
     if not _may_be_of(existing, images, settings):
         return False
-    return bool(existing.manifest.content["sources_sha256"] == _source_digest(images))
+    return existing.sources_sha256 == _source_digest(images)
 
 
-def _may_be_of(existing: Artifact, images: ImageSource, settings: ConvertSettings) -> bool:
+def _may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
     """As far as can be told without reading the files."""
-    content = existing.manifest.content
     if existing.manifest.parameters != _deciding(settings):
         return False
-    if content["class_names"] != images.class_names or set(content["splits"]) != set(images.splits):
+    if existing.class_names != images.class_names or set(existing.splits) != set(images.splits):
         return False
-    num_images = sum(split["num_images"] for split in content["splits"].values())
-    if num_images + len(content["bad_images"]) != sum(map(len, images.splits.values())):
+    num_bad = len(existing.bad_images)
+    if existing.num_images() + num_bad != sum(map(len, images.splits.values())):
         return False
-    return not (content["bad_images"] and settings.on_bad_image == "stop")
+    return not (num_bad and settings.on_bad_image == "stop")
 
 
 def _source_digest(images: ImageSource) -> str:
@@ -343,7 +341,7 @@ def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
 
 def dataset_or_images(
     workspace: Workspace, which: str | Path | None, say: Callable[[str], None] = print
-) -> Artifact:
+) -> DataSet:
     """The data set called `which`, or the only one; else the images in the source `which`, converted.
 
     A data set made from files with the same contents and the default options is taken as it is,

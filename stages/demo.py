@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import UnavailableError, require
-from rela.pipeline.artifact import Artifact
 from rela.sources.image_folder import make_output_folder
 from rela.stages.convert import convert
 from rela.stages.display import Spread, format_table
@@ -22,7 +21,7 @@ from rela.stages.evaluate.evaluate import evaluate_run
 from rela.stages.priors.requests import prior_request
 from rela.stages.settings import ConvertSettings
 from rela.stages.train.train import train
-from rela.stages.workspace.run import total_seconds
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
@@ -86,7 +85,7 @@ def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -
                 run = train(workspace, digits, settings, say=say).artifact
                 runs.append(_measure(workspace, run, kind, epochs, seed, say))
     plot = draw(runs, output / "accuracy-against-seconds.png")
-    prior_seconds = total_seconds(prior.path) or math.nan
+    prior_seconds = prior.total_seconds or math.nan
     return DemoResult(runs, prior_seconds, plot, time.perf_counter() - start)
 
 
@@ -165,7 +164,7 @@ _FIGURES: tuple[Callable[[DemoRun], float], ...] = (
 
 def _measure(
     workspace: Workspace,
-    run: Artifact,
+    run: Run,
     kind: str,
     epochs: int,
     seed: int,
@@ -178,7 +177,7 @@ def _measure(
         seed=seed,
         knn20=accuracies["knn20"]["top1"],
         linear=accuracies["linear-reference"]["top1"],
-        total_seconds=total_seconds(run.path) or math.nan,
+        total_seconds=run.total_seconds or math.nan,
     )
 
 

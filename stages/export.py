@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from rela.errors import ChoiceError, UnavailableError
 from rela.models.preprocessing import Preprocessing
 from rela.options import check_options
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import clear_abandoned_files, replacing
 from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest
@@ -22,6 +21,7 @@ from rela.stages.embed.embed import embed
 from rela.stages.priors.find import with_names
 from rela.stages.settings import EmbedSettings, ExportSettings
 from rela.stages.snippets import backbone_snippet, features_snippet, onnx_snippet, pasteable
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class ExportResult:
 
 def export(
     workspace: Workspace,
-    run: Artifact,
+    run: Run,
     settings: ExportSettings | None = None,
     embedding: EmbedSettings | None = None,
     say: Callable[[str], None] = print,
@@ -137,7 +137,7 @@ def _writing(path: Path, settings: ExportSettings) -> Any:
 
 
 def _export_backbone(
-    run: Artifact, identity: PriorIdentity, path: Path, settings: ExportSettings
+    run: Run, identity: PriorIdentity, path: Path, settings: ExportSettings
 ) -> str:
     model, size = identity.arch, identity.image_size
     if settings.to == "onnx":
@@ -164,7 +164,7 @@ def _export_backbone(
 
 
 def _refuse_what_does_not_fit(
-    run: Artifact, identity: PriorIdentity, backbone: "nn.Module", to: str
+    run: Run, identity: PriorIdentity, backbone: "nn.Module", to: str
 ) -> None:
     from rela.models.backbones import parse_model_name
     from rela.models.timm_models import PREFIX, is_timm_twin
@@ -196,7 +196,7 @@ def _pickled(backbone: "nn.Module") -> bytes:
     return content.getvalue()
 
 
-def _description(run: Artifact, identity: PriorIdentity) -> dict[str, Any]:
+def _description(run: Run, identity: PriorIdentity) -> dict[str, Any]:
     """What a stranger wants to know about the weights."""
     return {
         "run": run.name,
@@ -205,13 +205,13 @@ def _description(run: Artifact, identity: PriorIdentity) -> dict[str, Any]:
         "weights_sha256": identity.weights_sha256,
         "preprocessing": identity.preprocessing.as_dict(),
         "preprocessing_in_words": describe_preprocessing(identity.preprocessing),
-        "trained_on": run.manifest.content["dataset"],
+        "trained_on": run.dataset,
     }
 
 
 def _export_features(
     workspace: Workspace,
-    run: Artifact,
+    run: Run,
     identity: PriorIdentity,
     path: Path,
     settings: ExportSettings,
@@ -222,8 +222,8 @@ def _export_features(
     from rela.representations.named import write_features
 
     own = settings.dataset is None
-    dataset = workspace.dataset(run.manifest.content["dataset"] if own else settings.dataset)
-    if own and dataset.fingerprint != run.manifest.inputs["dataset"]:
+    dataset = workspace.dataset(run.dataset if own else settings.dataset)
+    if own and dataset.fingerprint != run.dataset_fingerprint:
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {run.name} was trained on it; name one "
             "with --dataset"
@@ -231,7 +231,7 @@ def _export_features(
     request = PriorRequest(f"run:{run.name}")
     splits: dict[str, NamedRepresentations] = {}
     with ExitStack() as held:
-        for split in dataset.manifest.content["splits"]:
+        for split in dataset.splits:
             found = embed(workspace, dataset, request, embedding, split, say=say).artifact
             assert found is not None, "an export is never sharded"
             held.enter_context(in_use(found.path))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError, UnavailableError, one_line
 from rela.options import check_options
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.locks import in_use
 from rela.priors import POOLED, PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
@@ -19,7 +18,11 @@ from rela.stages.priors.find import find_cached, with_names
 from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.priors.requests import requests_of
 from rela.stages.settings import NeighborsSettings, PriorSettings
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, components_of, prior_of
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import (
+    REPRESENTATIONS_FILE,
+    Representations,
+)
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -99,8 +102,8 @@ def neighbors(
         image=str(image),
         dataset=dataset.name,
         split=settings.split,
-        prior=prior_of(found).name,
-        source=dataset.manifest.provenance.get("source"),
+        prior=found.prior.name,
+        source=dataset.source,
         neighbors=[
             Neighbor(
                 round(float(similarity), 6),
@@ -131,8 +134,8 @@ def format_result(result: Neighbors) -> str:
 def represent(
     workspace: Workspace,
     image: Path,
-    dataset: Artifact,
-    representations: Artifact,
+    dataset: DataSet,
+    representations: Representations,
     requests: Sequence[PriorRequest],
     device: str,
     say: Callable[[str], None],
@@ -148,13 +151,13 @@ def represent(
     from rela.representations.concatenation import fit_standardisation
     from rela.representations.matrix_file import open_matrix
 
-    identity, content = prior_of(representations), representations.manifest.content
+    identity = representations.prior
     if not isinstance(identity, Combination):
-        prior = _same_prior(workspace, identity, content["run"], requests)
+        prior = _same_prior(workspace, identity, representations.run, requests)
         [vector] = _look(image, dataset, [prior], device, say)
         return vector
-    components = components_of(workspace, representations)
-    runs = [component["run"] for component in content["components"]]
+    components = workspace.components(representations)
+    runs = [component.run for component in representations.components]
     priors = [
         _same_prior(workspace, each, run, requests)
         for each, run in zip(identity.components, runs, strict=True)
@@ -200,7 +203,7 @@ def _request_of(identity: PriorIdentity, run: str | None) -> PriorRequest:
 
 def _look(
     image: Path,
-    dataset: Artifact,
+    dataset: DataSet,
     priors: Sequence[KnownPrior],
     device: str,
     say: Callable[[str], None],

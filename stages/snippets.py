@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from rela.pipeline.artifact import Artifact
 from rela.priors.earlier_run import BACKBONE_FILE
+from rela.stages.workspace.representations import Representations
+from rela.stages.workspace.run import Run
 
 
-def run_snippet(run: Artifact) -> str:
+def run_snippet(run: Run) -> str:
     """Loads a run's backbone where it lies."""
-    model, image_size = run.manifest.parameters["model"], run.manifest.parameters["image_size"]
-    return backbone_snippet(model, image_size, (run.path / BACKBONE_FILE).resolve())
+    return backbone_snippet(run.model, run.image_size, (run.path / BACKBONE_FILE).resolve())
 
 
 def backbone_snippet(model: str, image_size: int, path: Path, with_timm: bool = False) -> str:
@@ -109,12 +109,11 @@ def features_snippet(path: Path, split: str) -> str:
     )
 
 
-def representations_snippet(representations: Artifact, names: Path) -> str:
+def representations_snippet(representations: Representations, names: Path) -> str:
     """Reads cached representations; `names` is the CSV of the data set that they are of."""
-    content = representations.manifest.content
     dataset, split = names.parent.name, names.stem
-    others = "" if dataset == content["dataset"] else f", dataset={dataset!r}"
-    others += "" if split == content["split"] else f", split={split!r}"
+    others = "" if dataset == representations.dataset else f", dataset={dataset!r}"
+    others += "" if split == representations.split else f", split={split!r}"
     return "\n".join(
         [
             "import rela",

@@ -98,11 +98,9 @@ class Converted:
     """A data set, by the names of its files."""
 
     def __init__(self, dataset: Any) -> None:
-        from rela.stages.workspace.dataset import open_split, read_index
-
-        self.bad = dict(dataset.manifest.content["bad_images"])
-        self.rows = {row["path"]: int(row["index"]) for row in read_index(dataset, "train")}
-        self._beton = open_split(dataset, "train")
+        self.bad = dict(dataset.bad_images)
+        self.rows = {row["path"]: int(row["index"]) for row in dataset.index()}
+        self._beton = dataset.open()
 
     def stored(self, path: str) -> tuple[bytes, bool, tuple[int, int]]:
         """Bytes, whether they are raw pixels, and (height, width)."""

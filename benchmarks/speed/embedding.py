@@ -22,13 +22,13 @@ from benchmarks.speed.photos import write_photos
 from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
 from rela.models.backbones import build_backbone
 from rela.models.preprocessing import preprocessing_for
-from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
 from rela.representations.embedder import Embedder
 from rela.stages.convert import convert
 from rela.stages.embed.embed import embed
 from rela.stages.priors.identify import identify
 from rela.stages.settings import ConvertSettings, EmbedSettings
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace
 
 ARCH, SIZE = "resnet18", 224
@@ -77,7 +77,7 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
     ]  # fmt: skip
 
 
-def embed_seconds(workspace: Workspace, dataset: Artifact) -> float:
+def embed_seconds(workspace: Workspace, dataset: DataSet) -> float:
     """The whole stage: model, loading, forward pass, parts, one file, its digests."""
     return embed(workspace, dataset, _request(), say=_quiet).seconds
 

@@ -23,7 +23,6 @@ from rela.priors import PriorRequest
 from rela.stages.convert import convert
 from rela.stages.embed.embed import embed
 from rela.stages.settings import ConvertSettings
-from rela.stages.workspace.dataset import beton_path
 from rela.stages.workspace.workspace import Workspace
 
 _SIZES = (1_000, 10_000, 100_000)
@@ -79,7 +78,7 @@ def _timed(directory: Path, folder: Path) -> dict[str, float]:
     converted = time.perf_counter()
     embed(workspace, dataset, PriorRequest(_PRIOR, image_size=_SIDE), say=silent)
     embedded = time.perf_counter()
-    loader = ViewLoader(open_beton(beton_path(dataset, "train")), stage1_views(_VIEW), _BATCH)
+    loader = ViewLoader(open_beton(dataset.beton_path("train")), stage1_views(_VIEW), _BATCH)
     epochs = _SIZES[-1] // len(loader.rows)  # as many images from every size
     for epoch in range(epochs):
         loader.set_epoch(epoch)

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError
-from rela.pipeline.artifact import Artifact, publish_or_adopt, staging
+from rela.pipeline.artifact import publish_or_adopt, staging
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
-from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_whereabouts
+from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_location
 from rela.stages.embed.embed import format_result as format_embed_result
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.settings import EmbedSettings, PriorSettings
-from rela.stages.workspace.dataset import images_sha256
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace, slug
 
 STAGE_VERSION = 1
@@ -35,7 +35,7 @@ class CombineResult:
     `names` as in EmbedResult.
     """
 
-    artifact: Artifact | None
+    artifact: Representations | None
     names: Path
     cached: bool
     components: list[EmbedResult]
@@ -44,7 +44,7 @@ class CombineResult:
 
 def embed_priors(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     priors: Sequence[str],
     described: PriorSettings,
     settings: EmbedSettings,
@@ -68,7 +68,7 @@ def embed_priors(
 
 def embed_all(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     requests: Sequence[PriorRequest],
     settings: EmbedSettings | None = None,
     split: str = "train",
@@ -107,34 +107,36 @@ def embed_all(
 
 def find_all(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     requests: Sequence[PriorRequest],
     settings: EmbedSettings,
     split: str = "train",
-) -> Artifact | None:
+) -> Representations | None:
     """What `embed_all` would find at once, if anything; no prior is built and nothing is written."""
     found = [find_representations(workspace, dataset, r, settings, split) for r in requests]
     components = [artifact for artifact in found if artifact is not None]
     if len(requests) == 1 or len(components) < len(requests):
         return found[0] if len(requests) == 1 else None
     key = _fingerprint(components, settings.dtype)
-    there = workspace.representations(images_sha256(dataset, split))
+    there = workspace.representations(dataset.images_sha256(split))
     return next((artifact for artifact in there if artifact.fingerprint == key), None)
 
 
 def combine(
-    workspace: Workspace, dataset: Artifact, components: list[Artifact], dtype: str, split: str
-) -> tuple[Artifact, bool]:
+    workspace: Workspace,
+    dataset: DataSet,
+    components: list[Representations],
+    dtype: str,
+    split: str,
+) -> tuple[Representations, bool]:
     """The representations of one split side by side, and whether that was there already."""
     start = time.perf_counter()
     key = _fingerprint(components, dtype)
-    images = images_sha256(dataset, split)
+    images = dataset.images_sha256(split)
     for artifact in workspace.representations(images):
         if artifact.fingerprint == key:
             return artifact, True
-    prior = Combination(
-        tuple(PriorIdentity.from_dict(c.manifest.content["prior"]) for c in components)
-    )
+    prior = Combination(tuple(c.prior for c in components if isinstance(c.prior, PriorIdentity)))
     crops = _equal_crops(components)
     with_crops = f"-{crops}crops" if crops else ""
     name = f"{dataset.name}-{split}-{slug(prior.name)[:_SHOWN_NAME]}{with_crops}-{key[:12]}"
@@ -147,13 +149,13 @@ def combine(
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
             "split": split,
-            "class_names": json.dumps(dataset.manifest.content["class_names"]),
+            "class_names": json.dumps(dataset.class_names),
             "crops_per_image": crops,
         }
         path = directory / REPRESENTATIONS_FILE
         described, num_rows = _write(path, prior, components, dtype, attributes)
         inputs = {f"component {i}": c.fingerprint for i, c in enumerate(components, start=1)}
-        seconds = [component.manifest.provenance["seconds"] for component in components]
+        seconds = [component.seconds for component in components]
         manifest = Manifest(
             kind="representations",
             fingerprint=key,
@@ -170,10 +172,10 @@ def combine(
             },
             provenance=provenance(time.perf_counter() - start) | {"components_seconds": seconds},
         )
-        return publish_or_adopt(directory, destination, manifest), False
+        return Representations.of(publish_or_adopt(directory, destination, manifest)), False
 
 
-def _fingerprint(components: Sequence[Artifact], dtype: str) -> str:
+def _fingerprint(components: Sequence[Representations], dtype: str) -> str:
     return fingerprint(
         {
             "stage": "combine",
@@ -188,7 +190,7 @@ def _fingerprint(components: Sequence[Artifact], dtype: str) -> str:
 def _write(
     path: Path,
     prior: Combination,
-    components: list[Artifact],
+    components: list[Representations],
     dtype: str,
     attributes: dict[str, Any],
 ) -> tuple[list[dict[str, Any]], int]:
@@ -209,7 +211,7 @@ def _write(
             {
                 "prior": identity.name,
                 "representations": component.name,
-                "run": component.manifest.content["run"],
+                "run": component.run,
                 "width": standardisation.width,
                 "num_dropped": standardisation.num_dropped,
             }
@@ -225,18 +227,17 @@ def format_result(result: EmbedResult | CombineResult) -> str:
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:
-            lines.append(format_whereabouts(result.artifact, result.names))
+            lines.append(format_location(result.artifact, result.names))
         return "\n".join(lines)
     lines = [format_embed_result(component) for component in result.components]
     if result.artifact is None:
         return "\n".join([*lines, "the shard that finds all of them finished combines them"])
-    content = result.artifact.manifest.content
-    rows, width = content["shape"]
-    num_dropped = sum(component["num_dropped"] for component in content["components"])
+    rows, width = result.artifact.shape
+    num_dropped = sum(component.num_dropped for component in result.artifact.components)
     dropped = f" ({num_dropped} columns that do not vary left out)" if num_dropped else ""
-    what = f"{content['prior']['name']}: {rows:,} × {width} combined representations{dropped}"
+    what = f"{result.artifact.prior.name}: {rows:,} × {width} combined representations{dropped}"
     there = " are there already" if result.cached else ""
-    where = format_whereabouts(result.artifact, result.names)
+    where = format_location(result.artifact, result.names)
     return "\n".join([*lines, f"{what}{there}: {result.artifact.path}", where])
 
 
@@ -250,9 +251,9 @@ def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> Non
         seen.append(key)
 
 
-def _equal_crops(components: Sequence[Artifact]) -> int:
+def _equal_crops(components: Sequence[Representations]) -> int:
     """How many random crops of each image the rows stand for; 0 is the centre crop alone."""
-    crops = {crops_of(component) for component in components}
+    crops = {component.crops for component in components}
     if len(crops) > 1:
         raise ChoiceError(
             f"representations of {' and '.join(map(str, sorted(crops)))} crops per image cannot be "

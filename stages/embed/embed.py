@@ -11,7 +11,7 @@ from typing import Any
 from rela.data.crops import CROPS_VERSION, CropPlan
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
-from rela.pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.artifact import clear_abandoned, publish_or_adopt, staging
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.lease import Leases
 from rela.pipeline.locks import in_use, mark_used
@@ -23,9 +23,13 @@ from rela.stages.embed.rounding import Rounding
 from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.settings import EmbedSettings
 from rela.stages.snippets import pasteable, representations_snippet
-from rela.stages.workspace.dataset import images_sha256, index_path, open_split
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of, describe_parts
-from rela.stages.workspace.workspace import Workspace, open_artifact, slug
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import (
+    REPRESENTATIONS_FILE,
+    Representations,
+    describe_parts,
+)
+from rela.stages.workspace.workspace import Workspace, open_as, slug
 
 STAGE_VERSION = 1
 _POLL_SECONDS = 0.5
@@ -38,7 +42,7 @@ class EmbedResult:
     `names` is the CSV of the data set whose row i, in its column `path`, is the image of row i.
     """
 
-    artifact: Artifact | None
+    artifact: Representations | None
     names: Path
     cached: bool
     num_embedded: int
@@ -47,7 +51,7 @@ class EmbedResult:
 
 def embed(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     request: PriorRequest,
     settings: EmbedSettings | None = None,
     split: str = "train",
@@ -66,7 +70,7 @@ def embed(
     check_options(settings)
     prior = identify(workspace, request)
     name, key, existing = _look_up(workspace, dataset, prior.identity, settings, split)
-    names, parts_directory = index_path(dataset, split), workspace.parts_dir(key)
+    names, parts_directory = dataset.index_path(split), workspace.parts_dir(key)
     if existing is not None:
         mark_used(existing.path)
         clear_abandoned(existing.path)
@@ -78,7 +82,7 @@ def embed(
     say(f"prior {prior.identity.name} sees {side}×{side} pixels, layer {prior.identity.layer}")
     from rela.representations.matrix_file import ROWS_PER_PART
 
-    num_images = dataset.manifest.content["splits"][split]["num_images"]
+    num_images = dataset.num_images(split)
     store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
     with in_use(dataset.path), store.in_use():
         describe_parts(store, dataset.name, split, prior.identity.name, num_images)
@@ -88,7 +92,7 @@ def embed(
             say(f"going on after {mine - len(todo)} of {mine} parts")
         num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings, say)
 
-        def found() -> Artifact | None:
+        def found() -> Representations | None:
             """What a faster process has made, under whatever name."""
             return _look_up(workspace, dataset, prior.identity, settings, split)[2]
 
@@ -111,11 +115,11 @@ def embed(
 
 def find_representations(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     request: PriorRequest,
     settings: EmbedSettings,
     split: str = "train",
-) -> Artifact | None:
+) -> Representations | None:
     """What `embed` would find at once, if anything; no prior is built and nothing is written."""
     try:
         prior = identify(workspace, request, may_build=False)
@@ -129,22 +133,19 @@ def format_result(result: EmbedResult) -> str:
     artifact = result.artifact
     if artifact is None:
         return f"this shard is done ({result.num_embedded:,} images); other shards still work"
-    content = artifact.manifest.content
-    rows, width = content["shape"]
-    what = (
-        f"{rows:,} × {width} representations of data set {content['dataset']} ({content['split']})"
-    )
+    rows, width = artifact.shape
+    what = f"{rows:,} × {width} representations of data set {artifact.dataset} ({artifact.split})"
     if result.cached:
         return f"{what} are there already: {artifact.path}"
     rate = result.num_embedded / result.seconds
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 
 
-def format_whereabouts(artifact: Artifact, names: Path) -> str:
+def format_location(artifact: Representations, names: Path) -> str:
     """Where features and names are, and how to read them together."""
     return "\n".join(
         [
-            f"features: {artifact.path / REPRESENTATIONS_FILE} ({_row_order(crops_of(artifact))})",
+            f"features: {artifact.file} ({_row_order(artifact.crops)})",
             f"names: {names}, columns index and path",
             pasteable("read them with:", representations_snippet(artifact, names)),
         ]
@@ -173,28 +174,30 @@ def _fingerprint(images: str, prior: PriorIdentity, settings: EmbedSettings) -> 
 
 def _look_up(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     prior: PriorIdentity,
     settings: EmbedSettings,
     split: str,
-) -> tuple[str, str, Artifact | None]:
+) -> tuple[str, str, Representations | None]:
     """Name and fingerprint of the representations, and they themselves if they are there."""
-    images = images_sha256(dataset, split)
+    images = dataset.images_sha256(split)
     key = _fingerprint(images, prior, settings)
     with_crops = f"-{settings.crops}crops" if settings.crops else ""
     name = f"{dataset.name}-{split}-{slug(prior.name)}{with_crops}-{key[:12]}"
-    existing = open_artifact(workspace.representations_dir / name) or _find(workspace, images, key)
+    existing = open_as(Representations, workspace.representations_dir / name) or _find(
+        workspace, images, key
+    )
     return name, key, existing
 
 
-def _find(workspace: Workspace, images: str, key: str) -> Artifact | None:
+def _find(workspace: Workspace, images: str, key: str) -> Representations | None:
     """The same representations under another name: the data set or the prior was renamed."""
     same = (a for a in workspace.representations(images) if a.fingerprint == key)
     return next(same, None)
 
 
 def _embed_parts(
-    dataset: Artifact,
+    dataset: DataSet,
     split: str,
     prior: KnownPrior,
     store: PartStore,
@@ -214,7 +217,7 @@ def _embed_parts(
 
     if not todo:
         return 0, 0.0
-    beton = open_split(dataset, split)
+    beton = dataset.open(split)
     embedder = Embedder(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
@@ -251,7 +254,7 @@ def _embed_parts(
 
 def _seal(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     split: str,
     prior: KnownPrior,
     settings: EmbedSettings,
@@ -259,7 +262,7 @@ def _seal(
     name: str,
     key: str,
     overhead_seconds: float,
-) -> Artifact:
+) -> Representations:
     """Copy all parts into one HDF5 file and publish it; another process may be faster.
 
     The recorded seconds are those of every part, interrupted calls and other shards included, and of
@@ -269,8 +272,8 @@ def _seal(
 
     from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 
-    identity, content = prior.identity, dataset.manifest.content
-    num_images, width = content["splits"][split]["num_images"], identity.feature_dim
+    identity, num_images = prior.identity, dataset.num_images(split)
+    width = identity.feature_dim
 
     def parts() -> Any:
         for part in range(store.num_parts):
@@ -285,7 +288,7 @@ def _seal(
 
     crops = None
     if settings.crops:
-        crops = CropPlan(settings.crops).draw(open_split(dataset, split))
+        crops = CropPlan(settings.crops).draw(dataset.open(split))
     num_rows = num_images * (settings.crops or 1)
     attributes = {
         "prior": identity.name,
@@ -296,7 +299,7 @@ def _seal(
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "split": split,
-        "class_names": json.dumps(content["class_names"]),
+        "class_names": json.dumps(dataset.class_names),
         "crops_per_image": settings.crops,
         "row_order": _row_order(settings.crops),
     }
@@ -310,7 +313,7 @@ def _seal(
         manifest = Manifest(
             kind="representations",
             fingerprint=key,
-            inputs={"images": images_sha256(dataset, split), "prior": identity.weights_sha256},
+            inputs={"images": dataset.images_sha256(split), "prior": identity.weights_sha256},
             parameters={
                 "dtype": settings.dtype,
                 "layer": identity.layer,
@@ -327,4 +330,4 @@ def _seal(
             provenance=provenance(seconds)
             | {"batch_size": settings.batch_size, "device": settings.device},
         )
-        return publish_or_adopt(directory, destination, manifest)
+        return Representations.of(publish_or_adopt(directory, destination, manifest))

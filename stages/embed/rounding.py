@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import DataError
-from rela.pipeline.artifact import Artifact
-from rela.stages.workspace.dataset import read_index
+from rela.stages.workspace.dataset import DataSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +19,7 @@ class Rounding:
     """Rounds features of one split of a data set; `say` hears once if they lose more than 1 %."""
 
     def __init__(
-        self, dataset: Artifact, split: str, dtype: str, say: Callable[[str], None]
+        self, dataset: DataSet, split: str, dtype: str, say: Callable[[str], None]
     ) -> None:
         self.dataset, self.split, self.dtype, self._say = dataset, split, dtype, say
         self._has_said = False
@@ -51,7 +50,7 @@ class Rounding:
         return values
 
     def _not_finite(self, bad: "NDArray[np.int64]") -> str:
-        index = read_index(self.dataset, self.split)
+        index = self.dataset.index(self.split)
         paths = ", ".join(index[row]["path"] for row in bad[:_NAMED_IMAGES])
         more = f" and {bad.size - _NAMED_IMAGES} more" if bad.size > _NAMED_IMAGES else ""
         hint = ""

@@ -14,7 +14,6 @@ from rela.evaluation.protocols import (
 )
 from rela.evaluation.voc import VocFolder, open_voc
 from rela.options import check_options, flag_name
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.fingerprint import fingerprint
 from rela.priors import PriorRequest
 from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
@@ -23,8 +22,9 @@ from rela.stages.priors import requests
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of
 from rela.stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
-from rela.stages.workspace.dataset import beton_path
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.evaluations import EVALUATION_FILE, FIRST_SEED, Measurements
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace, slug
 
 STAGE_VERSION = 2
@@ -46,7 +46,7 @@ class Evaluation:
 
 def evaluate_run(
     workspace: Workspace,
-    run: Artifact,
+    run: Run,
     dataset_name: str | None = None,
     settings: EvaluateSettings | None = None,
     embedding: EmbedSettings | None = None,
@@ -57,7 +57,7 @@ def evaluate_run(
     Protocols and probe seeds that were measured before are not measured again.
     """
     settings = settings or EvaluateSettings()
-    own_name, own_key = run.manifest.content["dataset"], run.manifest.inputs["dataset"]
+    own_name, own_key = run.dataset, run.dataset_fingerprint
     dataset, path = None, run.path / EVALUATION_FILE
     if dataset_name is not None or needs_dataset(settings):
         dataset = workspace.dataset(dataset_name or own_name)
@@ -71,7 +71,7 @@ def evaluate_run(
 
 def evaluate_prior(
     workspace: Workspace,
-    dataset: Artifact | None,
+    dataset: DataSet | None,
     request: PriorRequest,
     settings: EvaluateSettings | None = None,
     embedding: EmbedSettings | None = None,
@@ -154,7 +154,7 @@ def evaluate_runs(
 
 
 def prior_request(
-    dataset: Artifact | None,
+    dataset: DataSet | None,
     name: str,
     weights: Path | None = None,
     seed: int = 0,
@@ -175,7 +175,7 @@ def needs_dataset(settings: EvaluateSettings) -> bool:
 
 def _evaluate(
     workspace: Workspace,
-    dataset: Artifact | None,
+    dataset: DataSet | None,
     dataset_identity: tuple[str | None, str | None],
     request: PriorRequest,
     path: Path | None,
@@ -239,10 +239,10 @@ def _protocols(settings: EvaluateSettings) -> list[Protocol]:
     return [replace(p, **classes) if p.data == "voc" else p for p in chosen]
 
 
-def _require_labels(dataset: Artifact) -> None:
-    if not dataset.manifest.content["labelled"]:
+def _require_labels(dataset: DataSet) -> None:
+    if not dataset.is_labelled:
         raise ChoiceError(f"data set {dataset.name} has no labels; evaluation needs class folders")
-    beton_path(dataset, "val")
+    dataset.beton_path("val")
 
 
 def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:

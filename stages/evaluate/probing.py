@@ -13,14 +13,13 @@ from rela.evaluation.protocols import (
     SegmentationProtocol,
 )
 from rela.evaluation.voc import VocFolder
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.locks import in_use
 from rela.priors import PriorRequest
 from rela.stages.display import progress_bar
 from rela.stages.embed.embed import embed
 from rela.stages.priors.identify import KnownPrior
 from rela.stages.settings import EmbedSettings
-from rela.stages.workspace.dataset import open_split
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE
 from rela.stages.workspace.workspace import Workspace
 
@@ -40,7 +39,7 @@ class Probing:
     workspace: Workspace
     request: PriorRequest
     model: KnownPrior
-    dataset: Artifact | None
+    dataset: DataSet | None
     voc: VocFolder | None
     settings: EmbedSettings
     say: Callable[[str], None]
@@ -72,7 +71,7 @@ class Probing:
         from rela.evaluation.finetune import finetune_probe
 
         assert self.dataset is not None
-        train, val = (open_split(self.dataset, split) for split in ("train", "val"))
+        train, val = (self.dataset.open(split) for split in ("train", "val"))
         num_seen = protocol.num_seen(len(label_subset(train.labels, protocol.percent, seed)))
         with progress_bar(num_seen, f"{protocol.name}, probe seed {seed}", "img") as bar:
             return finetune_probe(
@@ -103,7 +102,7 @@ class Probing:
     @cached_property
     def _num_classes(self) -> int:
         assert self.dataset is not None
-        return len(self.dataset.manifest.content["class_names"])
+        return len(self.dataset.class_names)
 
     def features(self, split: str) -> "tuple[Tensor, Tensor]":
         """Features float32 [N, D] and labels int64 [N] of a split; embedded if they are not there yet."""
@@ -125,7 +124,7 @@ class Probing:
         with in_use(result.artifact.path):
             matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
             values = torch.from_numpy(matrix.values.astype(np.float32)).to(self._device)
-        labels = torch.from_numpy(open_split(self.dataset, split).labels)
+        labels = torch.from_numpy(self.dataset.open(split).labels)
         return values, labels.to(self._device)
 
     def _feature_maps(self, protocol: SegmentationProtocol) -> "_Maps":

@@ -5,21 +5,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError, DataError
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.manifest import MANIFEST_NAME
 from rela.priors import PriorRequest
 from rela.priors.prior import combined
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, requests_of
-from rela.stages.workspace.dataset import images_sha256, index_path, read_index
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of, prior_of
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import (
+    REPRESENTATIONS_FILE,
+    Representations,
+)
 from rela.stages.workspace.workspace import Workspace, open_artifact
 
 if TYPE_CHECKING:
     from rela.representations.named import NamedRepresentations
-
-
-KIND = "representations"
 
 
 def open_representations(
@@ -52,22 +51,22 @@ def open_representations(
 
 def find_cached(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     split: str,
     requests: Sequence[PriorRequest] | None = None,
     name: str | None = None,
     by_name: bool = True,
     centre_crops_alone: bool = False,
-) -> Artifact:
+) -> Representations:
     """The representations of one split that `requests`, or `name`, ask for; or the only ones.
 
     Without `by_name` what the requests mean is compared, and not what it was called.
     `centre_crops_alone`: none of random crops. Raises ChoiceError with the command
     that makes them, or with the names to choose from.
     """
-    cached = workspace.representations(images_sha256(dataset, split))
+    cached = workspace.representations(dataset.images_sha256(split))
     if centre_crops_alone:
-        cached = [a for a in cached if not crops_of(a)]
+        cached = [a for a in cached if not a.crops]
     if requests is None or name is None:
         priors, matching = ["resnet18"], cached
     else:
@@ -88,11 +87,11 @@ def find_cached(
             f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior "
             f"{' --prior '.join(priors)}{which}` first"
         )
-    return the_only(matching, f"representations of {of_data_set} are there")
+    return require_one(matching, f"representations of {of_data_set} are there")
 
 
 def with_names(
-    dataset: Artifact, split: str, representations: Artifact, verify: bool = True
+    dataset: DataSet, split: str, representations: Representations, verify: bool = True
 ) -> "NamedRepresentations":
     """Representations joined with the paths and labels of the data set that they are of.
 
@@ -103,13 +102,13 @@ def with_names(
     from rela.representations.matrix_file import open_matrix
     from rela.representations.named import NamedRepresentations
 
-    path = representations.path / REPRESENTATIONS_FILE
+    path = representations.file
     if verify:
         representations.sound_file(REPRESENTATIONS_FILE)
-    matrix, crops = open_matrix(path, verify=False), crops_of(representations)
-    dataset.sound_file(index_path(dataset, split).name)
-    rows = read_index(dataset, split)
-    class_names = dataset.manifest.content["class_names"]
+    matrix, crops = open_matrix(path, verify=False), representations.crops
+    dataset.sound_file(dataset.index_path(split).name)
+    rows = dataset.index(split)
+    class_names = dataset.class_names
     labels = np.array([int(row["label"]) for row in rows], np.int64)
     if len(matrix.values) != len(rows) * (crops or 1):
         raise DataError(
@@ -120,35 +119,34 @@ def with_names(
     return NamedRepresentations(matrix.values, paths, labels, class_names, matrix.attributes, crops)
 
 
-def _at(path: Path) -> Artifact | None:
+def _at(path: Path) -> Representations | None:
     """The representations in a folder, or whose file `path` is; None if there are none."""
     folder = path.parent if path.name == REPRESENTATIONS_FILE else path
     artifact = open_artifact(folder) if (folder / MANIFEST_NAME).is_file() else None
-    return artifact if artifact is not None and artifact.manifest.kind == KIND else None
+    return artifact if isinstance(artifact, Representations) else None
 
 
 def _images_of(
-    workspace: Workspace, artifact: Artifact, name: str | None, split: str | None
-) -> tuple[Artifact, str]:
+    workspace: Workspace, artifact: Representations, name: str | None, split: str | None
+) -> tuple[DataSet, str]:
     """The data set and split with these very images: those that the representations name, if they do."""
-    images = artifact.manifest.inputs["images"]
-    own = artifact.manifest.content
     found = [
         (dataset, of_split)
         for dataset in _datasets(workspace, name)
-        for of_split in dataset.manifest.content["splits"]
-        if images_sha256(dataset, of_split) == images and split in (None, of_split)
+        for of_split in dataset.splits
+        if dataset.images_sha256(of_split) == artifact.images_sha256 and split in (None, of_split)
     ]
     if not found:
-        wanted = name or own["dataset"]
+        wanted = name or artifact.dataset
         raise ChoiceError(
             f"{artifact.path} is not of the images of any data set {wanted!r} in {workspace.root}; "
             f"convert those again, or name another data set"
         )
-    return min(found, key=lambda pair: (pair[0].name != own["dataset"], pair[1] != own["split"]))
+    own = artifact.dataset, artifact.split
+    return min(found, key=lambda pair: (pair[0].name != own[0], pair[1] != own[1]))
 
 
-def _datasets(workspace: Workspace, name: str | None) -> Iterator[Artifact]:
+def _datasets(workspace: Workspace, name: str | None) -> Iterator[DataSet]:
     yield from workspace.datasets() if name is None else [workspace.dataset(name)]
 
 
@@ -156,28 +154,30 @@ def matching_representations(
     workspace: Workspace,
     requests: list[PriorRequest],
     name: str,
-    cached: list[Artifact],
+    cached: list[Representations],
     may_build: bool,
-) -> list[Artifact]:
+) -> list[Representations]:
     """Those of `cached` that `name` means: by fingerprint or folder, by prior, by identity.
 
     The name of a run is looked up, so that features of a run that had the name before do not count.
     Other names are taken from the manifests: the weights need not be here any more.
     """
     exact = [a for a in cached if name in (a.fingerprint, a.name)]
-    named = [a for a in cached if name == prior_of(a).name]
+    named = [a for a in cached if name == a.prior.name]
     if exact or (named and not any(workspace.has_run(request.name) for request in requests)):
         return exact or named
     known = [identify(workspace, request, may_build) for request in requests]
     key = combined([prior.identity for prior in known]).key()
-    return [a for a in cached if prior_of(a).key() == key]
+    return [a for a in cached if a.prior.key() == key]
 
 
-def the_only(artifacts: list[Artifact], what: str, otherwise: str = "") -> Artifact:
+def require_one(
+    artifacts: list[Representations], what: str, otherwise: str = ""
+) -> Representations:
     """One artifact; raises ChoiceError listing the names to choose from if there are more."""
     if len(artifacts) == 1:
         return artifacts[0]
-    names = [prior_of(a).name for a in artifacts]
+    names = [a.prior.name for a in artifacts]
     if len(set(names)) < len(names):
         names = [a.name for a in artifacts]
     raise ChoiceError(

@@ -11,18 +11,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, to_builtins
+
 from rela.errors import ChoiceError, DataError
-from rela.pipeline.files import clear_abandoned_files, read_regular, write_atomic
+from rela.pipeline.files import clear_abandoned_files, write_atomic
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import installed_versions
 from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, packages, resolve
 from rela.priors.earlier_run import load_backbone, read_identity
 from rela.priors.names import from_displayed_name
-from rela.stages.workspace.form import misfit
+from rela.stages.workspace.schema import load_json
 from rela.stages.workspace.workspace import Workspace
 
 _RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
-_RECORD_FORM = {"weights_file": ({"path": str}, type(None)), "prior": {}, "note": str}
+
+
+class _FileState(Struct, frozen=True):
+    path: str
+    num_bytes: int
+    inode: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class _Record(Struct, frozen=True):
+    prior: dict[str, Any]
+    weights_file: _FileState | None
+    note: str
 
 
 @dataclass(frozen=True)
@@ -72,11 +87,9 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
         if run_names and ":" not in request.name:
             raise ChoiceError(f"{error} Runs of this workspace: {run_names}") from error
         raise
-    record = {
-        "prior": prior.identity.as_dict(),
-        "weights_file": _file_state(prior.weights_file),
-        "note": prior.note,
-    }
+    file = prior.weights_file
+    state = None if file is None else _file_state(file)
+    record = to_builtins(_Record(prior.identity.as_dict(), state, prior.note))
     record_path.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned_files(record_path.parent)
     write_atomic(record_path, json.dumps(record, indent=1).encode())
@@ -116,25 +129,15 @@ def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
 def _read_record(path: Path) -> tuple[PriorIdentity, str] | None:
     """The identity and the note of a record that still holds."""
     try:
-        record = json.loads(read_regular(path))
-        if misfit(record, _RECORD_FORM):
+        record = load_json(path, _Record)
+        state = record.weights_file
+        if state is not None and state != _file_state(Path(state.path)):
             return None
-        state = record["weights_file"]
-        if state is not None and state != _file_state(Path(state["path"])):
-            return None
-        return PriorIdentity.from_dict(record["prior"]), record["note"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return PriorIdentity.from_dict(record.prior), record.note
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _file_state(path: Path | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    status = path.stat()
-    return {
-        "path": str(path),
-        "num_bytes": status.st_size,
-        "inode": status.st_ino,
-        "mtime_ns": status.st_mtime_ns,
-        "ctime_ns": status.st_ctime_ns,
-    }
+def _file_state(path: Path) -> _FileState:
+    found = path.stat()
+    return _FileState(str(path), found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)

@@ -6,16 +6,16 @@ from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import write_atomic
 from rela.pipeline.manifest import installed_versions
 from rela.priors import KINDS, prefix_of
 from rela.priors.prior import PriorKind
 from rela.stages.display import format_table, human_bytes
-from rela.stages.workspace.run import read_json
-from rela.stages.workspace.workspace import Workspace, find_artifacts
+from rela.stages.workspace.representations import Representations
+from rela.stages.workspace.run import Run
+from rela.stages.workspace.schema import read_json
+from rela.stages.workspace.workspace import Workspace
 
 _EXAMPLES = ("resnet18", "resnet50")
 
@@ -74,30 +74,25 @@ def _embedded(workspace: Workspace) -> tuple[dict[str, list[str]], dict[str, str
     """Data sets by the prior's name, and each prior's source."""
     datasets: dict[str, set[str]] = defaultdict(set)
     sources = {}
-    for artifact in find_artifacts(workspace.representations_dir):
-        content = artifact.manifest.content
-        name, crops = content["prior"]["name"], content["crops"]
-        more = [content["split"]] if content["split"] != "train" else []
+    for artifact in workspace.representations():
+        name, crops = artifact.prior.name, artifact.crops
+        more = [artifact.split] if artifact.split != "train" else []
         more += [f"{crops} crops"] if crops else []
-        datasets[name].add(content["dataset"] + (f" ({', '.join(more)})" if more else ""))
-        sources[name] = _source(content)
+        datasets[name].add(artifact.dataset + (f" ({', '.join(more)})" if more else ""))
+        sources[name] = _source(artifact)
     return {name: sorted(found) for name, found in datasets.items()}, sources
 
 
-def _source(content: dict[str, Any]) -> str:
-    if "components" in content:
+def _source(found: Representations) -> str:
+    if found.components:
         return "combination"
-    if content["run"] is not None:
+    if found.run is not None:
         return "run"
-    return prefix_of(content["prior"]["name"]).removesuffix(":") or "torchvision"
+    return prefix_of(found.prior.name).removesuffix(":") or "torchvision"
 
 
-def _run_row(run: Artifact, embedded: dict[str, list[str]]) -> ListedPrior:
-    settings = run.manifest.parameters
-    note = (
-        f"{settings['model']}, {settings['image_size']} px, "
-        f"trained on {run.manifest.content['dataset']}"
-    )
+def _run_row(run: Run, embedded: dict[str, list[str]]) -> ListedPrior:
+    note = f"{run.model}, {run.image_size} px, trained on {run.dataset}"
     return ListedPrior("run", run.name, True, note, embedded.get(run.name, []))
 
 
@@ -124,7 +119,7 @@ def _published_files(workspace: Workspace) -> dict[str, str]:
     """Weights file by model; remembered in a workspace for this version of torchvision."""
     version = installed_versions().get("torchvision")
     record = workspace.prior_records_dir / f"torchvision-{version}.json"
-    published: dict[str, str] = read_json(record, {...: str})
+    published = read_json(record, dict[str, str])
     if not published:
         from rela.priors.torchvision import published_files
 

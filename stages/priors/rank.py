@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 from rela.errors import ChoiceError, DataError
 from rela.evaluation.protocols import KNN_PROTOCOLS
 from rela.options import check_options
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.locks import in_use
 from rela.stages.display import format_table
 from rela.stages.settings import RankSettings
-from rela.stages.workspace.dataset import images_sha256, open_split
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, crops_of, prior_of
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Ranking:
     cka: list[list[float]]
 
 
-def rank(workspace: Workspace, dataset: Artifact, settings: RankSettings | None = None) -> Ranking:
+def rank(workspace: Workspace, dataset: DataSet, settings: RankSettings | None = None) -> Ranking:
     """Compare every embedded prior of the training images on the same rows.
 
     By k-NN accuracy where labels exist, else by effective rank. The rows are read without checking
@@ -60,9 +59,9 @@ def rank(workspace: Workspace, dataset: Artifact, settings: RankSettings | None 
     """
     settings = settings or RankSettings()
     check_options(settings)
-    images = images_sha256(dataset, "train")
+    images = dataset.images_sha256()
     every = workspace.representations(images)
-    cached = [a for a in every if not crops_of(a)]
+    cached = [a for a in every if not a.crops]
     if not cached:
         why = " (random crops are not ranked)" if every else ""
         raise ChoiceError(
@@ -73,18 +72,18 @@ def rank(workspace: Workspace, dataset: Artifact, settings: RankSettings | None 
 
     from rela.representations.quality import effective_rank, linear_cka, sample_rows, uniformity
 
-    num_images = dataset.manifest.content["splits"]["train"]["num_images"]
+    num_images = dataset.num_images("train")
     if num_images < 2:
         raise ChoiceError(f"data set {dataset.name} has {num_images} image; nothing to compare")
     chosen = sample_rows(num_images, settings.rows)
     num_held_out = len(chosen) // _HELD_OUT_SHARE
     labels = _labels(dataset, chosen) if num_held_out else None
-    own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
+    own = {run.name for run in workspace.runs() if run.images_sha256 == images}
     with in_use(*(artifact.path for artifact in cached)):
         matrices = [_rows(artifact, chosen, num_images) for artifact in cached]
     found = [
         RankedPrior(
-            prior=prior_of(artifact).name,
+            prior=artifact.prior.name,
             representations=artifact.name,
             width=rows.shape[1],
             effective_rank=effective_rank(rows),
@@ -143,12 +142,14 @@ def format_result(ranking: Ranking) -> str:
     return "\n".join(lines)
 
 
-def _rows(artifact: Artifact, chosen: "NDArray[np.int64]", num_images: int) -> "NDArray[Any]":
+def _rows(
+    artifact: Representations, chosen: "NDArray[np.int64]", num_images: int
+) -> "NDArray[Any]":
     import numpy as np
 
     from rela.representations.matrix_file import open_matrix
 
-    path = artifact.path / REPRESENTATIONS_FILE
+    path = artifact.file
     values = open_matrix(path, verify=False).values
     if len(values) != num_images:
         raise DataError(f"{path} holds {len(values)} rows, the data set has {num_images} images")
@@ -158,14 +159,14 @@ def _rows(artifact: Artifact, chosen: "NDArray[np.int64]", num_images: int) -> "
     return rows
 
 
-def _labels(dataset: Artifact, chosen: "NDArray[np.int64]") -> "NDArray[np.int64] | None":
-    if not dataset.manifest.content["labelled"]:
+def _labels(dataset: DataSet, chosen: "NDArray[np.int64]") -> "NDArray[np.int64] | None":
+    if not dataset.is_labelled:
         return None
-    return open_split(dataset, "train").labels[chosen]
+    return dataset.open().labels[chosen]
 
 
 def _knn(
-    dataset: Artifact, rows: "NDArray[Any]", labels: "NDArray[np.int64]", num_held_out: int
+    dataset: DataSet, rows: "NDArray[Any]", labels: "NDArray[np.int64]", num_held_out: int
 ) -> float:
     """Accuracy on the first rows, which are a random sample, by the votes of the others."""
     import numpy as np
@@ -174,14 +175,13 @@ def _knn(
     from rela.evaluation.knn import knn_accuracy
 
     features, classes = torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels)
-    num_classes = len(dataset.manifest.content["class_names"])
+    num_classes = len(dataset.class_names)
     return knn_accuracy(
         features[num_held_out:], classes[num_held_out:], features[:num_held_out],
         classes[:num_held_out], num_classes, _PROTOCOL,
     )  # fmt: skip
 
 
-def _runs(artifact: Artifact) -> set[str | None]:
+def _runs(artifact: Representations) -> set[str | None]:
     """The runs that the representations come from: one, or those among a combination's components."""
-    content = artifact.manifest.content
-    return {content["run"], *(component["run"] for component in content.get("components", []))}
+    return {artifact.run, *(component.run for component in artifact.components)}

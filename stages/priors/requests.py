@@ -3,17 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
 from rela.priors.names import literal_characters
 from rela.priors.prior import JOINT
 from rela.stages.settings import PriorSettings
-from rela.stages.workspace.dataset import default_image_size
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace
 
 
 def prior_request(
-    dataset: Artifact,
+    dataset: DataSet,
     name: str,
     weights: Path | None = None,
     seed: int = 0,
@@ -24,7 +23,7 @@ def prior_request(
 
     `others` are further fields of PriorRequest.
     """
-    size = image_size or default_image_size(dataset)
+    size = image_size or dataset.default_image_size
     return PriorRequest(name, weights, seed, size, **others)
 
 
@@ -36,7 +35,7 @@ def names_of(workspace: Workspace, name: str) -> list[str]:
 
 
 def requests_of(
-    workspace: Workspace, dataset: Artifact, name: str, described: PriorSettings | None = None
+    workspace: Workspace, dataset: DataSet, name: str, described: PriorSettings | None = None
 ) -> list[PriorRequest]:
     """What a prior's name, or that of a combination, asks for."""
     options = vars(described or PriorSettings())

@@ -9,12 +9,11 @@ from typing import Any
 
 from rela.errors import RelaError
 from rela.evaluation.protocols import DEFAULT_PROTOCOLS
-from rela.pipeline.artifact import Artifact
 from rela.sources.source import ImageSource
 from rela.stages.recipe.rates import EmbedKey, Rates, TrainRates, train_key
 from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings
 from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings, training_plan
-from rela.stages.workspace.dataset import default_image_size
+from rela.stages.workspace.dataset import DataSet
 from rela.training.settings import TrainSettings
 
 MEASURED_NOW = "measured now"
@@ -68,15 +67,14 @@ class Estimator:
         seconds = self._now(("embed", *key), lambda: _forward_seconds(key, settings))
         return _times(seconds, num_images)
 
-    def train(self, dataset: Artifact, settings: TrainSettings) -> Estimate:
+    def train(self, dataset: DataSet, settings: TrainSettings) -> Estimate:
         """Every step of both stages, waiting for data, and what a run costs beside."""
         from rela.data.sampling import num_chosen
 
-        content = dataset.manifest.content
         resolved = resolve_settings(dataset, settings)
-        resolved = resolve_hyperparameters(resolved, content["labelled"])
-        rates = self.rates.train.get(train_key(vars(resolved)), TrainRates())
-        num_images = num_chosen(content["splits"]["train"]["num_images"], resolved.data_ratio)
+        resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
+        rates = self.rates.train.get(train_key(resolved), TrainRates())
+        num_images = num_chosen(dataset.num_images("train"), resolved.data_ratio)
         num_steps = resolved.epochs * (num_images // resolved.batch_size)
         stage1_steps, assumed = _stage1_steps(resolved, num_steps, rates)
         steps = {1: stage1_steps, 2: num_steps - stage1_steps}
@@ -87,9 +85,9 @@ class Estimator:
             per_image = rates.stages[stage].seconds_per_image
             basis.append(rates.stages[stage].basis)
             if per_image is None:
-                key = "train", stage, *train_key(vars(resolved)), resolved.precision
+                key = "train", stage, *train_key(resolved), resolved.precision
                 measured = functools.partial(
-                    _step_seconds, resolved, len(content["class_names"]), stage
+                    _step_seconds, resolved, len(dataset.class_names), stage
                 )
                 per_image, basis[-1] = self._now(key, measured), MEASURED_NOW
             if per_image is None:
@@ -98,19 +96,18 @@ class Estimator:
         seconds += num_steps * resolved.batch_size * (rates.wait.seconds_per_image or 0.0)
         return Estimate(seconds, "; ".join(dict.fromkeys([*basis, *assumed])))
 
-    def evaluate(self, dataset: Artifact, key: EmbedKey, settings: EvaluateSettings) -> Estimate:
+    def evaluate(self, dataset: DataSet, key: EmbedKey, settings: EvaluateSettings) -> Estimate:
         """Features of both splits, and the linear probes; other trained protocols are not known."""
-        splits = {s: c["num_images"] for s, c in dataset.manifest.content["splits"].items()}
-        num_images = sum(splits.values())
+        num_images, num_train = dataset.num_images(), dataset.num_images("train")
         rate = self.rates.evaluate.get(key)
         if rate is not None and rate.seconds_per_image is not None:
             return Estimate(rate.seconds_per_image * num_images, rate.basis)
         if not set(settings.protocol) <= set(DEFAULT_PROTOCOLS):
             return Estimate(None, f"no evaluation of {key[0]} at {key[1]} px yet")
-        num_classes = len(dataset.manifest.content["class_names"])
+        num_classes = len(dataset.class_names)
         probes = self._now(
-            ("probes", *key, splits["train"], num_classes),
-            lambda: _probe_seconds(key, splits["train"], num_classes),
+            ("probes", *key, num_train, num_classes),
+            lambda: _probe_seconds(key, num_train, num_classes),
         )
         if probes is None:
             return Estimate(None, f"no evaluation of {key[0]} at {key[1]} px yet")
@@ -132,12 +129,12 @@ class Estimator:
         return found
 
 
-def embed_key(arch: str, image_size: int | None, dataset: Artifact) -> EmbedKey:
+def embed_key(arch: str, image_size: int | None, dataset: DataSet) -> EmbedKey:
     """Architecture and input size of a model of torchvision, as `rela embed` would choose them."""
     from rela.stages.recipe.trial_steps import published_image_size
 
     published = published_image_size(arch)
-    return arch, published or image_size or default_image_size(dataset)
+    return arch, published or image_size or dataset.default_image_size
 
 
 def _times(seconds_per_image: float | None, num_images: int) -> Estimate:

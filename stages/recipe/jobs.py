@@ -10,7 +10,6 @@ from typing import Any
 
 from rela.errors import ChoiceError, RelaError
 from rela.options import check_options
-from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
 from rela.priors.prior import JOINT
 from rela.sources import find_kind
@@ -20,6 +19,7 @@ from rela.stages.priors.requests import prior_request, requests_of
 from rela.stages.recipe.file import FILE_PREFIX, Table, closest, read_tables
 from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, preset
 from rela.stages.train.resolve import check_settings, resolve_hyperparameters
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace, check_name, slug
 from rela.training.settings import TrainSettings
 
@@ -263,7 +263,7 @@ def embedding_of(options: dict[str, Any]) -> EmbedSettings:
     return EmbedSettings(**{k: v for k, v in options.items() if k not in ("run", "dataset")})
 
 
-def embed_requests(workspace: Workspace, dataset: Artifact, job: Job) -> list[PriorRequest]:
+def embed_requests(workspace: Workspace, dataset: DataSet, job: Job) -> list[PriorRequest]:
     """The prior of a [[embed]], or several to be combined, with the options of its table."""
     how = {k: v for k, v in job.options.items() if k in _PRIOR_KINDS}
     names = [r.name for r in requests_of(workspace, dataset, job.options["prior"])]

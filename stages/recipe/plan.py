@@ -24,8 +24,8 @@ from rela.stages.train.prior import NO_PRIOR, chosen_representations, training_r
 from rela.stages.train.processes import silent
 from rela.stages.train.resolve import resolve_settings
 from rela.stages.train.train import find_run
-from rela.stages.workspace.evaluations import EVALUATION_FILE, EVALUATION_FORM
-from rela.stages.workspace.run import read_json
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.evaluations import EVALUATION_FILE, read_evaluation
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
@@ -85,9 +85,9 @@ class _Planner:
     estimator: Estimator
 
     def __post_init__(self) -> None:
-        self._datasets: dict[str, Artifact] = {}
+        self._datasets: dict[str, DataSet] = {}
         self._there: dict[int, Any] = {}  # what jobs would find
-        self._runs: dict[str, tuple[Artifact, TrainSettings]] = {}  # named, and to be trained
+        self._runs: dict[str, tuple[DataSet, TrainSettings]] = {}  # named, and to be trained
         self._seen: set[Any] = set()
 
     def plan(self, number: int) -> PlannedJob:
@@ -104,7 +104,7 @@ class _Planner:
         state = SAME if estimate is NOTHING else TO_DO
         return PlannedJob(job.stage, job.what, state, estimate.seconds, estimate.basis)
 
-    def _convert(self, number: int, job: Job) -> tuple[Artifact | None, Estimate]:
+    def _convert(self, number: int, job: Job) -> tuple[DataSet | None, Estimate]:
         images = read_source(job.options["source"], job.settings)
         name = job.options["name"]
         found = find_dataset(self.workspace, images, job.settings, name)
@@ -116,7 +116,7 @@ class _Planner:
     def _embed(self, number: int, job: Job) -> tuple[Artifact | None, Estimate]:
         dataset = self._dataset(job.options["dataset"])
         split = job.options["split"]
-        if split not in dataset.manifest.content["splits"]:
+        if split not in dataset.splits:
             raise ChoiceError(f"data set {dataset.name} has no {split} split")
         requests = embed_requests(self.workspace, dataset, job)
         if self._all_there(job):
@@ -149,13 +149,13 @@ class _Planner:
         estimate = self.estimator.train(dataset, job.settings)
         return None, estimate if embedding is NOTHING else embedding + estimate
 
-    def _eval(self, number: int, job: Job) -> tuple[dict[str, Any] | None, Estimate]:
+    def _eval(self, number: int, job: Job) -> tuple[Any, Estimate]:
         run = self._there.get(-1 if job.trained_by is None else job.trained_by)
         if job.trained_by is None:
             run = self.workspace.run(job.options["run"])
         if run is not None:
-            trained_on, model = run.manifest.content["dataset"], run.manifest.parameters["model"]
-            size = run.manifest.parameters["image_size"]
+            trained_on, model = run.dataset, run.model
+            size = run.image_size
         else:
             trained = self.jobs[job.trained_by or 0]
             trained_on = trained.options["dataset"]
@@ -163,14 +163,14 @@ class _Planner:
             model, size = str(resolved.model), int(resolved.image_size or 0)
         on = job.options.get("dataset", trained_on)
         dataset = self._dataset(on)
-        if "val" not in dataset.manifest.content["splits"]:
+        if "val" not in dataset.splits:
             raise ChoiceError(
                 f"data set {on} has no val split; convert it with val_fraction = 0.1, or from a folder "
                 "with train/ and val/"
             )
         if run is not None:
             name = EVALUATION_FILE if on == trained_on else f"eval-{on}.json"
-            found = read_json(run.path / name, EVALUATION_FORM).get("accuracies", {})
+            found = read_evaluation(run.path / name).accuracies
             # whether other protocols or seeds are missing, the stage finds out when it runs
             if all(protocol in found for protocol in job.settings.protocol):
                 return found, NOTHING
@@ -188,13 +188,13 @@ class _Planner:
         self._seen.add(key)
         return seen
 
-    def _dataset(self, name: str) -> Artifact:
+    def _dataset(self, name: str) -> DataSet:
         return self._datasets.get(name) or self.workspace.dataset(name)
 
     def _all_there(self, job: Job) -> bool:
         return all(i in self._there for i in job.needs)
 
-    def _is_embedded(self, job: Job, dataset: Artifact, settings: TrainSettings) -> bool:
+    def _is_embedded(self, job: Job, dataset: DataSet, settings: TrainSettings) -> bool:
         if not self._all_there(job):
             return False
         try:
@@ -207,7 +207,7 @@ class _Planner:
 
     def _embeddings(
         self,
-        dataset: Artifact,
+        dataset: DataSet,
         requests: list[PriorRequest],
         settings: EmbedSettings,
         split: str,
@@ -218,7 +218,7 @@ class _Planner:
         return sum(costs[1:], costs[0]) if costs else NOTHING
 
     def _embedding(
-        self, dataset: Artifact, request: PriorRequest, settings: EmbedSettings, split: str
+        self, dataset: DataSet, request: PriorRequest, settings: EmbedSettings, split: str
     ) -> Estimate:
         """NOTHING if an earlier job embeds the same."""
         weights = "" if request.weights is None else f"@{request.weights.stem}"
@@ -226,19 +226,19 @@ class _Planner:
         if key in self._seen:
             return NOTHING
         self._seen.add(key)
-        num_images = dataset.manifest.content["splits"][split]["num_images"]
+        num_images = dataset.num_images(split)
         num_rows = num_images * (settings.crops or 1)
         return self.estimator.embed(self._model_of(dataset, request), num_rows, settings)
 
-    def _model_of(self, dataset: Artifact, request: PriorRequest) -> EmbedKey | None:
+    def _model_of(self, dataset: DataSet, request: PriorRequest) -> EmbedKey | None:
         """Architecture and input size of a prior: a run, of the recipe or finished, or by its name."""
         name = request.name.removeprefix("run:")
         if name in self._runs:
             settings = self._runs[name][1]
             return str(settings.model), int(settings.image_size or 0)
         if self.workspace.has_run(name):
-            parameters = self.workspace.run(name).manifest.parameters
-            return parameters["model"], parameters["image_size"]
+            run = self.workspace.run(name)
+            return run.model, run.image_size
         arch = request.arch or name.removeprefix("random:").partition("@")[0]
         if ":" in arch:
             return None
@@ -247,7 +247,7 @@ class _Planner:
         return embed_key(arch, request.image_size, dataset)
 
 
-def _expected(workspace: Workspace, images: ImageSource, name: str) -> Artifact:
+def _expected(workspace: Workspace, images: ImageSource, name: str) -> DataSet:
     """The data set that converting will give, as far as settings follow from it."""
     samples = images.splits["train"]
     sides = []
@@ -266,11 +266,17 @@ def _expected(workspace: Workspace, images: ImageSource, name: str) -> Artifact:
         "class_names": images.class_names,
         "labelled": images.labelled,
         "splits": {
-            split: {"num_images": len(found), "median_shorter_side_pixels": side}
+            split: {
+                "num_images": len(found), "num_jpeg": 0, "num_raw": 0, "images_per_class": [],
+                "median_shorter_side_pixels": side, "images_sha256": "", "labels_sha256": "",
+            }
             for split, found in images.splits.items()
         },
-    }
-    return Artifact(workspace.datasets_dir / name, Manifest("dataset", "", content=content))
+        "bad_images": [],
+        "sources_sha256": "",
+    }  # fmt: skip
+    manifest = Manifest("dataset", "", content=content, provenance={"seconds": 0.0})
+    return DataSet(workspace.datasets_dir / name, manifest)
 
 
 def _rounded(seconds: float | None, state: str) -> float | str | None:

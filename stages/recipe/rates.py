@@ -3,12 +3,11 @@
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
 
-from rela.pipeline.artifact import Artifact
-from rela.stages.workspace.evaluations import EVALUATION_FILE, EVALUATION_FORM
-from rela.stages.workspace.run import read_json, seconds_by_phase
-from rela.stages.workspace.workspace import Workspace, find_artifacts
+from rela.priors import PriorIdentity
+from rela.stages.workspace.run import Run
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
 
 EmbedKey = tuple[str, int]
 TrainKey = tuple[str, int, str, int]
@@ -70,51 +69,39 @@ def measured_rates(workspace: Workspace) -> Rates:
     """Everything that was made in the workspace, wherever; an artifact's own seconds count."""
     rates = Rates()
     sizes = {}
-    for dataset in find_artifacts(workspace.datasets_dir):
-        splits = dataset.manifest.content["splits"].values()
-        sizes[dataset.name] = sum(split["num_images"] for split in splits)
-        rates.convert.add(_seconds(dataset), sizes[dataset.name], f"data set {dataset.name}")
-    for made in find_artifacts(workspace.representations_dir):
-        prior = made.manifest.content["prior"]
-        if "arch" in prior:  # a combination of priors was not embedded as one
-            key = prior["arch"], prior["image_size"]
-            rates.embed[key].add(_seconds(made), made.manifest.content["shape"][0], made.name)
+    for dataset in workspace.datasets():
+        sizes[dataset.name] = dataset.num_images()
+        rates.convert.add(dataset.seconds, sizes[dataset.name], f"data set {dataset.name}")
+    for made in workspace.representations():
+        prior = made.prior
+        if isinstance(prior, PriorIdentity):  # a combination is not embedded as one
+            rates.embed[prior.arch, prior.image_size].add(made.seconds, made.shape[0], made.name)
     for run in workspace.runs():
         _add_run(rates, run)
-        evaluation = read_json(run.path / EVALUATION_FILE, EVALUATION_FORM)
-        num_images = sizes.get(run.manifest.content["dataset"], 0)
-        parameters = run.manifest.parameters
-        rates.evaluate[parameters["model"], parameters["image_size"]].add(
-            evaluation.get("seconds"), num_images, f"evaluation of {run.name}"
+        rates.evaluate[run.model, run.image_size].add(
+            run.evaluation.seconds, sizes.get(run.dataset, 0), f"evaluation of {run.name}"
         )
     return rates
 
 
-def _add_run(rates: Rates, run: Artifact) -> None:
-    parameters, content = run.manifest.parameters, run.manifest.content
-    seconds = seconds_by_phase(run.path)
-    found = rates.train[train_key(parameters)]
-    batch, num_steps = parameters["batch_size"], content["num_steps"]
-    handover = content["handover_step"]
-    stage1_steps = 0 if content["prior"] is None else num_steps if handover is None else handover
+def _add_run(rates: Rates, run: Run) -> None:
+    seconds = run.seconds_by_phase
+    found = rates.train[train_key(run.settings)]
+    batch, num_steps = run.settings.batch_size, run.num_steps
+    handover = run.handover_step
+    stage1_steps = 0 if run.prior is None else num_steps if handover is None else handover
     name = f"run {run.name}"
     found.stages[1].add(seconds.get("stage1"), stage1_steps * batch, name)
     found.stages[2].add(seconds.get("stage2"), (num_steps - stage1_steps) * batch, name)
     found.wait.add(seconds.get("data_wait"), num_steps * batch, name)
     rest = ("startup", "checkpoint", "other")
     found.overhead_seconds.append(sum(seconds.get(phase, 0.0) for phase in rest))
-    if handover is not None and parameters["handover"] is None:
+    if handover is not None and run.settings.handover is None:
         found.handover_steps.append(handover)
 
 
-def train_key(parameters: dict[str, Any]) -> TrainKey:
+def train_key(settings: TrainSettings) -> TrainKey:
     """What decides the seconds per image of a training."""
     return (
-        parameters["model"], parameters["image_size"], parameters["method"],
-        parameters["batch_size"],
+        str(settings.model), settings.image_size or 0, settings.method, settings.batch_size,
     )  # fmt: skip
-
-
-def _seconds(artifact: Artifact) -> float | None:
-    seconds: float | None = artifact.manifest.provenance.get("seconds")
-    return seconds

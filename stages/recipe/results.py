@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rela.evaluation.protocols import PROTOCOLS, Measure
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.fingerprint import fingerprint
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import Evaluation
 from rela.stages.evaluate.table import cell, report
-from rela.stages.workspace.run import total_seconds
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import WHERE_TO_RUN
 
@@ -39,11 +38,11 @@ class ResultRow:
 
 def summarise(workspace: Workspace, evaluations: list[Evaluation]) -> list[ResultRow]:
     """One row for every group of runs that are equal but for the seed, in the order of `evaluations`."""
-    groups: dict[str, dict[str, tuple[Artifact, Evaluation]]] = {}
+    groups: dict[str, dict[str, tuple[Run, Evaluation]]] = {}
     for evaluation in evaluations:
         run = workspace.run(evaluation.run)
-        equal = {k: v for k, v in run.manifest.parameters.items() if k not in _NOT_COMPARED}
-        key = fingerprint([evaluation.results["dataset"], run.manifest.inputs["dataset"], equal])
+        equal = {k: v for k, v in vars(run.settings).items() if k not in _NOT_COMPARED}
+        key = fingerprint([evaluation.results["dataset"], run.dataset_fingerprint, equal])
         groups.setdefault(key, {})[run.name] = run, evaluation
     varied = _varied([next(iter(group.values()))[0] for group in groups.values()])
     return [_row(list(group.values()), varied) for group in groups.values()]
@@ -76,35 +75,34 @@ def _leading(protocol: str) -> Measure:
     return PROTOCOLS[protocol].measures[0]
 
 
-def _varied(runs: list[Artifact]) -> list[str]:
+def _varied(runs: list[Run]) -> list[str]:
     """Settings that differ between runs that both have a prior, or both have none."""
     found: dict[tuple[str, bool], set[str]] = {}
     for run in runs:
-        for name, value in run.manifest.parameters.items():
-            has_prior = run.manifest.content["prior"] is not None
+        for name, value in sorted(vars(run.settings).items()):
+            has_prior = run.prior is not None
             found.setdefault((name, has_prior), set()).add(repr(value))
     several = [name for (name, _), values in found.items() if len(values) > 1]
     return [name for name in dict.fromkeys(several) if name not in _NOT_COMPARED | _COLUMNS]
 
 
-def _row(group: list[tuple[Artifact, Evaluation]], varied: list[str]) -> ResultRow:
+def _row(group: list[tuple[Run, Evaluation]], varied: list[str]) -> ResultRow:
     (run, evaluation), runs = group[0], [one for one, _ in group]
-    content, parameters = run.manifest.content, run.manifest.parameters
     measured = report([found for _, found in group]).over_probe_seeds
     by_protocol = {
         protocol: [found[protocol][_leading(protocol).key].mean for found in measured]
         for protocol in measured[0]
     }
-    seconds = [s for one in runs if (s := total_seconds(one.path)) is not None]
-    trained_on, on = content["dataset"], evaluation.results["dataset"]
+    seconds = [s for one in runs if (s := one.total_seconds) is not None]
+    trained_on, on = run.dataset, evaluation.results["dataset"]
     return ResultRow(
         dataset=trained_on if on in (None, trained_on) else f"{trained_on} → {on}",
-        prior=content["prior"] or "none",
-        method=parameters["method"],
-        data_ratio=parameters["data_ratio"],
-        settings={name: parameters[name] for name in varied},
+        prior=run.prior or "none",
+        method=run.settings.method,
+        data_ratio=run.settings.data_ratio,
+        settings={name: getattr(run.settings, name) for name in varied},
         runs=[one.name for one in runs],
-        seeds=[one.manifest.parameters["seed"] for one in runs],
+        seeds=[one.settings.seed for one in runs],
         accuracies={name: Spread.of(values) for name, values in by_protocol.items()},
         seconds=Spread.of(seconds) if seconds else None,
     )

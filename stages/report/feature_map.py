@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import UnavailableError, require
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.locks import in_use
 from rela.priors import PriorRequest
 from rela.stages.embed.embed import embed
-from rela.stages.workspace.dataset import open_split, read_index
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class Neighbours:
 
 def feature_map(
     workspace: Workspace,
-    dataset: Artifact,
-    run: Artifact,
+    dataset: DataSet,
+    run: Run,
     projection: str,
     say: Callable[[str], None],
 ) -> tuple[FeatureMap, list[Neighbours]]:
@@ -74,16 +74,16 @@ def feature_map(
     from rela.representations.matrix_file import open_matrix
     from rela.representations.quality import sample_rows
 
-    split = "val" if "val" in dataset.manifest.content["splits"] else "train"
+    split = "val" if "val" in dataset.splits else "train"
     made = embed(workspace, dataset, PriorRequest(f"run:{run.name}"), split=split, say=say).artifact
     assert made is not None, "a report is never sharded"
     with in_use(made.path):
         values = open_matrix(made.sound_file(REPRESENTATIONS_FILE), verify=False).values
         rows = np.sort(sample_rows(len(values), _MOST_POINTS))
         features = np.asarray(values[rows], np.float64)
-    beton = open_split(dataset, split)
-    labelled = dataset.manifest.content["labelled"]
-    names = list(dataset.manifest.content["class_names"]) if labelled else ["all images"]
+    beton = dataset.open(split)
+    labelled = dataset.is_labelled
+    names = list(dataset.class_names) if labelled else ["all images"]
     labels = beton.labels[rows] if labelled else np.zeros(len(rows), np.int64)
     points = umap_plane(features) if projection == "umap" else principal_plane(features)
     found = FeatureMap(run.name, split, projection, points, labels, names, len(values))
@@ -124,7 +124,7 @@ def umap_plane(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
 def _neighbours(
     features: "NDArray[np.float64]",
     rows: "NDArray[np.int64]",
-    dataset: Artifact,
+    dataset: DataSet,
     split: str,
     class_names: list[str] | None,
 ) -> list[Neighbours]:
@@ -139,7 +139,7 @@ def _neighbours(
     cosines = np.stack([similar for _, similar in found])
     wanted = np.unique(np.concatenate([queries, order.ravel()]))
     urls = dict(zip(wanted.tolist(), _thumbnails(dataset, split, rows[wanted]), strict=True))
-    index, labels = read_index(dataset, split), open_split(dataset, split).labels
+    index, labels = dataset.index(split), dataset.open(split).labels
 
     def thumbnail(position: int, similarity: float | None = None) -> Thumbnail:
         row = int(rows[position])
@@ -166,14 +166,14 @@ def _nearest_others(
     return rows[others][:count], similarities[others][:count]
 
 
-def _thumbnails(dataset: Artifact, split: str, rows: "NDArray[np.int64]") -> list[str]:
+def _thumbnails(dataset: DataSet, split: str, rows: "NDArray[np.int64]") -> list[str]:
     """Centre crops as data URLs, in the order of `rows`."""
     from PIL import Image
 
     from rela.data.kernels.resample import BICUBIC
     from rela.data.loader import CenterCropLoader, in_batches
 
-    beton = open_split(dataset, split)
+    beton = dataset.open(split)
     side = min(_THUMBNAIL_PIXELS, int(min(beton.heights[rows].min(), beton.widths[rows].min())))
     urls = []
     batches: Any = in_batches(rows, 64)

@@ -38,8 +38,8 @@ def lines_of(runs: Sequence[RunRecord]) -> list[Line]:
     for run in sorted(runs, key=lambda run: (not run.is_baseline, run.prior, run.name)):
         groups.setdefault(run.line, []).append(run)
     firsts = [group[0] for group in groups.values()]
-    tables = [first.run.manifest.parameters for first in firsts]
-    differing = [key for key in tables[0] if len({str(t.get(key)) for t in tables}) > 1]
+    tables = [vars(first.run.settings) for first in firsts]
+    differing = [key for key in sorted(tables[0]) if len({str(t.get(key)) for t in tables}) > 1]
     shown = [key for key in differing if key not in _SAID_ALREADY]
     found, numbers = [], {True: 0, False: 0}
     for first, group in zip(firsts, groups.values(), strict=True):
@@ -54,15 +54,15 @@ def lines_of(runs: Sequence[RunRecord]) -> list[Line]:
 
 
 def _label(run: RunRecord, shown: list[str], with_model: bool) -> str:
-    parameters = run.run.manifest.parameters
-    method = "stage 1 alone" if parameters["method"] == "none" else parameters["method"]
+    settings = run.run.settings
+    method = "stage 1 alone" if settings.method == "none" else settings.method
     words = [method if run.is_baseline else f"{run.prior} → {method}"]
     if with_model:
-        words.append(parameters["model"])
+        words.append(run.run.model)
     of_prior_only = {"crops", "target_width", "handover", "head"}
     for key in shown:
         if not (run.is_baseline and key in of_prior_only):
-            words.append(_said(key, parameters.get(key)))
+            words.append(_said(key, getattr(settings, key)))
     return ", ".join(word for word in words if word)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from rela.errors import ChoiceError, RelaError, UnavailableError, require
 from rela.options import check_options
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import write_atomic
 from rela.sources.image_folder import make_output_folder
@@ -19,10 +18,11 @@ from rela.stages.report.page import Chapter, Page, render, template_environment
 from rela.stages.report.plots import COURSES, Plots
 from rela.stages.report.reproduction import commands_for
 from rela.stages.report.run_record import RunRecord, record_of
-from rela.stages.report.savings import COSTS, ONLINE, common_measure, savings_of
+from rela.stages.report.savings import COSTS, common_measure, savings_of
 from rela.stages.report.words import headline, saving_sentences
 from rela.stages.settings import RankSettings, ReportSettings
-from rela.stages.workspace.run import UnfinishedRun, unfinished_run
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.run import Run, UnfinishedRun, unfinished_run
 from rela.stages.workspace.workspace import Workspace
 
 PAGE_FILE = "report.html"
@@ -59,10 +59,10 @@ def report(
     if not chosen:
         raise ChoiceError(f"no finished run in {workspace.root}; {_remedy(unfinished)}")
     datasets = _datasets_of(workspace, chosen)
-    records = [record_of(run, datasets.get(run.manifest.inputs["dataset"])) for run in chosen]
+    records = [record_of(run, datasets.get(run.dataset_fingerprint)) for run in chosen]
     by_dataset: dict[str, list[RunRecord]] = {}
     for record in records:
-        by_dataset.setdefault(record.run.manifest.content["dataset"], []).append(record)
+        by_dataset.setdefault(record.run.dataset, []).append(record)
     numbers = {record.name: number for number, record in enumerate(records)}
     chapters = [
         _chapter(
@@ -77,7 +77,7 @@ def report(
         for name, runs in by_dataset.items()
     ]
     chapters.sort(key=lambda chapter: -sum(len(line.runs) for line in chapter.lines))
-    versions = records[-1].run.manifest.provenance.get("versions", {})
+    versions = records[-1].run.versions
     page = Page(chapters, numbers, versions, time.strftime("%Y-%m-%d %H:%M %Z"))
     make_output_folder(output)
     pictures = []
@@ -177,19 +177,19 @@ def _features(
 
 def _how_good(run: RunRecord) -> tuple[float, float]:
     accuracy = max(run.accuracies.values(), default=0.0)
-    return accuracy, float(run.run.manifest.content.get(ONLINE) or 0.0)
+    return accuracy, run.run.online_accuracy or 0.0
 
 
-def _datasets_of(workspace: Workspace, runs: Iterable[Artifact]) -> dict[str, Artifact]:
+def _datasets_of(workspace: Workspace, runs: Iterable[Run]) -> dict[str, DataSet]:
     """By fingerprint, those of their names that are still there; others are not looked at."""
-    names = dict.fromkeys(run.manifest.content["dataset"] for run in runs)
+    names = dict.fromkeys(run.dataset for run in runs)
     found = [workspace.dataset(name) for name in names if workspace.has_dataset(name)]
     return {dataset.fingerprint: dataset for dataset in found}
 
 
-def _dataset_of(workspace: Workspace, run: Artifact) -> Artifact:
-    dataset = workspace.dataset(run.manifest.content["dataset"])
-    if dataset.fingerprint != run.manifest.inputs["dataset"]:
+def _dataset_of(workspace: Workspace, run: Run) -> DataSet:
+    dataset = workspace.dataset(run.dataset)
+    if dataset.fingerprint != run.dataset_fingerprint:
         raise ChoiceError(f"data set {dataset.name} has changed since the run was trained")
     return dataset
 

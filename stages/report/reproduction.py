@@ -7,22 +7,21 @@ from typing import Any
 
 from rela.errors import RelaError
 from rela.options import flag_name
-from rela.pipeline.artifact import Artifact, find_artifacts
-from rela.priors.prior import JOINT
+from rela.priors.prior import JOINT, POOLED, Combination
 from rela.stages.settings import ConvertSettings
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import WHERE_TO_RUN, TrainSettings
 
 
-def commands_for(workspace: Workspace, run: Artifact) -> list[str]:
+def commands_for(workspace: Workspace, run: Run) -> list[str]:
     """`rela convert`, `rela embed` and `rela train` with every setting that is not the default.
 
     Resolved settings are written out, so that other defaults in a later version change nothing.
     """
-    name, prior = run.manifest.content["dataset"], run.manifest.content["prior"]
-    parameters = run.manifest.parameters
+    name, prior = run.dataset, run.prior
     train = ["rela", "train", name, "--prior", prior or "none"]
-    train += _flags(TrainSettings, {k: v for k, v in parameters.items() if k != "prior"})
+    train += _flags(TrainSettings, {k: v for k, v in vars(run.settings).items() if k != "prior"})
     commands = [*_convert(workspace, name), *_embed(workspace, run, name), train]
     return [shlex.join(words) for words in commands]
 
@@ -32,26 +31,25 @@ def _convert(workspace: Workspace, name: str) -> list[list[str]]:
         dataset = workspace.dataset(name)
     except RelaError:
         return []  # it is gone
-    source = dataset.manifest.provenance.get("source", "path/to/images")
+    source = dataset.source or "path/to/images"
     flags = _flags(ConvertSettings, dataset.manifest.parameters)
     return [["rela", "convert", source, "--name", name, *flags]]
 
 
-def _embed(workspace: Workspace, run: Artifact, name: str) -> list[list[str]]:
-    key = run.manifest.parameters["prior"]
-    known = find_artifacts(workspace.representations_dir)
+def _embed(workspace: Workspace, run: Run, name: str) -> list[list[str]]:
+    key = run.settings.prior
+    known = workspace.representations()
     made = next((a for a in known if a.fingerprint == key), None)
-    if run.manifest.content["prior"] in (None, "random") or made is None:
+    if run.prior in (None, "random") or made is None:
         return []
-    content = made.manifest.content
-    joint = "components" in content
-    layer = "pooled" if joint else content["prior"].get("layer", "pooled")
-    names = content["prior"]["name"].split(JOINT) if joint else [content["prior"]["name"]]
+    joint = isinstance(made.prior, Combination)
+    layer = POOLED if isinstance(made.prior, Combination) else made.prior.layer
+    names = made.prior.name.split(JOINT) if joint else [made.prior.name]
     words = ["rela", "embed", name]
     for one in names:
         words += ["--prior", one.removesuffix(f"@{layer}")]
-    words += ["--layer", layer] if layer != "pooled" else []
-    words += ["--crops", str(content["crops"])] if content["crops"] else []
+    words += ["--layer", layer] if layer != POOLED else []
+    words += ["--crops", str(made.crops)] if made.crops else []
     return [words]
 
 

@@ -4,17 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rela.evaluation.metrics import chance_level
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.fingerprint import fingerprint
-from rela.stages.workspace.evaluations import EVALUATION_FILE, EVALUATION_FORM
-from rela.stages.workspace.run import (
-    num_images_embedded,
-    num_images_seen,
-    read_json,
-    seconds_by_phase,
-    total_seconds,
-)
-from rela.training.run_directory import METRICS_FILE, read_records
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.run import Run
 from rela.training.settings import WHERE_TO_RUN
 
 NO_PRIOR = "none"
@@ -36,7 +28,7 @@ class RunRecord:
     - `num_images_seen`: by training, and by the prior when it embedded them.
     """
 
-    run: Artifact
+    run: Run
     experiment: str
     line: str
     prior: str
@@ -69,7 +61,7 @@ class RunRecord:
         own = [float(record["epoch_seconds"]) for record in self.epochs]
         before = sum(self.seconds.get(phase, 0.0) for phase in _BEFORE_TRAINING)
         per_second = (self.total_seconds - before) / (sum(own) or 1.0)
-        batch_size = self.run.manifest.parameters["batch_size"]
+        batch_size = self.run.settings.batch_size
         costs, values, spent = [], [], before
         for seconds, record in zip(own, self.epochs, strict=True):
             spent += seconds * per_second
@@ -80,48 +72,42 @@ class RunRecord:
         return costs, values
 
 
-def record_of(run: Artifact, dataset: Artifact | None = None) -> RunRecord:
+def record_of(run: Run, dataset: DataSet | None = None) -> RunRecord:
     """Everything from the run's own directory, and classes' sizes from the data set; what is missing is
     left empty."""
-    parameters = run.manifest.parameters
-    prior = run.manifest.content["prior"] or NO_PRIOR
+    parameters = vars(run.settings)
+    prior = run.prior or NO_PRIOR
     left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_TO_RUN}
     common = {k: v for k, v in parameters.items() if k not in left_out}
-    experiment = fingerprint([run.manifest.inputs["dataset"], common])
+    experiment = fingerprint([run.dataset_fingerprint, common])
     of_prior = {k: parameters[k] for k in _OF_PRIOR} if prior != NO_PRIOR else NO_PRIOR
-    evaluation = read_json(run.path / EVALUATION_FILE, EVALUATION_FORM)
     return RunRecord(
         run=run,
         experiment=experiment,
         line=fingerprint([experiment, of_prior]),
         prior=prior,
-        seed=parameters["seed"],
-        budget=(parameters["epochs"], parameters["data_ratio"]),
-        epochs=_epochs(run),
-        seconds=seconds_by_phase(run.path),
-        total_seconds=total_seconds(run.path) or 0.0,
+        seed=run.settings.seed,
+        budget=(run.settings.epochs, run.settings.data_ratio),
+        epochs=run.records,
+        seconds=run.seconds_by_phase,
+        total_seconds=run.total_seconds or 0.0,
         accuracies={
-            protocol: float(figures["top1"])
-            for protocol, figures in evaluation.get("accuracies", {}).items()
+            protocol: figures["top1"]
+            for protocol, figures in run.evaluation.accuracies.items()
             if "top1" in figures
         },
-        num_images_seen=num_images_seen(run),
-        num_images_embedded=num_images_embedded(run),
+        num_images_seen=run.num_images_seen,
+        num_images_embedded=run.num_images_embedded,
         by_chance={} if dataset is None else _by_chance(dataset),
     )
 
 
-def _by_chance(dataset: Artifact) -> dict[str, float]:
-    content = dataset.manifest.content
-    if not content["labelled"]:
+def _by_chance(dataset: DataSet) -> dict[str, float]:
+    if not dataset.is_labelled:
         return {}
-    counts = {split: found["images_per_class"] for split, found in content["splits"].items()}
+    counts = {name: split.images_per_class for name, split in dataset.splits.items()}
     return {
         split: chance_level(max(sizes) / sum(sizes), sum(sizes))
         for split, sizes in counts.items()
         if sum(sizes) and min(sizes) >= 0
     }
-
-
-def _epochs(run: Artifact) -> list[dict[str, Any]]:
-    return read_records(run.path / METRICS_FILE)

@@ -6,13 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks
 from rela.errors import DataError, LostRankError
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import BusyError
 from rela.pipeline.files import clear_abandoned_files, write_atomic
 from rela.pipeline.fingerprint import file_sha256
@@ -21,17 +19,19 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.stages.train.processes import STARTED_VARIABLE, Teller, is_another_rank, train_on_several
 from rela.stages.train.resolve import say_if_too_short, training_plan
 from rela.stages.train.targets import TARGETS_FILE, make_targets
-from rela.stages.workspace.dataset import images_sha256, open_split
-from rela.stages.workspace.representations import prior_of
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.run import (
     CONFIG_FILE,
     COST_FILE,
     DIGESTED_FILES,
     LOCK_FILE,
+    Config,
+    Run,
     cost_of,
     read_config,
 )
-from rela.stages.workspace.workspace import Workspace, open_artifact
+from rela.stages.workspace.workspace import Workspace, open_as
 from rela.training.settings import TrainSettings
 
 
@@ -39,16 +39,16 @@ from rela.training.settings import TrainSettings
 class TrainResult:
     """A finished run, and whether it was there already."""
 
-    artifact: Artifact
+    artifact: Run
     cached: bool
 
 
 def fit_run(
     workspace: Workspace,
-    dataset: Artifact,
-    representations: Artifact | None,
+    dataset: DataSet,
+    representations: Representations | None,
     directory: Path,
-    config: dict[str, Any],
+    config: Config,
     say: Callable[[str], None],
     tell: Teller,
 ) -> TrainResult:
@@ -63,27 +63,26 @@ def fit_run(
     read = [artifact.path for artifact in (dataset, representations) if artifact is not None]
     with lock, in_use(*read):
         clear_abandoned_files(directory)
-        finished = open_artifact(directory)
+        finished = open_as(Run, directory)
         if finished is not None:
             return TrainResult(finished, True)
         if (directory / CONFIG_FILE).is_file():
             found = read_config(directory)
-            if found["fingerprint"] != config["fingerprint"]:
+            if found.fingerprint != config.fingerprint:
                 raise BusyError(f"{directory} was taken by another run just now; try again")
-            config = {**found, "settings": config["settings"]}  # which differ in WHERE_TO_RUN alone
+            config = replace(found, settings=config.settings)  # which differ in WHERE_TO_RUN only
         else:
-            precision = resolve_precision(config["settings"]["precision"])
-            config = {**config, "precision": precision}
-            write_atomic(directory / CONFIG_FILE, json.dumps(config, indent=1).encode())
+            config = replace(config, precision=resolve_precision(config.settings.precision))
+            config.write(directory)
         return _run_locked(workspace, dataset, representations, directory, config, start, say, tell)
 
 
 def _run_locked(
     workspace: Workspace,
-    dataset: Artifact,
-    representations: Artifact | None,
+    dataset: DataSet,
+    representations: Representations | None,
     directory: Path,
-    config: dict[str, Any],
+    config: Config,
     start: float,
     say: Callable[[str], None],
     tell: Teller,
@@ -96,9 +95,9 @@ def _run_locked(
     from rela.training.run import run_training
 
     # "auto" was decided where the run began, and stays so wherever it goes on
-    settings = TrainSettings(**{**config["settings"], "precision": config["precision"]})
+    settings = replace(config.settings, precision=config.precision)
     assert settings.model is not None and settings.image_size is not None
-    beton = open_split(dataset, "train")
+    beton = dataset.open()
     targets, target_artifact = None, None
     if representations is not None:
         width = feature_dim(
@@ -126,7 +125,7 @@ def _run_locked(
     )
     say_if_too_short(settings, num_steps, say)
     plan = training_plan(settings)
-    num_classes = len(dataset.manifest.content["class_names"])
+    num_classes = len(dataset.class_names)
     with in_use(*([] if target_artifact is None else [target_artifact.path])):
         outcome = run_training(
             plan, directory, beton, targets, num_classes, directory.name, start, say
@@ -137,17 +136,17 @@ def _run_locked(
     write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
     manifest = Manifest(
         kind="run",
-        fingerprint=config["fingerprint"],
+        fingerprint=config.fingerprint,
         inputs={
             "dataset": dataset.fingerprint,
-            "images": images_sha256(dataset, "train"),
+            "images": dataset.images_sha256(),
             **({} if target_artifact is None else {"targets": target_artifact.fingerprint}),
         },
-        parameters=config["settings"],
+        parameters=asdict(config.settings),
         content={
             "dataset": dataset.name,
             "num_images": len(beton),
-            "prior": None if representations is None else prior_of(representations).name,
+            "prior": None if representations is None else representations.prior.name,
             "handover_step": outcome.handover_step,
             "num_steps": outcome.num_steps,
             "final_loss": outcome.final_loss,
@@ -157,12 +156,12 @@ def _run_locked(
         provenance=provenance(sum(outcome.seconds.values())),
     )
     manifest.write(directory)
-    return TrainResult(Artifact(directory, manifest), False)
+    return TrainResult(Run(directory, manifest), False)
 
 
-def _published(directory: Path) -> Artifact:
+def _published(directory: Path) -> Run:
     """What the processes that were started made of the run."""
-    run = open_artifact(directory)
+    run = open_as(Run, directory)
     if run is None:
         raise LostRankError(
             f"all processes ended before run {directory.name} was finished; go on with "
@@ -171,8 +170,8 @@ def _published(directory: Path) -> Artifact:
     return run
 
 
-def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:
-    found, expected = targets.manifest.inputs["images"], images_sha256(dataset, "train")
+def _refuse_other_images(targets: Targets, dataset: DataSet) -> None:
+    found, expected = targets.images_sha256, dataset.images_sha256()
     if found != expected:
         raise DataError(
             f"{targets.path} belongs to other images ({found[:12]}) than data set {dataset.name} "
@@ -181,9 +180,9 @@ def _refuse_other_images(targets: Artifact, dataset: Artifact) -> None:
 
 
 def _resolved(
-    name: str, dataset: Artifact, settings: TrainSettings, representations: Artifact | None
+    name: str, dataset: DataSet, settings: TrainSettings, representations: Representations | None
 ) -> str:
-    prior = "none" if representations is None else prior_of(representations).name
+    prior = "none" if representations is None else representations.prior.name
     shown = {**asdict(settings), "prior": prior}
     if representations is not None and settings.handover is None:
         shown["handover"] = "adaptive"

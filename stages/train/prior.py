@@ -3,14 +3,13 @@
 from collections.abc import Callable
 
 from rela.errors import ChoiceError, UnavailableError
-from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
 from rela.stages.embed.combine import embed_all
-from rela.stages.priors.find import matching_representations, the_only
+from rela.stages.priors.find import matching_representations, require_one
 from rela.stages.priors.requests import prior_request, requests_of
 from rela.stages.settings import EmbedSettings
-from rela.stages.workspace.dataset import images_sha256
-from rela.stages.workspace.representations import crops_of
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
@@ -19,38 +18,38 @@ NO_PRIOR, RANDOM_PRIOR = "none", "random"
 
 def chosen_representations(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     settings: TrainSettings,
     embed_first: bool,
     say: Callable[[str], None],
     may_build: bool = True,
-) -> Artifact | None:
+) -> Representations | None:
     """The cached representations that the settings mean; None for training without a prior.
 
     Without `may_build` they are only looked up: nothing is embedded, and ChoiceError says so.
     """
     if settings.prior == NO_PRIOR:
         return None
-    images = images_sha256(dataset, "train")
+    images = dataset.images_sha256()
     cached = workspace.representations(images)
     with_crops, and_crops = "", ""
     if settings.crops is not None:
         with_crops, and_crops = f" with {settings.crops} crops", f" --crops {settings.crops}"
-        cached = [a for a in cached if crops_of(a) == settings.crops]
+        cached = [a for a in cached if a.crops == settings.crops]
     if settings.prior is None:
         # what a run trained on these images makes of them is there to be evaluated, not learned from
-        own = {run.name for run in workspace.runs() if run.manifest.inputs["images"] == images}
-        cached = [a for a in cached if a.manifest.content["run"] not in own]
+        own = {run.name for run in workspace.runs() if run.images_sha256 == images}
+        cached = [a for a in cached if a.run not in own]
         if not cached:
             raise ChoiceError(
                 f"no prior has been embedded for data set {dataset.name}{with_crops}; run `rela embed "
                 f"{dataset.name} --prior resnet18{and_crops}` first, or train without one: --prior none"
             )
-        return the_only(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
+        return require_one(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
     requests = training_requests(workspace, dataset, settings)
     matching = matching_representations(workspace, requests, settings.prior, cached, may_build)
     if matching:
-        return the_only(matching, f"representations by prior {settings.prior} are there")
+        return require_one(matching, f"representations by prior {settings.prior} are there")
     names = [request.name for request in requests]
     # a random one is no choice and no download
     if may_build and (embed_first or settings.prior == RANDOM_PRIOR):
@@ -69,7 +68,7 @@ def chosen_representations(
 
 
 def training_requests(
-    workspace: Workspace, dataset: Artifact, settings: TrainSettings
+    workspace: Workspace, dataset: DataSet, settings: TrainSettings
 ) -> list[PriorRequest]:
     """What to embed; the prior `random` is the model itself, untrained: one for all seeds of a run."""
     assert settings.prior is not None

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rela.errors import ChoiceError
 from rela.models.preprocessing import SMALL_IMAGE_SIDE
 from rela.options import check_options, flag_name
-from rela.pipeline.artifact import Artifact
 from rela.stages.train.prior import NO_PRIOR
-from rela.stages.workspace.dataset import default_image_size
+from rela.stages.workspace.dataset import DataSet
 from rela.training.loggers import parse_loggers
 from rela.training.settings import TrainSettings
 
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 NO_METHOD = "none"
 
 
-def resolve_settings(dataset: Artifact, settings: TrainSettings) -> TrainSettings:
+def resolve_settings(dataset: DataSet, settings: TrainSettings) -> TrainSettings:
     """Fill in what follows the data set: input size and model variant. Checks every range."""
     settings = check_settings(settings)
-    image_size = settings.image_size or default_image_size(dataset)
+    image_size = settings.image_size or dataset.default_image_size
     model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
     return replace(settings, image_size=image_size, model=model)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rela.pipeline.artifact import Artifact, clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.artifact import clear_abandoned, publish_or_adopt, staging
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import Manifest, provenance
 from rela.representations.projection import (
@@ -13,8 +13,8 @@ from rela.representations.projection import (
     Projection,
     fit_projection,
 )
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE
-from rela.stages.workspace.workspace import Workspace, open_artifact
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations, Targets
+from rela.stages.workspace.workspace import Workspace, open_as
 
 STAGE_VERSION = 2
 TARGETS_FILE, PROJECTION_FILE = "targets.h5", "projection.safetensors"
@@ -22,11 +22,11 @@ TARGETS_FILE, PROJECTION_FILE = "targets.h5", "projection.safetensors"
 
 def make_targets(
     workspace: Workspace,
-    representations: Artifact,
+    representations: Representations,
     width: int,
     variance_share: float | None = None,
     say: Callable[[str], None] = print,
-) -> Artifact:
+) -> Targets:
     """PCA to at most `width` components, standardised, as an artifact; a hit if it was made before.
 
     `variance_share` as in rela.representations.projection.fit_projection.
@@ -44,7 +44,7 @@ def make_targets(
     key = fingerprint(meaning)
     at_most = "" if variance_share is None else "max"
     destination = workspace.targets_dir / f"{representations.name}-d{at_most}{width}-{key[:8]}"
-    existing = open_artifact(destination)
+    existing = open_as(Targets, destination)
     if existing is not None:
         clear_abandoned(destination)
         return existing
@@ -71,7 +71,7 @@ def make_targets(
             fingerprint=key,
             inputs={
                 "representations": representations.fingerprint,
-                "images": representations.manifest.inputs["images"],
+                "images": representations.images_sha256,
             },
             parameters={"width": width, "eigenvalue_floor": EIGENVALUE_FLOOR, **leading},
             content={
@@ -81,7 +81,7 @@ def make_targets(
             },
             provenance=provenance(time.perf_counter() - start),
         )
-        return publish_or_adopt(directory, destination, manifest)
+        return Targets.of(publish_or_adopt(directory, destination, manifest))
 
 
 def _save_projection(path: Path, projection: Projection) -> None:

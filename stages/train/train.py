@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError, LostRankError, RelaError
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import remove_if_free
@@ -26,10 +25,18 @@ from rela.stages.train.resolve import (
     resolve_settings,
     say_what_means_nothing,
 )
-from rela.stages.workspace.dataset import images_sha256
-from rela.stages.workspace.representations import crops_of
-from rela.stages.workspace.run import CONFIG_FILE, LOCK_FILE, read_config, read_json
-from rela.stages.workspace.workspace import Workspace, check_name, open_artifact
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import Representations
+from rela.stages.workspace.run import (
+    CONFIG_FILE,
+    LOCK_FILE,
+    Config,
+    DataSetReference,
+    Run,
+    read_config,
+)
+from rela.stages.workspace.schema import read_json
+from rela.stages.workspace.workspace import Workspace, check_name, open_as
 from rela.training.run_directory import CHECKPOINTS_DIR
 from rela.training.settings import WHERE_TO_RUN, TrainSettings
 
@@ -47,7 +54,7 @@ def format_result(result: TrainResult) -> str:
 
 def train(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     settings: TrainSettings,
     name: str | None = None,
     embed_first: bool = False,
@@ -67,7 +74,7 @@ def train(
 
 def _train(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     settings: TrainSettings,
     name: str | None,
     embed_first: bool,
@@ -77,7 +84,7 @@ def _train(
     resolved = resolve_settings(dataset, settings)
     say_what_means_nothing(settings, resolved, say)
     # before hours of embedding, everything that can be refused is
-    resolved = resolve_hyperparameters(resolved, dataset.manifest.content["labelled"])
+    resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
     if embed_first:
         _check_model(resolved)
     representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
@@ -86,11 +93,11 @@ def _train(
     if finished is not None:
         return TrainResult(finished, True)
     for directory in workspace.unfinished_runs():
-        same_settings = read_config(directory)["fingerprint"] == config["fingerprint"]
+        same_settings = read_config(directory).fingerprint == config.fingerprint
         if same_settings and name in (None, directory.name):
             say(f"going on with the interrupted run {directory.name}")
             return fit_run(workspace, dataset, representations, directory, config, say, tell)
-    directory = _new_run_directory(workspace, dataset, resolved, name, config["fingerprint"])
+    directory = _new_run_directory(workspace, dataset, resolved, name, config.fingerprint)
     try:
         return fit_run(workspace, dataset, representations, directory, config, say, tell)
     except RelaError as error:
@@ -114,8 +121,8 @@ def _check_model(settings: TrainSettings) -> None:
 
 
 def find_run(
-    workspace: Workspace, dataset: Artifact, settings: TrainSettings, name: str | None = None
-) -> Artifact | None:
+    workspace: Workspace, dataset: DataSet, settings: TrainSettings, name: str | None = None
+) -> Run | None:
     """The finished run that `train` would return at once; nothing is embedded, built or written."""
     resolved = resolve_settings(dataset, settings)
     try:
@@ -124,12 +131,12 @@ def find_run(
         )
     except ChoiceError:
         return None  # what is not embedded, nobody has learned from
-    resolved = resolve_hyperparameters(resolved, dataset.manifest.content["labelled"])
+    resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
     return _finished(workspace, _config(dataset, resolved, representations), name)
 
 
-def _finished(workspace: Workspace, config: dict[str, Any], name: str | None) -> Artifact | None:
-    same = (run for run in workspace.runs() if run.fingerprint == config["fingerprint"])
+def _finished(workspace: Workspace, config: Config, name: str | None) -> Run | None:
+    same = (run for run in workspace.runs() if run.fingerprint == config.fingerprint)
     return next((run for run in same if name in (None, run.name)), None)
 
 
@@ -158,7 +165,7 @@ def resume(
             raise ChoiceError(f"{len(unfinished)} interrupted runs in {workspace.root}: {what}")
         chosen = name or next(iter(unfinished))
         if chosen not in unfinished:
-            finished = open_artifact(workspace.runs_dir / chosen)
+            finished = open_as(Run, workspace.runs_dir / chosen)
             if finished is not None:
                 return TrainResult(finished, True)
             raise ChoiceError(
@@ -187,59 +194,60 @@ def _go_on(
     tell: Teller,
 ) -> TrainResult:
     config = read_config(directory)
-    config = {**config, "settings": {**config["settings"], **where}}
-    dataset = workspace.dataset(config["dataset"]["name"])
-    if dataset.fingerprint != config["dataset"]["fingerprint"]:
+    resolved = replace(config.settings, **where)
+    config = replace(config, settings=resolved)
+    dataset = workspace.dataset(config.dataset.name)
+    if dataset.fingerprint != config.dataset.fingerprint:
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
         )
-    if _fingerprint(dataset, config["settings"]) != config["fingerprint"]:
+    if _fingerprint(dataset, resolved) != config.fingerprint:
         raise CorruptArtifactError(
             f"{directory / CONFIG_FILE} was changed after the run began, or is of another version of "
             f"rela; remove {directory} and train again"
         )
-    resolved = TrainSettings(**config["settings"])
-    cached = workspace.representations(images_sha256(dataset, "train"))
+    cached = workspace.representations(dataset.images_sha256())
     if resolved.prior not in (NO_PRIOR, *(a.fingerprint for a in cached)):
         raise ChoiceError(
             f"the representations that run {directory.name} learns from are gone "
-            f"({config['representations']}); embed that prior again, then resume"
+            f"({config.representations}); embed that prior again, then resume"
         )
     representations = chosen_representations(workspace, dataset, resolved, False, say)
     return fit_run(workspace, dataset, representations, directory, config, say, tell)
 
 
 def _config(
-    dataset: Artifact, settings: TrainSettings, representations: Artifact | None
-) -> dict[str, Any]:
-    """What `config.json` holds. What does not change the weights is no part of the fingerprint."""
+    dataset: DataSet, settings: TrainSettings, representations: Representations | None
+) -> Config:
+    """The configuration of a run that is about to begin."""
     prior = None if representations is None else representations.fingerprint
-    crops = None if representations is None else crops_of(representations)
-    described = asdict(replace(settings, prior=prior or NO_PRIOR, crops=crops))
-    return {
-        "fingerprint": _fingerprint(dataset, described),
-        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint},
-        "settings": described,
-        "representations": None if representations is None else representations.name,
-    }
+    crops = None if representations is None else representations.crops
+    settings = replace(settings, prior=prior or NO_PRIOR, crops=crops)
+    return Config(
+        _fingerprint(dataset, settings),
+        DataSetReference(dataset.name, dataset.fingerprint),
+        settings,
+        None if representations is None else representations.name,
+    )
 
 
-def _fingerprint(dataset: Artifact, described: dict[str, Any]) -> str:
-    content = dataset.manifest.content["splits"]["train"]
+def _fingerprint(dataset: DataSet, settings: TrainSettings) -> str:
+    """Of everything that changes the weights."""
+    split = dataset.splits["train"]
     return fingerprint(
         {
             "stage": "train",
             "version": STAGE_VERSION,
-            "images": content["images_sha256"],
-            "labels": content["labels_sha256"],
-            "settings": {k: v for k, v in described.items() if k not in WHERE_TO_RUN},
+            "images": split.images_sha256,
+            "labels": split.labels_sha256,
+            "settings": {k: v for k, v in asdict(settings).items() if k not in WHERE_TO_RUN},
         }
     )
 
 
 def _new_run_directory(
     workspace: Workspace,
-    dataset: Artifact,
+    dataset: DataSet,
     settings: TrainSettings,
     name: str | None,
     fingerprint: str,
@@ -274,4 +282,5 @@ def _is_another(directory: Path, fingerprint: str) -> bool:
         return directory.exists()
     if all(path.name.startswith(".") for path in directory.iterdir()):
         return False
-    return read_json(directory / CONFIG_FILE).get("fingerprint") != fingerprint
+    config = read_json(directory / CONFIG_FILE, dict[str, Any]) or {}
+    return bool(config.get("fingerprint") != fingerprint)

@@ -1,27 +1,31 @@
 """What runs at the moment, as the workspace's files tell it: also from another terminal or machine."""
 
 import time
-import typing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from rela.pipeline.locks import holder
 from rela.pipeline.owner import printable
 from rela.pipeline.parts import PartStore
-from rela.stages.workspace.form import Form
 from rela.stages.workspace.representations import about_parts
-from rela.stages.workspace.run import LOCK_FILE, read_config, read_json
+from rela.stages.workspace.run import LOCK_FILE, read_config
+from rela.stages.workspace.schema import Float, Int, as_fields, as_type, load_json
 from rela.stages.workspace.workspace import Workspace
 from rela.training.progress import Snapshot, clock, format_line
 from rela.training.run_directory import CHECKPOINTS_DIR, PROGRESS_FILE
 
-_HINTS = typing.get_type_hints(Snapshot)
-_PROGRESS_FORM: Form = {
-    **{name: typing.get_args(kind) or kind for name, kind in _HINTS.items()},
-    "host": str, "pid": int, "updated": float,
-}  # fmt: skip
 _SILENT_SECONDS = 30.0
+
+
+class _Teller(Struct, frozen=True):
+    """The entries of a progress file beside those of `Snapshot`."""
+
+    host: str
+    pid: Int
+    updated: Float
 
 
 @dataclass(frozen=True)
@@ -99,17 +103,27 @@ def _run(path: Path) -> RunUnderWay | None:
     held_by = holder(path / LOCK_FILE)
     if held_by is None:
         return None
-    now = read_json(path / PROGRESS_FILE, _PROGRESS_FORM) or None
+    now = _progress(path / PROGRESS_FILE)
     checkpoints = (path / CHECKPOINTS_DIR).glob("step-*.json")
     newest = max((_modified(file) for file in checkpoints), default=0.0)
     return RunUnderWay(
         name=path.name,
-        epochs=read_config(path)["settings"]["epochs"],
+        epochs=read_config(path).settings.epochs,
         held_by=held_by,
         now=now,
         silent_seconds=None if now is None else max(0.0, time.time() - now["updated"]),
         checkpoint_age_seconds=max(0.0, time.time() - newest) if newest else None,
     )
+
+
+def _progress(path: Path) -> dict[str, Any] | None:
+    try:
+        found = load_json(path, dict[str, Any])
+        as_fields(found, Snapshot)
+        as_type(found, _Teller)
+        return found
+    except (OSError, ValueError):
+        return None
 
 
 def _embed(path: Path) -> EmbedUnderWay:

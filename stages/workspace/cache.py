@@ -1,6 +1,5 @@
 """What a workspace keeps: list it, check its bytes, and remove what can be computed again."""
 
-import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -8,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rela.errors import ChoiceError
-from rela.pipeline.artifact import Artifact, abandoned
+from rela.pipeline.artifact import abandoned
 from rela.pipeline.errors import CorruptArtifactError
+from rela.pipeline.files import directory_bytes
 from rela.pipeline.locks import is_held, last_used, remove_unused
 from rela.pipeline.parts import remove_unused_parts
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.run import read_config
-from rela.stages.workspace.workspace import Workspace, open_artifact
+from rela.stages.workspace.workspace import Noun, Workspace, open_artifact
 
 _DAY_SECONDS = 24 * 3600
 
@@ -119,7 +119,7 @@ def collect(workspace: Workspace, unused_days: float, dry_run: bool = False) -> 
     """
     now = time.time()
     used_before = now - unused_days * _DAY_SECONDS
-    needed = {read_config(run)["settings"]["prior"] for run in workspace.unfinished_runs()}
+    needed = {read_config(run).settings.prior for run in workspace.unfinished_runs()}
     old: list[Entry] = []
     held: list[Entry] = []
     for kind, artifact in _artifacts(workspace):
@@ -187,7 +187,7 @@ def _directories(workspace: Workspace) -> Iterator[tuple[str, Path]]:
             yield from ((kind, path) for path in sorted(visible))
 
 
-def _artifacts(workspace: Workspace) -> Iterator[tuple[str, Artifact]]:
+def _artifacts(workspace: Workspace) -> Iterator[tuple[str, Noun]]:
     for kind, path in _directories(workspace):
         try:
             artifact = open_artifact(path)
@@ -197,13 +197,13 @@ def _artifacts(workspace: Workspace) -> Iterator[tuple[str, Artifact]]:
             yield kind, artifact
 
 
-def _entry(kind: str, artifact: Artifact) -> Entry:
+def _entry(kind: str, artifact: Noun) -> Entry:
     return Entry(
         kind=kind,
         name=artifact.name,
         path=str(artifact.path),
-        num_bytes=_num_bytes(artifact.path),
-        made=artifact.manifest.provenance.get("finished_unix_seconds"),
+        num_bytes=directory_bytes(artifact.path),
+        made=artifact.facts.provenance.finished_unix_seconds,
         used=last_used(artifact.path),
         held=is_held(artifact.path),
     )
@@ -211,7 +211,7 @@ def _entry(kind: str, artifact: Artifact) -> Entry:
 
 def _leftover(path: Path, kind: str) -> Entry:
     used = max((p.lstat().st_mtime for p in path.rglob("*")), default=path.stat().st_mtime)
-    return Entry(kind, path.name, str(path), _num_bytes(path), None, used, False)
+    return Entry(kind, path.name, str(path), directory_bytes(path), None, used, False)
 
 
 def _abandoned(workspace: Workspace, used_before: float) -> list[Path]:
@@ -220,14 +220,6 @@ def _abandoned(workspace: Workspace, used_before: float) -> list[Path]:
         workspace.runs_dir,
     )  # fmt: skip
     return [path for parent in parents for path in abandoned(parent, used_before)]
-
-
-def _num_bytes(path: Path) -> int:
-    total = 0
-    for file in path.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # of a job that works at it
-            total += file.stat().st_size if file.is_file() else 0
-    return total
 
 
 def _age(seconds: float) -> str:

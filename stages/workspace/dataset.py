@@ -1,72 +1,158 @@
 """A data set: its splits, its images and their files."""
 
 import csv
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
+
+from msgspec import Struct
 
 from rela.data.beton.reader import Beton, open_beton
 from rela.errors import ChoiceError, DataError
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import regular_file
+from rela.stages.workspace.schema import Int, Timing, checked_manifest
 
-_INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
-
-
-def index_path(dataset: Artifact, split: str) -> Path:
-    """The CSV of one split, which names the file of every row of its beton."""
-    return dataset.path / f"{split}.csv"
-
-
-def read_index(dataset: Artifact, split: str) -> list[dict[str, str]]:
-    """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
-    path = index_path(dataset, split)
-    try:
-        with open(
-            path, encoding="utf-8", errors="surrogateescape", newline="", opener=regular_file
-        ) as file:
-            rows = list(csv.DictReader(file))
-    except csv.Error as error:
-        raise DataError(f"{path} is damaged ({error}); convert the images again") from error
-    if any(None in row or None in row.values() or set(row) != set(_INDEX_COLUMNS) for row in rows):
-        raise DataError(
-            f"{path} is damaged: expected the columns {', '.join(_INDEX_COLUMNS)}; convert the images "
-            "again"
-        )
-    return rows
-
-
-def beton_path(dataset: Artifact, split: str) -> Path:
-    """The beton of one split; raises ChoiceError if the data set has no such split."""
-    splits = dataset.manifest.content["splits"]
-    if split not in splits:
-        raise ChoiceError(
-            f"data set {dataset.name} has no {split} split, only {', '.join(splits)}; convert its images "
-            "with --val-fraction 0.1 and another --name, or from a folder with train/ and val/"
-        )
-    return dataset.path / f"{split}.beton"
-
-
-def open_split(dataset: Artifact, split: str) -> Beton:
-    """The beton of one split; raises DataError if it is damaged, or not the one of the manifest."""
-    path, content = beton_path(dataset, split), dataset.manifest.content
-    beton = open_beton(path, len(content["class_names"]))
-    expected = content["splits"][split]["num_images"]
-    if len(beton) != expected:
-        raise DataError(
-            f"{path} holds {len(beton)} images, its manifest says {expected}; convert the images again"
-        )
-    return beton
-
-
-def images_sha256(dataset: Artifact, split: str) -> str:
-    """One digest for the ordered images of a split, labels apart."""
-    beton_path(dataset, split)
-    return str(dataset.manifest.content["splits"][split]["images_sha256"])
-
-
+INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 _LARGEST_DEFAULT_SIZE = 224
 
 
-def default_image_size(dataset: Artifact) -> int:
-    """The data set's median shorter side in pixels, at most 224."""
-    side = dataset.manifest.content["splits"]["train"]["median_shorter_side_pixels"]
-    return min(int(side), _LARGEST_DEFAULT_SIZE)
+class Split(Struct, frozen=True):
+    """The images of one split; `images_per_class` by class index, `images_sha256` without labels."""
+
+    num_images: Int
+    num_jpeg: Int
+    num_raw: Int
+    median_shorter_side_pixels: Int
+    images_sha256: str
+    labels_sha256: str
+    images_per_class: list[Int]
+
+
+class _Content(Struct, frozen=True):
+    class_names: list[str]
+    labelled: bool
+    splits: dict[str, Split]
+    bad_images: list[tuple[str, str]]
+    sources_sha256: str
+
+    def __post_init__(self) -> None:
+        if not {"train"} <= self.splits.keys() <= {"train", "val"}:  # names of files
+            raise ValueError(f"splits: Expected train, or train and val, got {sorted(self.splits)}")
+
+
+class _Provenance(Timing, frozen=True):
+    source: str | None = None
+
+
+class _Manifest(Struct, frozen=True):
+    content: _Content
+    provenance: _Provenance
+
+
+@dataclass(frozen=True)
+class DataSet(Artifact):
+    """An artifact with a beton and a CSV per split."""
+
+    KIND: ClassVar[str] = "dataset"
+
+    @cached_property
+    def facts(self) -> _Manifest:
+        """The manifest, checked; raises CorruptArtifactError."""
+        return checked_manifest(self, _Manifest)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """`train`, and `val` if there is one."""
+        return self.facts.content.splits
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names by index."""
+        return self.facts.content.class_names
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether images have classes."""
+        return self.facts.content.labelled
+
+    @property
+    def bad_images(self) -> list[tuple[str, str]]:
+        """Path and reason of every source file that was left out."""
+        return self.facts.content.bad_images
+
+    @property
+    def sources_sha256(self) -> str:
+        """Digest of all source files, bad images included."""
+        return self.facts.content.sources_sha256
+
+    @property
+    def source(self) -> str | None:
+        """The path that was converted."""
+        return self.facts.provenance.source
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that converting took."""
+        return self.facts.provenance.seconds
+
+    @property
+    def default_image_size(self) -> int:
+        """Median shorter side in pixels, at most 224."""
+        return min(self.splits["train"].median_shorter_side_pixels, _LARGEST_DEFAULT_SIZE)
+
+    def split(self, name: str) -> Split:
+        """The facts of one split; raises ChoiceError if there is no such split."""
+        if name not in self.splits:
+            raise ChoiceError(
+                f"data set {self.name} has no {name} split, only {', '.join(self.splits)}; convert its "
+                "images with --val-fraction 0.1 and another --name, or from a folder with train/ and val/"
+            )
+        return self.splits[name]
+
+    def num_images(self, split: str | None = None) -> int:
+        """Images of one split, or of all splits."""
+        chosen = self.splits.values() if split is None else [self.split(split)]
+        return sum(each.num_images for each in chosen)
+
+    def images_sha256(self, split: str = "train") -> str:
+        """Digest of the ordered images of a split, labels excluded."""
+        return self.split(split).images_sha256
+
+    def beton_path(self, split: str) -> Path:
+        """The beton of one split; raises ChoiceError if there is no such split."""
+        self.split(split)
+        return self.path / f"{split}.beton"
+
+    def index_path(self, split: str) -> Path:
+        """The CSV of one split: the source file of every row of its beton."""
+        return self.path / f"{split}.csv"
+
+    def open(self, split: str = "train") -> Beton:
+        """The beton of one split; raises DataError if it is damaged or does not match the manifest."""
+        path, expected = self.beton_path(split), self.num_images(split)
+        beton = open_beton(path, len(self.class_names))
+        if len(beton) != expected:
+            raise DataError(
+                f"{path} holds {len(beton)} images, its manifest says {expected}; convert the images again"
+            )
+        return beton
+
+    def index(self, split: str = "train") -> list[dict[str, str]]:
+        """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
+        path = self.index_path(split)
+        try:
+            with open(
+                path, encoding="utf-8", errors="surrogateescape", newline="", opener=regular_file
+            ) as file:
+                rows = list(csv.DictReader(file))
+        except csv.Error as error:
+            raise DataError(f"{path} is damaged ({error}); convert the images again") from error
+        columns = set(INDEX_COLUMNS)
+        if any(None in row or None in row.values() or set(row) != columns for row in rows):
+            raise DataError(
+                f"{path} is damaged: expected the columns {', '.join(INDEX_COLUMNS)}; convert the images "
+                "again"
+            )
+        return rows

@@ -11,23 +11,48 @@ seconds        spent on all of them, also on what was replaced since
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
+
+from msgspec import Struct
 
 from rela.pipeline.files import clear_abandoned_files, write_atomic
-from rela.stages.workspace.run import read_json
+from rela.stages.workspace.schema import Float, fits, read_json
 
 EVALUATION_FILE = "eval.json"
-_FIGURES = {
-    "seconds": float, "top1?": float, "top5?": float, "miou?": float, "pixel_accuracy?": float,
-    "top1_mean_last_3_epochs?": float, "top1_std_last_3_epochs?": float,
-}  # fmt: skip
-EVALUATION_FORM = {
-    "subject": str,
-    "seconds": float,
-    "accuracies": {...: _FIGURES},
-    "measurements": {...: {"fingerprint": str, "how": str, "by_probe_seed": {...: _FIGURES}}},
-}
 FIRST_SEED = 0
+
+
+class Figures(TypedDict, total=False):
+    """What one protocol found: shares in [0, 1], and seconds."""
+
+    seconds: Required[Float]
+    top1: Float
+    top5: Float
+    miou: Float
+    pixel_accuracy: Float
+    top1_mean_last_3_epochs: Float
+    top1_std_last_3_epochs: Float
+
+
+class _Measurement(Struct, frozen=True):
+    fingerprint: str
+    how: str
+    by_probe_seed: dict[str, Figures]
+
+
+class EvaluationFile(Struct, frozen=True):
+    """The entries that are read of an `eval.json`; `measurements` are for `Measurements`."""
+
+    subject: str
+    seconds: Float
+    accuracies: dict[str, Figures]
+    measurements: dict[str, _Measurement]
+
+
+def read_evaluation(path: Path) -> EvaluationFile:
+    """The evaluation in `path`; an empty one if it is missing or damaged."""
+    empty = EvaluationFile(subject="", seconds=0.0, accuracies={}, measurements={})
+    return read_json(path, EvaluationFile) or empty
 
 
 @dataclass(frozen=True)
@@ -38,13 +63,11 @@ class Measurements:
     head: dict[str, Any]
 
     def read(self) -> dict[str, Any]:
-        """Its content, or that of an empty file if there is none of this subject, or a damaged one."""
-        found = read_json(self.path, EVALUATION_FORM)
-        return (
-            {**found, **self.head}
-            if found.get("subject") == self.head["subject"]
-            else {**self.head, "seconds": 0.0, "accuracies": {}, "measurements": {}}
-        )
+        """Its content; that of an empty file if it is damaged, missing or of another subject."""
+        found = read_json(self.path, dict[str, Any]) or {}
+        if found.get("subject") == self.head["subject"] and fits(found, EvaluationFile):
+            return {**found, **self.head}
+        return {**self.head, "seconds": 0.0, "accuracies": {}, "measurements": {}}
 
     def has(self, protocol: str, key: str, seed: int) -> bool:
         """Whether this was measured, by settings with this fingerprint."""

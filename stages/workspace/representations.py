@@ -1,56 +1,178 @@
-"""Cached representations: which prior made them, of which crops, from which parts."""
+"""Representations of a data set by a prior, the targets made from them, and unfinished parts."""
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
-from rela.errors import ChoiceError
+from msgspec import Struct
+
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import write_atomic
 from rela.pipeline.owner import printable
 from rela.pipeline.parts import PartStore
 from rela.priors import PriorIdentity
 from rela.priors.prior import Combination, identity_from_dict
-from rela.stages.settings import EmbedSettings
-from rela.stages.workspace.form import Form
-from rela.stages.workspace.run import read_json
-from rela.stages.workspace.workspace import Workspace
+from rela.stages.workspace.schema import Float, Int, Timing, checked_manifest, read_json
 
 REPRESENTATIONS_FILE = "representations.h5"
 
 
-def prior_of(representations: Artifact) -> PriorIdentity | Combination:
-    """Who made these representations: one prior, or several side by side."""
-    return identity_from_dict(representations.manifest.content["prior"])
+class Component(Struct, frozen=True):
+    """One prior of a combination; `num_dropped`: constant columns that were left out."""
+
+    prior: str
+    run: str | None
+    num_dropped: Int
 
 
-def crops_of(representations: Artifact) -> int:
-    """K of its random crops per image; 0 for one centre crop."""
-    return int(representations.manifest.content["crops"])
+class _Content(Struct, frozen=True):
+    shape: tuple[Int, Int]
+    crops: Int
+    prior: dict[str, Any]
+    run: str | None
+    dataset: str
+    split: str
+    components: tuple[Component, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            identity_from_dict(self.prior)
+        except (KeyError, AttributeError) as error:
+            raise ValueError(f"expected the identity of a prior ({error})") from error
 
 
-def components_of(workspace: Workspace, combination: Artifact) -> list[Artifact]:
-    """What a combination was made of; raises ChoiceError with the command if some of it is gone."""
-    inputs, content = combination.manifest.inputs, combination.manifest.content
-    there = {a.fingerprint: a for a in workspace.representations(inputs["images"])}
-    keys = [inputs[f"component {i}"] for i in range(1, len(content["components"]) + 1)]
-    if not there.keys() >= set(keys):
-        priors = "".join(f" --prior {component['prior']}" for component in content["components"])
-        dtype = combination.manifest.parameters["dtype"]
-        others = "" if dtype == EmbedSettings.dtype else f" --dtype {dtype}"
-        others += "" if content["split"] == "train" else f" --split {content['split']}"
-        raise ChoiceError(
-            f"{combination.name} was combined from representations that are gone; make them again by "
-            f"`rela embed {content['dataset']}{priors}{others}`"
-        )
-    return [there[key] for key in keys]
+class _Parameters(Struct, frozen=True):
+    dtype: str
+
+
+class _Images(Struct, frozen=True):
+    images: str
+
+
+class _Provenance(Timing, frozen=True):
+    components_seconds: tuple[Float, ...] = ()
+
+
+class _Manifest(Struct, frozen=True):
+    content: _Content
+    parameters: _Parameters
+    inputs: _Images
+    provenance: _Provenance
+
+
+@dataclass(frozen=True)
+class Representations(Artifact):
+    """Features of every image of a split by one prior, or by several side by side."""
+
+    KIND: ClassVar[str] = "representations"
+
+    @cached_property
+    def facts(self) -> _Manifest:
+        """The manifest, checked; raises CorruptArtifactError."""
+        return checked_manifest(self, _Manifest)
+
+    @cached_property
+    def prior(self) -> PriorIdentity | Combination:
+        """The prior that made them."""
+        return identity_from_dict(self.facts.content.prior)
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The priors of a combination; empty for a single prior."""
+        return self.facts.content.components
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (one per image or crop) and features per row."""
+        return self.facts.content.shape
+
+    @property
+    def crops(self) -> int:
+        """Random crops per image; 0 for one centre crop."""
+        return self.facts.content.crops
+
+    @property
+    def run(self) -> str | None:
+        """Name of the run that was the prior, if it was one."""
+        return self.facts.content.run
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set at the time."""
+        return self.facts.content.dataset
+
+    @property
+    def split(self) -> str:
+        """`train` or `val`."""
+        return self.facts.content.split
+
+    @property
+    def dtype(self) -> str:
+        """`float16` or `float32`."""
+        return self.facts.parameters.dtype
+
+    @property
+    def images_sha256(self) -> str:
+        """Digest of the images, see `DataSet.images_sha256`."""
+        return self.facts.inputs.images
+
+    @property
+    def file(self) -> Path:
+        """The HDF5 file of features."""
+        return self.path / REPRESENTATIONS_FILE
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that making these took; of a combination, without its components."""
+        return self.facts.provenance.seconds
+
+    @property
+    def seconds_by_phase(self) -> dict[str, float]:
+        """`embed`, and for a combination `combine` too."""
+        known = self.facts.provenance
+        if not known.components_seconds:
+            return {"embed": known.seconds}
+        return {"embed": round(sum(known.components_seconds), 4), "combine": known.seconds}
+
+
+class _TargetsManifest(Struct, frozen=True):
+    inputs: _Images
+    provenance: Timing
+
+
+@dataclass(frozen=True)
+class Targets(Artifact):
+    """What stage 1 regresses: representations, projected."""
+
+    KIND: ClassVar[str] = "targets"
+
+    @cached_property
+    def facts(self) -> _TargetsManifest:
+        """The manifest, checked; raises CorruptArtifactError."""
+        return checked_manifest(self, _TargetsManifest)
+
+    @property
+    def images_sha256(self) -> str:
+        """Digest of the images, see `DataSet.images_sha256`."""
+        return self.facts.inputs.images
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that making them took."""
+        return self.facts.provenance.seconds
 
 
 _ABOUT_FILE = "about.json"  # among the parts of representations: what they will be
 
 
-_ABOUT_FORM: Form = {
-    "dataset": str, "split": str, "prior": str, "num_parts": int, "num_images": int,
-}  # fmt: skip
+class _About(Struct, frozen=True):
+    dataset: str
+    split: str
+    prior: str
+    num_parts: Int
+    num_images: Int
 
 
 def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_images: int) -> None:
@@ -65,9 +187,9 @@ def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_i
 
 
 def about_parts(directory: Path) -> tuple[str, int | None, int | None]:
-    """What the parts in `directory` will be, in words, of how many parts, and of how many images."""
-    about = read_json(directory / _ABOUT_FILE, _ABOUT_FORM)
-    if not about or min(about["num_parts"], about["num_images"]) < 1:
+    """What the parts in `directory` will be, in words; how many parts, and of how many images."""
+    about = read_json(directory / _ABOUT_FILE, _About)
+    if about is None or min(about.num_parts, about.num_images) < 1:
         return f"representations {directory.name.removeprefix('.parts-')[:12]}", None, None
-    what = f"representations of {about['dataset']} ({about['split']}) by {about['prior']}"
-    return printable(what), about["num_parts"], about["num_images"]
+    what = f"representations of {about.dataset} ({about.split}) by {about.prior}"
+    return printable(what), about.num_parts, about.num_images

@@ -1,77 +1,264 @@
-"""A run's files: configuration, cost, and how far an unfinished run has come."""
+"""A run: its configuration, what it cost, and how far an unfinished one has come."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from msgspec import Struct, to_builtins
 
 from rela.errors import ChoiceError
 from rela.options import check_options
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
-from rela.pipeline.files import read_regular
+from rela.pipeline.files import write_atomic
 from rela.priors.earlier_run import BACKBONE_FILE, IDENTITY_FILE
-from rela.stages.workspace.form import Form, misfit, settings_form
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.evaluations import EVALUATION_FILE, EvaluationFile, read_evaluation
+from rela.stages.workspace.representations import Representations, Targets
+from rela.stages.workspace.schema import (
+    Float,
+    Int,
+    Timing,
+    as_fields,
+    as_type,
+    checked_manifest,
+    load_json,
+    read_json,
+)
 from rela.training.run_directory import METRICS_FILE, read_records
 from rela.training.settings import TrainSettings
 
 CONFIG_FILE, COST_FILE, LOCK_FILE = "config.json", "cost.json", ".lock"
 DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
-_CONFIG_FORM = {
-    "fingerprint": str,
-    "dataset": {"name": str, "fingerprint": str},
-    "settings": {
-        **settings_form(TrainSettings),
-        # resolved before the run began
-        "model": str, "image_size": int, "hyperparameters": str, "optimizer": str, "lr": float,
-        "weight_decay": float, "schedule": str, "warmup_epochs": int,
-    },
-    "representations": (str, type(None)),
-    "precision": str,
-}  # fmt: skip
 
 
-def read_config(directory: Path) -> dict[str, Any]:
-    """A run's `config.json`, with every setting; raises CorruptArtifactError if it is damaged."""
-    config = read_json(directory / CONFIG_FILE)
-    problem = misfit(config, _CONFIG_FORM)
-    if not problem:
-        try:
-            settings = TrainSettings(**config["settings"])
-            check_options(settings)
-            check_options(replace(settings, precision=config["precision"]))
-            return {**config, "settings": asdict(settings)}
-        except (TypeError, ChoiceError) as error:
-            problem = str(error)
-    raise CorruptArtifactError(
-        f"{directory / CONFIG_FILE} is damaged ({problem}); remove {directory} and train again"
+class DataSetReference(Struct, frozen=True):
+    """The data set of a run."""
+
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a run is made from, resolved before it begins: its `config.json`.
+
+    `representations`: their name, None without a prior. `precision`: that of `settings`, with "auto"
+    resolved on the machine where the run begins.
+    """
+
+    fingerprint: str
+    dataset: DataSetReference
+    settings: TrainSettings
+    representations: str | None
+    precision: str = "auto"
+
+    def write(self, directory: Path) -> None:
+        """Write `config.json`; raises StorageError."""
+        write_atomic(directory / CONFIG_FILE, json.dumps(to_builtins(self), indent=1).encode())
+
+
+class _Resolved(Struct, frozen=True):
+    """Settings that have a value in every configuration."""
+
+    model: str
+    image_size: Int
+    hyperparameters: str
+    optimizer: str
+    lr: Float
+    weight_decay: Float
+    schedule: str
+    warmup_epochs: Int
+
+
+class _ConfigFile(Struct, frozen=True):
+    fingerprint: str
+    dataset: DataSetReference
+    settings: dict[str, Any]
+    representations: str | None
+    precision: str
+
+
+def read_config(directory: Path) -> Config:
+    """A run's `config.json`; raises CorruptArtifactError if it is missing or damaged."""
+    path = directory / CONFIG_FILE
+    try:
+        found = load_json(path, _ConfigFile)
+        as_type(found.settings, _Resolved, "settings")
+        settings = as_fields(found.settings, TrainSettings, "settings")
+        if unknown := found.settings.keys() - vars(settings):
+            raise ValueError(f"settings: unknown entry {min(unknown)!r}")
+        check_options(settings)
+        check_options(replace(settings, precision=found.precision))
+    except (OSError, ValueError, ChoiceError) as error:
+        raise CorruptArtifactError(
+            f"{path} is damaged ({error}); remove {directory} and train again"
+        ) from error
+    return Config(
+        found.fingerprint, found.dataset, settings, found.representations, found.precision
     )
 
 
-def read_json(path: Path, form: Form | None = None) -> dict[str, Any]:
-    """A JSON object from a file; empty if there is none, or it is damaged or has not this form."""
-    try:
-        value = json.loads(read_regular(path))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return {} if misfit(value, {} if form is None else form) else value
+class _Content(Struct, frozen=True):
+    dataset: str
+    prior: str | None
+    handover_step: Int | None
+    num_steps: Int
+    num_images: Int = 0
+    online_accuracy: Float | None = None
 
 
-_COST_FORM = {"seconds": {...: float}, "total_seconds": float}
+class _Inputs(Struct, frozen=True):
+    dataset: str
+    images: str
+
+
+class _Parameters(Struct, frozen=True):
+    """Settings that the manifest of every version has."""
+
+    model: str
+    image_size: Int
+    method: str
+    epochs: Int
+    batch_size: Int
+    seed: Int
+    data_ratio: Float
+    handover: Float | None
+
+
+class _Manifest(Struct, frozen=True):
+    content: _Content
+    inputs: _Inputs
+    parameters: dict[str, Any]
+    provenance: Timing
+
+    def __post_init__(self) -> None:
+        as_type(self.parameters, _Parameters, "parameters")
+        as_fields(self.parameters, TrainSettings, "parameters")
+
+
+class _Cost(Struct, frozen=True):
+    seconds: dict[str, Float]
+    total_seconds: Float | None
+
+
+@dataclass(frozen=True)
+class Run(Artifact):
+    """A finished training: its settings, cost, records and evaluation."""
+
+    KIND: ClassVar[str] = "run"
+
+    @cached_property
+    def facts(self) -> _Manifest:
+        """The manifest, checked; raises CorruptArtifactError."""
+        return checked_manifest(self, _Manifest)
+
+    @cached_property
+    def settings(self) -> TrainSettings:
+        """Every setting, resolved."""
+        return as_fields(self.facts.parameters, TrainSettings)
+
+    @property
+    def model(self) -> str:
+        """Name of the architecture."""
+        return str(self.settings.model)
+
+    @property
+    def image_size(self) -> int:
+        """Input size in pixels."""
+        return self.settings.image_size or 0
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set at the time."""
+        return self.facts.content.dataset
+
+    @property
+    def dataset_fingerprint(self) -> str:
+        """Fingerprint of the data set."""
+        return self.facts.inputs.dataset
+
+    @property
+    def images_sha256(self) -> str:
+        """Digest of the training images, see `DataSet.images_sha256`."""
+        return self.facts.inputs.images
+
+    @property
+    def prior(self) -> str | None:
+        """Name of the prior, None without one."""
+        return self.facts.content.prior
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of both stages."""
+        return self.facts.content.num_steps
+
+    @property
+    def handover_step(self) -> int | None:
+        """First step of stage 2; None if there was no prior, or stage 1 did not end."""
+        return self.facts.content.handover_step
+
+    @property
+    def online_accuracy(self) -> float | None:
+        """Online accuracy of the last epoch in [0, 1], if there is one."""
+        return self.facts.content.online_accuracy
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that it was trained with."""
+        return self.facts.provenance.versions
+
+    @property
+    def num_images_embedded(self) -> int:
+        """Forward passes of the prior: every image once, or once for each of its crops."""
+        if self.prior is None:
+            return 0
+        return self.facts.content.num_images * max(1, self.settings.crops or 0)
+
+    @property
+    def num_images_seen(self) -> int:
+        """Images seen by training, and by the prior when it embedded them."""
+        return self.num_steps * self.settings.batch_size + self.num_images_embedded
+
+    @property
+    def seconds_by_phase(self) -> dict[str, float]:
+        """Seconds by phase, `cost.json`; empty if that is missing or damaged."""
+        return self._cost.seconds
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Sum of all phases; None if `cost.json` is missing or damaged."""
+        return self._cost.total_seconds
+
+    @property
+    def _cost(self) -> _Cost:
+        found = read_json(self.path / COST_FILE, _Cost)
+        return found or _Cost(seconds={}, total_seconds=None)
+
+    @property
+    def evaluation(self) -> EvaluationFile:
+        """The evaluation on its own data set; an empty one if it is missing or damaged."""
+        return read_evaluation(self.path / EVALUATION_FILE)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The records of `metrics.jsonl`, one per epoch."""
+        return read_records(self.path / METRICS_FILE)
 
 
 def cost_of(
-    dataset: Artifact,
-    representations: Artifact | None,
-    targets: Artifact | None,
+    dataset: DataSet,
+    representations: Representations | None,
+    targets: Targets | None,
     train_seconds: dict[str, float],
     num_devices: int,
 ) -> dict[str, Any]:
-    """The whole ledger of a run; artifacts that were there count as they did when they were made."""
-    seconds = {"convert": dataset.manifest.provenance["seconds"]}
+    """The whole cost of a run; artifacts that were there count as they did when they were made."""
+    seconds = {"convert": dataset.seconds}
     if representations is not None and targets is not None:
-        seconds |= _representations_seconds(representations)
-        seconds["targets"] = targets.manifest.provenance["seconds"]
+        seconds |= {**representations.seconds_by_phase, "targets": targets.seconds}
     seconds |= {phase: round(value, 4) for phase, value in train_seconds.items()}
     on_device = sum(seconds.get(phase, 0.0) for phase in ("embed", "stage1", "stage2", "data_wait"))
     return {
@@ -80,40 +267,6 @@ def cost_of(
         "device_seconds": round(num_devices * on_device, 4),
         "num_devices": num_devices,
     }
-
-
-def seconds_by_phase(directory: Path) -> dict[str, float]:
-    """The ledger of the run in `directory`; empty if it is not there, or damaged."""
-    found: dict[str, float] = read_json(directory / COST_FILE, _COST_FORM).get("seconds", {})
-    return found
-
-
-def total_seconds(directory: Path) -> float | None:
-    """The sum of the ledger; None if it is not there, or damaged."""
-    found: float | None = read_json(directory / COST_FILE, _COST_FORM).get("total_seconds")
-    return found
-
-
-def num_images_embedded(run: Artifact) -> int:
-    """Images that the prior looked at: every one, once or once for each of its crops."""
-    if run.manifest.content["prior"] is None:
-        return 0
-    crops = run.manifest.parameters["crops"] or 0
-    return int(run.manifest.content.get("num_images", 0)) * max(1, crops)
-
-
-def num_images_seen(run: Artifact) -> int:
-    """By training, and by the prior when it embedded them."""
-    in_training = run.manifest.content["num_steps"] * run.manifest.parameters["batch_size"]
-    return int(in_training) + num_images_embedded(run)
-
-
-def _representations_seconds(representations: Artifact) -> dict[str, float]:
-    """Embedding; where several priors were combined, that of each and the join."""
-    known = representations.manifest.provenance
-    if "components_seconds" not in known:
-        return {"embed": known["seconds"]}
-    return {"embed": round(sum(known["components_seconds"]), 4), "combine": known["seconds"]}
 
 
 @dataclass(frozen=True)
@@ -133,20 +286,20 @@ class UnfinishedRun:
 
     @property
     def command(self) -> str:
-        """What goes on with it."""
+        """The command that resumes it."""
         return f"rela train --resume --name {self.name}"
 
 
 def unfinished_run(directory: Path) -> UnfinishedRun:
-    """What the files of a run without a manifest tell; raises CorruptArtifactError if they are damaged."""
+    """A run without a manifest; raises CorruptArtifactError if its files are damaged."""
     config = read_config(directory)
     records = read_records(directory / METRICS_FILE)
     accuracies = [r["online_accuracy"] for r in records if _is_number(r.get("online_accuracy"))]
     return UnfinishedRun(
         name=directory.name,
-        dataset=config["dataset"]["name"],
+        dataset=config.dataset.name,
         num_epochs_done=len(records),
-        epochs=config["settings"]["epochs"],
+        epochs=config.settings.epochs,
         online_accuracy=accuracies[-1] if accuracies else None,
     )
 

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rela.pipeline.files import directory_bytes
 from rela.pipeline.parts import PartStore
+from rela.priors.prior import Combination
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.activity import RunUnderWay, under_way
-from rela.stages.workspace.evaluations import EVALUATION_FILE, EVALUATION_FORM
-from rela.stages.workspace.representations import about_parts
-from rela.stages.workspace.run import read_json, total_seconds, unfinished_run
-from rela.stages.workspace.workspace import Workspace, find_artifacts
+from rela.stages.workspace.representations import Representations, about_parts
+from rela.stages.workspace.run import Run, unfinished_run
+from rela.stages.workspace.workspace import Workspace
 from rela.training.progress import clock
 
 
@@ -34,30 +35,15 @@ def status(workspace: Workspace) -> Status:
         workspace=str(workspace.root),
         datasets=[
             {
-                "name": a.name,
-                "classes": len(a.manifest.content["class_names"]),
-                **{s: c["num_images"] for s, c in sorted(a.manifest.content["splits"].items())},
-                "num_bytes": _num_bytes(a.path),
+                "name": dataset.name,
+                "classes": len(dataset.class_names),
+                **{name: split.num_images for name, split in sorted(dataset.splits.items())},
+                "num_bytes": directory_bytes(dataset.path),
             }
-            for a in find_artifacts(workspace.datasets_dir)
+            for dataset in workspace.datasets()
         ],
-        representations=[
-            {
-                "prior": a.manifest.content["prior"]["name"],
-                "dataset": a.manifest.content["dataset"],
-                "split": a.manifest.content["split"],
-                "input_pixels": a.manifest.content["prior"].get("image_size"),
-                "crops": a.manifest.content["crops"],
-                "dtype": a.manifest.parameters["dtype"],
-                "rows": a.manifest.content["shape"][0],
-                "width": a.manifest.content["shape"][1],
-                "num_bytes": _num_bytes(a.path),
-            }
-            for a in find_artifacts(workspace.representations_dir)
-        ],
-        runs=[
-            _run_row(a.path, a.manifest.content, a.manifest.parameters) for a in workspace.runs()
-        ],
+        representations=[_representations_row(each) for each in workspace.representations()],
+        runs=[_run_row(run) for run in workspace.runs()],
         running=[
             *(_running_row(run) for run in now.runs),
             *(
@@ -132,19 +118,33 @@ def _handover(run: dict[str, Any]) -> Any:
     return "never" if never else run["handover_step"]
 
 
-def _run_row(path: Path, content: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
-    seconds = total_seconds(path)
-    accuracies = read_json(path / EVALUATION_FILE, EVALUATION_FORM).get("accuracies", {})
+def _representations_row(found: Representations) -> dict[str, Any]:
     return {
-        "name": path.name,
-        "dataset": content["dataset"],
-        "model": parameters["model"],
-        "prior": content["prior"] or "none",
-        "epochs": parameters["epochs"],
-        "handover_step": content["handover_step"],
+        "prior": found.prior.name,
+        "dataset": found.dataset,
+        "split": found.split,
+        "input_pixels": None if isinstance(found.prior, Combination) else found.prior.image_size,
+        "crops": found.crops,
+        "dtype": found.dtype,
+        "rows": found.shape[0],
+        "width": found.shape[1],
+        "num_bytes": directory_bytes(found.path),
+    }
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    seconds, accuracies = run.total_seconds, run.evaluation.accuracies
+    knn20, linear = (accuracies.get(name) for name in ("knn20", "linear-reference"))
+    return {
+        "name": run.name,
+        "dataset": run.dataset,
+        "model": run.model,
+        "prior": run.prior or "none",
+        "epochs": run.settings.epochs,
+        "handover_step": run.handover_step,
         "total_seconds": None if seconds is None else round(seconds, 1),
-        "knn20": accuracies.get("knn20", {}).get("top1"),
-        "linear": accuracies.get("linear-reference", {}).get("top1"),
+        "knn20": knn20 and knn20.get("top1"),
+        "linear": linear and linear.get("top1"),
     }
 
 
@@ -171,7 +171,3 @@ def _unfinished_parts_row(path: Path) -> dict[str, Any]:
         "done": f"{done} parts" if num_parts is None else f"{done} of {num_parts} parts",
         "command": "the same `rela embed` again",
     }
-
-
-def _num_bytes(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.iterdir() if file.is_file())

@@ -4,18 +4,22 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rela.errors import ChoiceError, one_line
-from rela.pipeline import artifact as any_artifact
+from rela.pipeline import artifact as artifacts
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
-from rela.priors.prior import identity_from_dict
-from rela.stages.workspace.form import Form, misfit, settings_form
-from rela.training.settings import TrainSettings
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import Representations, Targets
+from rela.stages.workspace.run import Run
 
 _PARTS_PREFIX = ".parts-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
+
+Noun = DataSet | Representations | Targets | Run
+_KINDS = {kind.KIND: kind for kind in (DataSet, Representations, Targets, Run)}
+N = TypeVar("N", DataSet, Representations, Targets, Run)
 
 
 @dataclass(frozen=True)
@@ -62,22 +66,23 @@ class Workspace:
         """The directories of representations that are not whole yet."""
         return sorted(self.representations_dir.glob(f"{_PARTS_PREFIX}*"))
 
-    def datasets(self) -> list[Artifact]:
+    def datasets(self) -> list[DataSet]:
         """Every finished data set."""
-        return find_artifacts(self.datasets_dir)
+        return find_artifacts(DataSet, self.datasets_dir)
 
-    def dataset(self, name: str | None = None) -> Artifact:
+    def dataset(self, name: str | None = None) -> DataSet:
         """The named data set, or the only one there is."""
-        return self._choose("data set", self.datasets_dir, name, "rela convert path/to/images")
+        parent, remedy = self.datasets_dir, "rela convert path/to/images"
+        return self._choose(DataSet, "data set", parent, name, remedy)
 
-    def run(self, name: str | None = None) -> Artifact:
+    def run(self, name: str | None = None) -> Run:
         """The named finished run, or the only one there is."""
         if name is not None and _NAME.fullmatch(name) and _is_unfinished(self.runs_dir / name):
             raise ChoiceError(
                 f"run {name!r} in {self.root} is not finished; go on with it by "
                 f"`rela train --resume --name {name}`"
             )
-        return self._choose("finished run", self.runs_dir, name, "rela train")
+        return self._choose(Run, "finished run", self.runs_dir, name, "rela train")
 
     def has_dataset(self, name: str) -> bool:
         """Whether a data set has this name; others are not looked at."""
@@ -87,9 +92,9 @@ class Workspace:
         """Whether a finished run has this name; other runs are not looked at."""
         return bool(_NAME.fullmatch(name)) and open_artifact(self.runs_dir / name) is not None
 
-    def runs(self) -> list[Artifact]:
+    def runs(self) -> list[Run]:
         """Every finished run."""
-        return find_artifacts(self.runs_dir)
+        return find_artifacts(Run, self.runs_dir)
 
     def unfinished_runs(self) -> list[Path]:
         """Directories of runs that were started and have no manifest, oldest first."""
@@ -98,20 +103,32 @@ class Workspace:
         unfinished = [path for path in self.runs_dir.iterdir() if _is_unfinished(path)]
         return sorted(unfinished, key=lambda p: (p / "config.json").stat().st_mtime)
 
-    def representations(self, images_sha256: str) -> list[Artifact]:
-        """Every finished representation of these images, whatever data set they are in."""
-        return [
-            artifact
-            for artifact in find_artifacts(self.representations_dir)
-            if artifact.manifest.inputs.get("images") == images_sha256
-        ]
+    def representations(self, images_sha256: str | None = None) -> list[Representations]:
+        """Every finished representation: of these images, in whatever data set, or of any."""
+        found = find_artifacts(Representations, self.representations_dir)
+        return [each for each in found if images_sha256 in (None, each.images_sha256)]
 
-    def _choose(self, what: str, parent: Path, name: str | None, remedy: str) -> Artifact:
+    def components(self, combination: Representations) -> list[Representations]:
+        """What a combination was made of; raises ChoiceError with the command if some of it is gone."""
+        there = {each.fingerprint: each for each in self.representations(combination.images_sha256)}
+        inputs, components = combination.manifest.inputs, combination.components
+        keys = [inputs.get(f"component {i}", "") for i in range(1, len(components) + 1)]
+        if not there.keys() >= set(keys):
+            priors = "".join(f" --prior {component.prior}" for component in components)
+            others = "" if combination.dtype == "float16" else f" --dtype {combination.dtype}"
+            others += "" if combination.split == "train" else f" --split {combination.split}"
+            raise ChoiceError(
+                f"{combination.name} was combined from representations that are gone; make them again by "
+                f"`rela embed {combination.dataset}{priors}{others}`"
+            )
+        return [there[key] for key in keys]
+
+    def _choose(self, kind: type[N], what: str, parent: Path, name: str | None, remedy: str) -> N:
         if name is not None and _NAME.fullmatch(name):
-            chosen = open_artifact(parent / name)
+            chosen = open_as(kind, parent / name)
             if chosen is not None:
                 return chosen
-        found = find_artifacts(parent)
+        found = find_artifacts(kind, parent)
         names = [artifact.name for artifact in found]
         if name is not None:
             there = (
@@ -155,82 +172,40 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._@+-]+", "-", text).strip("-") or "unnamed"
 
 
-_SECONDS: Form = {"seconds": float, "finished_unix_seconds?": float}
-_SPLIT: Form = {
-    "num_images": int, "num_jpeg": int, "num_raw": int, "median_shorter_side_pixels": int,
-    "images_sha256": str, "labels_sha256": str, "images_per_class": [int],
-}  # fmt: skip
-_SPLITS = {"train", "val"}
-_FORMS: dict[str, Form] = {
-    "dataset": {
-        "content": {
-            "class_names": [str], "labelled": bool, "splits": {"train": _SPLIT, "val?": _SPLIT},
-            "bad_images": [[str]], "sources_sha256": str,
-        },
-        "provenance": _SECONDS,
-    },
-    "representations": {
-        "content": {
-            "shape": [int], "crops": int, "prior": {"name": str}, "run": (str, type(None)),
-            "dataset": str, "split": str, "components?": [{"run": (str, type(None)), "num_dropped": int}],
-        },
-        "parameters": {"dtype": str},
-        "inputs": {"images": str},
-        "provenance": {**_SECONDS, "components_seconds?": [float]},
-    },
-    "targets": {"inputs": {"images": str}, "provenance": _SECONDS},
-    "run": {
-        "content": {
-            "dataset": str, "prior": (str, type(None)), "handover_step": (int, type(None)),
-            "num_steps": int,
-        },
-        "parameters": {
-            **settings_form(TrainSettings), "model": str, "image_size": int, "method": str,
-            "epochs": int, "batch_size": int, "seed": int, "data_ratio": float,
-            "handover": (float, type(None)),
-        },
-        "inputs": {"dataset": str, "images": str},
-        "provenance": _SECONDS,
-    },
-}  # fmt: skip
+def open_artifact(path: Path) -> Noun | None:
+    """The artifact at `path`, if it is complete; CorruptArtifactError if its manifest is damaged."""
+    found = artifacts.open_artifact(path)
+    return None if found is None else _checked(found)
 
 
-def open_artifact(path: Path) -> Artifact | None:
-    """As `rela.pipeline.artifact.open_artifact`; CorruptArtifactError for content of another form."""
-    artifact = any_artifact.open_artifact(path)
-    return None if artifact is None else _checked(artifact)
+def find_artifacts(kind: type[N], parent: Path) -> list[N]:
+    """Every complete artifact directly under `parent`, by name; raises as `open_as`."""
+    return [_of_kind(kind, _checked(found)) for found in artifacts.find_artifacts(parent)]
 
 
-def find_artifacts(parent: Path) -> list[Artifact]:
-    """As `rela.pipeline.artifact.find_artifacts`; CorruptArtifactError for content of another form."""
-    return [_checked(artifact) for artifact in any_artifact.find_artifacts(parent)]
+def open_as(kind: type[N], path: Path) -> N | None:
+    """As `open_artifact`; CorruptArtifactError for one of another kind."""
+    found = open_artifact(path)
+    return None if found is None else _of_kind(kind, found)
 
 
-def _checked(artifact: Artifact) -> Artifact:
-    manifest = artifact.manifest
-    if manifest.kind not in _FORMS:
-        problem = f"it is no {', '.join(_FORMS)}"
-    else:
-        problem = misfit(manifest.__dict__, _FORMS[manifest.kind], "its manifest")
-        problem = problem or _more(manifest.kind, manifest.content)
-    if problem:
-        raise CorruptArtifactError(
-            f"{artifact.path} is damaged: {problem}; remove it and run the stage that made it again"
-        )
-    return artifact
+def _checked(artifact: Artifact) -> Noun:
+    kind = _KINDS.get(artifact.manifest.kind)
+    if kind is None:
+        raise _other_kind(artifact, ", ".join(_KINDS))
+    noun = kind(artifact.path, artifact.manifest)
+    assert noun.facts, "which are checked when they are read first"
+    return noun
 
 
-def _more(kind: str, content: dict[str, Any]) -> str:
-    """What is wrong beyond the form."""
-    if kind == "dataset" and (odd := set(content["splits"]) - _SPLITS):
-        return f"it has a split {min(odd)!r}"  # the name of a file
-    if kind == "dataset" and any(len(entry) != 2 for entry in content["bad_images"]):
-        return "its bad images are no pairs of path and reason"
-    if kind == "representations":
-        if len(content["shape"]) != 2:
-            return "its shape is none of a matrix"
-        try:
-            identity_from_dict(content["prior"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            return f"its prior is none ({error})"
-    return ""
+def _of_kind(kind: type[N], found: Noun) -> N:
+    if not isinstance(found, kind):
+        raise _other_kind(found, kind.KIND)
+    return found
+
+
+def _other_kind(artifact: Artifact, expected: str) -> CorruptArtifactError:
+    return CorruptArtifactError(
+        f"{artifact.path} is damaged: manifest.kind: found {artifact.manifest.kind!r}, expected "
+        f"{expected}; remove it and run the stage that made it again"
+    )

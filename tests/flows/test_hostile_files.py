@@ -8,7 +8,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pytest
@@ -44,8 +44,8 @@ from rela.representations.matrix_file import open_matrix
 from rela.sources.source import Sample
 from rela.stages.priors.identify import _read_record
 from rela.stages.recipe.jobs import load_recipe
-from rela.stages.workspace.form import misfit
 from rela.stages.workspace.run import read_config
+from rela.stages.workspace.schema import Float, Int, fits
 from rela.stages.workspace.workspace import Workspace, open_artifact
 from rela.training.settings import TrainSettings
 
@@ -236,7 +236,7 @@ def test_configurations_have_settings_or_are_damaged(tmp_path: Path, key: str, v
     config = {**_CONFIG, "settings": {**_CONFIG["settings"], key: value}}  # type: ignore[dict-item]
     (tmp_path / "config.json").write_text(json.dumps(config))
     try:
-        found = read_config(tmp_path)["settings"]
+        found = vars(read_config(tmp_path).settings)
     except CorruptArtifactError:
         return
     check_options(TrainSettings(**found))
@@ -245,7 +245,7 @@ def test_configurations_have_settings_or_are_damaged(tmp_path: Path, key: str, v
 
 def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(_CONFIG))
-    assert read_config(tmp_path)["settings"]["epochs"] == TrainSettings.epochs
+    assert read_config(tmp_path).settings.epochs == TrainSettings.epochs
     (tmp_path / "config.json").write_text(json.dumps({**_CONFIG, "precision": "x"}))
     with pytest.raises(CorruptArtifactError, match="--precision x"):
         read_config(tmp_path)
@@ -264,29 +264,36 @@ def test_records_of_priors_are_identities_or_nothing(tmp_path: Path, value: Any)
         PriorIdentity.from_dict(value)
 
 
+class OneOptional(TypedDict):
+    a: Int
+    b: NotRequired[str]
+
+
 @pytest.mark.parametrize(
-    ("form", "fitting", "others"),
+    ("kind", "fitting", "others"),
     [
-        (int, [0, -7], [True, 1.0, None, "1", 1 << 63]),
-        (float, [0, 0.5], [True, "x", float("nan"), float("inf"), 10**400]),
-        ((str, type(None)), ["", None], [0, []]),
-        ([int], [[], [1, 2]], [1, [1, "2"], {}]),
-        ({...: [str]}, [{}, {"a": ["b"]}], [[], {"a": "b"}]),
+        (Int, [0, -7], [True, 1.0, None, "1", 1 << 63]),
+        (Float, [0, 0.5], [True, "x", float("nan"), float("inf"), 10**400]),
+        (str | None, ["", None], [0, []]),
+        (list[Int], [[], [1, 2]], [1, [1, "2"], {}]),
+        (dict[str, list[str]], [{}, {"a": ["b"]}], [[], {"a": "b"}]),
         (
-            {"a": int, "b?": str},
+            OneOptional,
             [{"a": 1}, {"a": 1, "b": "", "c": 0}],
             [{}, {"a": 1, "b": 1}, {"b": ""}],
         ),
     ],
 )
-def test_forms(form: Any, fitting: list[Any], others: list[Any]) -> None:
-    assert [misfit(value, form) for value in fitting] == [""] * len(fitting)
-    assert all(misfit(value, form) for value in others)
+def test_schemas_are_strict(kind: Any, fitting: list[Any], others: list[Any]) -> None:
+    assert all(fits(value, kind) for value in fitting)
+    assert not any(fits(value, kind) for value in others)
 
 
 def test_an_artifact_of_an_unknown_kind_is_damaged(tmp_path: Path) -> None:
     digested(tmp_path / "a", {"kind": "../x", "fingerprint": ""})
-    with pytest.raises(CorruptArtifactError, match="it is no dataset"):
+    with pytest.raises(
+        CorruptArtifactError, match=r"manifest.kind: found '../x', expected dataset, rep"
+    ):
         open_artifact(tmp_path / "a")
 
 

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
 from rela.models.weights import save_weights, state_sha256
-from rela.pipeline.artifact import Artifact
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.manifest import Manifest, provenance
 from rela.priors.earlier_run import BACKBONE_FILE, IDENTITY_FILE, write_identity
 from rela.priors.prior import PriorIdentity
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
 
-def finished_run(root: Path, dataset: str, model: str, name: str, image_size: int = 32) -> Artifact:
+def finished_run(root: Path, dataset: str, model: str, name: str, image_size: int = 32) -> Run:
     """A run of `model` on a data set of the workspace `root`, its norms no longer as they began."""
     trained_on = Workspace(root).dataset(dataset)
     backbone = build_backbone(model, image_size, seed=0)
@@ -40,7 +40,7 @@ def finished_run(root: Path, dataset: str, model: str, name: str, image_size: in
         fingerprint=name,
         inputs={
             "dataset": trained_on.fingerprint,
-            "images": trained_on.manifest.content["splits"]["train"]["images_sha256"],
+            "images": trained_on.images_sha256(),
         },
         parameters={
             "model": model, "image_size": image_size, "method": "byol", "epochs": 1, "batch_size": 8,
@@ -51,7 +51,7 @@ def finished_run(root: Path, dataset: str, model: str, name: str, image_size: in
         provenance=provenance(1.0),
     )  # fmt: skip
     manifest.write(directory)
-    return Artifact(directory, manifest)
+    return Run(directory, manifest)
 
 
 def sample_images(count: int = 3, image_size: int = 32) -> Tensor:

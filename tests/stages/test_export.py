@@ -125,7 +125,7 @@ def test_what_is_printed_loads_the_run_s_backbone_in_a_process_without_rela(
         assert_same_features(np.load(elsewhere / f"{number}.npy"), expected)
 
 
-def test_the_run_may_be_left_out_if_it_is_the_only_one(
+def test_the_run_may_be_left_out_if_it_is_require_one_one(
     rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert "no finished run" in rela("export", exit_code=2).stderr

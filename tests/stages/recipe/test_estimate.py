@@ -3,12 +3,9 @@
 Measured speeds themselves are the machine's; that a dry run adds them up is in test_recipe.py.
 """
 
-from pathlib import Path
-
 import pytest
+from nouns import dataset_of
 
-from rela.pipeline.artifact import Artifact
-from rela.pipeline.manifest import Manifest
 from rela.stages.recipe.estimate import Estimator
 from rela.stages.recipe.rates import Rates, train_key
 from rela.stages.recipe.trial_steps import extrapolated_seconds
@@ -17,16 +14,10 @@ from rela.training.settings import TrainSettings
 SETTINGS = TrainSettings(prior="none", model="resnet18", image_size=64, batch_size=10, epochs=4)
 
 
-def dataset(num_images: int) -> Artifact:
-    splits = {"train": {"num_images": num_images, "median_shorter_side_pixels": 64}}
-    content = {"class_names": ["a", "b"], "labelled": True, "splits": splits}
-    return Artifact(Path("digits"), Manifest("dataset", "", content=content))
-
-
 def estimator() -> Estimator:
     """After a run with 2 s per image in stage 1, 3 s in stage 2, 0.5 s of waiting, and 7 s beside."""
     rates = Rates()
-    found = rates.train[train_key(vars(SETTINGS))]
+    found = rates.train[train_key(SETTINGS)]
     found.stages[1].add(2.0 * 100, 100, "run one")
     found.stages[2].add(3.0 * 40, 40, "run one")
     found.wait.add(0.5 * 140, 140, "run one")
@@ -45,30 +36,30 @@ def test_two_timings_give_what_a_step_costs_and_what_an_image_costs() -> None:
 def test_a_training_is_steps_times_batch_times_rate() -> None:
     # 0.5 of 106 images are 53: 5 steps of 10 in each of 4 epochs
     plain = TrainSettings(**{**vars(SETTINGS), "data_ratio": 0.5})
-    found = estimator().train(dataset(106), plain)
+    found = estimator().train(dataset_of(106), plain)
     assert found.seconds == pytest.approx(7.0 + 200 * (3.0 + 0.5))
     assert found.basis == "run one"
     half = TrainSettings(**{**vars(plain), "prior": "random", "handover": 0.25})
-    found = estimator().train(dataset(106), half)
+    found = estimator().train(dataset_of(106), half)
     assert found.seconds == pytest.approx(7.0 + 50 * 2.0 + 150 * 3.0 + 200 * 0.5)
 
 
 def test_an_adaptive_hand_over_is_taken_from_runs_alike_or_assumed() -> None:
     adaptive = TrainSettings(**{**vars(SETTINGS), "prior": "random"})
     known = estimator()
-    known.rates.train[train_key(vars(adaptive))].handover_steps += [5, 12, 30]
-    found = known.train(dataset(100), adaptive)  # 40 steps
+    known.rates.train[train_key(adaptive)].handover_steps += [5, 12, 30]
+    found = known.train(dataset_of(100), adaptive)  # 40 steps
     assert found.seconds == pytest.approx(7.0 + 120 * 2.0 + 280 * 3.0 + 400 * 0.5)
     assert "step 12" in found.basis
     long = TrainSettings(**{**vars(adaptive), "epochs": 1000})
-    words = estimator().train(dataset(100), long).basis  # the rule needs 557 steps at the least
+    words = estimator().train(dataset_of(100), long).basis  # the rule needs 557 steps at the least
     assert 557 <= int(words.rpartition("step ")[2]) <= 4440
-    short = estimator().train(dataset(100), adaptive)
+    short = estimator().train(dataset_of(100), adaptive)
     assert short.seconds == pytest.approx(7.0 + 400 * (2.0 + 0.5))  # never within 40 steps
 
 
 def test_what_nobody_measured_is_unknown() -> None:
     other = TrainSettings(**{**vars(SETTINGS), "batch_size": 20})
-    found = estimator().train(dataset(100), other)
+    found = estimator().train(dataset_of(100), other)
     assert found.seconds is None
     assert "resnet18 at 64 px" in found.basis

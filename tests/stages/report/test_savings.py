@@ -1,18 +1,17 @@
 """`rela report`: its arithmetic in closed forms, and its sentences (rela.stages.report)."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from nouns import run_of
 
-from rela.pipeline.artifact import Artifact
-from rela.pipeline.manifest import Manifest
 from rela.stages.report.lines import lines_of
 from rela.stages.report.run_record import RunRecord
 from rela.stages.report.savings import ONLINE, cost_of_reaching, overtaking, savings_of
 from rela.stages.report.words import headline, saving_sentences
+from rela.training.settings import TrainSettings
 
 
 def test_a_cost_is_interpolated_between_points() -> None:
@@ -45,12 +44,10 @@ def record(
     **changes: Any,
 ) -> RunRecord:
     """A run of 10 s before and 45 s in each of its epochs, unless `seconds` say otherwise."""
-    parameters = {"method": "byol", "model": "net", "batch_size": 10, "crops": None, **changes}
-    content = {"prior": None if prior == "none" else prior, "dataset": "pictures"}
-    manifest = Manifest("run", name, parameters=parameters, content=content)
+    settings = TrainSettings(**{"model": "net", "image_size": 8, "batch_size": 10, **changes})
     embedded = 0 if prior == "none" else 50
     return RunRecord(
-        run=Artifact(Path(name), manifest),
+        run=run_of(name, settings, prior=None if prior == "none" else prior),
         experiment="one",
         line=f"{prior} {changes}",
         prior=prior,

@@ -174,7 +174,7 @@ def run_key(workspace: Workspace, **others: object) -> str:
     representations = None
     if settings.prior != "none":
         representations = find_representations(workspace, dataset, PRIOR, SETTINGS)
-    return str(_config(dataset, settings, representations)["fingerprint"])
+    return _config(dataset, settings, representations).fingerprint
 
 
 def test_every_setting_of_a_run_is_sorted_in():

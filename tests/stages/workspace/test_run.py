@@ -9,47 +9,41 @@ import pytest
 from command_line import run_rela
 from finished_runs import finished_run
 
-from rela.pipeline.artifact import Artifact
 from rela.stages.display import Spread
-from rela.stages.workspace.run import (
-    num_images_embedded,
-    num_images_seen,
-    seconds_by_phase,
-    total_seconds,
-)
+from rela.stages.workspace.run import Run
 
 
 @pytest.fixture
-def run(tmp_path: Path, small_tree: Path) -> Artifact:
+def run(tmp_path: Path, small_tree: Path) -> Run:
     workspace = tmp_path / "workspace"
     run_rela("--workspace", workspace, "convert", small_tree)
     return finished_run(workspace, "images", "shufflenet_v2_x0_5", "mine")
 
 
-def test_the_ledger_is_read_whole_or_not_at_all(run: Artifact) -> None:
-    assert (seconds_by_phase(run.path), total_seconds(run.path)) == ({}, None)
+def test_the_ledger_is_read_whole_or_not_at_all(run: Run) -> None:
+    assert (run.seconds_by_phase, run.total_seconds) == ({}, None)
     costs = {"seconds": {"convert": 1.5, "stage2": 2.0}, "total_seconds": 3.5}
     (run.path / "cost.json").write_text(json.dumps(costs))
-    assert seconds_by_phase(run.path) == costs["seconds"]
-    assert total_seconds(run.path) == 3.5
+    assert run.seconds_by_phase == costs["seconds"]
+    assert run.total_seconds == 3.5
     (run.path / "cost.json").write_text('{"total_seconds": "much"}')
-    assert (seconds_by_phase(run.path), total_seconds(run.path)) == ({}, None)
+    assert (run.seconds_by_phase, run.total_seconds) == ({}, None)
 
 
 @pytest.mark.parametrize(
     ("prior", "crops", "embedded"), [(None, None, 0), ("p", 0, 24), ("p", 3, 72)]
 )
 def test_the_prior_looks_at_every_image_or_crop(
-    run: Artifact, prior: str | None, crops: int | None, embedded: int
+    run: Run, prior: str | None, crops: int | None, embedded: int
 ) -> None:
     manifest = replace(
         run.manifest,
         content={**run.manifest.content, "prior": prior, "num_images": 24, "num_steps": 5},
         parameters={**run.manifest.parameters, "crops": crops, "batch_size": 8},
     )
-    of = Artifact(run.path, manifest)
-    assert num_images_embedded(of) == embedded
-    assert num_images_seen(of) == 40 + embedded
+    of = Run(run.path, manifest)
+    assert of.num_images_embedded == embedded
+    assert of.num_images_seen == 40 + embedded
 
 
 def test_a_spread_is_that_of_a_sample() -> None:
