@@ -20,8 +20,7 @@ from rela.options import check_options
 from rela.pipeline.artifact import clear_abandoned, publish_or_adopt, staging
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
-from rela.sources import open_source
-from rela.sources.file_patterns import default_name
+from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.stages.display import bar_of_bytes, human_bytes, progress_bar

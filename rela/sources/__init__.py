@@ -2,50 +2,43 @@
 
 In: a path. Out: an `ImageSource`, splits of samples with one class list. Begin with `source.py`.
 
-A kind of source is one module with `WHAT` it is in words, `recognises(path)` and `read(path, options)`,
-and one line in `_MODULES`. None decodes an image or writes anything. Each is imported only when asked.
+A new kind of source is one module with what `SourceKind` lists, and its line in `KINDS`. It decodes no
+image and writes nothing. Modules are imported when a source is looked at: this package is light.
 """
 
 import re
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from rela.errors import ChoiceError, DataError, one_line
 from rela.options import flag_name
 
 if TYPE_CHECKING:  # which brings NumPy and Pillow
-    from rela.sources.source import ImageSource, Listed, SourceOptions
+    from rela.sources.source import ImageSource, ListingProgress, SourceKind, SourceOptions
 
-_MODULES = {  # by what --format calls them, in the order in which they are asked
+KINDS = {  # value of --format → module, in the order in which they are asked
     "cifar": "cifar",
     "huggingface": "hugging_face",
     "webdataset": "webdataset",
     "csv": "csv_table",
     "folder": "image_folder",
 }
-KINDS = tuple(_MODULES)
-_OPTIONS = {  # what can be said about a source of some kind, beside what it is
-    "csv": ("image_column", "label_column", "image_root"),
-    "huggingface": ("image_column", "label_column"),
-}
-_TELLING = ("huggingface", "webdataset")  # which of them read files from end to end
 
 
 def find_kind(path: Path, kind: str = "auto") -> str:
-    """Which of KINDS the source at `path` is; raises DataError with what is understood."""
-    for name in _MODULES:
+    """The name in `KINDS` of the source at `path`; raises DataError listing the kinds if it is of none."""
+    for name in KINDS:
         if kind == name or (kind == "auto" and _module(name).recognises(path)):
             return name
-    understood = [_module(name).WHAT for name in reversed(_MODULES)]
     if re.match(r"[a-z][a-z0-9+]*:/", str(path)):
         raise DataError(
             f"{one_line(str(path))} is an address; download what is there, then convert the file or folder"
         )
+    *first, last = [_module(name).WHAT for name in reversed(KINDS)]
     raise DataError(
-        f"{one_line(str(path))}: found {_what_is_at(path)}, expected {', '.join(understood[:-1])} or "
-        f"{understood[-1]}"
+        f"{one_line(str(path))}: found {_what_is_at(path)}, expected {', '.join(first)} or {last}"
     )
 
 
@@ -58,28 +51,44 @@ def _what_is_at(path: Path) -> str:
 
 
 def open_source(
-    path: Path, kind: str, options: "SourceOptions", listed: "Listed | None" = None
+    path: Path,
+    kind: str,
+    options: "SourceOptions",
+    on_progress: "ListingProgress" = lambda more, total: None,
 ) -> "ImageSource":
-    """List the images of the source at `path`; `listed` hears how far that is, where it may take long.
+    """List the images of the source at `path`.
 
-    Raises DataError for what is damaged or of no known kind, ChoiceError where `options` have to say
-    more, UnsafeError for what would run code or lead to files elsewhere.
+    Raises DataError for a damaged source or one of no known kind, ChoiceError where `options` must say
+    more or do not apply, UnsafeError for one that would run code or lead to files elsewhere.
     """
-    found = find_kind(path, kind)
+    name = find_kind(path, kind)
+    module = _module(name)
     given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
-    useless = [name for name in given if name not in _OPTIONS.get(found, ())]
-    if useless:
-        flags = ", ".join(map(flag_name, useless))
+    if useless := [option for option in given if option not in module.OPTIONS]:
+        does = "does" if len(useless) == 1 else "do"
         raise ChoiceError(
-            f"{flags}: means nothing to {one_line(str(path))}, which is read as {found}; leave it out, or "
-            "say what it is with --format"
+            f"{', '.join(map(flag_name, useless))} {does} not apply to {one_line(str(path))} (format "
+            f"{name}); remove it, or choose another --format"
         )
-    hears = () if listed is None or found not in _TELLING else (listed,)
-    source: ImageSource = _module(found).read(path, options, *hears)
+    source = module.read(path, options, on_progress)
     if not source.splits.get("train"):
         raise DataError(f"{one_line(str(path))} holds no images")
     return source
 
 
-def _module(kind: str) -> Any:
-    return import_module(f"rela.sources.{_MODULES[kind]}")
+def default_name(path: Path) -> str:
+    """The name of a data set made from `path`: a folder's name, or a file's without its suffix."""
+    from rela.sources.file_patterns import fixed_part, is_pattern
+
+    if is_pattern(path):
+        return fixed_part(path).resolve().name
+    name = path.resolve().name
+    if path.is_file():
+        suffixes = (suffix for kind in KINDS for suffix in _module(kind).SUFFIXES)
+        longest = max((len(s) for s in suffixes if name.lower().endswith(s)), default=0)
+        name = name[: len(name) - longest]
+    return name
+
+
+def _module(kind: str) -> "SourceKind":
+    return cast("SourceKind", import_module(f"rela.sources.{KINDS[kind]}"))

@@ -1,11 +1,12 @@
 """Tables of images: columns and rows of Arrow and Parquet files.
 
-Arrow files, as `datasets` writes them, are memory-mapped; only the offsets of their images are read, so
-that a worker needs neither pyarrow nor more than its own images. A cell of a Parquet column has no
-place of its own in the file, so one process reads the cells in order, a few at a time whatever the size
-of a row group, and hands bytes to the workers.
+Arrow files, as `datasets` writes them, are memory-mapped. Only the offsets of their images are read, and
+workers read the bytes without pyarrow. A cell of a Parquet column has no offset in the file, so one
+process reads the cells in order, a few at a time for any size of row group, and sends the bytes to the
+workers.
 """
 
+import contextlib
 import functools
 import json
 import threading
@@ -23,13 +24,20 @@ from rela.sources.labels import Label
 from rela.sources.source import FileRange, Held, Place, SourceOptions, Unusable
 
 _LABEL_NAME = "label"
+_NO_BYTES = "its table holds no bytes for it, at most a path"
+_BATCH_ROWS = 32
+_KEPT_BATCHES = 4  # threads that read in turn are this far apart
+_BUFFER_BYTES = 1 << 20
+
+Rows = list[tuple[Place, Label]]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns; `class_names` is what the numbers in `label` stand for, if that is known.
+    """Names of the columns of images and labels.
 
-    With `image_field` an image is a struct, of which this field holds the bytes of its file.
+    - `image_field`: the field with the file's bytes, where an image is a struct;
+    - `class_names`: the names of the numbers in `label`, if the table has them.
     """
 
     image: str
@@ -39,14 +47,24 @@ class Columns:
 
 
 def require_pyarrow() -> Any:
-    """The package; raises ChoiceError with the command that installs it."""
+    """pyarrow; raises ChoiceError with the command that installs it."""
     return require("pyarrow", "hf", "Parquet files and data sets of Hugging Face")
 
 
-def find_columns(schema: Any, where: str, options: SourceOptions) -> Columns:
-    """By `options`, or by the types in a table's schema.
+@contextlib.contextmanager
+def named_damage(where: str) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged file into a DataError."""
+    try:
+        yield
+    except (require_pyarrow().ArrowException, OSError, ValueError, MemoryError) as error:
+        what = one_line((str(error).splitlines() or [type(error).__name__])[0])
+        raise DataError(f"{where} is damaged, or not an Arrow or Parquet file: {what}") from error
 
-    Raises ChoiceError with what there is where several columns could be meant, or none.
+
+def find_columns(schema: Any, where: str, options: SourceOptions) -> Columns:
+    """The columns named in `options`, or else found by the types in the schema.
+
+    Raises ChoiceError listing the columns if there are several candidates, or none.
     """
     features = _features(schema)
     images = [name for name in schema.names if _feature(features, name) == "Image"] or [
@@ -85,7 +103,7 @@ def _chosen(asked: str | None, found: list[str], schema: Any, where: str, what: 
 
 
 def _features(schema: Any) -> dict[str, Any]:
-    """What `datasets` wrote about the columns; nothing where somebody else wrote the table."""
+    """The metadata of `datasets` about the columns; empty for tables written by other programs."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
     except (KeyError, TypeError, ValueError, RecursionError):
@@ -103,7 +121,7 @@ def _class_names(features: dict[str, Any], label: str | None, where: str) -> lis
         return None
     names = features[label].get("names")
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise DataError(f"{where}: the class names of {label!r} are no list of texts")
+        raise DataError(f"{where}: the class names of {label!r} are not a list of text")
     return names
 
 
@@ -122,25 +140,20 @@ def _holds_labels(kind: Any) -> bool:
     return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
 
 
-NO_BYTES = "its table holds no bytes for it, at most a path"
-
-
-def arrow_rows(
-    path: Path, find: Callable[[Any], Columns]
-) -> tuple[Columns, list[tuple[Place, Label]]]:
+def arrow_rows(path: Path, find: Callable[[Any], Columns]) -> tuple[Columns, Rows]:
     """The columns that `find` chooses from the schema, and place and label of every row.
 
-    Raises what pyarrow raises, and DataError for files that are compressed.
+    Raises pyarrow's errors, and DataError for a compressed file.
     """
     pyarrow = require_pyarrow()
     with pyarrow.memory_map(str(path)) as file:
         mapped = file.read_buffer(file.size())
         reader = pyarrow.ipc.open_stream(pyarrow.BufferReader(mapped))
         columns = find(reader.schema)
-        rows: list[tuple[Place, Label]] = []
+        rows: Rows = []
         for batch in reader:
             images = batch.column(columns.image)
-            images.validate(full=True)  # offsets that lead out of a batch would be followed
+            images.validate(full=True)  # or offsets outside the batch would be followed
             labels = [None] * len(batch)
             if columns.label is not None:
                 batch.column(columns.label).validate(full=True)
@@ -151,7 +164,7 @@ def arrow_rows(
 
 
 def _places(path: Path, mapped: Any, images: Any, field: str | None) -> Iterator[Place]:
-    """Where the bytes of each image of a batch lie in the file."""
+    """The byte range in the file of each image of a batch."""
     there = images.is_valid()
     if field is not None:
         images = images.field(field)
@@ -163,7 +176,7 @@ def _places(path: Path, mapped: Any, images: Any, field: str | None) -> Iterator
     start = 0 if data is None else data.address - mapped.address
     if data is not None and not 0 <= start <= start + data.size <= mapped.size:
         raise DataError(
-            f"{one_line(str(path))} is compressed, and images are read from their place in it; save "
+            f"{one_line(str(path))} is compressed, but images are read by their offset in it; save "
             "the data set without compression"
         )
     name = str(path)
@@ -172,25 +185,18 @@ def _places(path: Path, mapped: Any, images: Any, field: str | None) -> Iterator
             offset, size = int(offsets[row]), int(offsets[row + 1] - offsets[row])
             yield FileRange(name, start + offset, size)
         else:
-            yield Unusable(NO_BYTES)
+            yield Unusable(_NO_BYTES)
 
 
-_BATCH_ROWS = 32
-_KEPT_BATCHES = 4  # threads that read in turn are this far apart
-_BUFFER_BYTES = 1 << 20
-
-
-def parquet_rows(
-    path: Path, find: Callable[[Any], Columns]
-) -> tuple[Columns, list[tuple[Place, Label]]]:
+def parquet_rows(path: Path, find: Callable[[Any], Columns]) -> tuple[Columns, Rows]:
     """The columns that `find` chooses from the schema, and place and label of every row.
 
-    Raises what pyarrow raises, and DataError for a file that claims more rows than it has bytes.
+    Raises pyarrow's errors, and DataError for a file that claims more rows than it has bytes.
     """
     from pyarrow import parquet
 
     status = path.stat()
-    rows: list[tuple[Place, Label]] = []
+    rows: Rows = []
     with parquet.ParquetFile(path) as file:
         if file.metadata.num_rows > status.st_size:
             raise DataError(f"{one_line(str(path))} claims more rows than it has bytes")
@@ -210,7 +216,7 @@ def parquet_rows(
 
 @dataclass(frozen=True, slots=True)
 class ParquetCell:
-    """One row of one row group of a column; pickled, it becomes the bytes in it."""
+    """One row of one row group of a column. Pickling it reads its bytes and pickles those."""
 
     path: str
     mtime_ns: int
@@ -219,12 +225,9 @@ class ParquetCell:
     row: int
 
     def read(self) -> bytes:
-        """The bytes; raises BadImageError for a cell without any, DataError for a damaged file."""
-        try:
+        """The bytes; raises BadImageError for an empty cell, DataError for a damaged file."""
+        with named_damage(one_line(self.path)):
             return _open(self.path, self.mtime_ns, self.column).cell(self.group, self.row)
-        except (require_pyarrow().ArrowException, OSError, ValueError, MemoryError) as error:
-            what = one_line((str(error).splitlines() or [type(error).__name__])[0])
-            raise DataError(f"{one_line(self.path)} is damaged: {what}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         try:
@@ -233,13 +236,13 @@ class ParquetCell:
             return Unusable, (str(error),)
 
 
-@functools.lru_cache(maxsize=2)  # the file that is read, and the one before it
+@functools.lru_cache(maxsize=2)  # the current file and the one before it
 def _open(path: str, mtime_ns: int, column: str) -> "_Column":
     return _Column(path, column)
 
 
 class _Column:
-    """One column of a file, read forwards; going back begins the row group anew."""
+    """One column of a file, read forwards; going back starts the row group again."""
 
     def __init__(self, path: str, column: str) -> None:
         from pyarrow import parquet
@@ -250,7 +253,7 @@ class _Column:
         self._begin(-1)
 
     def cell(self, group: int, row: int) -> bytes:
-        """The bytes in one cell; raises BadImageError where there are none."""
+        """The bytes in one cell; raises BadImageError if it is empty."""
         with self._lock:
             if group != self._group or row < self._kept_from():
                 self._begin(group)
@@ -263,7 +266,7 @@ class _Column:
         if isinstance(value, dict):
             (value,) = value.values()
         if value is None:
-            raise BadImageError(NO_BYTES)
+            raise BadImageError(_NO_BYTES)
         return bytes(value)
 
     def _begin(self, group: int) -> None:

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 as their authors published them: archives or their folders, pickled or binary.
+"""CIFAR-10 and CIFAR-100 as published by their authors: archives or their folders, pickled or binary.
 
-https://www.cs.toronto.edu/~kriz/cifar.html. The training batches are train, the test batch is val;
-CIFAR-100's classes are the fine ones. Images come in the order of the batches, and are called
+https://www.cs.toronto.edu/~kriz/cifar.html. The training batches become train, the test batch val;
+CIFAR-100's classes are the fine ones. Images keep the order of the batches and are named
 `data_batch_1/0` and so on.
 """
 
@@ -18,24 +18,25 @@ from rela.errors import DataError, UnavailableError, one_line
 from rela.sources.image_file import BadImageError, read_image_file
 from rela.sources.labels import Labelled, check_classes
 from rela.sources.restricted_pickle import read_plain_pickle
-from rela.sources.source import ImageSource, Pixels, SourceOptions
+from rela.sources.source import ImageSource, ListingProgress, Pixels, SourceOptions
 from rela.sources.tar_archives import is_plain_file, open_tar_file, walk_tar
 
 WHAT = "CIFAR-10 or CIFAR-100 (the archive or its folder)"
+SUFFIXES = (".tar.gz", ".tgz", ".tar")
+OPTIONS: tuple[str, ...] = ()
 _SIDE = 32  # pixels
 _IMAGE_BYTES = 3 * _SIDE * _SIDE
 _LARGEST_FILE_BYTES = 1 << 28  # CIFAR-100's train has 155 MB
 _MOST_MEMBERS = 20
-_ARCHIVES = (".tar.gz", ".tgz", ".tar")
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 
 @dataclass(frozen=True)
 class _Edition:
-    """One way in which one of the two data sets is published.
+    """One published form of one of the two data sets.
 
-    - `label_names`, `labels`: of pickles, keys of the class list and of the class numbers;
-    - `label_bytes`: of binary files, how many come before each image, the last being the class.
+    - `label_names`, `labels`: keys in pickles of the class list and of the class numbers;
+    - `label_bytes`: bytes before each image in binary files, of which the last is the class.
     """
 
     folder: str
@@ -67,12 +68,12 @@ _EDITIONS = (
 
 
 def recognises(path: Path) -> bool:
-    """An archive whose first member is in one of CIFAR's folders, or such a folder."""
+    """One of CIFAR's folders, or an archive whose first member is in one."""
     return _edition(path) is not None
 
 
-def read(path: Path, options: SourceOptions) -> ImageSource:
-    """Both splits, in memory. Raises DataError where a batch is missing or damaged."""
+def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
+    """Both splits, in memory. Raises DataError for a missing or damaged batch."""
     edition = _edition(path)
     if edition is None:
         folders = ", ".join(edition.folder for edition in _EDITIONS)
@@ -96,15 +97,15 @@ def read(path: Path, options: SourceOptions) -> ImageSource:
 
 
 def _edition(path: Path) -> _Edition | None:
-    """Which edition is at `path`, by the names in it."""
+    """The edition at `path`, from the names in it."""
     if path.is_dir():
         return next((e for e in _EDITIONS if _has_files(path, (e.classes, *e.train))), None)
-    if not (path.is_file() and path.name.lower().endswith(_ARCHIVES)):
+    if not (path.is_file() and path.name.lower().endswith(SUFFIXES)):
         return None
     with open_tar_file(path) as file:
         try:
             first = next(walk_tar(file, path), None)
-        except DataError:  # whoever is asked next may know better
+        except DataError:  # another kind of source may read it
             return None
     folder = PurePosixPath(first.name).parts[:1] if first is not None else ()
     return next((e for e in _EDITIONS if folder == (e.folder,)), None)
@@ -125,7 +126,7 @@ def _files_of_folder(folder: Path, edition: _Edition) -> dict[str, bytes]:
 
 
 def _files_of_archive(path: Path, edition: _Edition) -> dict[str, bytes]:
-    """What an edition consists of, by name; other members are passed over."""
+    """Name → content of the files of an edition; other members are passed over."""
     wanted = {f"{edition.folder}/{name}": name for name in edition.files}
     contents: dict[str, bytes] = {}
     with open_tar_file(path) as file:
@@ -167,7 +168,7 @@ def _batch(content: bytes, edition: _Edition, where: str) -> tuple[NDArray[np.ui
     labels: Any
     if edition.label_bytes:
         if len(content) % (edition.label_bytes + _IMAGE_BYTES):
-            raise DataError(f"{where} is damaged: it holds no whole number of images")
+            raise DataError(f"{where} is damaged: its size is not a whole number of images")
         rows = np.frombuffer(content, np.uint8).reshape(-1, edition.label_bytes + _IMAGE_BYTES)
         data, labels = rows[:, edition.label_bytes :], rows[:, edition.label_bytes - 1].tolist()
     else:

@@ -1,11 +1,11 @@
-"""Which files a source consists of: one, those in a folder, or those that fit a pattern."""
+"""The files of a source: one file, those of a folder, or those that match a pattern."""
 
 import contextlib
 import glob
 import os
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rela.errors import DataError, one_line
@@ -13,40 +13,28 @@ from rela.sources.image_folder import is_folder, is_image_name
 
 _RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 _MOST_FILES = 1_000_000  # of one range
-_SUFFIXES = (".tar.gz", ".tgz", ".tar", ".csv", ".tsv", ".parquet")
 _SHARD_NUMBER = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
 
 
-def default_name(path: Path) -> str:
-    """What a data set made from `path` is called: a file without its suffix, a folder as it is."""
-    if is_pattern(path):
-        return _fixed_part(path).resolve().name
-    name = path.resolve().name
-    if path.is_file():
-        suffix = next((s for s in _SUFFIXES if name.lower().endswith(s)), "")
-        name = name[: len(name) - len(suffix)]
-    return name
-
-
 def is_pattern(path: Path) -> bool:
-    """`train-*.tar` or `train-{000..146}.tar`, and no file of that name."""
+    """Whether it is like `train-*.tar` or `train-{000..146}.tar`, with no file of that name."""
     return glob.has_magic(str(path).replace("{", "*")) and not os.path.lexists(path)
 
 
 def has_suffix(path: Path, suffix: str) -> bool:
-    """Whether `path` is such a file, or a pattern of such files."""
+    """Whether `path` is a file with this suffix, or a pattern of such files."""
     return path.name.lower().endswith(suffix) and (path.is_file() or is_pattern(path))
 
 
 def list_files(path: Path, suffix: str) -> tuple[Path, list[Path]]:
-    """(root, files by name) for a file, a folder or a pattern; raises DataError where there is none.
+    """(root, files sorted by name) of a file, a folder or a pattern; raises DataError if there are none.
 
-    Hidden files and folders are passed over, links to folders not followed.
+    Hidden files and folders are passed over; links to folders are not followed.
     """
     if path.is_dir():
         root, files = path, sorted(_below(path, suffix))
     elif is_pattern(path):
-        root, files = _fixed_part(path), sorted(_matching(path))
+        root, files = fixed_part(path), sorted(_matching(path))
     else:
         root, files = path.parent, [path]
     if not files:
@@ -58,11 +46,29 @@ def list_files(path: Path, suffix: str) -> tuple[Path, list[Path]]:
     return root, files
 
 
-def telling_suffix(folder: Path) -> str:
-    """What a folder is a folder of: `image`, `.parquet`, `.tar`, or nothing of these.
+def fixed_part(pattern: Path) -> Path:
+    """The folder above the first component with a wildcard or range."""
+    parent = pattern.parent
+    while glob.has_magic(str(parent).replace("{", "*")):
+        parent = parent.parent
+    return parent
 
-    Shards at the top or in `data/` that are numbered as on the Hugging Face Hub tell first, whatever
-    pictures its documentation has; then images, wherever they lie. The walk ends at the first one.
+
+def total_bytes(files: Iterable[Path]) -> int:
+    """The sum of the sizes of the files that exist; a missing file is an error when it is read."""
+    found = 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            found += file.stat().st_size
+    return found
+
+
+def typical_suffix(folder: Path) -> str:
+    """What a folder holds: `image`, `.parquet`, `.tar`, or "" for none of these.
+
+    Shards at the top or in `data/` that are numbered as on the Hugging Face Hub decide first, because
+    their documentation may have images beside them; then images at any depth. The walk ends at the
+    first image.
     """
     for top in (folder, folder / "data"):
         if any(_SHARD_NUMBER.search(entry.name) for entry in _entries(str(top))):
@@ -71,7 +77,7 @@ def telling_suffix(folder: Path) -> str:
     while waiting:
         parent = waiting.popleft()
         identity = _identity(parent)
-        if identity in seen:  # a link that leads up
+        if identity in seen:  # a link upwards
             continue
         seen.add(identity)
         for entry in _entries(parent):
@@ -94,7 +100,7 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def _entries(folder: str) -> "Iterator[os.DirEntry[str]]":
-    """What is in a folder; one that cannot be read is left to whoever reads the images."""
+    """Entries of a folder; none if it cannot be read, which is an error when the images are listed."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         yield from entries
 
@@ -105,14 +111,6 @@ def _below(folder: Path, suffix: str) -> Iterator[Path]:
         for name in files:
             if name.lower().endswith(suffix) and not name.startswith("."):
                 yield Path(parent, name)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folder that a pattern begins with."""
-    parent = pattern.parent
-    while glob.has_magic(str(parent).replace("{", "*")):
-        parent = parent.parent
-    return parent
 
 
 def _matching(pattern: Path) -> Iterator[Path]:
@@ -132,7 +130,7 @@ def _ranges_filled(text: str) -> Iterator[str]:
     first, last = int(found[1]), int(found[2])
     if not 0 <= last - first < _MOST_FILES:
         raise DataError(
-            f"{one_line(text)}: {found[0]} is no range of at most {_MOST_FILES:,} files"
+            f"{one_line(text)}: {found[0]} is not a range of at most {_MOST_FILES:,} files"
         )
     for number in range(first, last + 1):
         filled = f"{number:0{len(found[1])}}"

@@ -1,6 +1,6 @@
 """Image data sets of Hugging Face: folders written by `save_to_disk`, or Parquet files as on the Hub.
 
-Read with pyarrow alone (extra `hf`): no loading script is run, and a path in a cell is not followed.
+Read with pyarrow only (extra `hf`): loading scripts are not run and paths in cells are not followed.
 """
 
 import json
@@ -13,31 +13,37 @@ from rela.sources.arrow_tables import (
     Columns,
     arrow_rows,
     find_columns,
+    named_damage,
     parquet_rows,
     require_pyarrow,
 )
-from rela.sources.file_patterns import has_suffix, list_files, telling_suffix
+from rela.sources.file_patterns import has_suffix, list_files, total_bytes, typical_suffix
 from rela.sources.labels import Labelled, check_classes, choose_splits, find_classes, named_split
-from rela.sources.source import ImageSource, Listed, SourceOptions, num_bytes_of, unheard
+from rela.sources.source import ImageSource, ListingProgress, SourceOptions
 
 WHAT = "a Hugging Face data set (save_to_disk, or Parquet files)"
+SUFFIXES = (".parquet",)
+OPTIONS = ("image_column", "label_column")
 _SPLITS_FILE, _STATE_FILE = "dataset_dict.json", "state.json"
 
 
 def recognises(path: Path) -> bool:
-    """A folder with the files of `save_to_disk`, Parquet files, their folder or a pattern."""
+    """A folder written by `save_to_disk`, or Parquet files: one, a folder, a pattern."""
     if has_suffix(path, ".parquet"):
         return True
-    return path.is_dir() and (_is_saved(path) or telling_suffix(path) == ".parquet")
+    return path.is_dir() and (_is_saved(path) or typical_suffix(path) == ".parquet")
 
 
-def read(path: Path, options: SourceOptions, listed: Listed = unheard) -> ImageSource:
-    """The rows of every split, file by file in the order of their names."""
+def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
+    """The rows of every split, in the order of file names.
+
+    Raises DataError for a damaged file, or one with other columns than those before it.
+    """
     require_pyarrow()
     saved = path.is_dir() and _is_saved(path)
     root, by_split = (path, _saved_files(path)) if saved else _parquet_files(path)
     chosen, ignored = choose_splits(one_line(str(path)), by_split)
-    num_bytes = sum(num_bytes_of(by_split[name]) for name in chosen.values())
+    num_bytes = sum(total_bytes(by_split[name]) for name in chosen.values())
     columns: Columns | None = None
     splits: dict[str, list[Labelled]] = {}
     for split, name in chosen.items():
@@ -50,7 +56,7 @@ def read(path: Path, options: SourceOptions, listed: Listed = unheard) -> ImageS
                     f"{one_line(str(file))} has other columns or classes than the files before it"
                 )
             splits[split] += rows
-            listed(num_bytes_of([file]), num_bytes)
+            on_progress(total_bytes([file]), num_bytes)
     if columns is None or columns.class_names is None:
         class_names, samples = find_classes(path, splits)
     else:
@@ -59,16 +65,13 @@ def read(path: Path, options: SourceOptions, listed: Listed = unheard) -> ImageS
 
 
 def _read_file(file: Path, root: Path, options: SourceOptions) -> tuple[Columns, list[Labelled]]:
-    """The images of one file, called `FILE/ROW`."""
+    """The images of one file, named `FILE/ROW`."""
     where, name = one_line(str(file)), str(file.relative_to(root))
     if file.exists() and not file.is_file():  # pyarrow would wait for a pipe
         raise DataError(f"{where} is not a regular file, expected an Arrow file")
     read_rows = parquet_rows if file.suffix.lower() == ".parquet" else arrow_rows
-    try:
+    with named_damage(where):
         columns, rows = read_rows(file, lambda schema: find_columns(schema, where, options))
-    except (require_pyarrow().ArrowException, OSError, ValueError, MemoryError) as error:
-        what = one_line((str(error).splitlines() or [type(error).__name__])[0])
-        raise DataError(f"{where} is damaged, or something else: {what}") from error
     return columns, [
         Labelled(f"{name}/{row}", label, place) for row, (place, label) in enumerate(rows)
     ]
@@ -79,7 +82,7 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _saved_files(folder: Path) -> dict[str, list[Path]]:
-    """The Arrow files of every split that `save_to_disk` wrote, by its name."""
+    """Name of a split → its Arrow files, as written by `save_to_disk`."""
     if not (folder / _SPLITS_FILE).is_file():
         return {"": _arrow_files(folder)}
     names = _read_json(folder / _SPLITS_FILE).get("splits")
@@ -94,17 +97,17 @@ def _arrow_files(folder: Path) -> list[Path]:
     entries = entries if isinstance(entries, list) else []
     names = [entry.get("filename") for entry in entries if isinstance(entry, dict)]
     if not names or not all(map(_is_name, names)):
-        raise DataError(f"{one_line(str(folder / _STATE_FILE))} lists no files beside itself")
+        raise DataError(f"{one_line(str(folder / _STATE_FILE))} lists no files in its folder")
     if state.get("_indices_data_files"):
         raise DataError(
-            f"{one_line(str(folder))} holds a selection of rows apart from its table; save it with a "
+            f"{one_line(str(folder))} stores its row selection in a separate file; save it again with a "
             "newer version of datasets"
         )
     return [folder / str(name) for name in names]
 
 
 def _is_name(name: Any) -> bool:
-    """Whether it is a name within a folder, and no way out of it."""
+    """Whether it is the name of a file in a folder, not a path that leaves it."""
     return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & {"/", "\0"}
 
 
@@ -112,14 +115,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{one_line(str(path))} is damaged: it is no JSON") from error
+        raise DataError(f"{one_line(str(path))} is damaged: not valid JSON") from error
     if not isinstance(found, dict):
-        raise DataError(f"{one_line(str(path))} is damaged: it is no JSON object")
+        raise DataError(f"{one_line(str(path))} is damaged: not a JSON object")
     return found
 
 
 def _parquet_files(path: Path) -> tuple[Path, dict[str, list[Path]]]:
-    """Parquet files by split; those of one split lie in one folder, so that no two sets are mixed."""
+    """Split → Parquet files, all in one folder: several folders would be several data sets."""
     root, files = list_files(path, ".parquet")
     by_split: dict[str, list[Path]] = {}
     for file in files:

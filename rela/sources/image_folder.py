@@ -1,10 +1,12 @@
-"""Folders of images → an ordered list of (path, class), without opening a file.
+"""Folders of images → splits of (path, class) in a fixed order, without opening a file.
 
-Accepted layouts, `.` being the folder given:
+Accepted layouts, where `.` is the given folder:
 
-- `./CLASS/**/image` — one class folder per class, one split;
-- `./train/CLASS/**`, `./val/CLASS/**` (or `test`, or `valid`) — two splits, one class list;
-- `./image` — one flat folder without labels (also as `./train/image`).
+- `./CLASS/**/image`: one folder per class, one split;
+- `./train/CLASS/**`, `./val/CLASS/**` (or `test`, or `valid`): two splits, one class list;
+- `./image`: a flat folder without labels (also as `./train/image`).
+
+Folders that rela itself wrote, such as a report among the images it is about, are passed over.
 """
 
 import functools
@@ -14,36 +16,62 @@ from pathlib import Path
 
 from rela.errors import DataError, UnavailableError, one_line
 from rela.sources.image_file import NOT_PICTURES
-from rela.sources.source import VAL_NAMES, ImageSource, Sample, SourceOptions, quoted_classes
+from rela.sources.labels import VAL_NAMES, quoted_classes
+from rela.sources.source import ImageSource, ListingProgress, Sample, SourceOptions
 
 WHAT = "a folder of class folders or images"
+SUFFIXES: tuple[str, ...] = ()
+OPTIONS: tuple[str, ...] = ()
+_MARK = ".rela-output"
 
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Suffixes, in lower case, of every raster format that the installed Pillow opens."""
+    """Lower-case suffixes of every raster format that the installed Pillow opens."""
     from PIL import Image
 
     formats = Image.registered_extensions()
     return frozenset(s for s, f in formats.items() if f in Image.OPEN and f not in NOT_PICTURES)
 
 
+def is_image_name(name: str) -> bool:
+    """Whether it has the suffix of an image format."""
+    return os.path.splitext(name)[1].lower() in image_suffixes()  # noqa: PTH122
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder or a link to one; true for paths too long to stat, false for a link loop."""
+    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path)  # noqa: PTH112
+
+
+def make_output_folder(folder: Path) -> None:
+    """Create `folder` with a mark; an existing folder gets none, because it may hold images."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MARK).touch()
+
+
+def is_output_folder(folder: Path) -> bool:
+    """Whether it was made by `make_output_folder`."""
+    # unlike Path.is_file, false for a folder that cannot be read
+    return os.path.isfile(folder / _MARK)  # noqa: PTH113
+
+
 def recognises(path: Path) -> bool:
-    """Any folder may be one; whether it holds images, reading it shows."""
+    """Any folder; `read` finds out whether it holds images."""
     return path.is_dir()
 
 
-def read(path: Path, options: SourceOptions) -> ImageSource:
-    """What `scan` finds; nothing about it can be chosen."""
+def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
+    """What `scan` finds."""
     return scan(path)
 
 
-def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageSource:
-    """List the images below `root`.
+def scan(root: Path) -> ImageSource:
+    """List the images below `root`, ordered by class name, then by path.
 
-    The order is by class name, then by path, so it depends on names alone. `val_fraction` cuts a
-    validation split out of each class where the folder brings none; which images go is decided by a
-    hash of (seed, path). Raises DataError where no image, or an unknown class in val, is found.
+    Raises DataError if there is no image, if val has a class that train lacks, or if only one split has
+    class folders.
     """
     if not root.is_dir():
         found = "a file" if root.exists() else "nothing"
@@ -82,7 +110,7 @@ def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageSource:
             f"{split_roots['train']} holds no images; expected files such as CLASS/image.jpg, in any "
             "format that Pillow opens"
         )
-    source = ImageSource(
+    return ImageSource(
         root=root,
         class_names=class_names,
         splits=splits,
@@ -90,7 +118,6 @@ def scan(root: Path, val_fraction: float = 0.0, seed: int = 0) -> ImageSource:
         stray_files=sorted(path for listing in listings.values() for path in listing.stray),
         empty_classes=sorted(path for listing in listings.values() for path in listing.empty),
     )
-    return source.with_val(val_fraction, seed)
 
 
 @dataclass(frozen=True)
@@ -111,12 +138,12 @@ def _split_roots(root: Path) -> dict[str, Path]:
     folders = [p for p in sorted(root.iterdir()) if p.is_dir() and p != train]
     beside = (p for p in folders if not p.name.startswith(".") and not is_output_folder(p))
     if any(_walk(root, p, []) for p in beside):
-        return {"train": root}  # a class that happens to be called train
+        return {"train": root}  # `train` is a class
     return {"train": train}
 
 
 def _list_split(source: Path, split_root: Path) -> _Listing:
-    """Images of one split. Files beside class folders are stray; files of a flat folder are not."""
+    """Images of one split. Images beside class folders are stray, those of a flat folder are not."""
     flat: list[str] = []
     stray: list[str] = []
     classes: dict[str, list[str]] = {}
@@ -127,7 +154,7 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
         relative = os.path.relpath(entry.path, source)
         if is_folder(entry):
             if is_output_folder(Path(entry.path)):
-                continue  # a report among the images that it is about
+                continue
             images = _walk(source, Path(entry.path), stray)
             if images:
                 classes[entry.name] = images
@@ -143,10 +170,10 @@ def _list_split(source: Path, split_root: Path) -> _Listing:
 
 
 def _walk(source: Path, folder: Path, stray: list[str]) -> list[str]:
-    """Image paths below `folder`, sorted. Linked folders are followed once, loops are not."""
+    """Sorted image paths below `folder`; other files go to `stray`. Linked folders are visited once."""
     images: list[str] = []
-    seen = {_identity(parent) for parent in folder.absolute().parents}  # a link up is a loop too
-    waiting = [str(folder)]  # not by recursion, which ends at a thousand folders within each other
+    seen = {_identity(parent) for parent in folder.absolute().parents}  # a link upwards is a loop
+    waiting = [str(folder)]  # no recursion: folders may be nested more than a thousand deep
     while waiting:
         parent = waiting.pop()
         if _identity(parent) in seen:
@@ -172,38 +199,12 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 
 
 def _entries(folder: str | Path) -> "list[os.DirEntry[str]]":
-    """What is in a folder, those that come first by name last: a stack takes them from its end."""
+    """Entries of a folder in reverse order of names, for a stack."""
     try:
         return sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
     except OSError as error:
         raise _unreadable(error) from error
 
 
-def is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Also one that is linked, or too deep to be looked at; a link to itself is none."""
-    return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path)  # noqa: PTH112
-
-
 def _unreadable(error: OSError) -> UnavailableError:
     return UnavailableError(f"{one_line(str(error.filename))} cannot be read: {error.strerror}")
-
-
-def is_image_name(name: str) -> bool:
-    """Whether its suffix is that of an image format."""
-    return os.path.splitext(name)[1].lower() in image_suffixes()  # noqa: PTH122
-
-
-_MARK = ".rela-output"
-
-
-def make_output_folder(folder: Path) -> None:
-    """Create `folder`, marked; one that was there before is left as it is, as others' images may be in it."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _MARK).touch()
-
-
-def is_output_folder(folder: Path) -> bool:
-    """Whether it was made by `make_output_folder`."""
-    # unlike Path.is_file, false in a folder that cannot be read
-    return os.path.isfile(folder / _MARK)  # noqa: PTH113

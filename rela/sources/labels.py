@@ -1,4 +1,4 @@
-"""Labels, numbers or names → one class list and class numbers; names of splits → train and val."""
+"""Labels → one class list and class numbers; names of splits → train and val."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,19 @@ from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
 from rela.errors import DataError, one_line
-from rela.sources.source import VAL_NAMES, Place, Sample, quoted_classes
+from rela.sources.source import Place, Sample
 
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
 Label = int | str | None
+VAL_NAMES = ("val", "valid", "validation", "test")
+_TRAIN_NAMES = ("train", "training")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_WORD = re.compile(r"[a-z]+")
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An image with the label that its source gives it; None and negative numbers are none."""
+    """An image with its label in the source; None or a negative number: unlabelled."""
 
     path: str
     label: Label
@@ -26,10 +30,10 @@ Splits = Mapping[str, Sequence[Labelled]]
 
 
 def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list[Sample]]]:
-    """The labels that occur as class names, and the samples with their class numbers.
+    """The labels that occur, as class names, and the samples with their class numbers.
 
-    Classes are in the order of numbers if all of them are numbers, of names if not. Raises DataError
-    if only some images have labels, or if val has one that train lacks.
+    Classes are in numeric order if all labels are numbers, else in alphabetical order. Raises DataError
+    if only some images have labels, or if val has a label that train lacks.
     """
     labels = {s.label for samples in splits.values() for s in samples} - {None}
     are_numbers = all(_NUMBER.fullmatch(str(label)) for label in labels)
@@ -62,7 +66,11 @@ def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list
 def check_classes(
     where: Path, splits: Splits, class_names: list[str]
 ) -> tuple[list[str], dict[str, list[Sample]]]:
-    """The same for labels that are numbers of `class_names`, whether or not all of these occur."""
+    """The same for labels that are indices of `class_names`, all of which are kept.
+
+    Raises DataError for two classes of one name, a label beyond the classes, or if only some images
+    have labels.
+    """
     if len(set(class_names)) < len(class_names):
         raise DataError(f"{one_line(str(where))}: two of its classes have the same name")
     numbered: dict[str, list[Sample]] = {}
@@ -87,20 +95,22 @@ def _all_or_none(
     if without and len(without) < num_images:
         raise DataError(
             f"{one_line(str(where))}: {len(without):,} of {num_images:,} images have no label, such as "
-            f"{one_line(without[0].path)}; give all of them one, or none"
+            f"{one_line(without[0].path)}; label all images, or none"
         )
     return ([] if without else class_names), splits
 
 
-_TRAIN_NAMES = ("train", "training")
-_WORD = re.compile(r"[a-z]+")
-_Part = TypeVar("_Part")
+def quoted_classes(names: list[str], limit: int = 8) -> str:
+    """Class names for messages: `classes 'a', 'b' and 3 more`."""
+    shown = ", ".join(repr(name) for name in names[:limit])
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
 
 
 def named_split(path: PurePath) -> str:
-    """The split that a file's name or else a folder above it names: `train`, `val`, ..., or "".
+    """The split in a file's name, or else in the name of a folder above it: `train`, `val`, ..., or "".
 
-    `imagenet-train-0007.tar` and `train/0007.tar` are of train.
+    `imagenet-train-0007.tar` and `train/0007.tar` belong to train.
     """
     words: list[str] = _WORD.findall(path.name.lower().partition(".")[0])
     for word in [*words, *reversed([part.lower() for part in path.parts[:-1]])]:
@@ -112,16 +122,16 @@ def named_split(path: PurePath) -> str:
 
 
 def choose_splits(where: str, parts: dict[str, _Part]) -> tuple[dict[str, str], list[str]]:
-    """({"train": its name among `parts`, "val": its name}, names of those not chosen).
+    """({"train": its name among `parts`, "val": its name}, names of the parts not chosen).
 
-    Without a train split, what has no name is train, or the only part there is. Raises DataError
-    where nothing can be train.
+    Without a train split, the unnamed part or the only part is train. Raises DataError if no part can
+    be train.
     """
     lower = {name.lower(): name for name in parts}
     train = next((lower[n] for n in (*_TRAIN_NAMES, "") if n in lower), None)
     if train is None:
         if len(parts) != 1:
-            names = ", ".join(one_line(name) for name in parts) or "no split at all"
+            names = ", ".join(one_line(name) for name in parts) or "no split"
             raise DataError(f"{where}: expected a train split, found {names}")
         train = next(iter(parts))
     chosen = {"train": train}

@@ -1,9 +1,8 @@
-"""What every kind of source comes to: splits of samples, one class list, and where each image lies."""
+"""What every kind of source gives: splits of samples, one class list, and where the images are."""
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,17 +14,49 @@ from rela.errors import DataError
 from rela.pipeline.files import regular_file
 from rela.sources.image_file import MAX_FILE_BYTES, BadImageError, read_image_file
 
+Content = bytes | NDArray[np.uint8]  # an image file, or RGB pixels [height, width, 3]
+ListingProgress = Callable[[int, int], None]  # (bytes read since the last call, total bytes)
+
+
+class Place(Protocol):
+    """Where an image is that has no file of its own. Pickled for the worker that reads it."""
+
+    def read(self) -> Content:
+        """The image; raises BadImageError with the reason if it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """RGB pixels in memory: uint8 [height, width, 3]."""
+
+    pixels: NDArray[np.uint8]
+
+    def read(self) -> NDArray[np.uint8]:
+        """The pixels."""
+        return self.pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The bytes of an image file, in memory."""
+
+    content: bytes
+
+    def read(self) -> bytes:
+        """The bytes."""
+        return self.content
+
 
 @dataclass(frozen=True, slots=True)
 class FileRange:
-    """`size` bytes of the file `path` from `offset`: a member of an archive, opened by who needs it."""
+    """`size` bytes of the file `path` from `offset`, such as a member of an archive."""
 
     path: str
     offset: int
     size: int
 
     def read(self) -> bytes:
-        """The bytes; a file that ends before them has been cut off."""
+        """The bytes; raises BadImageError if they cannot be read or the file ends before them."""
         if self.size > MAX_FILE_BYTES:
             raise BadImageError(f"too large: {self.size:,} bytes, at most {MAX_FILE_BYTES:,}")
         try:
@@ -40,46 +71,14 @@ class FileRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Pixels:
-    """RGB pixels that are in memory already: uint8 [height, width, 3]."""
-
-    pixels: NDArray[np.uint8]
-
-    def read(self) -> NDArray[np.uint8]:
-        """The pixels."""
-        return self.pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """The bytes of an image file that are in memory already."""
-
-    content: bytes
-
-    def read(self) -> bytes:
-        """The bytes."""
-        return self.content
-
-
-@dataclass(frozen=True, slots=True)
 class Unusable:
-    """An image that is named and not there."""
+    """An image that the source lists and does not have."""
 
     reason: str
 
     def read(self) -> bytes:
         """Always raises BadImageError, with the reason."""
         raise BadImageError(self.reason)
-
-
-Content = bytes | NDArray[np.uint8]  # an image file, or RGB pixels [height, width, 3]
-
-
-class Place(Protocol):
-    """Where an image lies that is no file of its own. It is pickled for the worker that reads it."""
-
-    def read(self) -> Content:
-        """The image; raises BadImageError with the reason why not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class Sample:
     place: Place | None = field(default=None, compare=False, repr=False)
 
     def read(self, root: Path) -> Content:
-        """Its bytes or pixels; raises BadImageError with the reason why not."""
+        """Its bytes or pixels; raises BadImageError with the reason if it cannot be read."""
         return read_image_file(root / self.path) if self.place is None else self.place.read()
 
 
@@ -104,30 +103,12 @@ def content_sha256(content: Content) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-VAL_NAMES = ("val", "valid", "validation", "test")
-
-Listed = Callable[[int, int], None]  # hears of bytes more that were read, of how many in all
-
-
-def unheard(more: int, in_all: int) -> None:
-    """A Listed for nobody."""
-
-
-def num_bytes_of(files: Iterable[Path]) -> int:
-    """Of those that are there; that one is not, reading it will tell."""
-    found = 0
-    for file in files:
-        with suppress(OSError):
-            found += file.stat().st_size
-    return found
-
-
 @dataclass(frozen=True)
 class SourceOptions:
-    """What can be said about a source that does not speak for itself.
+    """Choices about a source, for the kinds whose `OPTIONS` name them.
 
-    - `image_column`, `label_column`: of tables, where several could be meant;
-    - `image_root`: the folder in which the paths of a CSV lie; its own without one.
+    - `image_column`, `label_column`: of tables with several candidates;
+    - `image_root`: the folder of the paths in a CSV (default: that of the CSV).
     """
 
     image_column: str | None = None
@@ -135,12 +116,33 @@ class SourceOptions:
     image_root: Path | None = None
 
 
+class SourceKind(Protocol):
+    """What a module of `rela.sources.KINDS` has.
+
+    - `WHAT`: the kind in a noun phrase, for messages;
+    - `SUFFIXES`: of its files, lower case; the name of a data set leaves them out;
+    - `OPTIONS`: the fields of SourceOptions that apply to it.
+    """
+
+    WHAT: str
+    SUFFIXES: tuple[str, ...]
+    OPTIONS: tuple[str, ...]
+
+    def recognises(self, path: Path) -> bool:
+        """Whether `path` is of this kind, from names and the first bytes."""
+
+    def read(
+        self, path: Path, options: SourceOptions, on_progress: ListingProgress
+    ) -> "ImageSource":
+        """List its images; calls `on_progress` if it reads files from end to end."""
+
+
 @dataclass(frozen=True)
 class ImageSource:
-    """What a source holds: splits in a fixed order, one class list for all of them.
+    """The content of a source: splits in a fixed order, one class list for all of them.
 
-    - `val_name`: what the source calls its validation split;
-    - `stray_files`, `empty_classes`, `ignored_splits`: what is there and not used, by name.
+    - `val_name`: the source's own name of its validation split;
+    - `stray_files`, `empty_classes`, `ignored_splits`: names of what is there and not used.
     """
 
     root: Path
@@ -159,28 +161,28 @@ class ImageSource:
     def with_val(self, fraction: float, seed: int) -> "ImageSource":
         """The same with a validation split cut out of each class of train, and no empty split.
 
-        Which images go is decided by a hash of (seed, name). Raises DataError where there is a
-        validation split already.
+        A hash of (seed, name) decides which images are cut out. Raises DataError if there is a
+        validation split already, or if the fraction is less than one image of every class.
         """
         splits = self.splits
         if fraction:
             if "val" in splits:
                 raise DataError(
-                    f"{self.root} brings its own validation split ({self.val_name}); leave "
-                    "--val-fraction out"
+                    f"{self.root} has a validation split of its own ({self.val_name}); remove "
+                    "--val-fraction"
                 )
+            largest = max(Counter(s.label for s in splits["train"]).values(), default=0)
             splits = _cut_val(splits["train"], fraction, seed)
             if not splits["val"]:
                 raise DataError(
                     f"--val-fraction {fraction:g} of {self.root} is less than one image of any class (the "
-                    f"largest has {_largest_class(splits['train'])}, and one stays in train); give a larger "
-                    "one, or more images"
+                    f"largest has {largest}, and one stays in train); give a larger one, or more images"
                 )
         return replace(self, splits={split: found for split, found in splits.items() if found})
 
 
 def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, list[Sample]]:
-    """Move ⌊fraction·n + ½⌋ images of each class to val, but leave every class one in train."""
+    """Move ⌊fraction·n + ½⌋ images of each class to val, but leave at least one in train."""
 
     def rank(sample: Sample) -> bytes:
         return hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
@@ -196,14 +198,3 @@ def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, lis
         "train": [sample for sample in samples if sample not in chosen],
         "val": [sample for sample in samples if sample in chosen],
     }
-
-
-def _largest_class(samples: list[Sample]) -> int:
-    return max(Counter(sample.label for sample in samples).values(), default=0)
-
-
-def quoted_classes(names: list[str], limit: int = 8) -> str:
-    """Class names for messages: `classes 'a', 'b' and 3 more`."""
-    shown = ", ".join(repr(name) for name in names[:limit])
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"class{'es' if len(names) > 1 else ''} {shown}{more}"

@@ -12,8 +12,7 @@ from rela.errors import ChoiceError, RelaError
 from rela.options import check_options
 from rela.priors import PriorRequest
 from rela.priors.prior import JOINT
-from rela.sources import find_kind
-from rela.sources.file_patterns import default_name
+from rela.sources import default_name, find_kind
 from rela.stages.evaluate.evaluate import open_voc_of
 from rela.stages.priors.requests import prior_request, requests_of
 from rela.stages.recipe.file import FILE_PREFIX, Table, closest, read_tables

@@ -43,7 +43,7 @@ MISTAKES = [
     ("embed damaged --prior resnet18", 65, ["`rela convert damaged --on-bad-image skip`", "a/0.png"]),
     ("convert https://example.org/images.tar", 65, ["is an address", "download"]),
     ("convert pictures --format csv", 65, ["pictures: found a folder, expected a CSV"]),
-    ("convert pictures --image-column x", 2, ["--image-column: means nothing to pictures", "--format"]),
+    ("convert pictures --image-column x", 2, ["--image-column does not apply to pictures (", "--format"]),
     ("convert pictures --val-fraction 0.01", 65, ["less than one image of any class", "has 8"]),
     ("convert folder/nothing", 65, ["folder/nothing", "found nothing"]),
     ("convert one.png", 65, ["one.png", "expected"]),

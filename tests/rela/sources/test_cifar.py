@@ -223,7 +223,7 @@ def test_a_pickle_that_would_run_code_runs_none(tmp_path: Path, protocol: int) -
         (b"\x80\x02\x82\x01.", "more than plain data needs"),  # a registered extension
         (b"\x80\x04)\x8c\x01a\x93.", "damaged"),
         (b"\x80\x02X\xff\xff\xff\xffa.", "damaged"),  # text of 4 GB
-        (b"\x80\x02](K\x01e(\x85q\x00}h\x00K\x01s.", "damaged"),  # a key that is no text
+        (b"\x80\x02](K\x01e(\x85q\x00}h\x00K\x01s.", "damaged"),  # a key that is a list
         (b"\x80\x02cnumpy\nndarray\n(K\x01\x85cnumpy\ndtype\ntR.", "damaged"),
         (b"\x80\x02cnumpy\ndtype\nX\x01\x00\x00\x00OK\x00K\x01\x87R.", "uint8"),
         (b"}()" + b"\x85" * 100_000 + b"K\x01u.", "a key that is a tuple"),  # its hash ends Python

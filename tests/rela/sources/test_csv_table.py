@@ -16,8 +16,7 @@ from pictures import picture
 from PIL import Image
 
 from rela.errors import ChoiceError, DataError, RelaError, UnsafeError
-from rela.sources import KINDS, find_kind, open_source
-from rela.sources.file_patterns import default_name
+from rela.sources import KINDS, default_name, find_kind, open_source
 from rela.sources.source import ImageSource, SourceOptions
 
 
@@ -103,13 +102,13 @@ def test_a_byte_order_mark_and_names_that_are_not_utf8_do_no_harm(tmp_path: Path
     [
         ("", "begins with nothing; expected a header"),
         ("path,label\n", "lists no images"),
-        ("path,label\n1.png\n", "line 2: found 1 cells, expected the 2 of the header"),
+        ("path,label\n1.png\n", "line 2: found 1 cells, expected 2 as in the header"),
         ("path,label\n1.png,a,b\n", "line 2: found 3 cells"),
         ("path,label\n,a\n", "line 2: found 2 cells"),
-        ("path,label\n1.png,a\nx/../1.png,b\n", "line 3: 1.png stands in line 2 already"),
+        ("path,label\n1.png,a\nx/../1.png,b\n", "line 3: 1.png is in line 2 already"),
         ("path,label\n1.png,a\n2.png,\n", "1 of 2 images have no label, such as 2.png"),
         ("path,label,split\n1.png,a,train\n2.png,b,val\n", "val has class 'b', which train lacks"),
-        ('path,label\n"' + "x" * 200_000 + '",a\n', "is no table"),
+        ('path,label\n"' + "x" * 200_000 + '",a\n', "is not a table"),
     ],
 )
 def test_odd_tables_are_refused_in_a_line(tmp_path: Path, text: str, message: str) -> None:
@@ -122,7 +121,7 @@ def test_odd_tables_are_refused_in_a_line(tmp_path: Path, text: str, message: st
 @pytest.mark.parametrize("name", ["../1.png", "a/../../1.png", "/etc/1.png", "..", "a\0.png"])
 def test_paths_do_not_lead_out(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "in" / "list.csv", ["path"], ["ok.png"], [name])
-    with pytest.raises(UnsafeError, match=r"line 3: .*lies outside of .*--image-root"):
+    with pytest.raises(UnsafeError, match=r"line 3: .*is outside .*--image-root"):
         opened(path)
     run_rela("--workspace", tmp_path / "ws", "convert", path, exit_code=77)
 

@@ -258,7 +258,7 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(
 def test_names_in_its_lists_do_not_lead_out(tmp_path: Path, name: Any) -> None:
     folder = save_arrow(tmp_path / "set", table(range(1)))
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
-    with pytest.raises(DataError, match="lists no files beside itself"):
+    with pytest.raises(DataError, match="lists no files in its folder"):
         opened(folder)
     folder = save_dict(tmp_path / "dict", train=table(range(1)))
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": [name]}))

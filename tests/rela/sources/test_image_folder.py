@@ -188,7 +188,7 @@ def test_names_that_are_not_utf8_survive(tmp_path):
 
 
 def test_a_fraction_of_every_class_goes_to_val(tmp_path):
-    folder = scan(make(tmp_path, *many(".", a=40, b=10, c=4)), val_fraction=0.25)
+    folder = scan(make(tmp_path, *many(".", a=40, b=10, c=4))).with_val(0.25, 0)
     counts = {
         split: [sum(label == k for _, label in pairs(folder, split)) for k in range(3)]
         for split in ("train", "val")
@@ -198,7 +198,7 @@ def test_a_fraction_of_every_class_goes_to_val(tmp_path):
 
 def test_the_two_parts_are_the_whole_in_the_old_order(tmp_path):
     make(tmp_path, *many(".", a=20, b=20))
-    whole, cut = pairs(scan(tmp_path)), scan(tmp_path, val_fraction=0.3)
+    whole, cut = pairs(scan(tmp_path)), scan(tmp_path).with_val(0.3, 0)
     assert sorted(pairs(cut) + pairs(cut, "val")) == whole
     for split in ("train", "val"):
         assert pairs(cut, split) == sorted(pairs(cut, split))
@@ -208,39 +208,41 @@ def test_the_cut_depends_on_the_seed_alone(tmp_path):
     make(tmp_path / "one", *many(".", a=50, b=50))
     make(tmp_path / "other", *reversed(many(".", a=50, b=50)))
     cuts = [
-        scan(tmp_path / where, 0.2, seed).splits for where in ("one", "other") for seed in (0, 1)
+        scan(tmp_path / where).with_val(0.2, seed).splits
+        for where in ("one", "other")
+        for seed in (0, 1)
     ]
     assert cuts[0] == cuts[2] and cuts[1] == cuts[3] and cuts[0] != cuts[1]
 
 
 def test_another_class_does_not_change_the_cut_of_this_one(tmp_path):
-    before = pairs(scan(make(tmp_path, *many(".", b=30)), 0.2), "val")
-    after = pairs(scan(make(tmp_path, *many(".", a=30)), 0.2), "val")
+    before = pairs(scan(make(tmp_path, *many(".", b=30))).with_val(0.2, 0), "val")
+    after = pairs(scan(make(tmp_path, *many(".", a=30))).with_val(0.2, 0), "val")
     assert [path for path, _ in before] == [path for path, label in after if label == 1]
 
 
 def test_the_cut_is_not_the_first_images(tmp_path):
-    val = pairs(scan(make(tmp_path, *many(".", a=100)), 0.2), "val")
+    val = pairs(scan(make(tmp_path, *many(".", a=100))).with_val(0.2, 0), "val")
     assert [path for path, _ in val] != [f"a/{i:03d}.png" for i in range(20)]
 
 
 def test_every_class_keeps_an_image_in_train(tmp_path):
-    folder = scan(make(tmp_path, *many(".", a=1, b=2)), val_fraction=0.9)
+    folder = scan(make(tmp_path, *many(".", a=1, b=2))).with_val(0.9, 0)
     assert sorted(label for _, label in pairs(folder)) == [0, 1]
     assert [label for _, label in pairs(folder, "val")] == [1]
 
 
 def test_a_flat_folder_can_be_cut_too(tmp_path):
-    folder = scan(make(tmp_path, *(f"{i}.png" for i in range(10))), val_fraction=0.2)
+    folder = scan(make(tmp_path, *(f"{i}.png" for i in range(10)))).with_val(0.2, 0)
     assert (len(folder.splits["train"]), len(folder.splits["val"])) == (8, 2)
 
 
 # What is refused
 
 
-def refusal(root: Path, **options) -> str:
+def refusal(root: Path, val_fraction: float = 0) -> str:
     with pytest.raises(DataError) as caught:
-        scan(root, **options)
+        scan(root).with_val(val_fraction, 0)
     assert str(root) in str(caught.value)
     return str(caught.value)
 
