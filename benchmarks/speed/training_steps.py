@@ -12,9 +12,9 @@ from torch import Tensor
 from torchvision.transforms.functional import normalize
 
 from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
-from rela.methods.optimizers import OptimizerSettings
 from rela.training.handover import FixedHandOver
-from rela.training.run import TrainingPlan, build_method, build_module, resolve_precision
+from rela.training.run import build_method, build_module, resolve_precision
+from rela.training.settings import ResolvedSettings
 from rela.training.two_stage import TwoStage
 
 NUM_CLASSES = 10
@@ -57,31 +57,24 @@ class _StepClock(pl.Callback):  # type: ignore[misc]
         self.end = _now()
 
 
-def byol_plan(model: str, image_size: int, batch_size: int) -> TrainingPlan:
+def byol_plan(model: str, image_size: int, batch_size: int) -> ResolvedSettings:
     """BYOL as in ReLA's reference: AdamW at 1e-3, decay 0.01, momentum 0.99."""
-    return TrainingPlan(
-        method="byol",
+    return ResolvedSettings(
         hyperparameters="reference",
-        ema=None,
-        local_crops=None,
-        min_scale=None,
-        optimizer=OptimizerSettings("adamw", 1e-3, 0.01, "constant", decay_all=True),
+        optimizer="adamw",
+        lr=1e-3,
+        weight_decay=0.01,
+        schedule="constant",
+        warmup_epochs=0,
         model=model,
         image_size=image_size,
-        handover=None,
-        learn_head=False,
-        data_ratio=1.0,
         epochs=1,
         batch_size=batch_size,
-        accumulate=1,
-        seed=0,
-        precision="auto",
         devices="1",
-        checkpoint_seconds=600,
     )
 
 
-def random_batch(plan: TrainingPlan, device: str = "cpu") -> dict[str, Any]:
+def random_batch(plan: ResolvedSettings, device: str = "cpu") -> dict[str, Any]:
     """What a ViewLoader gives, already on `device`: two uint8 views and labels."""
     size = plan.image_size
     generator = torch.Generator().manual_seed(0)
@@ -91,7 +84,7 @@ def random_batch(plan: TrainingPlan, device: str = "cpu") -> dict[str, Any]:
     return {"views": list(pixels.permute(0, 1, 4, 2, 3)), "label": labels, "index": labels}
 
 
-def two_stage(plan: TrainingPlan, stage: int, target_width: int = 0) -> TwoStage:
+def two_stage(plan: ResolvedSettings, stage: int, target_width: int = 0) -> TwoStage:
     """Our training module, in stage 1 for ever or in stage 2 from the start."""
     method = build_method(plan, plan.batch_size, NUM_CLASSES)
     handover = FixedHandOver(_NEVER) if stage == 1 else None

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -26,7 +26,6 @@ from rela.distributed.strategy import device_options, is_lost_connection, lost_r
 from rela.errors import LostRankError
 from rela.methods import method_class
 from rela.methods.method import Method, MethodOptions
-from rela.methods.optimizers import OptimizerSettings
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
 from rela.models.weights import save_weights, state_sha256
@@ -38,7 +37,7 @@ from rela.training.checkpoints import RunCheckpoint, clear_useless, newest_check
 from rela.training.diagnosis import Facts, facts_of_images, target_std
 from rela.training.epoch_log import EpochLog
 from rela.training.handover import AdaptiveHandOver, FixedHandOver, HandOver
-from rela.training.loggers import open_loggers
+from rela.training.loggers import open_loggers, parse_loggers
 from rela.training.progress import LiveProgress, remove_progress
 from rela.training.run_directory import (
     CHECKPOINTS_DIR,
@@ -48,47 +47,8 @@ from rela.training.run_directory import (
     keep_epochs,
     last_record,
 )
+from rela.training.settings import WHERE_TO_RUN, ResolvedSettings
 from rela.training.two_stage import TwoStage
-
-# fields of a plan that do not shape the weights
-_WHERE = ("devices", "checkpoint_seconds", "rank_timeout_seconds", "loggers")
-
-
-@dataclass(frozen=True)
-class TrainingPlan:
-    """What to train and how; every field resolved.
-
-    - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
-    - `batch_size`: images per optimizer step over all devices, in `accumulate` micro-batches;
-    - `learn_head`: whether stage 1's linear layer W is trained;
-    - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
-    - `optimizer`: with the rate for this very batch size;
-    - `checkpoint_seconds`: longest time between two checkpoints; each epoch ends with one anyway;
-    - `precision`, `devices`: as Lightning's Trainer takes them, or "auto";
-    - `loggers`: see rela.training.loggers;
-    - `rank_timeout_seconds`: how long one process waits for the others before it gives them up.
-    """
-
-    method: str
-    hyperparameters: Literal["reference", "paper"]
-    ema: Literal["constant", "cosine"] | None
-    local_crops: int | None
-    min_scale: float | None
-    optimizer: OptimizerSettings
-    model: str
-    image_size: int
-    handover: float | None
-    learn_head: bool
-    data_ratio: float
-    epochs: int
-    batch_size: int
-    accumulate: int
-    seed: int
-    precision: str
-    devices: str
-    checkpoint_seconds: float
-    rank_timeout_seconds: float = 300.0
-    loggers: tuple[str, ...] = ("tensorboard",)
 
 
 @dataclass(frozen=True)
@@ -105,7 +65,7 @@ class TrainingOutcome:
 
 
 def run_training(
-    plan: TrainingPlan,
+    settings: ResolvedSettings,
     directory: Path,
     beton: Beton,
     targets: Targets | None,
@@ -123,8 +83,8 @@ def run_training(
     """
     _quieten()
     keep_freed_memory()
-    options = device_options(plan.devices, plan.rank_timeout_seconds)
-    options["precision"] = resolve_precision(plan.precision)
+    options = device_options(settings.devices, 60 * settings.rank_timeout)
+    options["precision"] = resolve_precision(settings.precision)
     is_first = current_ranks().rank == 0
     checkpoint_dir = directory / CHECKPOINTS_DIR
     newest = newest_checkpoint(checkpoint_dir, say)
@@ -136,36 +96,38 @@ def run_training(
         keep_epochs(directory / METRICS_FILE, epochs_done)
     live = LiveProgress(directory / PROGRESS_FILE, is_first)
     try:
-        module, loader = _build(plan, beton, targets, num_classes)
+        module, loader = _build(settings, beton, targets, num_classes)
         if newest:
-            say(_resuming(newest[1], plan, len(loader) // plan.accumulate))
+            say(_resuming(newest[1], settings, len(loader) // settings.accumulate))
         callbacks = [
             EpochLog(
                 directory / METRICS_FILE,
                 loader,
                 seconds,
-                _facts(plan, beton, module, loader, num_classes),
+                _facts(settings, beton, module, loader, num_classes),
                 live,
                 say,
             ),
             RunCheckpoint(
                 checkpoint_dir,
                 seconds,
-                plan.checkpoint_seconds,
+                60 * settings.checkpoint_minutes,
                 start_step=newest[1]["step"] if newest else 0,
             ),
         ]
-        shaping = {k: v for k, v in asdict(plan).items() if k not in _WHERE}
-        with open_loggers(plan.loggers, directory, name, shaping, is_first) as loggers:
+        shaping = {k: v for k, v in asdict(settings).items() if k not in WHERE_TO_RUN}
+        with open_loggers(
+            parse_loggers(settings.logger), directory, name, shaping, is_first
+        ) as loggers:
             trainer = pl.Trainer(
-                max_epochs=plan.epochs,
-                accumulate_grad_batches=plan.accumulate,
+                max_epochs=settings.epochs,
+                accumulate_grad_batches=settings.accumulate,
                 callbacks=callbacks,
                 logger=loggers,
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 use_distributed_sampler=False,
-                gradient_clip_val=plan.optimizer.clip_norm,
+                gradient_clip_val=settings.optimizer_settings.clip_norm,
                 **options,
             )
             if trainer.is_global_zero:
@@ -173,7 +135,7 @@ def run_training(
             seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
             _fit(trainer, module, loader, None if newest is None else newest[0])
         if trainer.is_global_zero:
-            _export(directory, plan, module, name)
+            _export(directory, settings, module, name)
     finally:  # an interrupted attempt costs, too
         live.clear()
         measured = sum(seconds.values()) - before
@@ -200,11 +162,11 @@ def resolve_precision(name: str) -> str:
     return "16-mixed" if torch.cuda.is_available() else "32-true"
 
 
-def _resuming(record: dict[str, Any], plan: TrainingPlan, steps_per_epoch: int) -> str:
+def _resuming(record: dict[str, Any], settings: ResolvedSettings, steps_per_epoch: int) -> str:
     epochs_done, step = record["epochs_done"], record["step"]
     if step == epochs_done * steps_per_epoch:
-        return f"resuming after epoch {epochs_done} of {plan.epochs}"
-    return f"resuming after step {step}, in epoch {epochs_done + 1} of {plan.epochs}"
+        return f"resuming after epoch {epochs_done} of {settings.epochs}"
+    return f"resuming after step {step}, in epoch {epochs_done + 1} of {settings.epochs}"
 
 
 def _seconds_so_far(
@@ -233,48 +195,48 @@ def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
 
 
 def _build(
-    plan: TrainingPlan, beton: Beton, targets: Targets | None, num_classes: int
+    settings: ResolvedSettings, beton: Beton, targets: Targets | None, num_classes: int
 ) -> tuple[TwoStage, ViewLoader]:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.seed)
-        method = build_method(plan, num_chosen(len(beton), plan.data_ratio), num_classes)
-        if plan.handover == 0:
+        torch.manual_seed(settings.seed)
+        method = build_method(settings, num_chosen(len(beton), settings.data_ratio), num_classes)
+        if settings.handover == 0:
             targets = None
         loader = ViewLoader(
             beton,
-            method.stage2_views() if targets is None else stage1_views(plan.image_size),
-            plan.batch_size,
-            plan.seed,
-            plan.data_ratio,
+            method.stage2_views() if targets is None else stage1_views(settings.image_size),
+            settings.batch_size,
+            settings.seed,
+            settings.data_ratio,
             None if targets is None else targets.values,
-            accumulate=plan.accumulate,
+            accumulate=settings.accumulate,
             crops=None if targets is None else targets.crops,
             num_threads=max(1, len(os.sched_getaffinity(0)) // current_ranks().local_size),
         )
-        num_steps = plan.epochs * len(loader) // plan.accumulate
-        handover = None if targets is None else _handover(plan, num_steps)
+        num_steps = settings.epochs * len(loader) // settings.accumulate
+        handover = None if targets is None else _handover(settings, num_steps)
         target_width = 0 if targets is None else targets.values.shape[1]
-        return build_module(plan, method, loader, num_steps, handover, target_width), loader
+        return build_module(settings, method, loader, num_steps, handover, target_width), loader
 
 
-def build_method(plan: TrainingPlan, num_images: int, num_classes: int) -> Method:
+def build_method(settings: ResolvedSettings, num_images: int, num_classes: int) -> Method:
     """The algorithm around a fresh backbone; `num_images` in an epoch, `num_classes` 0 without labels."""
-    backbone = build_backbone(plan.model, plan.image_size, plan.seed)
+    backbone = build_backbone(settings.model, settings.image_size, settings.seed)
     options = MethodOptions(
-        feature_dim=feature_dim(backbone, plan.image_size),
-        image_size=plan.image_size,
+        feature_dim=feature_dim(backbone, settings.image_size),
+        image_size=settings.image_size,
         num_images=num_images,
         num_classes=num_classes,
-        hyperparameters=plan.hyperparameters,
-        ema=plan.ema,
-        local_crops=plan.local_crops,
-        min_scale=plan.min_scale,
+        hyperparameters=settings.hyperparameters,
+        ema=settings.ema,
+        local_crops=settings.local_crops,
+        min_scale=settings.min_scale,
     )
-    return method_class(plan.method)(backbone, options)
+    return method_class(settings.method)(backbone, options)
 
 
 def build_module(
-    plan: TrainingPlan,
+    settings: ResolvedSettings,
     method: Method,
     loader: ViewLoader,
     num_steps: int,
@@ -283,33 +245,33 @@ def build_module(
 ) -> TwoStage:
     """What the Trainer trains; without `handover` in stage 2 from the start."""
     module = TwoStage(
-        method, loader, plan.optimizer, num_steps, handover, target_width, plan.learn_head,
-        plan.seed, memory_format(plan),
+        method, loader, settings.optimizer_settings, num_steps, handover, target_width,
+        settings.head == "learned", settings.seed, memory_format(settings),
     )  # fmt: skip
-    return module.to(memory_format=memory_format(plan))
+    return module.to(memory_format=memory_format(settings))
 
 
 def _facts(
-    plan: TrainingPlan, beton: Beton, module: TwoStage, loader: ViewLoader, num_classes: int
+    settings: ResolvedSettings, beton: Beton, module: TwoStage, loader: ViewLoader, num_classes: int
 ) -> Facts:
     return Facts(
-        method=plan.method,
+        method=settings.method,
         num_steps=module.num_steps,
         images_per_epoch=len(loader) * loader.batch_size,
-        lr=plan.optimizer.lr,
-        image_size=plan.image_size,
+        lr=settings.optimizer_settings.lr,
+        image_size=settings.image_size,
         is_adaptive=isinstance(module.handover, AdaptiveHandOver),
-        warmup_epochs=plan.optimizer.warmup_epochs,
+        warmup_epochs=settings.optimizer_settings.warmup_epochs,
         num_cores=loader.num_threads,
         target_std=None if loader.targets is None else target_std(loader.targets),
         **facts_of_images(beton, num_classes),
     )
 
 
-def _handover(plan: TrainingPlan, num_steps: int) -> HandOver:
-    if plan.handover is None:
+def _handover(settings: ResolvedSettings, num_steps: int) -> HandOver:
+    if settings.handover is None:
         return AdaptiveHandOver()
-    stage1_steps = round(plan.handover * num_steps)
+    stage1_steps = round(settings.handover * num_steps)
     # stage 1 alone: a hand-over after the very last step would be none
     return FixedHandOver(stage1_steps + (stage1_steps >= num_steps))
 
@@ -332,27 +294,27 @@ def _fit(
         signal.signal(signal.SIGINT, handler)
 
 
-def memory_format(plan: TrainingPlan) -> torch.memory_format:
+def memory_format(settings: ResolvedSettings) -> torch.memory_format:
     """Channels last, but on the CPU for small-image stems, whose wide early layers it slows down."""
-    slower = plan.model.endswith("_small") and not torch.cuda.is_available()
+    slower = settings.model.endswith("_small") and not torch.cuda.is_available()
     return torch.contiguous_format if slower else torch.channels_last
 
 
-def _export(directory: Path, plan: TrainingPlan, module: TwoStage, name: str) -> None:
+def _export(directory: Path, settings: ResolvedSettings, module: TwoStage, name: str) -> None:
     """The backbone as a file that torchvision loads, and as a prior for the next data set."""
     backbone = module.method.backbone
     save_weights(
         directory / BACKBONE_FILE,
         backbone,
-        {"arch": plan.model, "image_size": str(plan.image_size)},
+        {"arch": settings.model, "image_size": str(settings.image_size)},
     )
     identity = PriorIdentity(
         name=name,
-        arch=plan.model,
-        image_size=plan.image_size,
+        arch=settings.model,
+        image_size=settings.image_size,
         weights_sha256=state_sha256(backbone.state_dict()),
-        preprocessing=preprocessing_for(plan.image_size),
-        feature_dim=feature_dim(backbone, plan.image_size),
+        preprocessing=preprocessing_for(settings.image_size),
+        feature_dim=feature_dim(backbone, settings.image_size),
     )
     write_identity(directory, identity)
 

@@ -1,10 +1,17 @@
 """Every option of a training: its default, help, choices and range."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from rela.methods import METHODS
 from rela.methods.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
+
+if TYPE_CHECKING:  # which bring torch
+    from rela.methods.method import Method
+    from rela.methods.optimizers import OptimizerSettings
+
+OPTIMIZER_FIELDS = ("optimizer", "lr", "weight_decay", "schedule", "warmup_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,3 +140,34 @@ class TrainSettings:
 
 # options of a training that say where and how long to compute: runs that differ only in them are equal
 WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedSettings(TrainSettings):
+    """Settings of which nothing is left open: what a training runs with.
+
+    - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
+    - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
+    - `batch_size`: images per optimizer step over all devices, in `accumulate` micro-batches.
+    """
+
+    model: str
+    image_size: int
+    hyperparameters: Literal["reference", "paper"]
+    ema: Literal["constant", "cosine"] | None = None
+
+    @property
+    def optimizer_settings(self) -> "OptimizerSettings":
+        """The optimizer, with the learning rate for this very batch size."""
+        from rela.methods import method_class
+
+        default = default_optimizer(method_class(self.method), self.hyperparameters)
+        chosen: dict[str, Any] = {name: getattr(self, name) for name in OPTIMIZER_FIELDS}
+        return replace(default, **chosen, lr_batch_size=None)
+
+
+def default_optimizer(method: "type[Method]", hyperparameters: str) -> "OptimizerSettings":
+    """The optimizer of a method's publication, or ReLA's."""
+    from rela.methods.method import REFERENCE_OPTIMIZER
+
+    return method.optimizer if hyperparameters == "paper" else REFERENCE_OPTIMIZER

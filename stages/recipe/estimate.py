@@ -12,9 +12,9 @@ from rela.evaluation.protocols import DEFAULT_PROTOCOLS
 from rela.sources.source import ImageSource
 from rela.stages.recipe.rates import EmbedKey, Rates, TrainRates, train_key
 from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings
-from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings, training_plan
+from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings
 from rela.stages.workspace.dataset import DataSet
-from rela.training.settings import TrainSettings
+from rela.training.settings import ResolvedSettings, TrainSettings
 
 MEASURED_NOW = "measured now"
 _ENCODED_SECONDS = 1.0
@@ -171,7 +171,7 @@ def _adaptive_steps() -> int:
 def _step_seconds(settings: TrainSettings, num_classes: int, stage: int) -> float:
     from rela.stages.recipe.trial_steps import train_seconds_per_image
 
-    return train_seconds_per_image(training_plan(settings), num_classes, (stage,))[stage]
+    return train_seconds_per_image(ResolvedSettings(**vars(settings)), num_classes, (stage,))[stage]
 
 
 def _forward_seconds(key: EmbedKey, settings: EmbedSettings) -> float:

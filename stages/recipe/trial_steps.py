@@ -18,7 +18,8 @@ from rela.models.backbones import build_backbone
 from rela.models.preprocessing import preprocessing_for
 from rela.representations.embedder import Embedder, choose_device
 from rela.training.handover import AdaptiveHandOver
-from rela.training.run import TrainingPlan, build_method, build_module, resolve_precision
+from rela.training.run import build_method, build_module, resolve_precision
+from rela.training.settings import ResolvedSettings
 from rela.training.two_stage import TwoStage
 
 _BUDGET_SECONDS = 2.0  # for one figure
@@ -38,22 +39,22 @@ class _NoLoader:
 
 
 def train_seconds_per_image(
-    plan: TrainingPlan, num_classes: int, stages: Iterable[int] = (1, 2)
+    settings: ResolvedSettings, num_classes: int, stages: Iterable[int] = (1, 2)
 ) -> dict[int, float]:
     """Seconds per image of each stage: forward, backward, optimizer and momentum, without loading.
 
-    In a batch of the plan, one device's; from smaller ones if such a step takes too long to try.
+    In a batch of the settings, one device's; from smaller ones if such a step takes too long to try.
     """
     keep_freed_memory()
     device = choose_device("auto")
-    precision = resolve_precision(plan.precision)
+    precision = resolve_precision(settings.precision)
     found = {}
     for stage in stages:
         with torch.random.fork_rng(devices=[]):
-            module = _module(plan, num_classes, stage).to(device)
+            module = _module(settings, num_classes, stage).to(device)
         method = module.method
-        views = stage1_views(plan.image_size) if stage == 1 else method.views()
-        optimizer = build_optimizer(plan.optimizer, module.parameters())
+        views = stage1_views(settings.image_size) if stage == 1 else method.views()
+        optimizer = build_optimizer(settings.optimizer_settings, module.parameters())
         width = method.options.feature_dim
 
         def step(
@@ -78,7 +79,7 @@ def train_seconds_per_image(
             optimizer.zero_grad()
             module.method.update_momentum(None if module.stage == 1 else module.progress)
 
-        found[stage] = _seconds_per_image(step, plan.batch_size // plan.accumulate, device)
+        found[stage] = _seconds_per_image(step, settings.batch_size // settings.accumulate, device)
     return found
 
 
@@ -119,11 +120,11 @@ def published_image_size(arch: str) -> int | None:
         return None
 
 
-def _module(plan: TrainingPlan, num_classes: int, stage: int) -> TwoStage:
+def _module(settings: ResolvedSettings, num_classes: int, stage: int) -> TwoStage:
     loader: Any = _NoLoader()
-    method = build_method(plan, plan.batch_size, num_classes)
+    method = build_method(settings, settings.batch_size, num_classes)
     handover = AdaptiveHandOver() if stage == 1 else None
-    return build_module(plan, method, loader, 1, handover, method.options.feature_dim).train()
+    return build_module(settings, method, loader, 1, handover, method.options.feature_dim).train()
 
 
 def _images(batch_size: int, size: int) -> Tensor:

@@ -17,7 +17,7 @@ from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import exclusive, in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.stages.train.processes import STARTED_VARIABLE, Teller, is_another_rank, train_on_several
-from rela.stages.train.resolve import say_if_too_short, training_plan
+from rela.stages.train.resolve import say_if_too_short
 from rela.stages.train.targets import TARGETS_FILE, make_targets
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
@@ -32,7 +32,7 @@ from rela.stages.workspace.run import (
     read_config,
 )
 from rela.stages.workspace.workspace import Workspace, open_as
-from rela.training.settings import TrainSettings
+from rela.training.settings import ResolvedSettings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,7 @@ def _run_locked(
     from rela.training.run import run_training
 
     # "auto" was decided where the run began, and stays so wherever it goes on
-    settings = replace(config.settings, precision=config.precision)
-    assert settings.model is not None and settings.image_size is not None
+    settings = ResolvedSettings(**{**vars(config.settings), "precision": config.precision})
     beton = dataset.open()
     targets, target_artifact = None, None
     if representations is not None:
@@ -124,11 +123,10 @@ def _run_locked(
         num_chosen(len(beton), settings.data_ratio) // settings.batch_size
     )
     say_if_too_short(settings, num_steps, say)
-    plan = training_plan(settings)
     num_classes = len(dataset.class_names)
     with in_use(*([] if target_artifact is None else [target_artifact.path])):
         outcome = run_training(
-            plan, directory, beton, targets, num_classes, directory.name, start, say
+            settings, directory, beton, targets, num_classes, directory.name, start, say
         )
     if not outcome.is_global_zero:
         sys.exit(0)  # this process has done its share; the first one publishes

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rela.errors import ChoiceError
 from rela.models.preprocessing import SMALL_IMAGE_SIDE
@@ -11,13 +11,7 @@ from rela.options import check_options, flag_name
 from rela.stages.train.prior import NO_PRIOR
 from rela.stages.workspace.dataset import DataSet
 from rela.training.loggers import parse_loggers
-from rela.training.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from rela.methods.method import Method
-    from rela.methods.optimizers import OptimizerSettings
-    from rela.training.run import TrainingPlan
-
+from rela.training.settings import OPTIMIZER_FIELDS, TrainSettings, default_optimizer
 
 NO_METHOD = "none"
 
@@ -68,36 +62,6 @@ def say_what_means_nothing(
         say(f"{flags}: means nothing without a prior, left out")
 
 
-def training_plan(settings: TrainSettings) -> "TrainingPlan":
-    """Resolved settings as `rela.training.run` takes them."""
-    from rela.training.run import TrainingPlan
-
-    assert settings.model is not None and settings.image_size is not None
-    return TrainingPlan(
-        method=settings.method,
-        hyperparameters=settings.hyperparameters,  # type: ignore[arg-type]
-        ema=settings.ema,  # type: ignore[arg-type]
-        local_crops=settings.local_crops,
-        min_scale=settings.min_scale,
-        optimizer=optimizer_of(settings),
-        model=settings.model,
-        image_size=settings.image_size,
-        handover=settings.handover,
-        learn_head=settings.head == "learned",
-        data_ratio=settings.data_ratio,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        accumulate=settings.accumulate,
-        seed=settings.seed,
-        precision=settings.precision,
-        devices=settings.devices,
-        loggers=parse_loggers(settings.logger),
-        checkpoint_seconds=60 * settings.checkpoint_minutes,
-        rank_timeout_seconds=60 * settings.rank_timeout,
-    )
-
-
-_OPTIMIZER_FIELDS = ("optimizer", "lr", "weight_decay", "schedule", "warmup_epochs")
 _LARGEST_WARMUP_SHARE = 0.1
 _FEWEST_LARS_STEPS = 2000
 
@@ -120,7 +84,7 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
             raise ChoiceError(f"{flag} means nothing to --method {settings.method}; leave it out")
     kind = settings.hyperparameters or method.default_hyperparameters
     settings = replace(settings, hyperparameters=kind)
-    default = _default_optimizer(method, kind).for_batch(settings.batch_size)
+    default = default_optimizer(method, kind).for_batch(settings.batch_size)
     # a publication's warm-up would swallow a short training
     warmup_epochs = min(default.warmup_epochs, math.ceil(settings.epochs * _LARGEST_WARMUP_SHARE))
     default = replace(default, warmup_epochs=warmup_epochs)
@@ -134,7 +98,7 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
             f"--warmup-epochs {settings.warmup_epochs} are more than --epochs {settings.epochs}: the "
             "learning rate would never be reached; give fewer"
         )
-    chosen: dict[str, Any] = {name: getattr(settings, name) for name in _OPTIMIZER_FIELDS}
+    chosen: dict[str, Any] = {name: getattr(settings, name) for name in OPTIMIZER_FIELDS}
     own = {name: getattr(default, name) for name, value in chosen.items() if value is None}
     return replace(settings, **own)
 
@@ -146,19 +110,3 @@ def say_if_too_short(settings: TrainSettings, num_steps: int, say: Callable[[str
             f"{num_steps} steps are few for LARS, {settings.method}'s own optimizer, which needs "
             "thousands; --hyperparameters reference (AdamW) learns faster in a short training"
         )
-
-
-def optimizer_of(settings: TrainSettings) -> "OptimizerSettings":
-    """The optimizer of resolved settings."""
-    from rela.methods import method_class
-
-    assert settings.hyperparameters is not None
-    default = _default_optimizer(method_class(settings.method), settings.hyperparameters)
-    chosen: dict[str, Any] = {name: getattr(settings, name) for name in _OPTIMIZER_FIELDS}
-    return replace(default, **chosen, lr_batch_size=None)
-
-
-def _default_optimizer(method: "type[Method]", hyperparameters: str) -> "OptimizerSettings":
-    from rela.methods.method import REFERENCE_OPTIMIZER
-
-    return method.optimizer if hyperparameters == "paper" else REFERENCE_OPTIMIZER

@@ -18,32 +18,28 @@ from torch import Tensor
 from rela.data.beton.encoding import Encoding
 from rela.data.beton.reader import Beton, open_beton
 from rela.data.beton.writer import write_beton
-from rela.methods.optimizers import OptimizerSettings
 from rela.representations.targets import Targets
 from rela.sources.source import Sample
 from rela.training.checkpoints import newest_checkpoint
-from rela.training.run import METRICS_FILE, TrainingOutcome, TrainingPlan, run_training
+from rela.training.run import METRICS_FILE, TrainingOutcome, run_training
+from rela.training.settings import ResolvedSettings
 
 NUM_IMAGES, BATCH_SIZE, STEPS_PER_EPOCH = 12, 4, 3
-PLAN = TrainingPlan(
+PLAN = ResolvedSettings(
     method="byol",
     hyperparameters="reference",
-    ema=None,
-    local_crops=None,
-    min_scale=None,
-    optimizer=OptimizerSettings("adamw", 1e-3, 0.01, "constant", decay_all=True),
+    optimizer="adamw",
+    lr=1e-3,
+    weight_decay=0.01,
+    schedule="constant",
+    warmup_epochs=0,
     model="shufflenet_v2_x0_5",
     image_size=16,
-    handover=None,
-    learn_head=False,
-    data_ratio=1.0,
     epochs=3,
     batch_size=BATCH_SIZE,
-    accumulate=1,
-    seed=0,
     precision="32-true",
     devices="1",
-    checkpoint_seconds=3600,
+    checkpoint_minutes=60,
 )
 
 
@@ -71,7 +67,7 @@ def make_targets() -> Targets:
 
 
 def train(
-    plan: TrainingPlan,
+    plan: ResolvedSettings,
     directory: Path,
     beton: Beton,
     say: Callable[[str], None] = lambda text: None,
@@ -79,7 +75,7 @@ def train(
 ) -> TrainingOutcome:
     directory.mkdir(exist_ok=True)
     return run_training(
-        plan=plan,
+        settings=plan,
         directory=directory,
         beton=beton,
         targets=make_targets() if with_targets else None,

@@ -29,7 +29,7 @@ from rela.training.run import run_training
 
 __all__ = ["beton", "on_the_cpu"]  # fixtures
 STEPS = 100
-STILL = replace(PLAN.optimizer, lr=1e-12)
+STILL = replace(PLAN, lr=1e-12, handover=1.0)
 FACTS = Facts(
     method="byol", num_steps=10 * STEPS, images_per_epoch=10_000, lr=0.3, image_size=32,
     is_adaptive=True, num_cores=4, largest_class=0.1, longer_side_pixels=500, has_jpegs=True,
@@ -225,7 +225,7 @@ def test_images_that_all_look_alike_collapse_the_features(tmp_path: Path) -> Non
     samples = [Sample(f"{i}.png", i % 3) for i in range(NUM_IMAGES)]
     write_beton(tmp_path / "black.beton", tmp_path, samples, Encoding("raw"), num_workers=1)
     (sentence,) = warnings_of(
-        replace(PLAN, model="timm:test_vit", image_size=32, handover=1.0, optimizer=STILL),
+        replace(STILL, model="timm:test_vit", image_size=32),
         tmp_path / "run",
         open_beton(tmp_path / "black.beton"),
     )
@@ -273,7 +273,7 @@ def test_a_model_that_does_not_learn_is_told_of(
     for name, few in (("_FEWEST_STAGE1_STEPS", 6), ("_FEWEST_STEPS", 9), ("_FEWEST_EPOCHS", 3)):
         monkeypatch.setattr(diagnosis, name, few)
     monkeypatch.setattr(diagnosis, "_NOTHING_LEARNED", 0.6)  # few images and 6 components: 1 ± 0.2
-    plan = replace(PLAN, handover=1.0, optimizer=STILL)
+    plan = STILL
     found = warnings_of(plan, tmp_path, beton)
     assert ["stage-1 loss does not fall" in line for line in found] == [True, False]
     assert ["accuracy stays at chance" in line for line in found] == [False, True]

@@ -56,8 +56,8 @@ def test_rows_that_are_no_numbers_do_not_count() -> None:
 
 
 def test_a_run_records_rank_spread_and_rate(tmp_path: Path, beton: Beton) -> None:
-    warm = replace(PLAN.optimizer, schedule="cosine", warmup_epochs=1)
-    train(replace(PLAN, optimizer=warm, handover=0.5), tmp_path, beton)
+    warm = replace(PLAN, schedule="cosine", warmup_epochs=1)
+    train(replace(warm, handover=0.5), tmp_path, beton)
     found = [json.loads(line) for line in (tmp_path / METRICS_FILE).read_text().splitlines()]
     assert all(1 < record["effective_rank"] < 12 for record in found)
     assert all(0 < record["feature_std"] < 1 for record in found)

@@ -88,7 +88,7 @@ def test_tensorboard_gets_every_figure_and_the_hyperparameters(
 
 
 def test_without_a_logger_there_is_none(tmp_path: Path, beton: Beton) -> None:
-    train(replace(PLAN, epochs=1, loggers=()), tmp_path, beton)
+    train(replace(PLAN, epochs=1, logger="none"), tmp_path, beton)
     assert not (tmp_path / "tensorboard").exists()
     assert (tmp_path / "metrics.jsonl").is_file()
 
@@ -165,7 +165,7 @@ def test_ids_that_are_none_are_not_used(tmp_path: Path, content: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, beton: Beton) -> None:
     mlflow = pytest.importorskip("mlflow")
-    plan = replace(PLAN, loggers=("mlflow",), handover=0.5)
+    plan = replace(PLAN, logger="mlflow", handover=0.5)
     train(replace(plan, epochs=2), tmp_path, beton)
     train(plan, tmp_path, beton)
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -180,7 +180,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, beton: Beton) -> None:
 def test_wandb_works_offline(tmp_path: Path, beton: Beton, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    plan = replace(PLAN, loggers=("wandb",), handover=0.5)
+    plan = replace(PLAN, logger="wandb", handover=0.5)
     for epochs in (1, 2):
         train(replace(plan, epochs=epochs), tmp_path, beton)
     known = json.loads((tmp_path / "loggers.json").read_text())["wandb"]

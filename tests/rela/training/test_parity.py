@@ -43,9 +43,9 @@ from rela.methods.byol import BYOL
 from rela.methods.method import MethodOptions
 from rela.models.backbones import build_backbone
 from rela.sources.source import Sample
-from rela.stages.train.resolve import optimizer_of, resolve_hyperparameters
+from rela.stages.train.resolve import resolve_hyperparameters
 from rela.training.handover import AdaptiveHandOver
-from rela.training.settings import TrainSettings
+from rela.training.settings import ResolvedSettings, TrainSettings
 
 # Lightning 2.6.6 looks at torch's pytrees in a way that torch 2.15 announces the end of.
 pytestmark = pytest.mark.filterwarnings(
@@ -91,15 +91,16 @@ def test_targets_are_standardised_principal_components_up_to_sign(
 # Stage 1
 
 
-def default_settings(**changes: Any) -> TrainSettings:
-    return resolve_hyperparameters(TrainSettings(**changes), labelled=True)
+def default_settings(**changes: Any) -> ResolvedSettings:
+    settings = TrainSettings(**{"model": "resnet18", "image_size": 32, **changes})
+    return ResolvedSettings(**vars(resolve_hyperparameters(settings, labelled=True)))
 
 
 @pytest.mark.parametrize("method", ["byol", "dino"])
 def test_the_optimizer_is_adamw_with_the_references_numbers(method: str):
     from rela.methods.optimizers import build_optimizer, build_schedule
 
-    settings = optimizer_of(default_settings(method=method, batch_size=512))
+    settings = default_settings(method=method, batch_size=512).optimizer_settings
     backbone = build_backbone("resnet18", 32, seed=0)
     optimizer = build_optimizer(settings, backbone.parameters())
     plain = torch.optim.AdamW(backbone.parameters(), lr=1e-3, weight_decay=0.01)

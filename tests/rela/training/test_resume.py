@@ -27,7 +27,7 @@ from rela.training.checkpoints import PREEMPTIONS, newest_checkpoint
 
 __all__ = ["beton", "on_the_cpu"]  # fixtures
 REPOSITORY = Path(__file__).parents[3]
-EVERY_STEP = replace(PLAN, handover=0.5, checkpoint_seconds=0)
+EVERY_STEP = replace(PLAN, handover=0.5, checkpoint_minutes=0)
 
 
 def fail_at_batch(patch: pytest.MonkeyPatch, number: int) -> None:
@@ -46,7 +46,7 @@ def fail_at_batch(patch: pytest.MonkeyPatch, number: int) -> None:
 def expected(tmp_path_factory: pytest.TempPathFactory, beton: Beton) -> Path:
     """A run in one go that saves at the ends of epochs alone."""
     directory = tmp_path_factory.mktemp("expected")
-    train(replace(EVERY_STEP, checkpoint_seconds=3600), directory, beton)
+    train(replace(EVERY_STEP, checkpoint_minutes=60), directory, beton)
     return directory
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_has_to_make_room_saves_and_goes_on(
         return original(self, *arguments)
 
     handlers = [signal.getsignal(each) for each in PREEMPTIONS]
-    plan = replace(EVERY_STEP, checkpoint_seconds=3600)
+    plan = replace(EVERY_STEP, checkpoint_minutes=60)
     with monkeypatch.context() as patch:
         patch.setattr(ViewLoader, "_result", tell)
         with pytest.raises(PreemptedError) as raised:

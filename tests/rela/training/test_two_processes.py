@@ -25,7 +25,6 @@ from rela.distributed.ranks import free_port
 from rela.distributed.strategy import RankStrategy
 from rela.distributed.sync_batchnorm import SyncBatchNorm, synchronize
 from rela.errors import LostRankError
-from rela.methods.optimizers import OptimizerSettings
 from rela.representations.targets import Targets
 from rela.training.handover import AdaptiveHandOver
 from rela.training.run import run_training
@@ -35,8 +34,8 @@ __all__ = ["beton", "on_the_cpu"]  # fixtures
 NUM_STEPS, EARLY_THRESHOLD = 6, 0.38
 METHODS = ("byol", "simclr")
 # plain SGD: Adam makes as large a step of a gradient that is rounding alone as of any other
-SGD = OptimizerSettings("sgd", 0.05, 0.0, "constant")
-PLANS = {name: replace(PLAN, method=name, optimizer=SGD, epochs=2) for name in METHODS}
+SGD = replace(PLAN, optimizer="sgd", lr=0.05, weight_decay=0.0, epochs=2)
+PLANS = {name: replace(SGD, method=name) for name in METHODS}
 NORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "1d": (lambda: nn.BatchNorm1d(5), (8, 5)),
     "2d": (lambda: nn.BatchNorm2d(5, momentum=0.3), (8, 5, 3, 2)),

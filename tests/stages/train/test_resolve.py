@@ -11,8 +11,8 @@ import pytest
 
 from rela.errors import ChoiceError
 from rela.methods import METHODS
-from rela.stages.train.resolve import optimizer_of, resolve_hyperparameters, say_if_too_short
-from rela.training.settings import TrainSettings
+from rela.stages.train.resolve import resolve_hyperparameters, say_if_too_short
+from rela.training.settings import ResolvedSettings, TrainSettings
 
 PUBLISHED = {  # optimizer, rate for 256 images, weight decay, warm-up epochs
     "byol": ("lars", 0.2, 1.5e-6, 10),
@@ -29,9 +29,10 @@ PUBLISHED = {  # optimizer, rate for 256 images, weight decay, warm-up epochs
 REFERENCE = ("adamw", 1e-3, 0.01, 0)
 
 
-def resolved(**chosen: object) -> TrainSettings:
-    settings = TrainSettings(**{"batch_size": 256, **chosen})  # type: ignore[arg-type]
-    return resolve_hyperparameters(settings, labelled=True)
+def resolved(**chosen: object) -> ResolvedSettings:
+    data = {"batch_size": 256, "model": "resnet18", "image_size": 32}
+    settings = TrainSettings(**{**data, **chosen})  # type: ignore[arg-type]
+    return ResolvedSettings(**vars(resolve_hyperparameters(settings, labelled=True)))
 
 
 def optimizer_fields(settings: TrainSettings) -> tuple[object, ...]:
@@ -47,7 +48,7 @@ def test_the_paper_has_the_published_numbers(method: str):
     settings = resolved(method=method, hyperparameters="paper")
     assert optimizer_fields(settings) == PUBLISHED[method]
     assert settings.schedule == "cosine"
-    assert optimizer_of(settings).clip_norm == (3.0 if method == "dino" else None)
+    assert settings.optimizer_settings.clip_norm == (3.0 if method == "dino" else None)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -64,7 +65,7 @@ def test_byol_and_dino_have_the_reference_by_default(method: str):
 def test_the_reference_can_be_asked_for_everywhere(method: str):
     settings = resolved(method=method, hyperparameters="reference", batch_size=512)
     assert optimizer_fields(settings) == REFERENCE  # at any batch size
-    optimizer = optimizer_of(settings)
+    optimizer = settings.optimizer_settings
     assert optimizer.decay_all and optimizer.clip_norm is None
 
 
@@ -72,7 +73,7 @@ def test_the_reference_can_be_asked_for_everywhere(method: str):
 def test_the_papers_rate_grows_with_the_batch(batch_size: int, expected: float):
     settings = resolved(method="simclr", batch_size=batch_size)
     assert settings.lr == pytest.approx(expected)
-    optimizer = optimizer_of(settings)
+    optimizer = settings.optimizer_settings
     assert optimizer.lr == pytest.approx(expected) and optimizer.lr_batch_size is None
 
 
@@ -87,7 +88,7 @@ def test_choices_win_and_are_taken_as_they_are():
         warmup_epochs=3, batch_size=1024,
     )  # fmt: skip
     assert optimizer_fields(settings) == ("sgd", 0.7, 0.0, 3)
-    optimizer = optimizer_of(settings)
+    optimizer = settings.optimizer_settings
     assert (optimizer.optimizer, optimizer.lr, optimizer.schedule) == ("sgd", 0.7, "constant")
 
 
