@@ -1,12 +1,14 @@
 """A new kind of prior: a module and its line in the registry, used through every command that names kinds.
 
-(Its third file is pyproject.toml, for an extra.) Checks the list, completion, names, embedding, the record
-that makes the second call a cache hit, the help text, and that the registry itself is light.
+Its third file is pyproject.toml, for an extra. Checks the list, completion, names, embedding, the record
+that makes the second call a cache hit, the extras, the help text, and that the registry itself is light.
 """
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -83,6 +85,15 @@ def test_it_embeds_and_its_record_saves_building_it_again(
 
 def test_versions_of_its_packages_decide_whether_a_record_holds(pixels: ModuleType) -> None:
     assert packages() == ["torchvision", "timm", "open_clip_torch", "pillow"]
+
+
+def test_extras_install_the_packages_of_their_kinds() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    for kind in KINDS.values():
+        extras = project["optional-dependencies"]
+        needed = extras[kind.EXTRA] if kind.EXTRA else project["dependencies"]
+        names = {re.split("[^a-zA-Z0-9_-]", requirement)[0] for requirement in needed}
+        assert set(kind.PACKAGES.values()) <= names, kind.PREFIX
 
 
 def test_help_shows_every_kind_and_the_registry_is_light(tmp_path: Path) -> None:
