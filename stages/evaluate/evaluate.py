@@ -1,4 +1,4 @@
-"""Runs or priors × data sets → how good their features are, by the protocols of rela.evaluation."""
+"""Evaluation of runs and priors on data sets, by the protocols of rela.evaluation."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ STAGE_VERSION = 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was asked for, of what `eval.json` at `path` holds (see rela.stages.workspace.evaluations).
+    """The requested part of `eval.json` at `path` (see rela.stages.workspace.evaluations).
 
-    `cached`: whether all of it was there. `run` is the run's name and `parameters` its settings.
+    `cached`: nothing had to be measured. `run` is the run's name and `parameters` its settings.
     """
 
     path: Path
@@ -52,9 +52,9 @@ def evaluate_run(
     embedding: EmbedSettings | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Evaluate a finished run on a data set: the one it was trained on, unless another is named.
+    """Evaluate a finished run on `dataset_name`, by default the data set it was trained on.
 
-    Protocols and probe seeds that were measured before are not measured again.
+    Existing results of protocols and probe seeds are reused.
     """
     settings = settings or EvaluateSettings()
     own_name, own_key = run.dataset, run.dataset_fingerprint
@@ -77,9 +77,9 @@ def evaluate_prior(
     embedding: EmbedSettings | None = None,
     say: Callable[[str], None] = print,
 ) -> Evaluation:
-    """Evaluate a prior on a data set, as a yardstick for the runs that learn from it.
+    """Evaluate a prior on a data set, as a baseline for the runs that learn from it.
 
-    The data set may be None if no protocol needs it (segmentation has its own).
+    The data set may be None if no protocol needs one (segmentation has its own).
     """
     settings = settings or EvaluateSettings()
     name, key = (None, None) if dataset is None else (dataset.name, dataset.fingerprint)
@@ -97,22 +97,22 @@ def evaluate(
     embedding: EmbedSettings | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Evaluation]:
-    """Evaluate runs, as `evaluate_runs`, or the prior `prior`, which `described` describes."""
+    """Evaluate runs (see `evaluate_runs`), or the prior `prior` with the options `described`."""
     described, settings = described or PriorSettings(), settings or EvaluateSettings()
     if prior is None:
         plain = PriorSettings()
         given = [n for n in vars(described) if getattr(described, n) != getattr(plain, n)]
         if given:
-            raise ChoiceError(f"{', '.join(map(flag_name, given))} describe a --prior; name it")
+            raise ChoiceError(f"{', '.join(map(flag_name, given))} require --prior; add it")
         if runs and every:
-            raise ChoiceError("name runs or say --all, not both")
+            raise ChoiceError("give names of runs or --all, not both")
         return evaluate_runs(workspace, runs, every, dataset_name, settings, embedding, say)
     if runs or every:
-        raise ChoiceError("name a run or --prior, not both")
+        raise ChoiceError("give a run or --prior, not both")
     if len(names := names_of(workspace, prior)) > 1:
         raise ChoiceError(
-            f"rela eval measures one prior at a time, and {len(names)} are named; choose one of "
-            f"{', '.join(names)}, or compare combinations too by `rela priors rank`"
+            f"rela eval measures one prior at a time, {len(names)} were given; choose one of "
+            f"{', '.join(names)}, or compare them with `rela priors rank`"
         )
     wanted = dataset_name is not None or needs_dataset(settings)
     dataset = workspace.dataset(dataset_name) if wanted else None
@@ -129,9 +129,9 @@ def evaluate_runs(
     embedding: EmbedSettings | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Evaluation]:
-    """Evaluate the named runs, the only one there is, or every one.
+    """Evaluate the named runs, every run, or by default the only one.
 
-    Of `every` run those whose data set cannot be evaluated on are left out, which is said.
+    With `every`, runs whose data set does not suit the protocols are skipped with a message.
     """
     if every:
         chosen = workspace.runs() or [workspace.run()]
@@ -147,7 +147,7 @@ def evaluate_runs(
             if not every:
                 raise
             reasons.append(error)
-            say(f"run {run.name} is left out: {error}")
+            say(f"run {run.name} is skipped: {error}")
     if not found:
         raise reasons[0]
     return found
@@ -161,7 +161,7 @@ def prior_request(
     image_size: int | None = None,
     **others: Any,
 ) -> PriorRequest:
-    """As in rela.stages.priors.requests; without a data set, segmentation's images decide the input size."""
+    """As in rela.stages.priors.requests; without a data set, the input size is that of segmentation."""
     if dataset is None:
         size = image_size or SEGMENTATION_PROTOCOL.image_size
         return PriorRequest(name, weights, seed, size, **others)
@@ -192,7 +192,7 @@ def _evaluate(
     voc = open_voc_of(settings)
     model = identify(workspace, request)
     dataset_name, dataset_key = dataset_identity
-    # the number formats of features are part of what they are
+    # features in another number format are other features
     identity = {"model": model.identity.key(), "dtype": embedding.dtype, "dataset": dataset_key}
     subject = fingerprint(identity)
     if path is None:
@@ -241,7 +241,9 @@ def _protocols(settings: EvaluateSettings) -> list[Protocol]:
 
 def _require_labels(dataset: DataSet) -> None:
     if not dataset.is_labelled:
-        raise ChoiceError(f"data set {dataset.name} has no labels; evaluation needs class folders")
+        raise ChoiceError(
+            f"data set {dataset.name} has no labels; this evaluation requires class folders"
+        )
     dataset.beton_path("val")
 
 

@@ -1,4 +1,4 @@
-"""One model × one protocol → figures. Features and feature maps are computed once for all that ask."""
+"""Measuring one model by protocols; features and feature maps are computed once for all of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Probing:
-    """What a measurement may need: the model, a labelled data set, a segmentation data set."""
+    """The inputs of a measurement: the model, a data set, a segmentation data set."""
 
     workspace: Workspace
     request: PriorRequest
@@ -120,7 +120,7 @@ class Probing:
         result = embed(
             self.workspace, self.dataset, self.request, self.settings, split, say=self.say
         )
-        assert result.artifact is not None, "an evaluation is never sharded"
+        assert result.artifact is not None, "evaluations are never sharded"
         with in_use(result.artifact.path):
             matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
             values = torch.from_numpy(matrix.values.astype(np.float32)).to(self._device)
@@ -128,7 +128,7 @@ class Probing:
         return values, labels.to(self._device)
 
     def _feature_maps(self, protocol: SegmentationProtocol) -> "_Maps":
-        """The maps of both splits, computed by the first probe seed."""
+        """The maps of both splits, computed for the first probe seed and kept."""
         from rela.evaluation.feature_maps import compute_feature_maps, map_size
         from rela.evaluation.segmentation import head_for
 

@@ -1,4 +1,4 @@
-"""Evaluations → a table with what is spread over seeds, and the protocols in words."""
+"""A table of evaluations, with spreads over seeds and descriptions of the protocols."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ _NOT_COMPARED = {"seed", *WHERE_TO_RUN}
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Runs that differ in nothing but their seed: figures by protocol, over `seeds`.
+    """Runs that differ only in their seed: figures by protocol, over `seeds`.
 
-    Where a probe was repeated, its mean over probe seeds stands for the run.
+    The figure of a run is the mean over its probe seeds.
     """
 
     runs: list[str]
@@ -28,7 +28,7 @@ class SeedSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything evaluated by one call. `over_probe_seeds`: one entry for each evaluation."""
+    """All evaluations of one call. `over_probe_seeds`: one entry per evaluation."""
 
     evaluations: list[Evaluation]
     over_probe_seeds: list[dict[str, dict[str, Spread]]]
@@ -37,7 +37,7 @@ class Report:
 
 
 def report(evaluations: list[Evaluation]) -> Report:
-    """Means and spreads: over the probe seeds of every evaluation, over the seeds of equal runs."""
+    """Means and spreads over the probe seeds of each evaluation, and over the seeds of equal runs."""
     return Report(
         evaluations,
         [_over_probe_seeds(evaluation) for evaluation in evaluations],
@@ -47,7 +47,7 @@ def report(evaluations: list[Evaluation]) -> Report:
 
 
 def format_report(found: Report) -> str:
-    """The table, the protocols in words, and where the figures are."""
+    """The table, the descriptions of the protocols, and the files with the figures."""
     rows: list[tuple[str, str, dict[str, Spread], str | None]] = []
     how: dict[str, dict[str, list[str]]] = {}
     for evaluation, measures in zip(found.evaluations, found.over_probe_seeds, strict=True):
@@ -69,7 +69,7 @@ def format_report(found: Report) -> str:
     if last_epochs:
         header.append("top-1 %, last 3 epochs")
         cells = [[*row, last_epochs.get((row[0], row[1]))] for row in cells]
-    if len({row[3] for row in rows}) > 1:  # figures of different data sets are not to be compared
+    if len({row[3] for row in rows}) > 1:  # figures of different data sets cannot be compared
         header.insert(1, "data set")
         cells = [[row[0], of[3], *row[1:]] for row, of in zip(cells, rows, strict=True)]
     return "\n".join(
@@ -97,7 +97,7 @@ def _titles(found: Report) -> list[str]:
     if max(num_seeds) > 1:
         titles.append(
             f"mean ± std over {max(num_seeds)} probe seeds (initial layer, order, labelled subset) of the "
-            "same weights; k-NN has none"
+            "same weights; k-NN has no seed"
         )
     return titles
 
@@ -107,7 +107,7 @@ def _num_probe_seeds(evaluation: Evaluation) -> int:
 
 
 def _in_words(how: dict[str, dict[str, list[str]]]) -> Iterable[str]:
-    """What every protocol is; if it differs between evaluations, with their names."""
+    """One line per protocol; with the names of evaluations if they differ."""
     for protocol, descriptions in how.items():
         for words, names in descriptions.items():
             whose = f" ({', '.join(names)})" if len(descriptions) > 1 else ""
@@ -115,7 +115,7 @@ def _in_words(how: dict[str, dict[str, list[str]]]) -> Iterable[str]:
 
 
 def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | None], str]:
-    """The reference's mean ± std over the last epochs of one training, of probe seed 0."""
+    """Mean ± std over the last epochs of one training, for probe seed 0 of the reference's protocol."""
     found: dict[tuple[str | None, str | None], str] = {}
     for evaluation in evaluations:
         for protocol, figures in evaluation.results["accuracies"].items():
@@ -139,7 +139,7 @@ def _over_probe_seeds(evaluation: Evaluation) -> dict[str, dict[str, Spread]]:
 
 
 def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
-    """One summary for each group of at least two runs with different seeds and all else equal."""
+    """One summary per group of two or more runs that differ only in their seeds."""
     groups: dict[str, dict[int, Evaluation]] = {}
     for evaluation in evaluations:
         if evaluation.parameters is not None:

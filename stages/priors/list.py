@@ -1,4 +1,4 @@
-"""Which priors can be used here and now, and which are embedded already. Nothing is built or fetched."""
+"""Priors that can be used now, and those that are embedded. Nothing is built or downloaded."""
 
 import json
 import os
@@ -22,10 +22,10 @@ _EXAMPLES = ("resnet18", "resnet50")
 
 @dataclass(frozen=True)
 class ListedPrior:
-    """What to give to --prior, capitals standing for a choice of one's own.
+    """A value for --prior; parts in capitals are to be filled in.
 
-    `usable` is False where a package has to be installed first; `note` says where the weights are or
-    come from; `embedded` names data sets, in brackets a split other than train and crops.
+    `usable` is False if a package must be installed first; `note` describes the weights; `embedded` lists
+    data sets, with a split other than train and the number of crops in brackets.
     """
 
     source: str
@@ -37,14 +37,14 @@ class ListedPrior:
 
 @dataclass(frozen=True)
 class PriorList:
-    """Every row of the list."""
+    """All rows of the list."""
 
     workspace: str
     priors: list[ListedPrior]
 
 
 def list_priors(workspace: Workspace) -> PriorList:
-    """Look at manifests and at the folders where packages keep their weights."""
+    """Read manifests and the folders where packages store weights."""
     embedded, sources = _embedded(workspace)
     rows = [
         *(_run_row(run, embedded) for run in workspace.runs()),
@@ -62,16 +62,16 @@ def list_priors(workspace: Workspace) -> PriorList:
 
 
 def format_result(found: PriorList) -> str:
-    """A table for people."""
+    """The list as a table."""
     rows = [
         [row.source, row.prior, row.note, ", ".join(row.embedded) or "–"] for row in found.priors
     ]
     table = format_table(["source", "prior", "weights", "embedded for"], rows)
-    return f"{table}\nrank those embedded with `rela priors rank DATASET`"
+    return f"{table}\ncompare embedded priors with `rela priors rank DATASET`"
 
 
 def _embedded(workspace: Workspace) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Data sets by the prior's name, and each prior's source."""
+    """Data sets and source of each embedded prior, by its name."""
     datasets: dict[str, set[str]] = defaultdict(set)
     sources = {}
     for artifact in workspace.representations():
@@ -97,9 +97,9 @@ def _run_row(run: Run, embedded: dict[str, list[str]]) -> ListedPrior:
 
 
 def _torchvision_rows(workspace: Workspace, embedded: dict[str, list[str]]) -> list[ListedPrior]:
-    """Models whose published weights are on disk, by name; the others in one row.
+    """One row per model with weights on disk, and one row for all others.
 
-    Without any file on disk torchvision, which takes seconds to import, is not asked for its names.
+    torchvision takes seconds to import, so its names are only listed if there are files on disk.
     """
     folder = _checkpoints_dir()
     on_disk = {path.name: path.stat().st_size for path in folder.glob("*.pth")}
@@ -116,7 +116,7 @@ def _torchvision_rows(workspace: Workspace, embedded: dict[str, list[str]]) -> l
 
 
 def _published_files(workspace: Workspace) -> dict[str, str]:
-    """Weights file by model; remembered in a workspace for this version of torchvision."""
+    """Weights file by model; cached in the workspace for this version of torchvision."""
     version = installed_versions().get("torchvision")
     record = workspace.prior_records_dir / f"torchvision-{version}.json"
     published = read_json(record, dict[str, str])
@@ -124,14 +124,14 @@ def _published_files(workspace: Workspace) -> dict[str, str]:
         from rela.priors.torchvision import published_files
 
         published = published_files()
-        if workspace.root.is_dir():  # a list is no reason to begin one
+        if workspace.root.is_dir():  # listing does not create one
             record.parent.mkdir(exist_ok=True)
             write_atomic(record, json.dumps(published, indent=1).encode())
     return published
 
 
 def _row(kind: PriorKind) -> ListedPrior:
-    """What to give for a kind of prior; its packages are looked for without importing them."""
+    """The row of a kind of prior; its packages are found without importing them."""
     source, syntax = kind.PREFIX.removesuffix(":"), kind.PREFIX + kind.METAVAR
     if not all(map(find_spec, kind.PACKAGES)):
         note = f"needs a package: pip install 'rela[{kind.EXTRA}]'"
@@ -142,13 +142,13 @@ def _row(kind: PriorKind) -> ListedPrior:
 
 
 def _checkpoints_dir() -> Path:
-    """torch.hub's folder of weights, by torch.hub's rule, without importing torch."""
+    """torch.hub's folder of weights, computed without importing torch."""
     home = os.environ.get("TORCH_HOME") or _cache_dir() / "torch"
     return Path(home).expanduser() / "hub" / "checkpoints"
 
 
 def _hub_cache_dir() -> Path:
-    """Hugging Face's folder of models, by huggingface_hub's rule."""
+    """huggingface_hub's folder of models."""
     home = Path(os.environ.get("HF_HOME") or _cache_dir() / "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
 

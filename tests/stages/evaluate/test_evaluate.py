@@ -144,7 +144,7 @@ def test_runs_of_several_seeds_have_a_mean_and_a_spread(
     every = rela("eval", "--all", *QUICK).stdout
     assert measured == {"knn20": 3, "linear-lightly": 3}
     assert every.count("mean ± std over run seeds 0, 1") == 2
-    assert "name runs or say --all" in rela("eval", "s0", "--all", exit_code=2).stderr
+    assert "give names of runs or --all" in rela("eval", "s0", "--all", exit_code=2).stderr
 
 
 def test_probe_seeds_are_repetitions_of_one_run(
@@ -175,7 +175,7 @@ def test_all_leaves_out_what_cannot_be_evaluated(
     rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
     rela("train", "flat", *TRAIN[1:], "--name", "unlabelled")
     result = rela("eval", "--all", "--protocol", "knn20")
-    assert "run unlabelled is left out: data set flat has no labels" in result.stderr
+    assert "run unlabelled is skipped: data set flat has no labels" in result.stderr
     assert "runs/labelled/eval.json" in result.stdout
 
 
