@@ -206,6 +206,10 @@ REFERENCE_PROTOCOL = LinearProtocol(
     "linear-reference", "adam", 3e-4, 100, 128, cosine=False, large_batch_size=1024,
     averaged_epochs=3,
 )  # fmt: skip
+# Its mean and standard deviation of top-1 over the last epochs of one training.
+LAST_EPOCHS = tuple(
+    f"top1_{what}_last_{REFERENCE_PROTOCOL.averaged_epochs}_epochs" for what in ("mean", "std")
+)
 LIGHTLY_PROTOCOL = LinearProtocol("linear-lightly", "sgd", 0.1, 90, 256, cosine=True)
 KNN_PROTOCOLS = (KNNProtocol(20), KNNProtocol(200))
 LINEAR_PROTOCOLS = (REFERENCE_PROTOCOL, LIGHTLY_PROTOCOL)

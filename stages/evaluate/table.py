@@ -3,13 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rela.evaluation.protocols import Measure, all_measures
+from rela.evaluation.protocols import LAST_EPOCHS, Measure, all_measures
 from rela.pipeline.fingerprint import fingerprint
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import Evaluation
 from rela.training.settings import WHERE_TO_RUN
 
-_LAST_EPOCHS = "top1_mean_last_3_epochs", "top1_std_last_3_epochs"
 _NOT_COMPARED = {"seed", *WHERE_TO_RUN}
 
 
@@ -119,8 +118,8 @@ def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | 
     found: dict[tuple[str | None, str | None], str] = {}
     for evaluation in evaluations:
         for protocol, figures in evaluation.results["accuracies"].items():
-            if all(key in figures for key in _LAST_EPOCHS):
-                mean, std = (figures[key] for key in _LAST_EPOCHS)
+            if all(key in figures for key in LAST_EPOCHS):
+                mean, std = (figures[key] for key in LAST_EPOCHS)
                 name = evaluation.run or evaluation.results["evaluated"]
                 found[name, protocol] = Spread(mean, std).percent()
     return found

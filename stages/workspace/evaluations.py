@@ -11,10 +11,11 @@ seconds        spent on all of them, also on what was replaced since
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Required, TypedDict
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 from msgspec import Struct
 
+from rela.evaluation.protocols import LAST_EPOCHS, all_measures
 from rela.pipeline.files import clear_abandoned_files, write_atomic
 from rela.stages.workspace.schema import Float, fits, read_json
 
@@ -22,16 +23,11 @@ EVALUATION_FILE = "eval.json"
 FIRST_SEED = 0
 
 
-class Figures(TypedDict, total=False):
-    """What one protocol found: shares in [0, 1], and seconds."""
-
-    seconds: Required[Float]
-    top1: Float
-    top5: Float
-    miou: Float
-    pixel_accuracy: Float
-    top1_mean_last_3_epochs: Float
-    top1_std_last_3_epochs: Float
+if TYPE_CHECKING:
+    Figures = dict[str, Any]
+else:  # what one protocol found: its measures are numbers
+    _NUMBERS = dict.fromkeys([*(measure.key for measure in all_measures()), *LAST_EPOCHS], Float)
+    Figures = TypedDict("Figures", {"seconds": Required[Float], **_NUMBERS}, total=False)
 
 
 class _Measurement(Struct, frozen=True):
