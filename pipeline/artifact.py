@@ -4,10 +4,10 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from rela.pipeline.errors import (
     STORAGE_ERRORS,
@@ -64,6 +64,9 @@ class Artifact:
                 f"{path} is damaged: SHA-256 {found[:12]}, expected {expected[:12]}; {remedy}"
             )
         return path
+
+
+A = TypeVar("A", bound=Artifact)
 
 
 def open_artifact(path: Path) -> Artifact | None:
@@ -144,6 +147,25 @@ def publish_or_adopt(directory: Path, destination: Path, manifest: Manifest) -> 
         return other
 
 
+def cached(
+    destination: Path,
+    kind: type[A],
+    find: Callable[[], A | None],
+    fill: Callable[[Path], Manifest],
+) -> tuple[A, bool]:
+    """Find or build: what `find` returns, else `destination`, built; and whether it was found.
+
+    `fill` writes files into a private directory and returns their manifest; they are published whole
+    or not at all. Raises as `staging` and `publish_or_adopt`.
+    """
+    found = find()
+    if found is not None:
+        clear_abandoned(found.path)
+        return found, True
+    with staging(destination) as directory:
+        return kind.of(publish_or_adopt(directory, destination, fill(directory))), False
+
+
 def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
     """What killed jobs left directly under `parent`: staged, or half removed.
 
@@ -159,7 +181,7 @@ def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
 def clear_abandoned(destination: Path) -> None:
     """Remove staging directories of `destination` whose process no longer lives on this host.
 
-    `staging` does so; whoever finds the artifact finished by another job has to ask for it.
+    `staging` and `cached` do so.
     """
     for path in abandoned(destination.parent):
         if path.name.startswith(f"{_STAGING_PREFIX}{destination.name}@"):

@@ -17,7 +17,7 @@ from rela.data.beton.encoding import Encoding
 from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
 from rela.options import check_options
-from rela.pipeline.artifact import clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
 from rela.sources import default_name, open_source
@@ -62,15 +62,16 @@ def convert(
     name = check_name(name or slug(default_name(source)), "data set")
     destination = workspace.datasets_dir / name
     _report_oddities(images, say)
-    existing = open_as(DataSet, destination)
-    if existing is not None:
-        if _same_source(existing, images, settings):
-            clear_abandoned(destination)
-            return ConvertResult(existing, True, time.perf_counter() - start)
-        raise _taken(destination)
     workers = num_workers or len(os.sched_getaffinity(0))
     encoding = _encoding(settings)
-    with staging(destination) as directory:
+
+    def find() -> DataSet | None:
+        existing = open_as(DataSet, destination)
+        if existing is not None and not _same_source(existing, images, settings):
+            raise _taken(destination)
+        return existing
+
+    def fill(directory: Path) -> Manifest:
         results: dict[str, WriteResult] = {}
         for split, samples in images.splits.items():
             with progress_bar(len(samples), f"convert {split}", "img") as bar:
@@ -89,10 +90,11 @@ def convert(
                     f"none of the {len(result.bad_images)} images of {split} can be used"
                 )
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
-        seconds = time.perf_counter() - start
-        manifest = _manifest(images, settings, results, bad, seconds)
-        artifact = publish_or_adopt(directory, destination, manifest)
-    return ConvertResult(DataSet.of(artifact), False, seconds)
+        return _manifest(images, settings, results, bad, time.perf_counter() - start)
+
+    dataset, was_there = cached(destination, DataSet, find, fill)
+    seconds = time.perf_counter() - start if was_there else dataset.seconds
+    return ConvertResult(dataset, was_there, seconds)
 
 
 def read_source(source: Path, settings: ConvertSettings) -> ImageSource:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError
-from rela.pipeline.artifact import publish_or_adopt, staging
+from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import in_use
 from rela.pipeline.manifest import Manifest, provenance
@@ -97,11 +97,11 @@ def embed_all(
         if results[i].artifact is None:  # other shards may have finished it in the meantime
             results[i] = replace(results[i], artifact=embed_one(request).artifact)
     artifacts = [result.artifact for result in results if result.artifact is not None]
-    combination, cached = None, False
+    combination, was_there = None, False
     if len(artifacts) == len(requests):
-        combination, cached = combine(workspace, dataset, artifacts, settings.dtype, split)
+        combination, was_there = combine(workspace, dataset, artifacts, settings.dtype, split)
     return CombineResult(
-        combination, results[0].names, cached, results, time.perf_counter() - start
+        combination, results[0].names, was_there, results, time.perf_counter() - start
     )
 
 
@@ -118,8 +118,7 @@ def find_all(
     if len(requests) == 1 or len(components) < len(requests):
         return found[0] if len(requests) == 1 else None
     key = _fingerprint(components, settings.dtype)
-    there = workspace.representations(dataset.images_sha256(split))
-    return next((artifact for artifact in there if artifact.fingerprint == key), None)
+    return workspace.representations_by_key(dataset.images_sha256(split), key)
 
 
 def combine(
@@ -133,16 +132,13 @@ def combine(
     start = time.perf_counter()
     key = _fingerprint(components, dtype)
     images = dataset.images_sha256(split)
-    for artifact in workspace.representations(images):
-        if artifact.fingerprint == key:
-            return artifact, True
     prior = Combination(tuple(c.prior for c in components if isinstance(c.prior, PriorIdentity)))
     crops = _equal_crops(components)
     with_crops = f"-{crops}crops" if crops else ""
     name = f"{dataset.name}-{split}-{slug(prior.name)[:_SHOWN_NAME]}{with_crops}-{key[:12]}"
     destination = workspace.representations_dir / name
-    held = [component.path for component in components]
-    with in_use(*held), staging(destination) as directory:
+
+    def fill(directory: Path) -> Manifest:
         attributes = {
             "prior": prior.name,
             "combination": METHOD,
@@ -156,7 +152,7 @@ def combine(
         described, num_rows = _write(path, prior, components, dtype, attributes)
         inputs = {f"component {i}": c.fingerprint for i, c in enumerate(components, start=1)}
         seconds = [component.seconds for component in components]
-        manifest = Manifest(
+        return Manifest(
             kind="representations",
             fingerprint=key,
             inputs={"images": images, **inputs},
@@ -172,7 +168,12 @@ def combine(
             },
             provenance=provenance(time.perf_counter() - start) | {"components_seconds": seconds},
         )
-        return Representations.of(publish_or_adopt(directory, destination, manifest)), False
+
+    def find() -> Representations | None:
+        return workspace.representations_by_key(images, key)
+
+    with in_use(*(component.path for component in components)):
+        return cached(destination, Representations, find, fill)
 
 
 def _fingerprint(components: Sequence[Representations], dtype: str) -> str:

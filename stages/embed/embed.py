@@ -11,7 +11,7 @@ from typing import Any
 from rela.data.crops import CROPS_VERSION, CropPlan
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
-from rela.pipeline.artifact import clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.artifact import cached, clear_abandoned
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.lease import Leases
 from rela.pipeline.locks import in_use, mark_used
@@ -96,12 +96,12 @@ def embed(
             """What a faster process has made, under whatever name."""
             return _look_up(workspace, dataset, prior.identity, settings, split)[2]
 
-        artifact = found()
-        if artifact is None and not store.missing():
+        artifact = None
+        if not store.missing():
             overhead = time.perf_counter() - start - part_seconds
             try:
                 artifact = _seal(
-                    workspace, dataset, split, prior, settings, store, name, key, overhead
+                    workspace, dataset, split, prior, settings, store, name, key, overhead, found
                 )
             except (DataError, FileNotFoundError):  # its parts go when it is finished
                 artifact = found()
@@ -184,16 +184,8 @@ def _look_up(
     key = _fingerprint(images, prior, settings)
     with_crops = f"-{settings.crops}crops" if settings.crops else ""
     name = f"{dataset.name}-{split}-{slug(prior.name)}{with_crops}-{key[:12]}"
-    existing = open_as(Representations, workspace.representations_dir / name) or _find(
-        workspace, images, key
-    )
-    return name, key, existing
-
-
-def _find(workspace: Workspace, images: str, key: str) -> Representations | None:
-    """The same representations under another name: the data set or the prior was renamed."""
-    same = (a for a in workspace.representations(images) if a.fingerprint == key)
-    return next(same, None)
+    existing = open_as(Representations, workspace.representations_dir / name)
+    return name, key, existing or workspace.representations_by_key(images, key)
 
 
 def _embed_parts(
@@ -262,6 +254,7 @@ def _seal(
     name: str,
     key: str,
     overhead_seconds: float,
+    find: Callable[[], Representations | None],
 ) -> Representations:
     """Copy all parts into one HDF5 file and publish it; another process may be faster.
 
@@ -306,11 +299,12 @@ def _seal(
     destination = workspace.representations_dir / name
     seal_start = time.perf_counter()
     seconds = store.seconds() + overhead_seconds
-    with staging(destination) as directory:
+
+    def fill(directory: Path) -> Manifest:
         path = directory / REPRESENTATIONS_FILE
         write_matrix(path, parts(), (num_rows, width), settings.dtype, attributes, crops)
-        seconds += time.perf_counter() - seal_start
-        manifest = Manifest(
+        own_seconds = time.perf_counter() - seal_start
+        return Manifest(
             kind="representations",
             fingerprint=key,
             inputs={"images": dataset.images_sha256(split), "prior": identity.weights_sha256},
@@ -327,7 +321,8 @@ def _seal(
                 "dataset": dataset.name,
                 "split": split,
             },
-            provenance=provenance(seconds)
+            provenance=provenance(seconds + own_seconds)
             | {"batch_size": settings.batch_size, "device": settings.device},
         )
-        return Representations.of(publish_or_adopt(directory, destination, manifest))
+
+    return cached(destination, Representations, find, fill)[0]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rela.pipeline.artifact import clear_abandoned, publish_or_adopt, staging
+from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import Manifest, provenance
 from rela.representations.projection import (
@@ -44,29 +44,26 @@ def make_targets(
     key = fingerprint(meaning)
     at_most = "" if variance_share is None else "max"
     destination = workspace.targets_dir / f"{representations.name}-d{at_most}{width}-{key[:8]}"
-    existing = open_as(Targets, destination)
-    if existing is not None:
-        clear_abandoned(destination)
-        return existing
-    from rela.representations.matrix_file import open_matrix
-    from rela.representations.targets import write_targets
 
-    start = time.perf_counter()
-    matrix = open_matrix(representations.sound_file(REPRESENTATIONS_FILE), verify=False)
-    projection = fit_projection(matrix.values, width, variance_share=variance_share)
-    if projection.num_dropped:
-        say(
-            f"targets have {projection.width} components: {projection.num_dropped} more would be "
-            f"noise, with less than {EIGENVALUE_FLOOR:g} of the largest variance"
-        )
-    if variance_share is not None:
-        share = projection.explained_variance
-        say(f"targets: {projection.width} components with {100 * share:.0f} % of the variance")
-    with staging(destination) as directory:
+    def fill(directory: Path) -> Manifest:
+        from rela.representations.matrix_file import open_matrix
+        from rela.representations.targets import write_targets
+
+        start = time.perf_counter()
+        matrix = open_matrix(representations.sound_file(REPRESENTATIONS_FILE), verify=False)
+        projection = fit_projection(matrix.values, width, variance_share=variance_share)
+        if projection.num_dropped:
+            say(
+                f"targets have {projection.width} components: {projection.num_dropped} more would be "
+                f"noise, with less than {EIGENVALUE_FLOOR:g} of the largest variance"
+            )
+        if variance_share is not None:
+            share = projection.explained_variance
+            say(f"targets: {projection.width} components with {100 * share:.0f} % of the variance")
         attributes = {"representations_fingerprint": representations.fingerprint, "width": width}
         write_targets(directory / TARGETS_FILE, matrix.values, projection, attributes, matrix.crops)
         _save_projection(directory / PROJECTION_FILE, projection)
-        manifest = Manifest(
+        return Manifest(
             kind="targets",
             fingerprint=key,
             inputs={
@@ -81,7 +78,8 @@ def make_targets(
             },
             provenance=provenance(time.perf_counter() - start),
         )
-        return Targets.of(publish_or_adopt(directory, destination, manifest))
+
+    return cached(destination, Targets, lambda: open_as(Targets, destination), fill)[0]
 
 
 def _save_projection(path: Path, projection: Projection) -> None:

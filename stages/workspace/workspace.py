@@ -108,6 +108,11 @@ class Workspace:
         found = find_artifacts(Representations, self.representations_dir)
         return [each for each in found if images_sha256 in (None, each.images_sha256)]
 
+    def representations_by_key(self, images_sha256: str, key: str) -> Representations | None:
+        """Those with this fingerprint, under whatever name: a data set or a prior may be renamed."""
+        there = self.representations(images_sha256)
+        return next((each for each in there if each.fingerprint == key), None)
+
     def components(self, combination: Representations) -> list[Representations]:
         """What a combination was made of; raises ChoiceError with the command if some of it is gone."""
         there = {each.fingerprint: each for each in self.representations(combination.images_sha256)}

@@ -20,6 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rela.pipeline.artifact import (
+    Artifact,
+    cached,
     clear_abandoned,
     find_artifacts,
     open_artifact,
@@ -250,6 +252,23 @@ def test_the_slower_of_two_equal_jobs_adopts_the_first_result(destination):
         adopted = publish_or_adopt(directory, destination, MANIFEST)
     assert adopted == first
     assert (destination / "file.txt").read_text() == "first"
+
+
+def test_what_is_found_is_not_built_again(destination):
+    def fill(directory: Path) -> Manifest:
+        (directory / "file.txt").write_text("hello")
+        filled.append(directory)
+        return replace(MANIFEST, file_sha256={})
+
+    filled: list[Path] = []
+    for expected in (False, True):
+        made, was_there = cached(destination, Artifact, lambda: open_artifact(destination), fill)
+        assert was_there is expected
+        assert made == open_artifact(destination)
+    assert len(filled) == 1
+    made, was_there = cached(destination, Artifact, lambda: None, fill)  # another was faster
+    assert (made, was_there) == (open_artifact(destination), False)
+    assert [path.name for path in destination.parent.iterdir()] == [destination.name]
 
 
 def test_another_result_is_not_adopted(destination):
