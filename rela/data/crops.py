@@ -1,8 +1,8 @@
 """Targets that match the view: random crops of every image, drawn once and replayed in training.
 
-A target of the whole image is wrong for a view that shows half of it, and a mirrored image has another
-representation (FKD, arXiv 2112.01528; DataCompDR, arXiv 2311.17049). Here the prior sees K crops of each
-image with the distribution of stage 1's views, and each view of stage 1 replays one of them.
+The target of a whole image does not fit a view of half of it, or a mirrored view (FKD, arXiv 2112.01528;
+DataCompDR, arXiv 2311.17049). Here the prior sees K crops of each image from the distribution of stage
+1's views, and each view of stage 1 replays one of them.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from rela.data.beton.reader import Beton
 from rela.data.views import specification, stage1_views
 from rela.errors import DataError
 
-# Bumped by hand when the same plan would give other crops.
+# Increase it when the same plan gives other crops.
 CROPS_VERSION = 1
-# Beyond every seed of a run: crops are drawn once, whatever later uses them.
+# Above every seed of a run, so that crops do not repeat its draws.
 _FIRST_SEED = 1 << 33
 
 
 @dataclass(frozen=True)
 class CropPlan:
-    """`num_crops` random crops per image; `seed` decides which."""
+    """`num_crops` random crops per image, drawn from `seed`."""
 
     num_crops: int
     seed: int = 0
@@ -40,9 +40,9 @@ class CropPlan:
 
 
 def check_crops(crops: NDArray[np.uint16], beton: Beton) -> None:
-    """Raise DataError unless every crop (uint16 [N, K, 5]) lies within its image of `beton`.
+    """Raise DataError unless every crop (uint16 [N, K, 5]) is inside its image of `beton`.
 
-    The kernels that cut them out of an image trust them.
+    The kernels that cut them out do not check.
     """
     if len(crops) != len(beton):
         raise DataError(f"crops of {len(crops)} images for {len(beton)}; embed this data set")

@@ -2,8 +2,8 @@
 
     header · field descriptors · metadata [N] · pages of image bytes · allocation table [N]
 
-FFCV's Python package has the same structures; importing it takes seconds and changes torch's thread
-count, so they are spelled out here. A test compares the two, and every file opens in FFCV itself.
+FFCV's Python package has the same structures, but importing it takes seconds and changes torch's thread
+count. A test compares the two, and every file opens in FFCV itself.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ METADATA_START = HEADER.itemsize + len(FIELD_TYPE_IDS) * FIELD.itemsize
 
 
 def field_descriptors() -> np.ndarray:
-    """What follows the header: name and type of each field."""
+    """Name and type of each field, which follow the header."""
     descriptors = np.zeros(len(FIELD_TYPE_IDS), FIELD)
     for descriptor, (name, type_id) in zip(descriptors, FIELD_TYPE_IDS.items(), strict=True):
         descriptor["type_id"] = type_id
@@ -44,12 +44,15 @@ def field_descriptors() -> np.ndarray:
 
 
 def first_page(num_samples: int) -> int:
-    """Where the pages begin: after the metadata, at a multiple of the page size."""
+    """Offset in bytes of the first page: after the metadata, at a multiple of the page size."""
     return -(-(METADATA_START + num_samples * METADATA.itemsize) // PAGE_BYTES) * PAGE_BYTES
 
 
 def ffcv_library() -> Path:
-    """FFCV's compiled library, which decodes JPEGs, without importing FFCV's Python side."""
+    """FFCV's compiled library, which decodes JPEGs, found without importing FFCV.
+
+    Raises UnavailableError with the command that installs it.
+    """
     spec = importlib.util.find_spec("ffcv")
     folders = (spec.submodule_search_locations if spec else None) or []
     found = [path for folder in folders for path in sorted(Path(folder).glob("_libffcv*.so"))]

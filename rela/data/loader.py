@@ -1,8 +1,8 @@
-"""The training loader: batches of views, made ahead by threads that run compiled kernels.
+"""The training loader: batches of views, prefetched by threads that run compiled kernels.
 
-One decode per image serves all its views. There is no random state and no queue: a batch is a pure
-function of (seed, epoch, step), threads fill it, and whatever goes wrong in a thread is raised where
-the batch is asked for.
+Each image is decoded once for all its views. There is no random state and no queue: a batch is a pure
+function of (seed, epoch, step), threads fill it, and an error in a thread is raised where the batch is
+requested.
 """
 
 import os
@@ -32,7 +32,7 @@ NO_CROPS = np.empty((0, 0, 5), np.uint16)
 
 @dataclass(frozen=True)
 class _Batch:
-    """A batch in the making: threads fill `out` and `status`, one entry or block per row."""
+    """A batch being made: threads fill `out` and `status`, a block and an entry per row."""
 
     views: tuple[View, ...]
     rows: NDArray[np.int64]
@@ -42,7 +42,7 @@ class _Batch:
     crops: NDArray[np.uint16]
 
     def wait(self, beton: Beton) -> None:
-        """Until it is full; raises what a thread raised, or DataError for a damaged image."""
+        """Wait until it is full; raises a thread's exception, or DataError for a damaged image."""
         for part in self.parts:
             part.result()
         raise_undecodable(beton, self.rows, self.status)
@@ -51,14 +51,14 @@ class _Batch:
 def _in_parts(
     pool: ThreadPoolExecutor, num_threads: int, num_rows: int, fill: Callable[[int, int], None]
 ) -> list["Future[None]"]:
-    """Run `fill(first, end)` over all rows, an equal share for each thread."""
+    """Run `fill(first, end)` over all rows, with an equal share for each thread."""
     share = -(-num_rows // num_threads)
     starts = range(0, num_rows, share)
     return [pool.submit(fill, first, min(first + share, num_rows)) for first in starts]
 
 
 def _ahead(batches: Iterable[_Batch], at_once: int = _PREFETCH_BATCHES) -> Iterator[_Batch]:
-    """Batches in order, the next ones already begun: `at_once` in the making, the current included."""
+    """Batches in order, with `at_once` of them in progress, the current one included."""
     pending: deque[_Batch] = deque()
     for begun in batches:
         pending.append(begun)
@@ -68,19 +68,19 @@ def _ahead(batches: Iterable[_Batch], at_once: int = _PREFETCH_BATCHES) -> Itera
 
 
 class ViewLoader:
-    """Iterates over one epoch in batches; Lightning calls `sampler.set_epoch` before each.
+    """Iterates over one epoch in batches; Lightning calls `sampler.set_epoch` before each epoch.
 
     A batch is a dict: `views`, a list of uint8 tensors [B, 3, S, S] in channels-last memory;
     `label` int64 [B]; `index` int64 [B]; and `targets`, a tensor [B, d] for each view, if `targets`
     [N, d] was given. With `crops` (uint16 [N, K, 5], see rela.data.crops) each view replays one of its
-    image's K crops, and `targets` [N · K, d] holds a row for each. With `pin_memory` set, views and
-    targets lie in page-locked memory, from where a GPU copies them by itself.
-    The incomplete last batch of an epoch is left out (its batch-norm statistics would differ).
+    image's K crops, and `targets` [N · K, d] has a row for each crop. With `pin_memory`, views and
+    targets are in page-locked memory, which a GPU copies asynchronously. The incomplete last batch of
+    an epoch is dropped (its batch-norm statistics would differ).
 
-    `batch_size` counts over all ranks and `accumulate` micro-batches: B is this rank's share of one
-    micro-batch. `rows` (int64, distinct) restricts the epochs to these rows of the beton; what a
-    view of a row looks like does not depend on them. Raises ChoiceError if an epoch would have no
-    batch at all, and DataError while iterating if an image of the beton is damaged.
+    `batch_size` is the total over all ranks and `accumulate` micro-batches: B is this rank's share of
+    one micro-batch. `rows` (int64, distinct) restricts the epochs to these rows of the beton; the views
+    of a row do not depend on the restriction. Raises ChoiceError if an epoch would have no batch, and
+    DataError while iterating if an image of the beton is damaged.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ViewLoader:
         self.epoch = 0
         self._first_batch = 0
         self.pin_memory = False
-        self.wait_seconds = 0.0  # how long the consumer waited for batches
+        self.wait_seconds = 0.0  # time that the consumer waited for batches
         chosen = num_chosen(len(self.rows), data_ratio)
         self._num_batches = chosen // batch_size * accumulate
         if self._num_batches == 0:
@@ -122,19 +122,19 @@ class ViewLoader:
 
     @property
     def sampler(self) -> "ViewLoader":
-        """Where Lightning looks for `set_epoch`."""
+        """Itself: Lightning calls `sampler.set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration visits."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def start_at(self, batch: int) -> None:
-        """Leave out the first `batch` batches of the next epoch: they were seen before."""
+        """Skip the first `batch` batches of the next epoch, which were seen before an interruption."""
         self._first_batch = batch
 
     def set_rank(self, rank: int, world_size: int) -> None:
-        """Take the slice `rank` of `world_size` of every batch; raises ChoiceError if uneven."""
+        """Take slice `rank` of `world_size` of every batch; raises ChoiceError if it does not divide."""
         if self.batch_size % world_size:
             raise ChoiceError(
                 f"a batch of {self.batch_size} cannot be split over {world_size} devices"
@@ -142,7 +142,7 @@ class ViewLoader:
         self.rank, self.world_size = rank, world_size
 
     def set_views(self, views: tuple[View, ...], with_targets: bool) -> None:
-        """Change the views from the next batch on, also in the middle of an epoch."""
+        """Change the views from the next batch on, even within an epoch."""
         self.views = views
         if not with_targets:
             self.targets, self.crops = None, NO_CROPS
@@ -159,7 +159,7 @@ class ViewLoader:
                 steps = range(first_batch, self._num_batches)
                 for batch in _ahead(self._begin(pool, slices[step], epoch) for step in steps):
                     if batch.views != self.views or batch.crops is not self.crops:
-                        # begun before the views changed
+                        # it was started before the views changed
                         batch = self._begin(pool, batch.rows, epoch)
                     batch.wait(self.beton)
                     result = self._result(batch, epoch)
@@ -170,7 +170,7 @@ class ViewLoader:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, pool: ThreadPoolExecutor, rows: NDArray[np.int64], epoch: int) -> _Batch:
-        """Start filling one batch: one block per view, one after the other in `out`."""
+        """Start filling one batch; `out` has one block per view."""
         specs = specification(self.views)
         view_bytes = np.array([view.size * view.size * 3 for view in self.views], np.int64)
         offsets = np.concatenate([[0], np.cumsum(view_bytes * len(rows))[:-1]]).astype(np.int64)
@@ -207,7 +207,7 @@ class ViewLoader:
         return result
 
     def _targets_of(self, targets: Tensor, batch: _Batch, epoch: int) -> list[Tensor]:
-        """One [B, d] for each view: the same for all, or that of the crop which the view replays."""
+        """One [B, d] for each view: the same for all, or that of the crop that the view replays."""
         num_crops = batch.crops.shape[1]
         if num_crops == 0:
             return [self._rows_of(targets, batch.rows)] * len(batch.views)
@@ -225,7 +225,7 @@ class ViewLoader:
 
 
 def _split_views(batch: _Batch) -> list[Tensor]:
-    """Cut the flat buffer into one channels-last tensor per view, without copying."""
+    """Split the flat buffer into one channels-last tensor per view, without copying."""
     tensors = []
     start = 0
     for view in batch.views:
@@ -244,11 +244,10 @@ def in_batches(rows: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int6
 class CenterCropLoader:
     """Iterates once over batches of rows of a beton: uint8 [B, 3, S, S], for embedding and evaluation.
 
-    `batches` are asked for as late as can be, a few ahead of the one that is yielded.
-    Resizing is Pillow's, horizontally first, and the crop is torchvision's; see `rela.models.preprocessing`.
-    For a GPU the batches lie in pinned memory, and the next ones are loaded while it computes. A
-    CPU's cores are better given to one thing after the other: threads of the loader that interrupt
-    some threads of a convolution keep the others waiting.
+    `batches` is consumed lazily, a few batches ahead of the one that is yielded. Resizing is Pillow's,
+    horizontal pass first, and the crop is torchvision's; see `rela.models.preprocessing`. For a GPU the
+    batches are in pinned memory and the next ones are loaded while it computes. On a CPU loading and
+    computing take turns: loader threads that interrupt some threads of a convolution delay the others.
     """
 
     inputs_per_image = 1
@@ -299,9 +298,9 @@ class CenterCropLoader:
 
 
 class ReplayedCropLoader(CenterCropLoader):
-    """The same with K crops of each image in place of the centre: uint8 [B · K, 3, S, S].
+    """The same with K crops of each image instead of the centre: uint8 [B · K, 3, S, S].
 
-    `crops` uint16 [N, K, 5] as `rela.data.crops` draws them; the K crops of an image follow each other.
+    `crops` is uint16 [N, K, 5] from `rela.data.crops`; the K crops of an image are consecutive.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Memory of long jobs: mapped pages that were read are released, memory that a step frees is kept.
+"""Memory of long jobs: release file pages that were read, keep memory that a training step freed.
 
-A memory-mapped file that is read to its end would otherwise count as memory of this process, and a CPU
-training would page-fault its activations again at every step.
+Otherwise a memory-mapped file that is read to its end counts as memory of this process, and a CPU
+training page-faults its activations again in every step.
 """
 
 import ctypes
@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 
 
 def release_pages(values: NDArray[Any]) -> None:
-    """Take the pages of a read-only `np.memmap` out of the resident set; the page cache keeps them.
+    """Take the pages of a read-only `np.memmap` out of the resident set; other arrays are left alone.
 
-    Otherwise every page that was ever read counts as memory of this process, and a scheduler that
-    limits it ends the process. Values stay valid. Nothing happens to other arrays.
+    A scheduler with a memory limit would count them. The values stay valid, in the page cache.
     """
     if isinstance(values, np.memmap) and values.mode == "r" and isinstance(values.base, mmap.mmap):
         values.base.madvise(mmap.MADV_DONTNEED)
 
 
 def blocks(values: NDArray[Any], num_rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(first row, that one and those after it) of [N, D], `num_rows` at a time, then released."""
+    """Yield (first row, block of `num_rows` rows) of [N, D], releasing the pages of each block."""
     for start in range(0, len(values), num_rows):
         yield start, values[start : start + num_rows]
         release_pages(values)
@@ -36,12 +35,12 @@ _NEVER = 2**31 - 1  # bytes
 
 
 def keep_freed_memory() -> None:
-    """From now on this process reuses what its tensors and arrays free.
+    """Keep freed memory in this process for its next tensors and arrays.
 
-    By itself glibc maps every block above 32 MiB afresh and gives back the top of a heap that shrinks
-    by 64 MiB, so that each training step on the CPU has its activations filled with zeros by the
-    system, page fault by page fault. The process then stays as large as it once was, like PyTorch's on a
-    GPU. Without glibc nothing changes.
+    By default glibc maps every block above 32 MiB anew and returns the top of a heap that shrinks by 64
+    MiB, so that the system zeroes the activations of each CPU training step, one page fault after
+    another. The process then keeps its largest size, like PyTorch's allocator on a GPU. Without glibc
+    nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""Which images an epoch sees, in which order; which images of a labelled subset keep their labels."""
+"""The images of an epoch in their order, and the images of a labelled subset."""
 
 from fractions import Fraction
 
@@ -7,32 +7,31 @@ from numpy.typing import NDArray
 
 from rela.data.kernels import draws
 
+_SUBSET_EPOCH = 0xFFFFFFFF  # a labelled subset is the beginning of this epoch's order
+
 
 def num_chosen(num_samples: int, data_ratio: float) -> int:
-    """⌊data_ratio · N⌋, the ratio read as the decimal that was written: 0.29 of 100 is 29."""
+    """⌊data_ratio · N⌋ in decimal arithmetic: 0.29 of 100 is 29."""
     return int(Fraction(str(data_ratio)) * num_samples)
 
 
 def epoch_order(
     num_samples: int, seed: int, epoch: int, data_ratio: float = 1.0
 ) -> NDArray[np.int64]:
-    """The first ⌊data_ratio·N⌋ of a fresh permutation of N samples, int64.
+    """The first ⌊data_ratio·N⌋ of a new permutation of N samples, int64.
 
-    A pure function of its arguments: sorting one hash per sample gives the permutation, so no
-    random state has to be kept, and every rank computes the same.
+    A pure function of its arguments: sorting one hash per sample gives the permutation, so there is no
+    random state to save, and every rank computes the same order.
     """
     order = np.argsort(draws.hash_indices(seed, epoch, num_samples), kind="stable")
     return order[: num_chosen(num_samples, data_ratio)]
 
 
-_SUBSET_EPOCH = 0xFFFFFFFF  # the "epoch" whose order the subset is the beginning of
-
-
 def label_subset(labels: NDArray[np.int64], percent: float, seed: int) -> NDArray[np.int64]:
-    """Ascending rows (int64) of `percent` of the labelled images, class-balanced.
+    """Ascending rows (int64) of `percent` of the N labelled images of C classes, class-balanced.
 
-    Every class gives round(percent · N / (100 · C)) images, but at least one and at most what it
-    has; a smaller share is part of a larger one. All rows with a label at 100 %.
+    Every class gives round(percent · N / (100 · C)) images, at least one and at most all of its own.
+    A smaller subset is part of a larger one; 100 % gives all labelled rows.
     """
     labelled = np.flatnonzero(labels >= 0)
     if percent >= 100:

@@ -1,4 +1,4 @@
-"""What a view is: the distributions of crop, flip and colour, with the field's published values."""
+"""Random views: distributions of crop, flip and colour, with published values."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 # Every view and every evaluation is normalised with ImageNet's channel statistics, in [0, 1] units.
 NORMALIZE_MEAN = (0.485, 0.456, 0.406)
 NORMALIZE_STD = (0.229, 0.224, 0.225)
-_LARGEST_UNBLURRED = 32  # pixels; on CIFAR nobody blurs
+_LARGEST_UNBLURRED = 32  # pixels; recipes for CIFAR do not blur
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class View:
     solarize_probability: float = 0.0
 
     def row(self) -> list[float]:
-        """The specification as the kernels take it (columns SPEC_* of rela.data.kernels.draws)."""
+        """The columns SPEC_* of rela.data.kernels.draws."""
         return [
             self.size, *self.scale, *self.ratio, self.flip_probability, self.jitter_probability,
             self.brightness, self.contrast, self.saturation, self.hue, self.gray_probability,
@@ -43,7 +43,7 @@ class View:
 
 
 def specification(views: tuple[View, ...]) -> NDArray[np.float64]:
-    """float64 [len(views), 16] for `rela.data.kernels.samples.load_views`."""
+    """The argument of `rela.data.kernels.samples.load_views`: float64 [len(views), 16]."""
     return np.array([view.row() for view in views], np.float64)
 
 
@@ -56,5 +56,5 @@ def stage1_views(size: int) -> tuple[View, View]:
 
 
 def is_small(size: int) -> bool:
-    """Whether views of `size` pixels are left unblurred, as every recipe for CIFAR does."""
+    """Whether views of `size` pixels are not blurred, as in every recipe for CIFAR."""
     return size <= _LARGEST_UNBLURRED

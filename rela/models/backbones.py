@@ -1,4 +1,4 @@
-"""Model names → backbones: torchvision's classification models, or timm's, without classifier."""
+"""Model names → backbones: classification models of torchvision or timm without their classifier."""
 
 import copy
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from rela.models.timm_models import create_timm_model, timm_classifier_keys
 
 _SMALL_SUFFIX = "_small"
 _SMALL_FAMILIES = ("resnet", "resnext", "wide_resnet")
-AUXILIARY_MODELS = ("googlenet", "inception_v3")  # with classifiers in the middle
+AUXILIARY_MODELS = ("googlenet", "inception_v3")  # with classifiers at inner layers
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A name taken apart: the torchvision model, and whether its stem is for small images."""
+    """A parsed name: the torchvision model, and whether its stem is for small images."""
 
     torchvision_name: str
     small: bool
 
 
 def model_names() -> list[str]:
-    """Every torchvision name that `build_backbone` accepts, small-image variants included."""
+    """Every torchvision name that `build_backbone` accepts, including small-image variants."""
     names = tv.list_models(module=tv)
     return sorted([*names, *(n + _SMALL_SUFFIX for n in names if n.startswith(_SMALL_FAMILIES))])
 
@@ -47,8 +47,8 @@ def build_backbone(name: str, image_size: int = 224, seed: int | None = None) ->
 
     `timm:NAME` is timm's model. `NAME_small` has the stem for small images: a 3×3 convolution of
     stride 1 instead of 7×7 of stride 2, and no max-pooling. Vision transformers are built for
-    `image_size`. With `seed` the initial weights are a function of it alone and the global random
-    state is left untouched.
+    `image_size`. With `seed` the initial weights depend only on it and the global random state does not
+    change.
     """
     return assemble_backbone(name, image_size, seed)[0]
 
@@ -56,7 +56,7 @@ def build_backbone(name: str, image_size: int = 224, seed: int | None = None) ->
 def assemble_backbone(
     name: str, image_size: int = 224, seed: int | None = None
 ) -> tuple[nn.Module, list[str]]:
-    """`build_backbone`, with the names of the parameters that the removed classifier had."""
+    """`build_backbone`, and the parameter names of the removed classifier."""
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -75,21 +75,21 @@ def assemble_backbone(
 
 
 def build_classifier(torchvision_name: str, image_size: int = 224) -> nn.Module:
-    """The torchvision model as it is, without auxiliary heads, randomly initialised."""
+    """The torchvision model with its classifier, without auxiliary heads, randomly initialised."""
     options = classifier_options(torchvision_name, image_size)
     model: nn.Module = tv.get_model(torchvision_name, weights=None, **options)
     return model
 
 
 def classifier_options(torchvision_name: str, image_size: int) -> dict[str, object]:
-    """What `torchvision.models.get_model` is given beside the name and `weights=None`."""
+    """Keyword arguments of `torchvision.models.get_model` besides `weights=None`."""
     if torchvision_name in AUXILIARY_MODELS:
         return {"aux_logits": False, "init_weights": True}
     return {"image_size": image_size} if torchvision_name.startswith("vit_") else {}
 
 
 def remove_classifier(model: nn.Module) -> list[str]:
-    """Replace the classifier by the identity, in place; returns its parameter names."""
+    """Replace the classifier with the identity, in place; returns its parameter names."""
     removed = []
     for path in classifier_modules(model):
         removed += [f"{path}.{key}" for key in model.get_submodule(path).state_dict()]
@@ -99,10 +99,10 @@ def remove_classifier(model: nn.Module) -> list[str]:
 
 
 def classifier_modules(model: nn.Module) -> list[str]:
-    """The dotted names of the modules that classify.
+    """The dotted names of the classifier's modules.
 
-    In every torchvision family that is the last linear layer of the module tree, except SqueezeNet,
-    which classifies by a 1×1 convolution, rectified and pooled.
+    In every torchvision family this is the last linear layer of the module tree, except in SqueezeNet,
+    where it is a 1×1 convolution with ReLU and pooling.
     """
     if isinstance(model, tv.SqueezeNet):
         return ["classifier.1", "classifier.2"]
@@ -110,7 +110,7 @@ def classifier_modules(model: nn.Module) -> list[str]:
 
 
 def feature_dim(backbone: nn.Module, image_size: int) -> int:
-    """D of the backbone's features [B, D], found by a forward of shapes alone.
+    """D of the backbone's features [B, D], from a forward pass on torch's meta device.
 
     Raises ChoiceError if images of this size are too small for the architecture.
     """

@@ -1,9 +1,9 @@
-"""Checkpoints as training libraries write them → the weights of a backbone.
+"""Checkpoints of other training libraries → the weights of a backbone.
 
 Lightning, solo-learn, lightly, DINO, MoCo, VISSL and others put the same backbone into different
 containers ("state_dict", "teacher", ...) under different prefixes ("backbone.", "module.encoder_q.",
-...), beside projectors, classifiers and momentum copies. So whatever the library is called: look at
-every container for a prefix under which the whole backbone lies.
+...), beside projectors, classifiers and momentum copies. The library does not have to be known: every
+container is searched for a prefix under which there is a complete backbone.
 """
 
 import re
@@ -19,17 +19,17 @@ from torch import Tensor, nn
 from rela.errors import DataError
 from rela.models.weights import is_plain, load_strict, read_checkpoint
 
-_DEEPEST = 5  # VISSL's classy_state_dict / base_model / model / trunk, and one for safety
+_DEEPEST = 5  # VISSL's classy_state_dict / base_model / model / trunk, and one more
 _SHOWN = 8
-# What training adds beside a backbone, by the first part of the name.
+# Modules that training adds beside a backbone, by the first part of their names.
 _HEAD = re.compile(
     r"(\w+_)?(fc|heads?|classifiers?|linear|mlp|projectors?|projections?|projection_mlp|predictors?|"
     r"prediction_mlp|prototypes)|(decoder|queue|aux)\w*|mask_token|masked_embed",
     re.IGNORECASE,
 )
-# Where several copies are there: DINO evaluates its teacher, everyone else the online network.
+# Of several copies: DINO evaluates its teacher, all others the online network.
 _PREFERRED = re.compile(r"teacher|(^|[._/])ema([._/]|$)")
-_SPURNED = re.compile(r"momentum|student|target|encoder_k|key_encoder")
+_LAST_CHOICE = re.compile(r"momentum|student|target|encoder_k|key_encoder")
 _DIALECTS = (  # by container/prefix
     (r"/method\.backbone\.$", "rela"),
     (r"_feature_blocks\.$", "VISSL"),
@@ -41,7 +41,7 @@ _DIALECTS = (  # by container/prefix
 
 @dataclass(frozen=True)
 class _Found:
-    """Tensors under one prefix of one container; `names` maps their names there to the backbone's."""
+    """Tensors under one prefix of one container; `names` maps their names to the backbone's."""
 
     path: tuple[str, ...]
     container: dict[str, Tensor]
@@ -53,10 +53,10 @@ class _Found:
         return f"{'.'.join(self.path)}/{self.prefix}"
 
     def rank(self) -> int:
-        return 0 if _PREFERRED.search(self.place) else 2 if _SPURNED.search(self.place) else 1
+        return 0 if _PREFERRED.search(self.place) else 2 if _LAST_CHOICE.search(self.place) else 1
 
     def state(self) -> dict[str, Tensor]:
-        """By the backbone's names."""
+        """The tensors by the backbone's names."""
         return {
             name: self.container[self.prefix + there]
             for there, name in self.names.items()
@@ -64,7 +64,7 @@ class _Found:
         }
 
     def others(self) -> list[str]:
-        """Every other name of the container."""
+        """All other names in the container."""
         used = {self.prefix + there for there in self.names}
         return [key for key in self.container if key not in used]
 
@@ -76,10 +76,10 @@ def load_backbone_weights(
     trust_code: bool = False,
     rename: Callable[[str], str] = lambda key: key,
 ) -> str:
-    """Load the backbone out of a checkpoint, completely; returns what was found in words.
+    """Load the whole backbone from a checkpoint; returns a description of what was found.
 
-    `rename` turns old names into today's. Raises DataError naming keys if not the whole backbone is
-    there, or other layers of its own kind beside it; and as `rela.models.weights.read_checkpoint`.
+    `rename` turns old key names into current ones. Raises DataError naming keys if the backbone is
+    incomplete or has additional layers; and as `rela.models.weights.read_checkpoint`.
     """
     checkpoint = read_checkpoint(path, trust_code)
     containers = [
@@ -104,7 +104,7 @@ def load_backbone_weights(
 def _containers(
     value: Any, path: tuple[str, ...] = (), seen: set[int] | None = None
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every dictionary with named tensors in it, and how to get there; each one once."""
+    """(keys that lead to it, its tensors) of every dictionary with named tensors, each one once."""
     seen = set() if seen is None else seen
     if not isinstance(value, dict) or len(path) > _DEEPEST or id(value) in seen:
         return
@@ -120,7 +120,7 @@ def _containers(
 def _find(
     containers: list[tuple[tuple[str, ...], dict[str, Tensor]]], backbone: nn.Module
 ) -> list[_Found]:
-    """Every prefix of every container under which some of the backbone lies, the fullest first."""
+    """Every prefix of every container with tensors of the backbone, the most complete first."""
     found: list[tuple[int, _Found]] = []
     for names in _namings(backbone):
         for path, container in containers:
@@ -134,7 +134,7 @@ def _find(
 
 
 def _namings(backbone: nn.Module) -> Iterator[dict[str, str]]:
-    """Names in a file → names of the backbone: as they are, and as `nn.Sequential(*children())`."""
+    """Names in a file → names of the backbone: its own, and those of `nn.Sequential(*children())`."""
     wanted = list(backbone.state_dict())
     yield {name: name for name in wanted}
     numbers = {name: str(i) for i, (name, _) in enumerate(backbone.named_children())}
@@ -151,7 +151,7 @@ def _endings(key: str) -> Iterator[str]:
 
 
 def _choose(candidates: list[_Found], backbone: nn.Module, path: Path) -> _Found:
-    """The backbone that is meant among those that are complete, or the one that is nearest to it."""
+    """The preferred one of the complete candidates, or the most complete one."""
     shapes = {k: v.shape for k, v in backbone.state_dict().items()}
     needed = {k for k in shapes if not k.endswith("num_batches_tracked")}
 
@@ -181,7 +181,7 @@ def _choose(candidates: list[_Found], backbone: nn.Module, path: Path) -> _Found
 
 
 def _is_head(key: str, backbone: nn.Module, classifier_keys: list[str]) -> bool:
-    """Whether a name under the backbone's prefix is of a head on top of it, not of a layer inside."""
+    """Whether a name under the backbone's prefix belongs to a head, not to a layer inside."""
     classifiers = {classifier.rpartition(".")[0] for classifier in classifier_keys}
     if any(key == module or key.startswith(f"{module}.") for module in classifiers):
         return True
@@ -215,7 +215,7 @@ def _dialect(checkpoint: Any, found: _Found) -> str:
 
 
 def _root(key: str, prefix: str) -> str:
-    """The part of a left-out name where it parts from `prefix`: "module.queue", "projector.*"."""
+    """The beginning of an unused name up to where it differs from `prefix`: "module.queue", "head.*"."""
     parts, depth = key.split("."), 1
     while depth < len(parts) and prefix.startswith(".".join(parts[:depth]) + "."):
         depth += 1

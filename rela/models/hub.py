@@ -1,4 +1,4 @@
-"""Weights from huggingface.co, or from its local cache at once where there is no network."""
+"""Weights from huggingface.co, or without a network from its local cache."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ _TIMEOUT_SECONDS = 5
 
 @contextmanager
 def weights_from_hub(name: str, place: str) -> Iterator[None]:
-    """Within it timm and open_clip may download; without a network they see the cache alone.
+    """Context in which timm and open_clip may download, or without a network use only the cache.
 
-    Otherwise they would knock for a minute. An OSError inside becomes an UnavailableError that says
-    to fetch `place` and to pass it as --weights.
+    Without it they retry for a minute when there is no network. An OSError inside becomes an
+    UnavailableError with the next step: fetch `place` and pass it as --weights.
     """
     from huggingface_hub import constants
 
@@ -41,7 +41,7 @@ def _reaches(url: str) -> bool:
     try:
         request = urllib.request.Request(url, method="HEAD")
         urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS).close()
-    except HTTPError:  # an answer, if an unfriendly one
+    except HTTPError:  # the server answered
         return True
     except OSError:
         return False

@@ -1,7 +1,7 @@
-"""Inside a backbone: features of another layer than the last, and feature maps for segmentation.
+"""Features of inner layers of a backbone, and feature maps for segmentation.
 
-Understood are torchvision's, timm's and open_clip's models. A *prefix token* is a token of a vision
-transformer that stands for no patch: the class token, and registers.
+Supports the models of torchvision, timm and open_clip. A *prefix token* is a token of a vision
+transformer that does not represent a patch: the class token and registers.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rela.errors import ChoiceError
 
 TOKEN_LAYERS = ("class", "patches", "class+patches")
-# The module of torchvision's CNNs that gives the last feature map.
+# The module of torchvision's CNNs whose output is the last feature map.
 _LAST_MAPS: tuple[tuple[Any, str], ...] = (
     (tv.ResNet, "layer4"),
     (tv.ShuffleNetV2, "conv5"),
@@ -26,7 +26,7 @@ _LAST_MAPS: tuple[tuple[Any, str], ...] = (
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Where a vision transformer has its tokens [B, N, C]: after its last normalisation."""
+    """The module that outputs a vision transformer's tokens [B, N, C]: its last normalisation."""
 
     module: str
     num_prefix: int
@@ -37,10 +37,10 @@ class _Tokens:
 class LayerFeatures(nn.Module):
     """A backbone's features [B, D] at another layer than its last.
 
-    `layer` is one of TOKEN_LAYERS, for vision transformers, or the dotted name of a module. A
-    module's maps [B, C, H, W] are averaged over space, its tokens [B, N, C] over tokens (of vision
-    transformers that are known: over patches), [B, C] is taken as it is. Raises ChoiceError for
-    layers that the backbone does not have and for outputs that are none of these.
+    `layer` is one of TOKEN_LAYERS, for vision transformers, or the dotted name of a module. Maps
+    [B, C, H, W] are averaged over space, tokens [B, N, C] over tokens (of known vision transformers:
+    over patches), features [B, C] are used as they are. Raises ChoiceError for layers that the backbone
+    does not have and for other outputs.
     """
 
     def __init__(self, backbone: nn.Module, layer: str) -> None:
@@ -93,7 +93,7 @@ def spatial_features(backbone: nn.Module, images: Tensor) -> Tensor:
     """The last feature map: images [B, 3, H, W] → [B, C, h, w].
 
     A CNN's output before global pooling, or a vision transformer's patch tokens after its last
-    normalisation, laid out as they lie in the image. Raises ChoiceError for other models.
+    normalisation, arranged as in the image. Raises ChoiceError for other models.
     """
     tokens = _find_tokens(backbone)
     if tokens is not None:
@@ -117,7 +117,7 @@ def spatial_features(backbone: nn.Module, images: Tensor) -> Tensor:
 
 
 def _find_tokens(backbone: nn.Module) -> _Tokens | None:
-    """None if `backbone` is no vision transformer that is known."""
+    """None if `backbone` is not a known vision transformer."""
     if isinstance(backbone, tv.VisionTransformer):
         return _Tokens("encoder", 1, True, (backbone.patch_size, backbone.patch_size))
     model: Any = backbone  # attributes of classes that may not be installed
@@ -140,14 +140,14 @@ def _is_timm(backbone: nn.Module) -> bool:
 
 
 def _is_channels_last(backbone: nn.Module, layer: str) -> bool:
-    """Whether 4-dimensional outputs of `layer` are [B, H, W, C]: both libraries' Swin transformers."""
+    """Whether 4-dimensional outputs of `layer` are [B, H, W, C], as in Swin transformers."""
     if isinstance(backbone, tv.SwinTransformer):
         return layer.split(".")[0] in ("features", "norm")
     return str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC")
 
 
 def _outputs(backbone: nn.Module, module: str, images: Tensor) -> Any:
-    """What `module` gives while `backbone` looks at `images`."""
+    """The output of `module` in a forward pass of `backbone`."""
     found: list[Any] = []
     hook = backbone.get_submodule(module).register_forward_hook(
         lambda _module, _arguments, output: found.append(output)

@@ -1,4 +1,4 @@
-"""uint8 pixels to what a network expects to see, on the device where they are."""
+"""Normalisation: uint8 pixels → float input of a network, on the device of the pixels."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
 
 
 class Normalization(nn.Module):
-    """(pixel / 255 − mean) / std per channel, on whatever device it was moved to."""
+    """(pixel / 255 − mean) / std per channel."""
 
     scale: Tensor
     shift: Tensor
@@ -27,7 +27,7 @@ class Normalization(nn.Module):
     ) -> Tensor:
         """uint8 [B, 3, S, S] → float32 of the same shape, in `memory_format`.
 
-        Computed as [B, S, 3·S]: over three channels alone PyTorch's loops are too short to vectorise,
+        Computed as [B, S, 3·S]: loops over only three channels are too short for PyTorch to vectorise,
         and every temporary of a large batch costs as much as the arithmetic.
         """
         rows = view.permute(0, 2, 3, 1).flatten(2).float()

@@ -1,4 +1,4 @@
-"""A backbone as an ONNX file (extra `onnx`), for programs that do not have PyTorch."""
+"""A backbone as an ONNX file (extra `onnx`), for programs without PyTorch."""
 
 import json
 import logging
@@ -24,8 +24,8 @@ def require_onnx() -> Any:
 def write_onnx(path: Path, backbone: nn.Module, image_size: int, metadata: dict[str, Any]) -> None:
     """Write `images` float32 [batch, 3, S, S], normalised → `features` float32 [batch, D], any batch.
 
-    `metadata` goes into the model's `metadata_props`, what is no text as JSON. Raises ChoiceError for
-    models that ONNX cannot express, or that are larger than the 2 GiB that one file may have.
+    `metadata` goes into the model's `metadata_props`, values other than text as JSON. Raises ChoiceError
+    for models that ONNX cannot express, or that exceed the 2 GiB of one file.
     """
     onnx = require_onnx()
     num_bytes = sum(t.numel() * t.element_size() for t in backbone.state_dict().values())
@@ -52,7 +52,7 @@ def _translated(backbone: nn.Module, image_size: int) -> Any:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about torch's own insides
+            warnings.simplefilter("ignore")  # about torch's own internals
             program = torch.onnx.export(
                 backbone, (images,), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False,

@@ -1,4 +1,4 @@
-"""What a network expects to see: size, crop, interpolation, mean and std. Light."""
+"""The preprocessing that a network expects: size, crop, interpolation, mean and std. Without torch."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,13 @@ from typing import Any, Literal
 from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
 from rela.errors import ChoiceError
 
-SMALL_IMAGE_SIDE = (
-    64  # up to here images are used whole, as in CIFAR's and Tiny-ImageNet's protocols
-)
+SMALL_IMAGE_SIDE = 64  # images up to this size are used whole, as for CIFAR and Tiny ImageNet
 _CROP_SHARE = 224 / 256
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize the shorter side to `resize` pixels, cut the central `crop`², scale to [0, 1], normalise.
+    """Resize the shorter side to `resize` pixels, crop the central `crop`², scale to [0, 1], normalise.
 
     `mean` and `std` are per channel (RGB); `interpolation` is antialiased as in Pillow.
     """
@@ -33,16 +31,18 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """The inverse of `as_dict`, also after a trip through JSON; ValueError for anything else."""
+        """The inverse of `as_dict`, also for values read from JSON; raises ValueError for others."""
         mean, std = (tuple(float(x) for x in values[key]) for key in ("mean", "std"))
         sizes, known = (values["resize"], values["crop"]), ("bilinear", "bicubic")
         if not all(type(size) is int and size > 0 for size in sizes) or (len(mean), len(std)) != (
             3,
             3,
         ):
-            raise ValueError("no preprocessing: expected sizes in pixels and three channels")
+            raise ValueError("not a preprocessing: expected sizes in pixels and three channels")
         if values["interpolation"] not in known or not all(map(math.isfinite, mean + std)):
-            raise ValueError(f"no preprocessing: expected an interpolation of {', '.join(known)}")
+            raise ValueError(
+                f"not a preprocessing: expected an interpolation of {', '.join(known)}"
+            )
         return cls(int(values["resize"]), int(values["crop"]), values["interpolation"], mean, std)  # type: ignore[arg-type]
 
 
@@ -56,10 +56,10 @@ def published_preprocessing(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Preprocessing:
-    """What timm or open_clip publish with the weights `name`.
+    """The preprocessing that timm or open_clip publish with the weights `name`.
 
     `input_size` is (height, width) in pixels, `crop_share` the crop's share of the resized side.
-    Raises ChoiceError if that is no square centre crop, or resized by another interpolation.
+    Raises ChoiceError unless it is a square centre crop with bilinear or bicubic interpolation.
     """
     height, width = input_size
     wants = {
@@ -69,7 +69,7 @@ def published_preprocessing(
     }
     if not all(wants.values()):
         raise ChoiceError(
-            f"{name} wants {', '.join(want for want, known in wants.items() if not known)}; known "
+            f"{name} requires {', '.join(want for want, known in wants.items() if not known)}; supported "
             "are square centre crops, bilinear or bicubic"
         )
     return Preprocessing.from_dict(
@@ -84,7 +84,7 @@ def published_preprocessing(
 
 
 def preprocessing_for(image_size: int) -> Preprocessing:
-    """The field's evaluation crop for a model trained at `image_size`: whole below 65, else 7/8."""
+    """The usual evaluation crop of a model trained at `image_size`: the whole image to 64, else 7/8."""
     if image_size <= SMALL_IMAGE_SIDE:
         return Preprocessing(image_size, image_size)
     return Preprocessing(round(image_size / _CROP_SHARE), image_size)

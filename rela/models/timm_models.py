@@ -1,4 +1,4 @@
-"""timm's models as backbones, and which of them equal torchvision's."""
+"""timm's models as backbones, and those that are equal to torchvision's."""
 
 import difflib
 from typing import Any
@@ -9,15 +9,16 @@ from torch import nn
 from rela.errors import ChoiceError, require
 
 PREFIX = "timm:"
+_ROUNDING = 1e-4  # of float32 in a deep network, relative to the largest feature
 
 
 def require_timm() -> Any:
-    """The package; raises ChoiceError with the command that installs it."""
+    """timm; raises ChoiceError with the command that installs it."""
     return require("timm", "timm", f"{PREFIX}NAME")
 
 
 def check_timm_name(name: str) -> str:
-    """`timm:NAME` or `timm:NAME.TAG` → what timm calls it; raises ChoiceError with close names."""
+    """`timm:NAME` or `timm:NAME.TAG` → timm's name; raises ChoiceError with similar names."""
     timm, bare = require_timm(), name.removeprefix(PREFIX)
     if timm.is_model(bare):
         if "." not in bare or bare in timm.list_pretrained(f"{bare.split('.')[0]}.*"):
@@ -30,16 +31,16 @@ def check_timm_name(name: str) -> str:
 
 
 def create_timm_model(name: str, image_size: int) -> tuple[nn.Module, dict[str, Any]]:
-    """A model for images of `image_size` pixels without classifier, and the options that made it.
+    """(model without classifier for images of `image_size` pixels, options that it was made with).
 
-    Models with position embeddings are built for this size, and for any other where they can.
+    Models with position embeddings are built for this size, and accept others if the class allows it.
     """
     timm, bare = require_timm(), check_timm_name(name)
     sized = {"img_size": image_size}
     for options in ({**sized, "dynamic_img_size": True}, sized, {}):
         try:
             return timm.create_model(bare, num_classes=0, **options), options
-        except TypeError:  # an option that this class does not have
+        except TypeError:  # this class does not have the option
             if not options:
                 raise
         except (AssertionError, RuntimeError, ValueError) as error:
@@ -51,20 +52,17 @@ def create_timm_model(name: str, image_size: int) -> tuple[nn.Module, dict[str, 
 
 
 def timm_classifier_keys(model: nn.Module) -> list[str]:
-    """The names that the parameters of the removed classifier have in files."""
+    """Parameter names in files of the removed classifier."""
     names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     return [f"{name}.{kind}" for name in names for kind in ("weight", "bias")]
 
 
-_ROUNDING = 1e-4  # of float32 through a deep network, as a share of the largest feature
-
-
 def is_timm_twin(name: str, backbone: nn.Module, image_size: int) -> bool:
-    """Whether timm's model `name` takes the weights of torchvision's as they are and does the same.
+    """Whether timm's model `name` loads the weights of torchvision's and computes the same features.
 
-    True for ResNets, ResNeXts, Wide ResNets, DenseNets and Inception v3. Both models are run on two
-    random images, so another version of either library cannot make a wrong promise.
+    True for ResNets, ResNeXts, Wide ResNets, DenseNets and Inception v3. Checked by running both models
+    on two random images, because versions of the libraries differ.
     """
     timm = require_timm()
     if not timm.is_model(name):

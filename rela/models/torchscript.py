@@ -1,4 +1,4 @@
-"""TorchScript files: programs with their weights, opened only for those who trust them."""
+"""TorchScript files: programs with weights. Loading one runs its code, so it requires --trust-code."""
 
 import warnings
 import zipfile
@@ -13,7 +13,7 @@ from rela.pipeline.fingerprint import file_sha256
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, which has its constants apart from its weights."""
+    """Whether a file is a TorchScript archive, which has a file of constants beside the weights."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -22,7 +22,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def open_torchscript(path: Path, trust_code: bool) -> Any:
-    """The module in a TorchScript file, on the CPU; raises UnsafeError unless its code is trusted."""
+    """The module in a TorchScript file, on the CPU; raises UnsafeError without `trust_code`."""
     if not trust_code:
         raise UnsafeError(
             f"{path} is a TorchScript file: opening it would run the code in it. Its SHA-256 is "
@@ -31,7 +31,7 @@ def open_torchscript(path: Path, trust_code: bool) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`torch.jit")  # deprecated as a whole
+            warnings.filterwarnings("ignore", "`torch.jit")  # all of it is deprecated
             return torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
@@ -41,8 +41,8 @@ def open_torchscript(path: Path, trust_code: bool) -> Any:
 class ScriptedBackbone(nn.Module):
     """A scripted module as a backbone: images [B, 3, S, S] → features [B, D].
 
-    An output [B, D] is taken as it is, a map [B, C, H, W] is averaged over space; DataError for
-    anything else.
+    An output [B, D] is used as it is, a map [B, C, H, W] is averaged over space. Other outputs raise
+    DataError.
     """
 
     def __init__(self, script: Any, origin: str) -> None:

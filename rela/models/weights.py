@@ -1,4 +1,4 @@
-"""Weight files → backbones, strictly; and digests of weights that don't depend on the file format."""
+"""Weight files → backbones, strictly; digests of weights that do not depend on the file format."""
 
 import argparse
 import hashlib
@@ -20,7 +20,7 @@ _SHOWN = 6
 
 
 def state_sha256(state: dict[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes in the order of names."""
+    """64 hex digits over names, dtypes, shapes and bytes, in the order of names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -30,12 +30,11 @@ def state_sha256(state: dict[str, Tensor]) -> str:
 
 
 def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
-    """Whatever a checkpoint holds: tensors by name, or containers of such.
+    """The content of a checkpoint: tensors by name, or nested containers with such.
 
-    Pickles are opened with `weights_only=True`: nothing in them is executed. Of a TorchScript file,
-    which runs code when it is opened, the tensors are taken only with `trust_code`. Raises
-    UnavailableError if there is no such file, UnsafeError for TorchScript, DataError for what cannot
-    be opened this way.
+    Pickles are opened with `weights_only=True`, which executes nothing. A TorchScript file runs code
+    when it is opened and so requires `trust_code`. Raises UnavailableError for a missing file,
+    UnsafeError for TorchScript, DataError for a file that cannot be opened this way.
     """
     if not path.is_file():
         raise UnavailableError(f"{path}: no such weights file")
@@ -49,19 +48,19 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise DataError(f"{path} is not a readable weights file: {error}") from error
-    except Exception as error:  # pickle.UnpicklingError, and whatever a hostile pickle provokes
+    except Exception as error:  # pickle.UnpicklingError, and any other that a hostile pickle causes
         raise DataError(
-            f"{path} is no file of torch.save, or holds more than tensors, and was not opened; "
+            f"{path} is not a file of torch.save, or holds more than tensors, and was not opened; "
             "expected a state dict (torch.save(model.state_dict(), ...)) or a .safetensors file"
         ) from error
 
 
 def _refuse_zip_bomb(path: Path) -> None:
-    """torch.save compresses nothing, so an archive that holds more than its own size is no checkpoint."""
+    """Refuse an archive that unpacks to more than its size: torch.save does not compress."""
     try:
         with zipfile.ZipFile(path) as archive:
             claimed = sum(entry.file_size for entry in archive.infolist())
-    except Exception:  # no archive, or one that torch will refuse
+    except Exception:  # not an archive, or one that torch will refuse
         return
     if claimed > path.stat().st_size:
         raise DataError(
@@ -71,13 +70,13 @@ def _refuse_zip_bomb(path: Path) -> None:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether the values lie in memory one by one: not sparse, quantized, nested or without values."""
+    """Whether it is dense in memory: not sparse, quantized, nested or on the meta device."""
     is_dense = tensor.layout is torch.strided and not tensor.is_nested and not tensor.is_quantized
     return is_dense and tensor.device.type == "cpu"
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, and nothing else, from a file; raises as `read_checkpoint`, or DataError."""
+    """A state dict; raises as `read_checkpoint`, and DataError for a file with anything else."""
     loaded = read_checkpoint(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -92,10 +91,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def load_strict(
     backbone: nn.Module, state: dict[str, Tensor], classifier_keys: list[str], origin: str
 ) -> None:
-    """Load every tensor of the backbone from `state`; entries of the removed classifier are left.
+    """Load every tensor of the backbone from `state`, ignoring those of the removed classifier.
 
-    A backbone that did not load completely would be a random one, so every missing, unexpected or
-    misshapen key raises DataError, the first of each kind named, and nothing is loaded.
+    A partly loaded backbone would be partly random, so any missing, unexpected or misshapen key raises
+    DataError naming the first of each kind, and nothing is loaded.
     """
     wanted = backbone.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
@@ -123,18 +122,18 @@ def load_strict(
         )
     try:
         backbone.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
-    except RuntimeError as error:  # of a type that torch does not convert
+    except RuntimeError as error:  # a dtype that torch does not convert
         reason = str(error).strip().splitlines()[-1].strip()
         raise DataError(f"{origin} does not fit the architecture: {reason}") from error
 
 
 def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> None:
-    """The backbone as safetensors; loads into the torchvision model it came from.
+    """Write the backbone as safetensors; the file loads into the torchvision model it came from.
 
-    `metadata` is one entry, "rela", in JSON: several would be written in a random order.
+    `metadata` becomes one JSON entry, "rela": safetensors writes several in random order.
     """
     state = {k: v.detach().cpu().contiguous() for k, v in backbone.state_dict().items()}
-    # written from here, so that a full disk is an OSError
+    # safetensors' own writer would not raise OSError for a full disk
     replace_file(path, save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
 
 

@@ -1,4 +1,4 @@
-"""One image file → RGB pixels, or the reason why not."""
+"""One image file → RGB pixels, or the reason why it cannot be used."""
 
 import contextlib
 import io
@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-# Pillow knows their names and cannot decode them, or starts another program to do it (EPS).
+# Formats that Pillow names but cannot decode, or decodes by starting another program (EPS).
 NOT_PICTURES = frozenset(["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
-MAX_SIDE = 65_535  # what a beton's 16-bit size fields can hold
-MAX_FILE_BYTES = 1 << 30  # more than Pillow's largest image takes with 8 bytes for each pixel
+MAX_SIDE = 65_535  # pixels; sizes in a beton have 16 bits
+MAX_FILE_BYTES = 1 << 30  # more than Pillow's largest image at 8 bytes per pixel
 _NO_IMAGE = "not an image that Pillow can read"
 _SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 class BadImageError(Exception):
-    """The file cannot be used; the message is the reason, for a list of such files."""
+    """An image that cannot be used; the message is the reason, as data sets record it."""
 
 
 def read_image_file(path: Path) -> bytes:
-    """All bytes of a file; raises BadImageError for pipes, devices and what cannot be an image.
+    """All bytes of a file; raises BadImageError for a file that is unreadable or too large.
 
-    Reading a pipe would wait for ever, and reading a device would not end.
+    Pipes and devices are not opened: reading one would wait or continue forever.
     """
     try:
         status = path.stat()
@@ -40,26 +40,25 @@ def read_image_file(path: Path) -> bytes:
 
 
 def decode_image(content: bytes, alpha_on_white: bool = False) -> NDArray[np.uint8]:
-    """A file's bytes as uint8 [height, width, 3], RGB as torchvision's image loader gives it.
+    """A file's bytes → RGB uint8 [height, width, 3], as torchvision's image loader decodes it.
 
-    One difference, on purpose: 16-bit gray images are scaled to 8 bits (value / 257), where a plain
-    conversion would clip nearly every pixel to white. Alpha is dropped, or composited on white if
-    asked. Animated files give their first frame; EXIF orientation is not applied (but Pillow applies
-    that of TIFF files).
+    One deliberate difference: 16-bit gray images are scaled to 8 bits (value / 257), because a plain
+    conversion clips nearly every pixel to white. Alpha is dropped, or composited on white. Of an
+    animation the first frame is taken. EXIF orientation is ignored (but Pillow applies that of TIFF).
 
-    Raises BadImageError with the reason for files that are empty, truncated, not an image,
-    too large, or decompression bombs.
+    Raises BadImageError for files that are empty, truncated, too large, not an image, or
+    decompression bombs.
     """
     with opened_image(content) as image:
         image.load()
-        _check_size(image)  # some formats know better once they are decoded
+        _check_size(image)  # again: some formats know their size only once decoded
         return np.asarray(_to_rgb(image, alpha_on_white))
 
 
 def plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """(height, width) in pixels if the header is that of a JPEG in RGB or gray, else None.
+    """(height, width) in pixels of a JPEG in RGB or gray, None for other images. Reads the header only.
 
-    Raises BadImageError as `decode_image`, for what the header shows.
+    Raises BadImageError as `decode_image`.
     """
     with opened_image(content) as image:
         if image.format != "JPEG" or image.mode not in ("RGB", "L"):
@@ -68,10 +67,9 @@ def plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
 
 
 def check_jpeg(content: bytes) -> None:
-    """Read a JPEG to its end, for less than decoding costs; raises BadImageError as `decode_image`.
+    """Find damage in a JPEG without decoding it fully; raises BadImageError as `decode_image`.
 
-    At an eighth of the size every bit is still read, which is where damage shows, and 63 of 64
-    pixels are never computed.
+    Decoding at 1/8 of the size reads every bit, where damage shows, and skips 63 of 64 pixels.
     """
     with opened_image(content) as image:
         image.draft(None, (1, 1))
@@ -80,7 +78,7 @@ def check_jpeg(content: bytes) -> None:
 
 @contextlib.contextmanager
 def opened_image(content: bytes) -> Iterator[Image.Image]:
-    """The file, its header read; what goes wrong then or later becomes a BadImageError."""
+    """The image with its header read; every error, now or in the body, becomes a BadImageError."""
     if not content:
         raise BadImageError("empty file (0 bytes)")
     try:
@@ -100,7 +98,7 @@ def opened_image(content: bytes) -> Iterator[Image.Image]:
         raise BadImageError(_NO_IMAGE) from error
     except MemoryError as error:
         raise BadImageError("too large: not enough memory to decode it") from error
-    except Exception as error:  # Pillow's plugins raise whatever their parsers raise
+    except Exception as error:  # Pillow's plugins raise errors of any type
         raise BadImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
 
 

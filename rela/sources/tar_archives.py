@@ -1,7 +1,7 @@
-"""Members of a tar, one after the other, without taking their word for anything.
+"""Members of a tar in order, with headers that are not trusted.
 
-Only headers are read: nothing is extracted, links are not followed, no name is used as a path. `tarfile`
-alone would read as many bytes as a header claims, and takes a damaged header for the end.
+Only headers are read: nothing is extracted, links are not followed, names are not used as paths. By itself
+`tarfile` reads as many bytes as a header claims, and takes a damaged header for the end.
 """
 
 import gzip
@@ -20,7 +20,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def open_tar_file(path: Path) -> IO[bytes]:
-    """The bytes of a tar, decompressed if they are gzipped."""
+    """Open a tar, gzipped or not; raises UnavailableError if it cannot be read."""
     try:
         with open(path, "rb", opener=regular_file) as file:
             is_gzipped = file.read(len(_GZIP)) == _GZIP
@@ -34,7 +34,7 @@ def open_tar_file(path: Path) -> IO[bytes]:
 def walk_tar(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
     """Every member of an open tar; `path` is for messages.
 
-    Raises DataError for what is damaged, cut off, or has more behind its end.
+    Raises DataError for a tar that is damaged, cut off, or followed by other data.
     """
     name = one_line(str(path))
     try:
@@ -42,37 +42,37 @@ def walk_tar(file: IO[bytes], path: Path) -> Iterator[tarfile.TarInfo]:
         tar: Any
         with tarfile.open(fileobj=headers, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # it would remember millions
-                if member.size < 0 or tar.offset <= member.offset:  # it would go round in circles
+                tar.members.clear()  # tarfile keeps them all, millions of them
+                if member.size < 0 or tar.offset <= member.offset:  # an endless loop
                     raise tarfile.ReadError(f"a header claims {member.size:,} bytes")
                 yield member
             file.seek(tar.offset)
             padding = file.read(_PADDING_BYTES)
-    except Exception as error:  # tarfile raises whatever its parts raise
+    except Exception as error:  # tarfile raises errors of any type
         what = str(error).strip() or type(error).__name__
-        raise DataError(f"{name} is damaged, or no tar: {one_line(what)}") from error
+        raise DataError(f"{name} is damaged, or not a tar: {one_line(what)}") from error
     if len(padding) < _BLOCK_BYTES:
-        raise DataError(f"{name} is cut off: it has no end mark; copy or download it again")
+        raise DataError(f"{name} is cut off: the end mark is missing; copy or download it again")
     if padding.strip(b"\0"):
         raise DataError(
-            f"{name} is damaged, or several tars in one: something stands behind its end mark at byte "
+            f"{name} is damaged, or several tars in one: found data after the end mark at byte "
             f"{tar.offset:,}"
         )
 
 
 def is_plain_file(member: tarfile.TarInfo) -> bool:
-    """Whether its bytes lie in the archive as they are: no link, no device, no file with holes."""
+    """Whether its bytes are in the archive unchanged: not a link, a device or a sparse file."""
     return member.isreg() and member.sparse is None  # type: ignore[attr-defined]
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name would leave the folder that an archive is extracted to."""
+    """Whether the name leads out of the folder that the archive would be extracted to."""
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts
 
 
 class _Headers:
-    """A tar file for the eyes of `tarfile`: it can read headers, and not what they claim to hold."""
+    """A tar file of which `tarfile` can read headers, but not as many bytes as a header claims."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""How one image is stored in a beton: raw pixels, a JPEG of our making, or the file's own JPEG."""
+"""How one image is stored in a beton: raw pixels, a newly encoded JPEG, or the file's own JPEG."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ from rela.sources.image_file import BadImageError, check_jpeg, decode_image, pla
 from rela.sources.source import Content
 
 _LARGEST_JPEG_SIDE = 65_500
-AUTO_RAW_PIXELS = 128 * 128  # `auto` keeps images up to this size as raw pixels, lossless
+AUTO_RAW_PIXELS = 128 * 128  # `auto` stores images up to this size as raw pixels, lossless
 
 
 @dataclass(frozen=True)
 class Encoding:
     """How images are stored.
 
-    - `write_mode`: raw pixels, JPEG, a fixed share of JPEG (`proportion`), or by size (`auto`);
-    - `jpeg_quality`: for images that have to be encoded; plain JPEG files that need no resize are
-      stored as they are;
-    - `jpeg_share`: the share of `proportion`;
-    - `max_side`: larger images are shrunk to this longer side, in pixels.
+    - `write_mode`: `raw` pixels, `jpg`, a fixed share of JPEG (`proportion`), or by size (`auto`);
+    - `jpeg_quality`: of images that must be encoded; plain JPEG files that need no resize are stored
+      unchanged;
+    - `jpeg_share`: the share of JPEG in `proportion`;
+    - `max_side`: larger images are shrunk to this longer side, in pixels;
+    - `alpha_on_white`: composite transparent images on white instead of dropping alpha.
     """
 
     write_mode: str = "auto"
@@ -44,18 +45,17 @@ class StoredImage:
 
     @property
     def sha256(self) -> str:
-        """Digest of what a reader gets: mode, size and bytes."""
+        """SHA-256 over mode, size and bytes."""
         head = f"{self.mode},{self.height},{self.width};".encode()
         return hashlib.sha256(head + self.data).hexdigest()
 
 
 def encode_image(content: Content, encoding: Encoding, draw: float) -> StoredImage:
-    """Check, shrink and encode the bytes of one file, or RGB pixels; `draw` in [0, 1) decides
-    `proportion`.
+    """Check, shrink and encode the bytes of one file, or RGB pixels uint8 [height, width, 3].
 
-    Raises BadImageError with the reason.
+    `draw` in [0, 1) decides `proportion`. Raises BadImageError with the reason.
     """
-    kept = _as_it_is(content, encoding, draw) if isinstance(content, bytes) else None
+    kept = _size_if_kept(content, encoding, draw) if isinstance(content, bytes) else None
     if kept is not None:
         height, width = kept
         data, mode = bytes(content), "jpg"
@@ -78,7 +78,7 @@ def encode_image(content: Content, encoding: Encoding, draw: float) -> StoredIma
 
 
 def _mode(height: int, width: int, encoding: Encoding, draw: float) -> str:
-    """raw or jpg, for an image of this size in pixels."""
+    """`raw` or `jpg`, for an image of this size in pixels."""
     if encoding.write_mode == "auto":
         return "raw" if height * width <= AUTO_RAW_PIXELS else "jpg"
     if encoding.write_mode == "proportion":
@@ -86,8 +86,8 @@ def _mode(height: int, width: int, encoding: Encoding, draw: float) -> str:
     return encoding.write_mode
 
 
-def _as_it_is(content: bytes, encoding: Encoding, draw: float) -> tuple[int, int] | None:
-    """(height, width) of a JPEG file that can be stored unchanged, found sound by both decoders."""
+def _size_if_kept(content: bytes, encoding: Encoding, draw: float) -> tuple[int, int] | None:
+    """(height, width) of a JPEG file to store unchanged, because both decoders accept it; else None."""
     size = plain_jpeg_size(content)
     if size is None or _mode(*size, encoding, draw) == "raw":
         return None
@@ -98,7 +98,7 @@ def _as_it_is(content: bytes, encoding: Encoding, draw: float) -> tuple[int, int
 
 
 def _shrink(pixels: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
-    """Area-averaged to `max_side` on the longer side, as FFCV's `max_resolution` does it."""
+    """Area-average to `max_side` on the longer side, like FFCV's `max_resolution`."""
     longer = max(pixels.shape[:2])
     if max_side is None or longer <= max_side:
         return pixels
@@ -120,7 +120,7 @@ def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def _decodes(jpeg: bytes, height: int, width: int) -> bool:
-    """Whether FFCV's decoder, which will read the file later, accepts these bytes as they are."""
+    """Whether FFCV's decoder, which reads the beton later, accepts these bytes."""
     from rela.data.kernels import decode
 
     out = np.empty(height * width * 3, np.uint8)

@@ -1,8 +1,8 @@
-"""Reading a beton: every structure is checked before anything is trusted.
+"""Reading a beton: every structure is checked before it is used.
 
-FFCV's own reader accepts files without an allocation table, reads past truncated ones and hands out
-another sample's pixels when an image does not decode. Here every pointer is checked when the file is
-opened, and every image when it is decoded.
+FFCV's own reader accepts files without an allocation table, reads past the end of truncated ones and
+returns another sample's pixels when an image does not decode. Here every pointer is checked when the file
+is opened, and every image when it is decoded.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from rela.data.ffcv_format import (
 from rela.data.memory import release_pages
 from rela.errors import DataError
 
-MAX_PIXELS = 89_478_485  # of one image: Pillow's limit, so `rela convert` stores none larger
+MAX_PIXELS = 89_478_485  # of one image: Pillow's limit, which `rela convert` keeps
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Beton:
 
     - `data`: uint8, the whole file; image i is `data[pointers[i] : pointers[i] + sizes[i]]`;
     - `modes` uint8 [N]: 0 JPEG, 1 raw; `heights`, `widths` uint16 [N], pixels;
-    - `labels` int64 [N], -1 without a class.
+    - `labels` int64 [N], -1 for unlabelled.
     """
 
     path: Path
@@ -56,21 +56,21 @@ class Beton:
         return int(self.data.ctypes.data)
 
     def storage(self) -> tuple[Any, ...]:
-        """What the kernels of `rela.data.kernels.samples` take first; the Beton must outlive the call."""
+        """First arguments of the kernels in `rela.data.kernels.samples`; the Beton must outlive the call."""
         return (
             np.uint64(self.address), self.pointers, self.sizes, self.modes, self.heights, self.widths,
         )  # fmt: skip
 
     def release_pages(self) -> None:
-        """Let go of what was read so far; the next reader finds it in the page cache."""
+        """Release the pages read so far; they stay in the page cache."""
         release_pages(self.data)
 
 
 def open_beton(path: Path, num_classes: int | None = None) -> Beton:
     """Open and check a beton with the fields image, label and index.
 
-    Raises DataError naming what is wrong: not a beton, unfinished, truncated, pointers that leave the
-    file, sizes that no image has, or labels that are not below `num_classes`.
+    Raises DataError with the reason: not a beton, unfinished, truncated, pointers outside the file,
+    impossible sizes, or labels not below `num_classes`.
     """
     try:
         if path.exists() and not path.is_file():
@@ -119,10 +119,10 @@ def open_beton(path: Path, num_classes: int | None = None) -> Beton:
     modes, heights, widths = image["mode"].copy(), image["height"].copy(), image["width"].copy()
     pixels = heights.astype(np.int64) * widths
     if (modes > MODE_RAW).any() or (pixels == 0).any() or (pixels > MAX_PIXELS).any():
-        raise damaged("an image has a size or a form that none can have")
+        raise damaged("an image has an impossible size or mode")
     bad = np.flatnonzero((modes == MODE_RAW) & (sizes != 3 * pixels.astype(np.uint64)))
     if bad.size:
-        raise damaged(f"the stored image {bad[0]} has another size than its entry says")
+        raise damaged(f"the stored image {bad[0]} has another size than its entry states")
     if label.min() < -1 or (num_classes is not None and label.max() >= max(num_classes, 1)):
         raise damaged(f"its labels are not those of {num_classes} classes")
     return Beton(
@@ -144,7 +144,9 @@ def raise_undecodable(beton: Beton, rows: NDArray[np.int64], status: NDArray[np.
     bad = np.flatnonzero(status != OK)
     if bad.size:
         row, reason = int(rows[bad[0]]), int(status[bad[0]])
-        what = "has another size than its entry says" if reason == WRONG_SIZE else "does not decode"
+        what = (
+            "has another size than its entry states" if reason == WRONG_SIZE else "does not decode"
+        )
         raise DataError(
             f"{beton.path}: the stored image {row} {what} ({bad.size} of {rows.size} in this batch); "
             "the file is damaged, convert the images again"

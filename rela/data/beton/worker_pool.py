@@ -1,7 +1,7 @@
-"""Work for a pool of processes, results in order, and an error if a process dies, whenever it does.
+"""A pool of processes that returns results in order and raises an error if a process dies at any time.
 
-Every worker has a pipe of its own. The standard library's pool shares one: a worker that is killed in
-the middle of writing a result leaves half a message in it, and the reader waits for the rest for ever.
+Every worker has its own pipe. The standard library's pool shares one: a worker that is killed while
+it writes a result leaves half a message in it, and the reader waits for the rest forever.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ _AHEAD_PER_WORKER = 4
 
 
 class WorkerDiedError(Exception):
-    """A worker ended without being asked to: killed, out of memory, or crashed."""
+    """A worker process was killed, ran out of memory or crashed."""
 
 
 @dataclass
 class _Worker:
     process: BaseProcess
     connection: Connection
-    task: int | None = None  # the one it works on; never two, so no side waits while it sends
+    task: int | None = None  # its only task: with two, both sides could block while sending
 
 
 def ordered_map(
@@ -39,8 +39,8 @@ def ordered_map(
 ) -> Iterator[_Result]:
     """function(task) for every task, computed by spawned processes, yielded in the order of `tasks`.
 
-    At most a few results wait for their turn. What `function` raises is raised here; a worker that
-    dies raises WorkerDiedError. Workers end with the iteration, and with this process however it ends.
+    At most a few results are buffered. Exceptions of `function` are raised here; a dead worker raises
+    WorkerDiedError. Workers end with the iteration, and with this process however it ends.
     """
     workers = _start(function, min(num_workers, len(tasks)))
     ready: dict[int, _Result] = {}
@@ -80,7 +80,7 @@ def ordered_map(
 
 @contextlib.contextmanager
 def _died_if_broken() -> Iterator[None]:
-    """A pipe that ends, between messages or within one, has lost its worker."""
+    """Turn the end of a pipe, between or within messages, into WorkerDiedError."""
     try:
         yield
     except (EOFError, OSError) as error:
@@ -91,7 +91,7 @@ def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
     context = multiprocessing.get_context("spawn")
     workers = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:  # processes started while Ctrl-C is held back never see it
+    try:  # processes started while SIGINT is blocked never receive it
         for _ in range(num_workers):
             ours, theirs = context.Pipe()
             process = context.Process(
@@ -99,7 +99,7 @@ def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
             )
             with _no_main_module():
                 process.start()
-            theirs.close()  # so that the worker's death is the end of its pipe
+            theirs.close()  # so that the pipe ends when the worker dies
             workers.append(_Worker(process, ours))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -108,9 +108,9 @@ def _start(function: Callable[[Any], Any], num_workers: int) -> list[_Worker]:
 
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Workers run functions of installed modules, and need not import the program that started them.
+    """Keep workers from importing the main module, which they do not need.
 
-    It might begin the same work again: a user's script without `if __name__ == "__main__"`.
+    A user's script without `if __name__ == "__main__"` would start the same work again.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

@@ -1,8 +1,8 @@
 """Images → a beton, FFCV's file format, written in order by one process.
 
-A pool of processes reads, checks and encodes; this process alone lays the results into pages, in the
-order of the list. So the bytes of a beton do not depend on the number of workers, nobody waits for a
-page that a dead worker holds, and a worker that dies ends the writing with an error.
+A pool of processes reads, checks and encodes; only this process lays the results into pages, in the
+order of the list. So the bytes of a beton do not depend on the number of workers, and a worker that
+dies ends the writing with an error instead of holding a page forever.
 """
 
 import functools
@@ -40,7 +40,7 @@ _CHUNK_IMAGES = 32
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of one image: its digest, and the stored image or the reason against it."""
+    """Result for one image: its digest, and the stored image or the reason why there is none."""
 
     source_sha256: str
     stored: StoredImage | None
@@ -49,7 +49,7 @@ class _Outcome:
 
 @dataclass
 class WriteResult:
-    """What went into a beton, by index, and what did not, by path."""
+    """The images in a beton, by row, and the unusable ones as (path, reason)."""
 
     samples: list[Sample] = field(default_factory=list)
     source_sha256: list[str] = field(default_factory=list)
@@ -70,10 +70,11 @@ def write_beton(
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> WriteResult:
-    """Write `samples` (files relative to `root`) to `destination`; returns what was written.
+    """Write `samples` (files relative to `root`) to `destination`, in their order.
 
-    Images that cannot be used are listed in `bad_images` and left out; the caller decides whether
-    the file is kept. Rows keep the order of `samples`. Raises DataError if a worker dies.
+    Unusable images are left out and listed in `bad_images`; the caller decides whether to keep the
+    file. `on_progress` is called with the number of images done since the last call. Raises DataError
+    if a worker dies.
     """
     result = WriteResult()
     with _BetonFile(destination, len(samples)) as beton:
@@ -97,7 +98,7 @@ def write_beton(
 
 
 class _BetonFile:
-    """A beton in the making: pages as they fill, everything that points to them at the end."""
+    """A beton being written: each page once it is full, headers and tables at the end."""
 
     def __init__(self, path: Path, capacity: int) -> None:
         self._metadata: NDArray[Any] = np.zeros(capacity, METADATA)
@@ -114,7 +115,7 @@ class _BetonFile:
         self._file.close()
 
     def append(self, stored: StoredImage, label: int) -> None:
-        """Put one sample into the current page, or into the next if it does not fit."""
+        """Add one sample to the current page, or to the next if it does not fit."""
         if len(self._page) + len(stored.data) > PAGE_BYTES:
             self._flush_page()
         row = self._num_samples
@@ -126,7 +127,7 @@ class _BetonFile:
         self._num_samples += 1
 
     def finish(self) -> None:
-        """Write the last page, the allocation table and, last of all, what points to them."""
+        """Write the last page, the allocation table, then the header and metadata."""
         self._flush_page()
         header = np.zeros((), HEADER)
         header["version"], header["num_fields"] = VERSION, len(FIELD_TYPE_IDS)
@@ -149,7 +150,7 @@ class _BetonFile:
 def _encoded(
     root: Path, samples: Sequence[Sample], encoding: Encoding, num_workers: int, seed: int
 ) -> Iterator[tuple[Sample, _Outcome]]:
-    """Every sample with what became of it, in order."""
+    """Every sample with its outcome, in order."""
     chunks = [samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)]
     encode = functools.partial(_encode_chunk, root, encoding, seed)
     done = 0
@@ -168,7 +169,7 @@ def _encoded(
 def _encode_chunk(
     root: Path, encoding: Encoding, seed: int, chunk: Sequence[Sample]
 ) -> list[_Outcome]:
-    keep_freed_memory()  # a worker's small heap would give back every decoded image
+    keep_freed_memory()  # or the allocator returns the memory of every decoded image
     return [_encode_sample(root, sample, encoding, _draw(seed, sample.path)) for sample in chunk]
 
 
@@ -185,6 +186,6 @@ def _encode_sample(root: Path, sample: Sample, encoding: Encoding, draw: float) 
 
 
 def _draw(seed: int, path: str) -> float:
-    """Uniform in [0, 1), a function of seed and path alone."""
+    """Uniform in [0, 1), a function of seed and path only."""
     digest = hashlib.sha256(f"{seed}\0{path}".encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:6], "big") / (1 << 48)

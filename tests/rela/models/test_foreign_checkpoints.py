@@ -341,7 +341,9 @@ class Bomb:
     ],
 )
 def test_a_hostile_checkpoint_is_not_executed(tmp_path: Path, hide: Any):
-    with pytest.raises(DataError, match=r"checkpoint\.pth is no file of torch.save, or holds more"):
+    with pytest.raises(
+        DataError, match=r"checkpoint\.pth is not a file of torch.save, or holds more"
+    ):
         load(tmp_path, hide(Bomb(tmp_path / "executed")))
     assert not (tmp_path / "executed").exists()
 
