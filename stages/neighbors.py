@@ -89,7 +89,7 @@ def neighbors(
         requests,
         name,
         by_name=described == PriorSettings(),
-        centre_crops_alone=True,
+        only_centre_crops=True,
     )
     from rela.representations.neighbors import nearest_neighbors
 

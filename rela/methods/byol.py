@@ -6,21 +6,13 @@ from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
-from rela.methods.method import (
-    Method,
-    MethodOptions,
-    Progress,
-    ema_update,
-    momentum_at,
-    momentum_copy,
-)
+from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentum_copy
 from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 256
-_MOMENTUM = {"reference": 0.99, "paper": 0.996}
 
 
-class BYOL(Method):
+class BYOL(MomentumMethod):
     """An online network predicts the projection of the other view by its moving average.
 
     Projector F → 2F → 256 and predictor 256 → 2F → 256, both with batch norm: 4096 units for the paper's
@@ -32,7 +24,7 @@ class BYOL(Method):
         "lars", lr=0.2, weight_decay=1.5e-6, warmup_epochs=10, lr_batch_size=256
     )
     default_hyperparameters = "reference"
-    has_momentum = True
+    paper_momentum = 0.996
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)
@@ -62,12 +54,6 @@ class BYOL(Method):
             + self.criterion(predictions[1], projections[0])
         )
         return loss, features
-
-    def update_momentum(self, progress: Progress | None) -> None:
-        """Move the momentum network towards the online one."""
-        momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
-        ema_update(self.backbone, self.momentum_backbone, momentum)
-        ema_update(self.projector, self.momentum_projector, momentum)
 
 
 def byol_views(size: int) -> tuple[View, View]:

@@ -9,28 +9,20 @@ from lightly.utils.scheduler import cosine_schedule, linear_warmup_schedule
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
-from rela.methods.method import (
-    Method,
-    MethodOptions,
-    Progress,
-    ema_update,
-    momentum_at,
-    momentum_copy,
-)
+from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentum_copy
 from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
 from rela.methods.optimizers import OptimizerSettings
 
 _HIDDEN_DIM, _BOTTLENECK_DIM = 2048, 256
 _NUM_PROTOTYPES = {"reference": 2048, "paper": 65_536}
 _NUM_LOCAL_CROPS = {"reference": 0, "paper": 8}
-_MOMENTUM = {"reference": 0.99, "paper": 0.996}
 _FROZEN_EPOCHS = {"reference": 0, "paper": 1}
 _TEMPERATURE, _LAST_TEMPERATURE = 0.04, 0.07
 _TEMPERATURE_WARMUP_EPOCHS, _LARGEST_WARMUP_SHARE = 30, 0.3
 _DECAY_GROWTH = 10  # from 0.04 to 0.4
 
 
-class DINO(Method):
+class DINO(MomentumMethod):
     """A student predicts from every crop the prototypes that its moving average assigns to full views.
 
     Head F → 2048 → 2048 → 256, then cosines with the prototypes. Two sets of hyperparameters:
@@ -50,8 +42,9 @@ class DINO(Method):
         "adamw", lr=5e-4, weight_decay=0.04, warmup_epochs=10, lr_batch_size=256, clip_norm=3.0
     )
     default_hyperparameters = "reference"
-    has_momentum = True
+    paper_momentum = 0.996
     has_local_crops = True
+    projector: DINOProjectionHead
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)
@@ -116,12 +109,6 @@ class DINO(Method):
         if self.options.hyperparameters == "reference":
             return base
         return float(cosine_schedule(progress.step, progress.num_steps, base, _DECAY_GROWTH * base))
-
-    def update_momentum(self, progress: Progress | None) -> None:
-        """Move the teacher towards the student."""
-        momentum = momentum_at(progress, _MOMENTUM[self.options.hyperparameters], self.ema)
-        ema_update(self.backbone, self.momentum_backbone, momentum)
-        ema_update(self.projector, self.momentum_projector, momentum)
 
 
 def _head(options: MethodOptions) -> DINOProjectionHead:

@@ -114,6 +114,28 @@ class Method(nn.Module):
         return base
 
 
+class MomentumMethod(Method):
+    """A method with moving averages of backbone and projector, which subclasses create.
+
+    `reference_momentum` and `paper_momentum` are the EMA coefficient at the hand-over.
+    """
+
+    has_momentum = True
+    reference_momentum = 0.99
+    paper_momentum: float
+    projector: nn.Module
+    momentum_backbone: nn.Module
+    momentum_projector: nn.Module
+
+    def update_momentum(self, progress: Progress | None) -> None:
+        """Move the averages towards the online networks."""
+        paper = self.options.hyperparameters == "paper"
+        start = self.paper_momentum if paper else self.reference_momentum
+        momentum = momentum_at(progress, start, self.ema)
+        ema_update(self.backbone, self.momentum_backbone, momentum)
+        ema_update(self.projector, self.momentum_projector, momentum)
+
+
 def momentum_at(progress: Progress | None, start: float, schedule: str) -> float:
     """EMA coefficient: STAGE1_MOMENTUM in stage 1; then `start`, constant or a half cosine up to 1."""
     if progress is None:

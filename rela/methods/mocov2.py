@@ -10,23 +10,15 @@ from lightly.utils.dist import world_size
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
-from rela.methods.method import (
-    Method,
-    MethodOptions,
-    Progress,
-    ema_update,
-    momentum_at,
-    momentum_copy,
-)
+from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentum_copy
 from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 128
 _TEMPERATURE = 0.2
-_MOMENTUM = 0.999
 _LARGEST_QUEUE = 65_536
 
 
-class MoCoV2(Method):
+class MoCoV2(MomentumMethod):
     """Contrasts a query with its key and a queue of keys of earlier batches, made by a moving average.
 
     Projector F → F → 128, SGD with 0.03 per 256 images, decay 1e-4, cosine without warm-up, momentum
@@ -37,7 +29,7 @@ class MoCoV2(Method):
     """
 
     optimizer = OptimizerSettings("sgd", lr=0.03, weight_decay=1e-4, lr_batch_size=256)
-    has_momentum = True
+    reference_momentum = paper_momentum = 0.999
     paper_ema: Literal["constant", "cosine"] = "constant"
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
@@ -80,12 +72,6 @@ class MoCoV2(Method):
         if several:
             keys = batch_unshuffle(keys, order, distributed=True)
         return keys
-
-    def update_momentum(self, progress: Progress | None) -> None:
-        """Move the key network towards the query network."""
-        momentum = momentum_at(progress, _MOMENTUM, self.ema)
-        ema_update(self.backbone, self.momentum_backbone, momentum)
-        ema_update(self.projector, self.momentum_projector, momentum)
 
 
 def mocov2_views(size: int) -> tuple[View, View]:

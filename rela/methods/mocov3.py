@@ -11,22 +11,13 @@ from torch.nn.functional import cross_entropy, normalize
 
 from rela.data.views import View
 from rela.methods.byol import byol_views
-from rela.methods.method import (
-    Method,
-    MethodOptions,
-    Progress,
-    ema_update,
-    head_width,
-    momentum_at,
-    momentum_copy,
-)
+from rela.methods.method import MethodOptions, MomentumMethod, Progress, head_width, momentum_copy
 from rela.methods.optimizers import OptimizerSettings
 
 _HIDDEN_DIM, _OUTPUT_DIM = 4096, 256
-_MOMENTUM = 0.99
 
 
-class MoCoV3(Method):
+class MoCoV3(MomentumMethod):
     """Contrasts the prediction of each view with the moving average's projection of the other, in a batch.
 
     The authors' two recipes depend on the architecture:
@@ -45,7 +36,7 @@ class MoCoV3(Method):
     optimizer = OptimizerSettings(
         "lars", lr=0.6, weight_decay=1e-6, warmup_epochs=10, lr_batch_size=256
     )
-    has_momentum = True
+    paper_momentum = 0.99
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)
@@ -88,9 +79,3 @@ class MoCoV3(Method):
         own = torch.arange(len(queries), device=queries.device) + dist.rank() * len(queries)
         logits = queries @ keys.T / self.temperature
         return 2 * self.temperature * cross_entropy(logits, own)
-
-    def update_momentum(self, progress: Progress | None) -> None:
-        """Move the momentum network towards the online one."""
-        momentum = momentum_at(progress, _MOMENTUM, self.ema)
-        ema_update(self.backbone, self.momentum_backbone, momentum)
-        ema_update(self.projector, self.momentum_projector, momentum)

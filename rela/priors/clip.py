@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError, require
-from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,9 +28,7 @@ def resolve(request: PriorRequest) -> Prior:
     weights in a local file, of the whole model (`visual.…`) or only the tower. Raises ChoiceError for
     unknown names and tags, UnavailableError without a network, DataError for other weights.
     """
-    from rela.models.backbones import feature_dim
     from rela.models.foreign_checkpoints import load_backbone_weights
-    from rela.models.weights import state_sha256
 
     open_clip = require("open_clip", EXTRA, f"{PREFIX}{METAVAR}")
     model_name, _, given_tag = request.name.removeprefix(PREFIX).partition("@")
@@ -43,16 +41,8 @@ def resolve(request: PriorRequest) -> Prior:
         note = load_backbone_weights(backbone, request.weights, [], request.trust_code)
     else:
         backbone = _published(open_clip, model_name, given_tag or _DEFAULT_TAG, config)
-    backbone.eval()
-    identity = PriorIdentity(
-        name=name,
-        arch=f"{PREFIX}{model_name}" + ("+quickgelu" if config.get("quick_gelu") else ""),
-        image_size=preprocessing.crop,
-        weights_sha256=state_sha256(backbone.state_dict()),
-        preprocessing=preprocessing,
-        feature_dim=feature_dim(backbone, preprocessing.crop),
-    )
-    return Prior(identity, lambda: backbone, request.weights, note)
+    arch = f"{PREFIX}{model_name}" + ("+quickgelu" if config.get("quick_gelu") else "")
+    return prior_with(backbone.eval(), name, arch, preprocessing, request.weights, note)
 
 
 def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest) -> dict[str, Any]:

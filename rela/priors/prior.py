@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # which brings numpy
+if TYPE_CHECKING:  # neither torch nor numpy until a prior is built
+    from torch import nn
+
     from rela.models.preprocessing import Preprocessing
 
 POOLED = "pooled"  # the layer that is a backbone's own features
@@ -133,6 +135,24 @@ class Prior:
     load: Callable[[], Any]
     weights_file: Path | None = None
     note: str = ""
+
+
+def prior_with(
+    backbone: "nn.Module",
+    name: str,
+    arch: str,
+    preprocessing: "Preprocessing",
+    weights_file: Path | None = None,
+    note: str = "",
+) -> Prior:
+    """The prior of a backbone in eval mode; width and digest of the weights are taken from it."""
+    from rela.models.backbones import feature_dim
+    from rela.models.weights import state_sha256
+
+    size, sha256 = preprocessing.crop, state_sha256(backbone.state_dict())
+    width = feature_dim(backbone, size)
+    identity = PriorIdentity(name, arch, size, sha256, preprocessing, width)
+    return Prior(identity, lambda: backbone, weights_file, note)
 
 
 def at_layer(prior: Prior, layer: str) -> Prior:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError
-from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +20,6 @@ def resolve(request: PriorRequest) -> Prior:
     Raises ChoiceError for unknown names and for preprocessing that is not a centre crop,
     UnavailableError saying what to fetch without a network, DataError for weights that do not fit.
     """
-    from rela.models.backbones import feature_dim
     from rela.models.foreign_checkpoints import load_backbone_weights
     from rela.models.preprocessing import preprocessing_for, published_preprocessing
     from rela.models.timm_models import (
@@ -29,7 +28,6 @@ def resolve(request: PriorRequest) -> Prior:
         require_timm,
         timm_classifier_keys,
     )
-    from rela.models.weights import state_sha256
 
     timm, bare = require_timm(), check_timm_name(request.name)
     config = timm.get_pretrained_cfg(bare)
@@ -54,16 +52,7 @@ def resolve(request: PriorRequest) -> Prior:
         note = load_backbone_weights(backbone, request.weights, classifier, request.trust_code)
     else:
         backbone = _published(timm, bare, config)
-    backbone.eval()
-    identity = PriorIdentity(
-        name=name,
-        arch=request.name,
-        image_size=preprocessing.crop,
-        weights_sha256=state_sha256(backbone.state_dict()),
-        preprocessing=preprocessing,
-        feature_dim=feature_dim(backbone, preprocessing.crop),
-    )
-    return Prior(identity, lambda: backbone, request.weights, note)
+    return prior_with(backbone.eval(), name, request.name, preprocessing, request.weights, note)
 
 
 def _published(timm: Any, bare: str, config: Any) -> "nn.Module":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError, UnavailableError
-from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,9 +25,8 @@ def resolve(request: PriorRequest) -> Prior:
     """
     import torch
 
-    from rela.models.backbones import feature_dim, parse_model_name
+    from rela.models.backbones import parse_model_name
     from rela.models.preprocessing import preprocessing_for
-    from rela.models.weights import state_sha256
 
     parsed = parse_model_name(request.name)
     defaults = _default_weights(parsed.torchvision_name)
@@ -47,15 +46,8 @@ def resolve(request: PriorRequest) -> Prior:
     else:
         path = Path(torch.hub.get_dir()) / "checkpoints" / Path(defaults.url).name
         backbone = _published(parsed.torchvision_name, defaults, path)
-    identity = PriorIdentity(
-        name=request.name if request.weights is None else f"{request.name}@{request.weights.stem}",
-        arch=request.name,
-        image_size=preprocessing.crop,
-        weights_sha256=state_sha256(backbone.state_dict()),
-        preprocessing=preprocessing,
-        feature_dim=feature_dim(backbone, preprocessing.crop),
-    )
-    return Prior(identity, lambda: backbone, path, note)
+    name = request.name if request.weights is None else f"{request.name}@{request.weights.stem}"
+    return prior_with(backbone, name, request.name, preprocessing, path, note)
 
 
 def published_files() -> dict[str, str]:

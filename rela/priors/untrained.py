@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError
-from rela.priors.prior import Prior, PriorIdentity, PriorRequest
+from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,24 +19,16 @@ _FIRST_SEED = 1 << 31
 
 def resolve(request: PriorRequest) -> Prior:
     """The architecture at initialisation; the seed decides the weights and so the identity."""
-    from rela.models.backbones import build_backbone, feature_dim
+    from rela.models.backbones import build_backbone
     from rela.models.preprocessing import preprocessing_for
-    from rela.models.weights import state_sha256
 
     if request.weights is not None:
         raise ChoiceError(f"--weights contradicts --prior {request.name}, whose weights are random")
     arch = request.name.removeprefix(PREFIX)
     backbone = build_backbone(arch, request.image_size, seed=_FIRST_SEED + request.seed).eval()
     _open_residual_branches(backbone)
-    identity = PriorIdentity(
-        name=f"{request.name}-seed{request.seed}",
-        arch=arch,
-        image_size=request.image_size,
-        weights_sha256=state_sha256(backbone.state_dict()),
-        preprocessing=preprocessing_for(request.image_size),
-        feature_dim=feature_dim(backbone, request.image_size),
-    )
-    return Prior(identity, lambda: backbone)
+    name = f"{request.name}-seed{request.seed}"
+    return prior_with(backbone, name, arch, preprocessing_for(request.image_size))
 
 
 def _open_residual_branches(backbone: "nn.Module") -> None:

@@ -1,4 +1,4 @@
-"""Finding cached representations, and reading them together with the names of their images."""
+"""Finding cached representations, and reading them together with the paths of their images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,10 +28,10 @@ def open_representations(
     split: str | None = None,
     verify: bool = True,
 ) -> "NamedRepresentations":
-    """Representations by their folder or file, by their own name or their prior's, or the only ones.
+    """Representations by folder, file, name or prior, or the only ones.
 
-    Of a folder or a file, the workspace is the one around it. Without `split`: what they were made of,
-    or train. With `verify` the file is compared with its digest first.
+    For a folder or a file, the workspace is the one that contains it. The default `split` is theirs, else
+    train. `verify` compares the file with its digest first.
     """
     artifact = None if which is None else _at(Path(which))
     if artifact is not None:
@@ -40,7 +40,7 @@ def open_representations(
         return with_names(dataset, of_split, artifact, verify)
     if which is not None and (isinstance(which, Path) or "/" in which):
         raise ChoiceError(
-            f"{which} holds no representations; expected a folder made by `rela embed` with "
+            f"{which} contains no representations; expected a folder made by `rela embed` with "
             f"{MANIFEST_NAME} and {REPRESENTATIONS_FILE}, or their name"
         )
     dataset = workspace.dataset(dataset_name)
@@ -56,16 +56,16 @@ def find_cached(
     requests: Sequence[PriorRequest] | None = None,
     name: str | None = None,
     by_name: bool = True,
-    centre_crops_alone: bool = False,
+    only_centre_crops: bool = False,
 ) -> Representations:
-    """The representations of one split that `requests`, or `name`, ask for; or the only ones.
+    """The representations of one split for `requests`, called `name`; or the only ones.
 
-    Without `by_name` what the requests mean is compared, and not what it was called.
-    `centre_crops_alone`: none of random crops. Raises ChoiceError with the command
-    that makes them, or with the names to choose from.
+    Without `by_name` only the identities of the requested priors are compared, not names.
+    `only_centre_crops` excludes those of random crops. Raises ChoiceError with the command that makes them,
+    or with the names to choose from.
     """
     cached = workspace.representations(dataset.images_sha256(split))
-    if centre_crops_alone:
+    if only_centre_crops:
         cached = [a for a in cached if not a.crops]
     if requests is None or name is None:
         priors, matching = ["resnet18"], cached
@@ -76,7 +76,7 @@ def find_cached(
                 workspace, list(requests), name if by_name else "", cached, may_build=False
             )
         except ChoiceError:
-            if name.startswith("run:"):  # which is not there
+            if name.startswith("run:"):  # there is no such run
                 raise
             matching = []
     of_data_set = f"data set {dataset.name} ({split})"
@@ -93,7 +93,7 @@ def find_cached(
 def with_names(
     dataset: DataSet, split: str, representations: Representations, verify: bool = True
 ) -> "NamedRepresentations":
-    """Representations joined with the paths and labels of the data set that they are of.
+    """Representations joined with the paths and labels of their data set.
 
     Raises CorruptArtifactError or DataError if either is damaged.
     """
@@ -120,7 +120,7 @@ def with_names(
 
 
 def _at(path: Path) -> Representations | None:
-    """The representations in a folder, or whose file `path` is; None if there are none."""
+    """The representations in the folder `path`, or with the file `path`; None without any."""
     folder = path.parent if path.name == REPRESENTATIONS_FILE else path
     artifact = open_artifact(folder) if (folder / MANIFEST_NAME).is_file() else None
     return artifact if isinstance(artifact, Representations) else None
@@ -129,7 +129,7 @@ def _at(path: Path) -> Representations | None:
 def _images_of(
     workspace: Workspace, artifact: Representations, name: str | None, split: str | None
 ) -> tuple[DataSet, str]:
-    """The data set and split with these very images: those that the representations name, if they do."""
+    """The data set and split with these images, preferably those recorded in the representations."""
     found = [
         (dataset, of_split)
         for dataset in _datasets(workspace, name)
@@ -139,8 +139,8 @@ def _images_of(
     if not found:
         wanted = name or artifact.dataset
         raise ChoiceError(
-            f"{artifact.path} is not of the images of any data set {wanted!r} in {workspace.root}; "
-            f"convert those again, or name another data set"
+            f"{artifact.path} does not match the images of a data set {wanted!r} in {workspace.root}; "
+            f"convert them again, or name another data set"
         )
     own = artifact.dataset, artifact.split
     return min(found, key=lambda pair: (pair[0].name != own[0], pair[1] != own[1]))
@@ -157,10 +157,10 @@ def matching_representations(
     cached: list[Representations],
     may_build: bool,
 ) -> list[Representations]:
-    """Those of `cached` that `name` means: by fingerprint or folder, by prior, by identity.
+    """The `cached` representations that match `name` by fingerprint, folder, prior or identity.
 
-    The name of a run is looked up, so that features of a run that had the name before do not count.
-    Other names are taken from the manifests: the weights need not be here any more.
+    The name of a run is resolved first, so features of an earlier run of the same name do not match. Other
+    names are compared with the manifests, which does not require the weights.
     """
     exact = [a for a in cached if name in (a.fingerprint, a.name)]
     named = [a for a in cached if name == a.prior.name]

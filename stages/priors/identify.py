@@ -1,8 +1,8 @@
-"""Which prior a request means, remembered, so that a cache hit need not build a model.
+"""The identity of the prior for a request, cached so that a cache hit does not build a model.
 
-Building a prior takes seconds of imports and of reading weights. Its identity is recorded under the
-request, and taken from the record as long as the weights file is unchanged (inode, size and
-times) and the libraries that models come from are the same versions.
+Building a prior takes seconds to import libraries and read weights. Its identity is recorded by request.
+The record is valid while the weights file (inode, size, times) and the versions of the libraries are
+unchanged.
 """
 
 import json
@@ -42,9 +42,9 @@ class _Record(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class KnownPrior:
-    """An identity, and how to get the model when it is needed after all.
+    """An identity, and a function that loads the model.
 
-    `note` says what was found in the weights file.
+    `note` describes what was found in the weights file.
     """
 
     identity: PriorIdentity
@@ -54,10 +54,10 @@ class KnownPrior:
 
 
 def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True) -> KnownPrior:
-    """The prior that `request` means: an earlier run of this workspace, or a model by name.
+    """The prior for `request`: an earlier run of this workspace, or a model by name.
 
-    Without `may_build` nothing is built, fetched or written, and a prior that has no record yet
-    raises ChoiceError.
+    Without `may_build` nothing is built, downloaded or written, and a prior without a record raises
+    ChoiceError.
     """
     if not workspace.has_run(request.name.removeprefix(_RUN_PREFIX)):
         request = from_displayed_name(request)
@@ -67,7 +67,7 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
         run = workspace.run(name)
         if request.arch or request.seed or request.trust_code:
             raise ChoiceError(
-                f"--arch, --seed and --trust-code mean nothing to the run {run.name}; leave them out"
+                f"--arch, --seed and --trust-code do not apply to the run {run.name}; remove them"
             )
         identity = read_identity(run.path)
         found = Prior(identity, lambda: load_backbone(run.path, identity))
@@ -97,13 +97,13 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
 
 
 def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: Path) -> Any:
-    """Build the prior; refuse it, and forget the record, if it is not the recorded one."""
+    """Build the prior; raise DataError and delete the record if it is not the recorded one."""
     prior = resolve(request)
     if prior.identity.key() != recorded.key():
         record_path.unlink(missing_ok=True)
         raise DataError(
-            f"the weights of {request.name} were exchanged without a new modification time; the old "
-            "record is gone now, run the same command again"
+            f"the weights of {request.name} were replaced without a new modification time; their record "
+            "is deleted, run the same command again"
         )
     return prior.load()
 
@@ -111,7 +111,7 @@ def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: 
 def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
     versions = installed_versions()
     name = request.name
-    if name.startswith(_FILE_PREFIX):  # the same words mean another file elsewhere
+    if name.startswith(_FILE_PREFIX):  # a relative path depends on the current folder
         name = str(Path(name.removeprefix(_FILE_PREFIX)).resolve())
     key = {
         "name": name,
@@ -127,7 +127,7 @@ def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
 
 
 def _read_record(path: Path) -> tuple[PriorIdentity, str] | None:
-    """The identity and the note of a record that still holds."""
+    """The identity and the note of a valid record; None without one."""
     try:
         record = load_json(path, _Record)
         state = record.weights_file

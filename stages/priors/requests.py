@@ -1,4 +1,4 @@
-"""Names of priors to requests for them."""
+"""Requests for priors from their names."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def prior_request(
     image_size: int | None = None,
     **others: Any,
 ) -> PriorRequest:
-    """A request for `name`; a prior without an input size of its own takes the data set's.
+    """A request for `name`; a prior without a published input size uses the data set's.
 
     `others` are further fields of PriorRequest.
     """
@@ -28,7 +28,7 @@ def prior_request(
 
 
 def names_of(workspace: Workspace, name: str) -> list[str]:
-    """The priors that a name stands for: `A+B` is two, unless a run, a file or a layer is called so."""
+    """The priors in a name: `A+B` is two, unless it is the name of a run, a file or a layer."""
     is_run = workspace.has_run(name.removeprefix("run:"))
     is_one = is_run or JOINT in literal_characters(name) or "@class+patches" in name
     return [name] if is_one else name.split(JOINT)
@@ -37,6 +37,6 @@ def names_of(workspace: Workspace, name: str) -> list[str]:
 def requests_of(
     workspace: Workspace, dataset: DataSet, name: str, described: PriorSettings | None = None
 ) -> list[PriorRequest]:
-    """What a prior's name, or that of a combination, asks for."""
+    """Requests for the name of a prior or of a combination."""
     options = vars(described or PriorSettings())
     return [prior_request(dataset, part, **options) for part in names_of(workspace, name)]

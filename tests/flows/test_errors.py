@@ -352,7 +352,7 @@ def test_what_means_nothing_to_a_run_as_a_prior_is_refused(
     failing(0, "train", "--prior", "none", *tiny, "--name", "teacher")
     for option in (("--seed", 5), ("--arch", "resnet18"), ("--trust-code",)):
         message = failing(2, "embed", "--prior", "teacher", *option)
-        assert "mean nothing to the run teacher" in message
+        assert "do not apply to the run teacher" in message
 
 
 @pytest.mark.parametrize(

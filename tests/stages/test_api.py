@@ -223,7 +223,7 @@ def test_features_are_found_by_folder_file_and_name(here: Path) -> None:
     assert "train/ant/00.png" in rela.open_representations(folder)
 
     for which, words in (
-        (here / "images", "holds no representations"),
+        (here / "images", "contains no representations"),
         ("resnet50", "rela embed images --prior resnet50"),
     ):
         with pytest.raises(ChoiceError, match=words):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from command_line import run_rela
+from command_line import TINY, read_json, run_rela
 from finished_runs import finished_run
 from pictures import picture
 from PIL import Image
@@ -27,7 +27,6 @@ from rela.stages.recipe.results import summarise
 from rela.stages.settings import EvaluateSettings
 from rela.stages.workspace.workspace import Workspace
 
-TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
 PRIOR = ["--prior", "random:shufflenet_v2_x0_5", "--image-size", "32"]
 TRAIN = ["train", "--prior", "none", "--epochs", "1", *TINY]
 QUICK = ["--protocol", "knn20", "--protocol", "linear-lightly"]
@@ -77,10 +76,6 @@ def voc(tmp_path: Path) -> Path:
     (root / "ImageSets/Segmentation/train.txt").write_text("0\n1\n2\n3\n")
     (root / "ImageSets/Segmentation/val.txt").write_text("4\n5\n")
     return tmp_path / "parent"
-
-
-def read_json(result: Result) -> Any:
-    return json.loads(result.stdout)
 
 
 def test_protocols_are_measured_when_asked_for_and_kept(

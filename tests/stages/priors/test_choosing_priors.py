@@ -17,12 +17,11 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import Result
-from command_line import run_rela
+from command_line import TINY, read_json, run_rela
 
 from rela.pipeline.artifact import open_artifact
 from rela.representations.quality import sample_rows
 
-TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
 A, B = "random:shufflenet_v2_x0_5", "random:squeezenet1_1"
 NAME_A, NAME_B = f"{A}-seed0", f"{B}-seed0"
 BOTH = ("embed", "--prior", A, "--prior", B, "--image-size", 32)
@@ -39,10 +38,6 @@ def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
     return run_rela
-
-
-def read_json(result: Result) -> Any:
-    return json.loads(result.stdout)
 
 
 def matrices() -> dict[str, np.ndarray]:
