@@ -126,7 +126,7 @@ def test_stored_jpegs_are_the_source_files(jpg):
         assert beton.data[start : start + size].tobytes() == source
 
 
-# Files that are no beton
+# Files that are not betons
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 - crops lie inside their image, with stage 1's distribution; more crops begin with the fewer;
 - the prior sees what Pillow cuts, resizes and mirrors;
 - every view of stage 1 shows one of its image's crops, and its target is that crop's row;
-- through the command line: rows of the file are the features of those crops, whatever the batch size
+- through the command line: rows of the file are the features of those crops, for any batch size
   or the shards; damage is noticed; training and evaluation go on with them.
 """
 
@@ -33,7 +33,9 @@ from rela.representations.matrix_file import open_matrix
 from rela.sources.source import Sample
 
 SIDES = [(24, 24), (30, 20), (17, 41), (12, 12), (64, 48)]
-PLAIN = View(10, jitter_probability=0, gray_probability=0)  # whatever its own box: it is replayed
+PLAIN = View(
+    10, jitter_probability=0, gray_probability=0
+)  # its own box is not used: crops are replayed
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,7 @@ def test_the_crops_end_with_stage_one(beton: Beton):
 
 
 def features_by_hand(folder: Path, crops: np.ndarray, names: list[str]) -> Tensor:
-    """The random prior's features of every crop, with torch and Pillow alone."""
+    """The random prior's features of every crop, with torch and Pillow only."""
     backbone = build_backbone("shufflenet_v2_x0_5", 32, seed=1 << 31).eval()
     pixels = [
         cut(Image.open(folder / name), crop, 32)

@@ -2,7 +2,7 @@
 
 - every row comes once, in order, from maps and from plain arrays;
 - what was read leaves the resident set and can be read again; without it, it would have stayed;
-- a map that keeps its changes in memory alone keeps them.
+- a map that keeps its changes in memory only keeps them.
 """
 
 from pathlib import Path

@@ -34,7 +34,7 @@ def die_at_three(number: int) -> int:
 def large_then_die(task: tuple[int, Path]) -> bytes:
     """Task 1 is killed while its result, far larger than a pipe holds, waits to be read.
 
-    It begins when the file is there, so that nobody reads it while the result of task 0 is waited for.
+    It begins when the file is there, so that it is not read while the result of task 0 is awaited.
     """
     number, begin = task
     if number == 1:

@@ -3,7 +3,7 @@
 - the whole registry: the classifier and nothing else is removed, features are [B, D], and D is the
   width that torchvision's own classifier takes;
 - small-image variants: a 3×3 stem of stride 1, no pooling, the rest unchanged;
-- the seed decides the weights and leaves the global random state alone;
+- the seed decides the weights and does not change the global random state;
 - timm's models, built for the size of the images where that matters;
 - unknown names and images that are too small give errors that help.
 """
@@ -29,7 +29,7 @@ NUM_CLASSES = 1000  # no other tensor of a torchvision model has as many rows
 
 @pytest.fixture
 def on_meta(monkeypatch: pytest.MonkeyPatch):
-    """Models of any size without memory or arithmetic: shapes alone."""
+    """Models of any size without memory or arithmetic: shapes only."""
     widths = BlockParams.from_init_params
 
     def with_real_tensors(*args, **kwargs):  # RegNet computes its widths with tensors

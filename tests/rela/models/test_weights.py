@@ -159,7 +159,7 @@ def test_saved_weights_load_into_the_same_torchvision_model(tmp_path: Path):
 def test_equal_weights_are_equal_bytes(tmp_path: Path):
     model, metadata = nn.Linear(2, 2), {"arch": "linear", "image_size": "2", "epochs": "3"}
     contents = set()
-    for _ in range(30):  # safetensors alone writes several entries in any order
+    for _ in range(30):  # safetensors itself writes several entries in random order
         save_weights(tmp_path / "backbone.safetensors", model, metadata)
         contents.add((tmp_path / "backbone.safetensors").read_bytes())
     assert len(contents) == 1

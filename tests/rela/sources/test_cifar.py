@@ -1,7 +1,7 @@
 """CIFAR from its archives, against torchvision reading the same files.
 
 Covers: python and binary editions, archives and folders, both data sets: pixels, labels, class names,
-order and names; whatever is wrong with a batch; pickles that would run code, or take all memory.
+order and names; damaged batches; pickles that would run code or exhaust memory.
 """
 
 import contextlib

@@ -151,7 +151,7 @@ def test_a_list_makes_the_data_set_of_its_folder(tmp_path: Path) -> None:
     manifests = [json.loads((at / "manifest.json").read_text()) for at in (folder, listed)]
     assert manifests[0]["fingerprint"] == manifests[1]["fingerprint"]
     assert manifests[0]["parameters"] == manifests[1]["parameters"]
-    # how the images were named is no other data set: the same ones are there already
+    # other names of the columns do not make another data set
     words = ("--workspace", tmp_path / "ws", "convert", path, "--workers", 1)
     assert "is there already" in run_rela(*words, "--image-root", tmp_path / "data").stdout
 
