@@ -16,7 +16,7 @@ from rela.pipeline.errors import (
     StorageError,
     storage_remedy,
 )
-from rela.pipeline.files import fsync_directory, fsync_file
+from rela.pipeline.files import fsync
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import REMOVED_PREFIX
 from rela.pipeline.manifest import Manifest
@@ -117,7 +117,7 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
     files = sorted(p for p in directory.rglob("*") if p.is_file())
     digests = {str(p.relative_to(directory)): file_sha256(p) for p in files}
     for path in files:
-        fsync_file(path)
+        fsync(path)
     digests.update(manifest.file_sha256)
     complete = Manifest(**{**manifest.__dict__, "file_sha256": digests})
     complete.write(directory)
@@ -132,7 +132,7 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
                 "choose another name"
             ) from error
         raise
-    fsync_directory(destination.parent)
+    fsync(destination.parent)
     return Artifact(destination, complete)
 
 

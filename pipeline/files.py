@@ -1,8 +1,8 @@
-"""Files: open only regular ones, read them bounded, replace them at once.
+"""Files: open only regular files, limit what is read, replace files atomically.
 
-A pipe keeps its reader waiting for ever, a device may never end, and a link leads elsewhere: opening
-one of these with `opener=regular_file` raises OSError at once. Replacing is atomic: a reader sees the
-old content or the new, never a part of it.
+A pipe blocks its reader, a device may be endless, and a link leads elsewhere: opening one of these with
+`opener=regular_file` raises OSError immediately. Replacing is atomic: a reader sees the old content or
+the new content, never a mixture.
 """
 
 import contextlib
@@ -18,17 +18,8 @@ from rela.pipeline.owner import is_abandoned, owner_token
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-def fsync_directory(path: Path) -> None:
-    """Make the names inside `path` survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_file(path: Path) -> None:
-    """Make the bytes of `path` survive a power cut."""
+def fsync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a directory, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -36,23 +27,32 @@ def fsync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def replace_durably(source: Path, destination: Path) -> None:
+    """Rename a file over `destination`; after a power cut the old file is there or the whole new one.
+
+    The order matters: the bytes reach the disk before the name, and the name before this returns.
+    """
+    fsync(source)
+    os.replace(source, destination)
+    fsync(destination.parent)
+
+
 @contextlib.contextmanager
 def replacing(path: Path, clobber: bool = True, option: str = "--workspace") -> Iterator[Path]:
-    """A path beside `path` to write a file to; it takes its place, durable, if the body ends well.
+    """Yield a temporary path beside `path` to write to; it durably replaces `path` if the body succeeds.
 
-    Raises StorageError, leaving whatever was there before, when the disk is full or read-only (`option`
-    is where a person chose the place), and without `clobber` AlreadyPublishedError for a file that is
-    there by then.
+    Raises StorageError, with the old file intact, if writing fails (`option` is the command-line option
+    that names the place); without `clobber`, AlreadyPublishedError if `path` exists by then.
     """
     temporary = path.with_name(f".{path.name}@{owner_token()}.tmp")
     try:
         yield temporary
-        fsync_file(temporary)
         if clobber:
-            os.replace(temporary, path)
+            replace_durably(temporary, path)
         else:
+            fsync(temporary)
             _move_without_clobbering(temporary, path)
-        fsync_directory(path.parent)
+            fsync(path.parent)
     except FileExistsError as error:
         raise AlreadyPublishedError(f"{path} was made by another job just now") from error
     except OSError as error:
@@ -76,13 +76,13 @@ def _move_without_clobbering(source: Path, destination: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step; raises as `replacing`."""
+    """Durably replace the content of `path`; raises as `replacing`."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
 
 
 def clear_abandoned_files(directory: Path) -> None:
-    """Remove what processes of this host that were killed in `write_atomic` left in `directory`."""
+    """Remove temporary files that killed processes of this host left in `directory`."""
     for path in directory.glob(".*.tmp"):
         if is_abandoned(path):
             with contextlib.suppress(OSError):
@@ -97,12 +97,12 @@ _MOST_BYTES = 1 << 26
 
 
 class IrregularFileError(OSError):
-    """Something else stands where a regular file is expected."""
+    """A pipe, folder, device, socket or link where a regular file is expected, or a file too large."""
 
 
 def regular_file(path: str, flags: int) -> int:
-    """A descriptor of the file at `path`, or of the one that a link there leads to."""
-    # without waiting for somebody at the other end of a pipe, or making a terminal one's own
+    """Open the regular file at `path`, links followed, and return its descriptor."""
+    # do not wait for the other end of a pipe; do not acquire a controlling terminal
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
@@ -112,7 +112,7 @@ def regular_file(path: str, flags: int) -> int:
 
 
 def own_file(path: str, flags: int) -> int:
-    """The same for files that are written in place or locked: a link is refused, too."""
+    """Like `regular_file`, for files that are written in place or locked: links are refused too."""
     try:
         return regular_file(path, flags | os.O_NOFOLLOW)
     except OSError as error:
@@ -122,7 +122,7 @@ def own_file(path: str, flags: int) -> int:
 
 
 def read_regular(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
-    """All bytes of a small file; OSError if it is larger, or none."""
+    """Return all bytes of a regular file; raises OSError if it has more than `most_bytes`."""
     with open(path, "rb", opener=regular_file) as file:
         num_bytes = os.fstat(file.fileno()).st_size
         if num_bytes > most_bytes:
@@ -132,7 +132,7 @@ def read_regular(path: Path, most_bytes: int = _MOST_BYTES) -> bytes:
 
 
 def directory_bytes(directory: Path) -> int:
-    """Bytes of all files below a directory; files that a job removes meanwhile do not count."""
+    """Total size in bytes of all files below a directory; files removed meanwhile count as 0."""
     num_bytes = 0
     for path in directory.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
@@ -145,15 +145,17 @@ def _irregular(what: str, path: str) -> IrregularFileError:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` in the place of `path`; raises OSError, with what was there left as it was."""
+    """Atomically replace `path`, without waiting for the disk, which makes it cheap during training.
+
+    Raises OSError, with the old file intact. For what may be lost in a power cut; else `write_atomic`.
+    """
     temporary = temporary_of(path)
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()  # of a killed process, or a link that leads elsewhere
+    temporary.unlink(missing_ok=True)  # left by a killed process, or a link that leads elsewhere
     with open(temporary, "xb") as file:
         file.write(content)
     os.replace(temporary, path)
 
 
 def temporary_of(path: Path) -> Path:
-    """What a killed process may leave beside `path`."""
+    """The temporary file of `replace_file`, which a killed process may leave beside `path`."""
     return path.with_name(f".{path.name}.tmp")

@@ -1,4 +1,4 @@
-"""Processes: start them together, end them together, and stop when a batch system asks."""
+"""Processes: start several together, end them together, and stop when a batch system asks."""
 
 import contextlib
 import ctypes
@@ -11,27 +11,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by batch systems before they kill
+_FORWARDED = (*PREEMPTION_SIGNALS, signal.SIGINT)
 _POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a process ended: its exit status, negative for a signal; whether it was killed from here."""
+class ProcessExit:
+    """How a process ended: its exit status, negative for a signal; `was_killed`: by `run_processes`."""
 
     status: int
-    was_stopped: bool
+    was_killed: bool
 
 
-def run_together(
+def run_processes(
     command: Sequence[str], environments: Sequence[Mapping[str, str]], grace_seconds: float
-) -> list[Ending]:
-    """Run `command` in every one of `environments` at once; how they ended, once all have.
+) -> list[ProcessExit]:
+    """Run `command` once per environment, all at the same time; return their exits in that order.
 
-    When one has failed, the others have `grace_seconds` to notice by themselves; then they are
-    killed, and so they are if this call ends by an exception. SIGTERM, SIGUSR1 and SIGINT are passed
-    on; after SIGINT, KeyboardInterrupt is raised once all have ended. Their standard output is
-    closed, standard error is this process's own.
+    When one fails, the others have `grace_seconds` to end; then they are killed. They are also killed
+    if this call raises. SIGTERM, SIGUSR1 and SIGINT are forwarded; after SIGINT, KeyboardInterrupt is
+    raised once all have ended. Standard output is discarded, standard error is shared with this process.
     """
     processes: list[subprocess.Popen[bytes]] = []
     stopped: set[int] = set()
@@ -39,12 +39,12 @@ def run_together(
         try:
             for environment in environments:
                 processes.append(
-                    # in a group of their own: Ctrl-C reaches them once, from here
+                    # in its own process group: Ctrl-C reaches it once, forwarded from here
                     subprocess.Popen(
                         command, env=environment, stdout=subprocess.DEVNULL, process_group=0
                     )
                 )
-                for number in received:  # before there was this one to pass it on to
+                for number in received:  # received before this process was started
                     processes[-1].send_signal(number)
             deadline = float("inf")
             while any(process.poll() is None for process in processes):
@@ -58,7 +58,7 @@ def run_together(
             _kill(processes)
     if signal.SIGINT in received:
         raise KeyboardInterrupt
-    return [Ending(process.returncode, process.pid in stopped) for process in processes]
+    return [ProcessExit(process.returncode, process.pid in stopped) for process in processes]
 
 
 def _kill(processes: "list[subprocess.Popen[bytes]]") -> None:
@@ -70,7 +70,7 @@ def _kill(processes: "list[subprocess.Popen[bytes]]") -> None:
 
 @contextlib.contextmanager
 def _forwarding(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]]:
-    """Pass signals on to `processes`; yields the set of those that came."""
+    """Forward signals to `processes`; yields the set of signals received so far."""
     received: set[int] = set()
 
     def forward(number: int, frame: object) -> None:
@@ -80,7 +80,7 @@ def _forwarding(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, forward) for number in FORWARDED}
+        before = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
         yield received
     finally:
@@ -88,19 +88,16 @@ def _forwarding(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]
             signal.signal(number, handler)
 
 
-_NUMBERS = (signal.SIGTERM, signal.SIGUSR1)
-
-
 class AskedToMakeRoom(BaseException):
-    """Like KeyboardInterrupt, nobody's error; the message is the signal's name."""
+    """A batch system asked this job to stop; not an error, like KeyboardInterrupt. Says the signal's name."""
 
 
 @contextlib.contextmanager
 def making_room() -> Iterator[None]:
-    """Inside, these signals raise AskedToMakeRoom; a training, which saves first, listens by itself."""
+    """Raise AskedToMakeRoom on PREEMPTION_SIGNALS in the body; a training installs its own handlers."""
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in _NUMBERS}
+        before = {number: signal.getsignal(number) for number in PREEMPTION_SIGNALS}
     for number, handler in before.items():
         if handler != signal.SIG_IGN:
             signal.signal(number, _raise)
@@ -119,7 +116,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int | None) -> None:
-    """From here on, SIGKILL when the parent ends; at once if it is `parent` no more. Linux alone."""
+    """Have the kernel kill this process when its parent ends, or now if `parent` has ended. Linux only."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)  # it ended before
+        os.kill(os.getpid(), signal.SIGKILL)  # the parent ended before prctl

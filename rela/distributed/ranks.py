@@ -1,4 +1,4 @@
-"""Which of several processes this is, as torchrun, srun and `rela train --devices N` tell it. Light."""
+"""Rank and world size of this process, as torchrun, srun and `rela train --devices N` set them."""
 
 import os
 import socket
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from rela.errors import ChoiceError
 from rela.pipeline.processes import end_with_parent
 
-LAUNCHER_VARIABLE = "RELA_LAUNCHER"  # the process that started this one beside others
+LAUNCHER_VARIABLE = "RELA_LAUNCHER"  # process id of the `rela train` that started this process
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of one job: `rank` of `world_size`, `local_rank` of `local_size` here."""
+    """This process in its job: `rank` of `world_size`; on this machine `local_rank` of `local_size`."""
 
     rank: int = 0
     world_size: int = 1
@@ -22,12 +22,12 @@ class Ranks:
 
     @property
     def num_nodes(self) -> int:
-        """Machines that take part, each with as many processes as this one."""
+        """Number of machines; each runs `local_size` processes."""
         return self.world_size // self.local_size
 
 
 def current_ranks() -> Ranks:
-    """From the environment; a process that nobody started beside others is the only one."""
+    """Read from the environment; a process started on its own is rank 0 of 1."""
     environment = os.environ
     if "RANK" in environment and "WORLD_SIZE" in environment:
         size = int(environment["WORLD_SIZE"])
@@ -37,7 +37,7 @@ def current_ranks() -> Ranks:
             int(environment.get("LOCAL_RANK", 0)),
             int(environment.get("LOCAL_WORLD_SIZE", size)),
         )
-    # a batch script has SLURM_NTASKS, too, but is alone; only srun starts steps
+    # a batch script has SLURM_NTASKS too, but is a single process; only srun starts steps
     if "SLURM_STEP_NUM_TASKS" in environment:
         size = int(environment["SLURM_STEP_NUM_TASKS"])
         num_nodes = int(environment.get("SLURM_STEP_NUM_NODES", 1))
@@ -47,7 +47,7 @@ def current_ranks() -> Ranks:
 
 
 def end_with_launcher() -> None:
-    """From here on, a process that torchrun or `rela train` started is killed when that one ends."""
+    """If torchrun or `rela train` started this process, have it killed when the launcher ends."""
     launcher = os.environ.get(LAUNCHER_VARIABLE)
     if launcher is None and "TORCHELASTIC_RUN_ID" not in os.environ:
         return
@@ -55,14 +55,14 @@ def end_with_launcher() -> None:
 
 
 def free_port() -> int:
-    """One of this machine that nobody listens at now."""
+    """A free TCP port on this machine."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
 def parse_shard(text: str | None) -> tuple[int, int]:
-    """ "I/N" → (I, N); without a text, what torchrun or SLURM say."""
+    """ "I/N" → (I, N); None → the shard that torchrun or SLURM assigned."""
     if text is None:
         return shard_from_environment()
     index, slash, count = text.partition("/")
@@ -72,7 +72,7 @@ def parse_shard(text: str | None) -> tuple[int, int]:
 
 
 def shard_from_environment() -> tuple[int, int]:
-    """(shard, num_shards) of a torchrun worker or a SLURM array task, else (0, 1)."""
+    """(shard, num_shards) of a torchrun worker or a SLURM array task; otherwise (0, 1)."""
     for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")):
         if rank in os.environ and size in os.environ:
             first = int(os.environ.get("SLURM_ARRAY_TASK_MIN", 0)) if rank.startswith("S") else 0

@@ -1,4 +1,4 @@
-"""What the first process of a training prepares, the others wait for: a word passed on, once."""
+"""Rendezvous before a training: rank 0 prepares a run and announces its name to the other ranks."""
 
 import os
 import queue
@@ -14,12 +14,10 @@ _KEY = "rela-run"
 _PATIENCE_SECONDS = 60.0
 
 
-class Meeting:
-    """Where the processes of one job meet before they train; torch's rendezvous by MASTER_ADDR.
+class Rendezvous:
+    """The ranks of one job, connected by torch's rendezvous at MASTER_ADDR.
 
-    Waiting lasts as long as the first process prepares (hours, if it embeds), and ends with
-    LostRankError when it dies or does not answer for two minutes. Raises LostRankError, too, if not
-    all processes come within `timeout_seconds`.
+    Raises LostRankError if not all ranks connect within `timeout_seconds`.
     """
 
     def __init__(self, ranks: Ranks, timeout_seconds: float) -> None:
@@ -35,54 +33,57 @@ class Meeting:
         timeout = timedelta(seconds=timeout_seconds)
         self._patience = timedelta(seconds=min(timeout_seconds, _PATIENCE_SECONDS))
 
-        def meet() -> Any:
+        def connect() -> Any:
             return next(rendezvous("env://", ranks.rank, ranks.world_size, timeout=timeout))[0]
 
         try:
-            self._store = _beside(meet)
+            self._store = _in_thread(connect)
         except dist.DistError as error:
             raise _lost(error) from error
-        self.is_over = False
+        self._is_announced = False
 
-    def tell(self, word: str) -> None:
-        """Let the others go on with `word`; only the first call counts."""
-        if not self.is_over:
-            self.is_over = True
-            self._store.set(_KEY, word)
+    def announce(self, run: str) -> None:
+        """Send the name of the run to the ranks that wait; later calls have no effect."""
+        if not self._is_announced:
+            self._is_announced = True
+            self._store.set(_KEY, run)
 
-    def hear(self) -> str:
-        """Wait for the word; raises LostRankError once the first process does not answer any more."""
-        heard: queue.Queue[str | Exception | None] = queue.Queue()
-        # torch waits without end for a process that is stopped, or behind a cut cable
-        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+    def wait(self) -> str:
+        """Wait until rank 0 announces a run, for hours if it embeds first; return the name.
+
+        Raises LostRankError when rank 0 dies or does not answer for two minutes.
+        """
+        received: queue.Queue[str | Exception | None] = queue.Queue()
+        # torch waits forever for a process that is stopped, or whose network is down
+        threading.Thread(target=self._receive, args=(received,), daemon=True).start()
         while True:
             try:
-                word = heard.get(timeout=2 * self._patience.total_seconds())
+                run = received.get(timeout=2 * self._patience.total_seconds())
             except queue.Empty as error:
                 raise _lost(TimeoutError("the first process does not answer")) from error
-            if isinstance(word, Exception):
-                raise _lost(word) from word
-            if word is not None:
-                return word
+            if isinstance(run, Exception):
+                raise _lost(run) from run
+            if run is not None:
+                return run
 
-    def _listen(self, heard: "queue.Queue[str | Exception | None]") -> None:
-        """Put the word, or what went wrong; None now and then while the first process prepares."""
+    def _receive(self, received: "queue.Queue[str | Exception | None]") -> None:
+        """Put the name or the error; None regularly while rank 0 is alive and prepares."""
         import torch.distributed as dist
 
         while True:
             try:
                 self._store.wait([_KEY], self._patience)
-                heard.put(str(self._store.get(_KEY).decode()))
+                received.put(str(self._store.get(_KEY).decode()))
                 return
             except dist.DistNetworkError as error:
-                heard.put(error)
+                received.put(error)
                 return
             except dist.DistStoreError:
-                heard.put(None)
+                received.put(None)
 
 
-def _beside(wait: Callable[[], Any]) -> Any:
-    """wait() in a thread: torch waits without looking at signals, but whoever waits for a queue sees them."""
+def _in_thread(wait: Callable[[], Any]) -> Any:
+    """Return wait(), run in a thread: torch ignores signals while it waits, a queue does not."""
     outcome: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
 
     def run() -> None:
@@ -101,6 +102,6 @@ def _beside(wait: Callable[[], Any]) -> Any:
 def _lost(error: Exception) -> LostRankError:
     reason = str(error).splitlines()[0]
     return LostRankError(
-        f"another process of this training did not come or ended before it began ({reason}); start "
-        "all of them again"
+        f"another process of this training did not connect, or ended before the training began "
+        f"({reason}); start all of them again"
     )

@@ -1,4 +1,4 @@
-"""On what a Trainer runs: one device, or one process for each of several, here and on other machines."""
+"""Trainer options for one device, or for one process per device on one or several machines."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ _WORDS_OF_LOST_CONNECTIONS = ("gloo", "nccl", "connection", "socket", "timed out
 
 
 def chosen_devices(wanted: str) -> int | list[int]:
-    """ "auto", "2" or "0,3" → a number or indices; raises ChoiceError saying what there is."""
+    """ "auto", "2" or "0,3" → a number or indices; raises ChoiceError listing what exists."""
     has_gpu = torch.cuda.is_available()
     count = torch.cuda.device_count() if has_gpu else 1
     text = wanted.replace(" ", "")
@@ -39,13 +39,13 @@ def chosen_devices(wanted: str) -> int | list[int]:
 
 
 def num_devices(wanted: str) -> int:
-    """How many processes `wanted` means on this machine."""
+    """Number of processes that `--devices wanted` starts on this machine."""
     devices = chosen_devices(wanted)
     return devices if isinstance(devices, int) else len(devices)
 
 
 def device_options(wanted: str, rank_timeout_seconds: float) -> dict[str, Any]:
-    """What pl.Trainer is told. Where processes were started beside each other, their number counts."""
+    """Keyword arguments of pl.Trainer; under torchrun or srun the number of processes decides."""
     ranks, devices = current_ranks(), chosen_devices(wanted)
     has_gpu = torch.cuda.is_available()
     if ranks.world_size > 1 and num_devices(wanted) != ranks.local_size:
@@ -60,10 +60,10 @@ def device_options(wanted: str, rank_timeout_seconds: float) -> dict[str, Any]:
     if ranks.world_size == 1:
         if num_devices(wanted) > 1:
             raise ChoiceError(
-                f"{num_devices(wanted)} devices need as many processes; start them by `rela train` or "
+                f"{num_devices(wanted)} devices need as many processes; start them with `rela train` or "
                 "torchrun"
             )
-        # a batch system's variables are no concern of a single process
+        # a single process ignores the variables of a batch system
         return {**options, "strategy": "auto", "plugins": [LightningEnvironment()]}
     by_slurm = SLURMEnvironment(auto_requeue=False) if ranks.by_slurm else None
     environment: ClusterEnvironment = by_slurm or TorchElasticEnvironment()
@@ -78,10 +78,10 @@ def device_options(wanted: str, rank_timeout_seconds: float) -> dict[str, Any]:
 
 
 class RankStrategy(DDPStrategy):  # type: ignore[misc]
-    """DDP that looks for unused parameters in stage 1 alone, where the algorithm's heads get no gradient."""
+    """DDP that finds unused parameters in stage 1 only, where the heads of the algorithm get no gradient."""
 
     def configure_ddp(self) -> None:
-        """Wrap the module for the stage that it is in."""
+        """Wrap the module for its current stage."""
         self.model = DistributedDataParallel(
             self.lightning_module,
             device_ids=self.determine_ddp_device_ids(),
@@ -89,7 +89,7 @@ class RankStrategy(DDPStrategy):  # type: ignore[misc]
         )
 
     def follow_stage(self) -> None:
-        """Wrap it anew if its stage is another one since."""
+        """Wrap the module again if its stage has changed."""
         old: Any = self.model
         if old.find_unused_parameters != self._is_stage1:
             old._remove_autograd_hooks()
@@ -102,10 +102,10 @@ class RankStrategy(DDPStrategy):  # type: ignore[misc]
 
 
 class _BatchNormOverRanks(LayerSync):  # type: ignore[misc]
-    """Statistics of the whole batch: by torch's kernels on GPUs, by our own layer on CPUs."""
+    """Batch norm over all processes: torch's SyncBatchNorm on GPUs, our own layer on CPUs."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Replace every batch norm; timm's own know how to activate, too."""
+        """Replace every batch norm; those of timm also apply an activation."""
         if not torch.cuda.is_available():
             return synchronize(model)
         convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
@@ -115,12 +115,12 @@ class _BatchNormOverRanks(LayerSync):  # type: ignore[misc]
         return converted
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """In evaluation they do what ordinary ones do; nothing to undo."""
+        """Nothing to undo: in evaluation the layers act as ordinary batch norm."""
         return model
 
 
 def is_lost_connection(error: BaseException) -> bool:
-    """Whether a collective operation failed because another process is gone, stopped or cut off."""
+    """Whether a collective operation failed because another process ended, stopped or is unreachable."""
     if isinstance(error, dist.DistError):
         return True
     text = str(error).lower()
@@ -128,10 +128,10 @@ def is_lost_connection(error: BaseException) -> bool:
 
 
 def lost_rank_message(error: BaseException) -> str:
-    """One line for LostRankError."""
+    """The message of LostRankError, in one line."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     reason = re.sub(r"^\[\S+\] ", "", line).split(". ")[0].strip(" .")  # without the C++ file
     return (
-        f"another process of this training ended or cannot be reached ({reason}); go on with "
-        "`rela train --resume`"
+        f"another process of this training ended or cannot be reached ({reason}); resume "
+        "with `rela train --resume`"
     )

@@ -1,4 +1,4 @@
-"""Batch norm over all processes of a training, on CPUs; torch's own SyncBatchNorm takes GPUs alone."""
+"""Batch norm over all processes of a training on CPUs; torch's SyncBatchNorm supports GPUs only."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-_TIMM_EXTRAS = ("drop", "act")  # of timm's norms that also activate
+_TIMM_EXTRAS = ("drop", "act")  # of timm's batch norms with an activation
 
 
 class _Normalize(torch.autograd.Function):
     """Input [B, C, ...], weight and bias [C] → output, mean [C] and variance [C] over all processes.
 
     One exchange forward and one backward. The gradients of weight and bias are those of this process's
-    samples; DDP adds up those of the others, as for every other layer.
+    samples; DDP adds those of the other processes, as for every layer.
     """
 
     @staticmethod
@@ -59,11 +59,10 @@ def _dims_and_shape(values: Tensor) -> tuple[list[int], list[int]]:
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """nn.BatchNorm1d, 2d and 3d in one, whose batch is that of all processes together.
+    """nn.BatchNorm1d, 2d and 3d in one, over the samples of all processes.
 
-    Input [B, C] or [B, C, ...], with the same B on every process; output alike, computed in float32 at
-    least. Running statistics come out the same on every process, and in evaluation nothing
-    differs from ordinary batch norm.
+    Input [B, C] or [B, C, ...], with the same B on every process; output of the same shape, computed in
+    at least float32. Running statistics are equal on all processes; evaluation is ordinary batch norm.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -71,7 +70,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             raise ValueError(f"batch norm got {input.dim()} dimensions, expected at least 2")
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalised, then whatever the layer it stands for does besides."""
+        """Normalize, then apply the dropout and activation of a timm layer."""
         synchronized = self.training and dist.is_initialized()
         output = self._normalize(input) if synchronized else super().forward(input)
         for name in _TIMM_EXTRAS:
@@ -87,11 +86,11 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
             bias = self.bias if self.affine else values.new_zeros(self.num_features)
             output, mean, variance = _Normalize.apply(values, weight, bias, self.eps)
             count = values.numel() // values.shape[1] * dist.get_world_size()
-            self._follow(mean, variance * count / max(1, count - 1))
+            self._update_running_stats(mean, variance * count / max(1, count - 1))
         normalized: Tensor = output.to(input.dtype)
         return normalized
 
-    def _follow(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+    def _update_running_stats(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         if not self.track_running_stats:
             return
         assert self.num_batches_tracked is not None
@@ -105,7 +104,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronize(module: nn.Module) -> nn.Module:
-    """`module` with every batch norm in it replaced; parameters and buffers are the same objects."""
+    """Replace every batch norm in `module`, keeping its parameter and buffer objects."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return _synchronized(module)
     for name, child in module.named_children():

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import signal
 import threading
 import time
@@ -14,10 +13,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from rela.errors import LostRankError, PreemptedError, UnavailableError
-from rela.pipeline.files import IrregularFileError, read_regular
+from rela.pipeline.files import IrregularFileError, read_regular, replace_durably
 from rela.pipeline.fingerprint import file_sha256
+from rela.pipeline.processes import PREEMPTION_SIGNALS
 
-PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)  # of batch systems, before they kill
 _KEPT = 2
 
 
@@ -59,7 +58,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         """From here on, listen."""
         self._saved_at = time.perf_counter()
         if threading.current_thread() is threading.main_thread():
-            for number in PREEMPTIONS:
+            for number in PREEMPTION_SIGNALS:
                 self._handlers[number] = signal.signal(number, self._receive)
 
     def on_exception(
@@ -100,7 +99,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         trainer.strategy.barrier()  # a process that ended would have those killed that still save
         name = "a signal to another process" if self._received is None else self._received.name
         raise PreemptedError(
-            f"{name}: saved after step {trainer.global_step}; go on with `rela train --resume`"
+            f"{name}: saved after step {trainer.global_step}; resume with `rela train --resume`"
         )
 
     def _stop_listening(self) -> None:
@@ -128,8 +127,8 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise UnavailableError(
-                f"cannot write the checkpoint {path}: {error.strerror}; free some space, then go on "
-                "with `rela train --resume`"
+                f"cannot write the checkpoint {path}: {error.strerror}; free some space, then "
+                "resume with `rela train --resume`"
             ) from error
 
 
@@ -189,28 +188,13 @@ def _digest(record: dict[str, Any]) -> str:
 
 
 def _publish(temporary: Path, path: Path, record: dict[str, Any]) -> None:
-    """Make bytes durable, then their name, then the record that makes them count."""
+    """Publish the checkpoint, then the record without which it does not count; both durably."""
     record = {**record, "sha256": file_sha256(temporary)}
-    _rename_durably(temporary, path)
+    replace_durably(temporary, path)
     record_temporary = path.with_suffix(".json.tmp")
     text = json.dumps({**record, "record_sha256": _digest(record)})
     record_temporary.write_text(text, encoding="utf-8")
-    _rename_durably(record_temporary, path.with_suffix(".json"))
-
-
-def _rename_durably(source: Path, destination: Path) -> None:
-    """Bytes first, then the name: after a power cut there is the old file or the new one."""
-    _fsync(source)
-    os.replace(source, destination)
-    _fsync(destination.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_durably(record_temporary, path.with_suffix(".json"))
 
 
 def _remove_older(directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""A prepared run directory → a trained, exported and published run; in this process or in several."""
+"""A prepared run directory → a trained, exported and published run, in one or several processes."""
 
 import contextlib
 import json
@@ -16,7 +16,12 @@ from rela.pipeline.files import clear_abandoned_files, write_atomic
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import exclusive, in_use
 from rela.pipeline.manifest import Manifest, provenance
-from rela.stages.train.processes import STARTED_VARIABLE, Teller, is_another_rank, train_on_several
+from rela.stages.train.processes import (
+    STARTED_VARIABLE,
+    Announce,
+    is_another_rank,
+    train_on_several,
+)
 from rela.stages.train.resolve import say_if_too_short
 from rela.stages.train.targets import TARGETS_FILE, make_targets
 from rela.stages.workspace.dataset import DataSet
@@ -37,7 +42,7 @@ from rela.training.settings import ResolvedSettings, TrainSettings
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run, and whether it was there already."""
+    """A finished run; `cached`: it was finished before this call."""
 
     artifact: Run
     cached: bool
@@ -50,14 +55,14 @@ def fit_run(
     directory: Path,
     config: Config,
     say: Callable[[str], None],
-    tell: Teller,
+    announce: Announce,
 ) -> TrainResult:
-    """Alone in the directory: make the targets, fit, and publish the manifest last."""
+    """Lock the directory, make the targets, train, and publish the manifest last."""
     start = time.perf_counter()
     from rela.training.run import resolve_precision
 
     directory.mkdir(parents=True, exist_ok=True)
-    # one process locks for all that were started together: the one that starts them, or the first
+    # one process holds the lock for all: the launcher, or rank 0
     is_inner = is_another_rank() or LAUNCHER_VARIABLE in os.environ
     lock = contextlib.nullcontext() if is_inner else exclusive(directory / LOCK_FILE)
     read = [artifact.path for artifact in (dataset, representations) if artifact is not None]
@@ -69,12 +74,14 @@ def fit_run(
         if (directory / CONFIG_FILE).is_file():
             found = read_config(directory)
             if found.fingerprint != config.fingerprint:
-                raise BusyError(f"{directory} was taken by another run just now; try again")
-            config = replace(found, settings=config.settings)  # which differ in WHERE_TO_RUN only
+                raise BusyError(f"{directory} was just taken by another run; run the command again")
+            config = replace(found, settings=config.settings)  # may differ in WHERE_TO_RUN
         else:
             config = replace(config, precision=resolve_precision(config.settings.precision))
             config.write(directory)
-        return _run_locked(workspace, dataset, representations, directory, config, start, say, tell)
+        return _run_locked(
+            workspace, dataset, representations, directory, config, start, say, announce
+        )
 
 
 def _run_locked(
@@ -85,7 +92,7 @@ def _run_locked(
     config: Config,
     start: float,
     say: Callable[[str], None],
-    tell: Teller,
+    announce: Announce,
 ) -> TrainResult:
     from rela.data.sampling import num_chosen
     from rela.distributed.strategy import num_devices
@@ -94,7 +101,7 @@ def _run_locked(
     from rela.representations.targets import open_targets
     from rela.training.run import run_training
 
-    # "auto" was decided where the run began, and stays so wherever it goes on
+    # "auto" is resolved once, where the run begins; resuming elsewhere keeps it
     settings = ResolvedSettings(**{**vars(config.settings), "precision": config.precision})
     beton = dataset.open()
     targets, target_artifact = None, None
@@ -106,7 +113,7 @@ def _run_locked(
         width = min(width, settings.target_width or width)
         before_targets = time.perf_counter()
         target_artifact = make_targets(workspace, representations, width, share, say)
-        start += time.perf_counter() - before_targets  # those seconds are on the targets' account
+        start += time.perf_counter() - before_targets  # charged to the targets
         _refuse_other_images(target_artifact, dataset)
         path = target_artifact.sound_file(TARGETS_FILE)
         targets = open_targets(path, len(beton), verify=False)
@@ -115,7 +122,7 @@ def _run_locked(
         began = time.time() - (time.perf_counter() - start)
         train_on_several(workspace, directory.name, settings, several, began)
         return TrainResult(_published(directory), False)
-    tell(directory.name)
+    announce(directory.name)
     if STARTED_VARIABLE in os.environ:
         start = time.perf_counter() - (time.time() - float(os.environ[STARTED_VARIABLE]))
     say(_resolved(directory.name, dataset, settings, representations))
@@ -129,7 +136,7 @@ def _run_locked(
             settings, directory, beton, targets, num_classes, directory.name, start, say
         )
     if not outcome.is_global_zero:
-        sys.exit(0)  # this process has done its share; the first one publishes
+        sys.exit(0)  # rank 0 publishes
     costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
     write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
     manifest = Manifest(
@@ -158,11 +165,11 @@ def _run_locked(
 
 
 def _published(directory: Path) -> Run:
-    """What the processes that were started made of the run."""
+    """The run as the started processes have published it."""
     run = open_as(Run, directory)
     if run is None:
         raise LostRankError(
-            f"all processes ended before run {directory.name} was finished; go on with "
+            f"all processes ended before run {directory.name} was finished; resume with "
             f"`rela train --resume --name {directory.name}`"
         )
     return run

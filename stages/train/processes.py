@@ -1,4 +1,4 @@
-"""Several processes of one training: start them, decide which prepares, report how they end."""
+"""Training in several processes: start them, let rank 0 prepare the run, report failures."""
 
 import os
 import sys
@@ -8,19 +8,19 @@ from signal import Signals
 
 from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks, free_port
 from rela.errors import LostRankError, RelaError
-from rela.pipeline.processes import Ending, run_together
+from rela.pipeline.processes import ProcessExit, run_processes
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
 STARTED_VARIABLE = "RELA_STARTED"  # seconds since the epoch
-# -P: not from the working directory, where a user may have a folder of any name
+# -P: ignore the working directory, where a user may have a rela or a cli.py
 PROGRAM = (sys.executable, "-P", "-m", "rela")
 _GRACE_SECONDS = 30.0
 _TRY_AGAIN = LostRankError.exit_status
 
 
 class RankFailedError(RelaError):
-    """A process of the training failed, and has said why."""
+    """A process of the training failed; it has printed its own error."""
 
     def __init__(self, message: str, exit_status: int) -> None:
         super().__init__(message)
@@ -30,10 +30,10 @@ class RankFailedError(RelaError):
 def train_on_several(
     workspace: Workspace, run: str, settings: TrainSettings, num_processes: int, started: float
 ) -> None:
-    """Go on with `run` in `num_processes` processes beside each other, until all have ended.
+    """Train `run` in `num_processes` processes on this machine until all have ended.
 
-    `started`: when the job began, as time.time() tells it. Raises RankFailedError naming the process
-    that failed and how.
+    `started`: time.time() at which the job began. Raises RankFailedError with the process that failed
+    and how.
     """
     command = [
         *PROGRAM, "--workspace", str(workspace.root), "train", "--resume",
@@ -44,7 +44,7 @@ def train_on_several(
     ]  # fmt: skip
     common = {
         **{k: v for k, v in os.environ.items() if not k.startswith("TORCHELASTIC_")},
-        "PYTHONPATH": os.pathsep.join(sys.path),  # the very rela that runs here
+        "PYTHONPATH": os.pathsep.join(sys.path),  # the same rela as in this process
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(num_processes),
@@ -55,78 +55,78 @@ def train_on_several(
     environments = [
         {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)
     ]
-    endings = run_together(command, environments, _GRACE_SECONDS)
-    failure = _failure(endings, run)
+    exits = run_processes(command, environments, _GRACE_SECONDS)
+    failure = _failure(exits, run)
     if failure is not None:
         raise failure
 
 
-def _failure(endings: list[Ending], run: str) -> RankFailedError | None:
-    """The most telling of several ends: its own error, then a signal, then having lost another."""
-    own = [(i, e.status) for i, e in enumerate(endings) if e.status and not e.was_stopped]
-    if not any(ending.status for ending in endings):
+def _failure(exits: list[ProcessExit], run: str) -> RankFailedError | None:
+    """The exit that explains the failure best: an error, then a signal, then the loss of another rank."""
+    own = [(i, e.status) for i, e in enumerate(exits) if e.status and not e.was_killed]
+    if not any(e.status for e in exits):
         return None
     number, status = min(own, key=lambda found: (found[1] == _TRY_AGAIN, found[1] < 0))
-    of = f"process {number + 1} of {len(endings)}"
-    again = f"go on with `rela train --resume --name {run}`"
+    of = f"process {number + 1} of {len(exits)}"
+    again = f"resume with `rela train --resume --name {run}`"
     if status < 0:
         name = Signals(-status).name
         memory = " (out of memory?)" if name == "SIGKILL" else ""
         return RankFailedError(f"{of} was killed by {name}{memory}; {again}", _TRY_AGAIN)
-    quiet = [i for i, e in enumerate(endings) if e.was_stopped]
-    if quiet and status == _TRY_AGAIN:
-        names = " and ".join(str(i + 1) for i in quiet)
+    stuck = [i for i, e in enumerate(exits) if e.was_killed]
+    if stuck and status == _TRY_AGAIN:
+        names = " and ".join(str(i + 1) for i in stuck)
         return RankFailedError(
-            f"process {names} of {len(endings)} did not answer any more; {again}", _TRY_AGAIN
+            f"process {names} of {len(exits)} stopped responding; {again}", _TRY_AGAIN
         )
-    early = [i for i, e in enumerate(endings) if e.status == 0]
+    early = [i for i, e in enumerate(exits) if e.status == 0]
     if status == _TRY_AGAIN and early:
         return RankFailedError(
-            f"process {early[0] + 1} of {len(endings)} ended before the training did; {again}",
+            f"process {early[0] + 1} of {len(exits)} ended before the training did; {again}",
             _TRY_AGAIN,
         )
-    return RankFailedError(f"{of} ended with status {status}, as said above; {again}", status)
+    return RankFailedError(f"{of} ended with status {status}, see above; {again}", status)
 
 
-# lets the other processes go on with the run of that name; an empty one: there is nothing to do
-Teller = Callable[[str], None]
+# announces the name of the run to the other ranks; an empty name: there is nothing to do
+Announce = Callable[[str], None]
 
 
 def is_another_rank() -> bool:
-    """Whether this process was started beside a first one, which locks, speaks and publishes."""
+    """Whether this is not rank 0, the one that locks, prints and publishes."""
     return current_ranks().rank > 0
 
 
 def silent(message: str) -> None:
-    """What the first process says, the others need not repeat."""
+    """Print nothing: rank 0 prints for all."""
 
 
 def num_processes() -> int:
-    """How many were started beside each other by torchrun or SLURM; 1 for a plain call."""
+    """Number of processes that torchrun or SLURM started; 1 for a plain call."""
     return current_ranks().world_size
 
 
 def prepared_run(timeout_seconds: float) -> str:
-    """Wait for the first process to prepare a run; ends this process if there is nothing to do."""
-    from rela.distributed.rendezvous import Meeting
+    """Wait until rank 0 has prepared a run; return its name, or exit if there is nothing to do."""
+    from rela.distributed.rendezvous import Rendezvous
 
-    run = Meeting(current_ranks(), timeout_seconds).hear()
+    run = Rendezvous(current_ranks(), timeout_seconds).wait()
     if not run:
         sys.exit(0)
     return run
 
 
 @contextmanager
-def first_of_several(timeout_seconds: float) -> Iterator[Teller]:
-    """Around all that the first process prepares: however that ends, the others need not wait."""
+def first_of_several(timeout_seconds: float) -> Iterator[Announce]:
+    """Yield rank 0's Announce for the body; when the body ends, the other ranks stop waiting."""
     ranks = current_ranks()
     if ranks.world_size == 1:
         yield silent
         return
-    from rela.distributed.rendezvous import Meeting
+    from rela.distributed.rendezvous import Rendezvous
 
-    meeting = Meeting(ranks, timeout_seconds)
+    rendezvous = Rendezvous(ranks, timeout_seconds)
     try:
-        yield meeting.tell
+        yield rendezvous.announce
     finally:
-        meeting.tell("")
+        rendezvous.announce("")

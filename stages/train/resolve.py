@@ -1,4 +1,4 @@
-"""From the settings that were given to those that a training runs with."""
+"""Resolve training settings: fill in the defaults that depend on data set and method."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ NO_METHOD = "none"
 
 
 def resolve_settings(dataset: DataSet, settings: TrainSettings) -> TrainSettings:
-    """Fill in what follows the data set: input size and model variant. Checks every range."""
+    """Fill in input size and model from the data set; raises ChoiceError as `check_settings`."""
     settings = check_settings(settings)
     image_size = settings.image_size or dataset.default_image_size
     model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
@@ -25,7 +25,7 @@ def resolve_settings(dataset: DataSet, settings: TrainSettings) -> TrainSettings
 
 
 def check_settings(settings: TrainSettings) -> TrainSettings:
-    """Refuse what is out of range or contradicts itself; drop what has no meaning."""
+    """Raise ChoiceError for values out of range or in conflict; reset options that have no effect."""
     check_options(settings)
     parse_loggers(settings.logger)
     if settings.batch_size % settings.accumulate or settings.batch_size < 2 * settings.accumulate:
@@ -33,7 +33,7 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
             f"--batch-size {settings.batch_size} cannot be split by --accumulate "
             f"{settings.accumulate}; expected equal micro-batches of at least 2 images"
         )
-    if settings.prior == NO_PRIOR:  # what belongs to stage 1 means nothing then
+    if settings.prior == NO_PRIOR:  # no stage 1: its options have no effect
         settings = replace(
             settings,
             handover=None,
@@ -44,22 +44,22 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
     if settings.method == NO_METHOD:
         if settings.prior == NO_PRIOR or settings.handover not in (None, 1):
             raise ChoiceError(
-                "--method none is stage 1 alone: it needs a prior, and no --handover; choose another "
-                "--method"
+                "--method none is stage 1 only: it requires a prior and no --handover; choose "
+                "another --method"
             )
         settings = replace(settings, handover=1.0)
     return settings
 
 
-def say_what_means_nothing(
+def say_ignored_options(
     settings: TrainSettings, resolved: TrainSettings, say: Callable[[str], None]
 ) -> None:
-    """Without a prior there is no stage 1: what describes it was left out."""
+    """Say which given options have no effect because there is no stage 1 without a prior."""
     described = ("handover", "head", "target_width", "crops")
     given = [n for n in described if getattr(settings, n) != getattr(resolved, n)]
     if settings.prior == NO_PRIOR and given:
         flags = ", ".join(flag_name(name) for name in given)
-        say(f"{flags}: means nothing without a prior, left out")
+        say(f"{flags}: ignored without a prior")
 
 
 _LARGEST_WARMUP_SHARE = 0.1
@@ -67,21 +67,21 @@ _FEWEST_LARS_STEPS = 2000
 
 
 def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSettings:
-    """Fill in the method's own; raises ChoiceError for what it has no use for."""
+    """Fill in the method's own values; raises ChoiceError for options that it does not use."""
     from rela.methods import method_class
 
     method = method_class(settings.method)
     if method.needs_labels and not labelled:
         raise ChoiceError(
-            f"--method {settings.method} needs labels, and this data set has none; use class folders"
+            f"--method {settings.method} requires labels, and this data set has none; use class folders"
         )
     for option, has_use in (
         ("ema", method.has_momentum),
         ("local_crops", method.has_local_crops),
     ):
         if getattr(settings, option) is not None and not has_use:
-            flag = "--" + option.replace("_", "-")
-            raise ChoiceError(f"{flag} means nothing to --method {settings.method}; leave it out")
+            flag = flag_name(option)
+            raise ChoiceError(f"--method {settings.method} does not use {flag}; remove it")
     kind = settings.hyperparameters or method.default_hyperparameters
     settings = replace(settings, hyperparameters=kind)
     default = default_optimizer(method, kind).for_batch(settings.batch_size)
@@ -90,13 +90,13 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
     default = replace(default, warmup_epochs=warmup_epochs)
     if settings.optimizer not in (None, default.optimizer) and settings.lr is None:
         raise ChoiceError(
-            f"--optimizer {settings.optimizer} needs an --lr; {settings.method}'s own, {default.lr:g}, "
-            f"is for {default.optimizer}"
+            f"--optimizer {settings.optimizer} requires --lr; that of {settings.method}, "
+            f"{default.lr:g}, is for {default.optimizer}"
         )
     if (settings.warmup_epochs or 0) > settings.epochs:
         raise ChoiceError(
-            f"--warmup-epochs {settings.warmup_epochs} are more than --epochs {settings.epochs}: the "
-            "learning rate would never be reached; give fewer"
+            f"--warmup-epochs {settings.warmup_epochs} exceeds --epochs {settings.epochs}: the "
+            "peak learning rate would never be reached; lower it"
         )
     chosen: dict[str, Any] = {name: getattr(settings, name) for name in OPTIMIZER_FIELDS}
     own = {name: getattr(default, name) for name, value in chosen.items() if value is None}
@@ -104,7 +104,7 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
 
 
 def say_if_too_short(settings: TrainSettings, num_steps: int, say: Callable[[str], None]) -> None:
-    """Warn, once and in words, where LARS will hardly leave its starting point."""
+    """Warn if there are too few steps for LARS to make progress."""
     if settings.optimizer == "lars" and num_steps < _FEWEST_LARS_STEPS:
         say(
             f"{num_steps} steps are few for LARS, {settings.method}'s own optimizer, which needs "

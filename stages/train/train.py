@@ -14,7 +14,7 @@ from rela.stages.snippets import pasteable, run_snippet
 from rela.stages.train.fit import TrainResult, fit_run
 from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from rela.stages.train.processes import (
-    Teller,
+    Announce,
     first_of_several,
     is_another_rank,
     prepared_run,
@@ -23,7 +23,7 @@ from rela.stages.train.processes import (
 from rela.stages.train.resolve import (
     resolve_hyperparameters,
     resolve_settings,
-    say_what_means_nothing,
+    say_ignored_options,
 )
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
@@ -44,7 +44,7 @@ STAGE_VERSION = 3
 
 
 def format_result(result: TrainResult) -> str:
-    """Where the run is, and how to load what it trained."""
+    """The path of the run and a snippet that loads its backbone."""
     run = result.artifact
     if result.cached:
         return f"run {run.name} with these settings is finished already: {run.path}"
@@ -60,7 +60,7 @@ def train(
     embed_first: bool = False,
     say: Callable[[str], None] = print,
 ) -> TrainResult:
-    """Train, or find that a run with these very settings is finished; an interrupted one goes on.
+    """Train; return a finished run with equal settings, or resume an interrupted one.
 
     Raises ChoiceError with the command to use if the prior has not been embedded for this data set
     and `embed_first` is not set.
@@ -68,8 +68,8 @@ def train(
     if is_another_rank():
         where = {name: getattr(settings, name) for name in WHERE_TO_RUN}
         return _join(workspace, where, settings.rank_timeout)
-    with first_of_several(60 * settings.rank_timeout) as tell:
-        return _train(workspace, dataset, settings, name, embed_first, say, tell)
+    with first_of_several(60 * settings.rank_timeout) as announce:
+        return _train(workspace, dataset, settings, name, embed_first, say, announce)
 
 
 def _train(
@@ -79,11 +79,11 @@ def _train(
     name: str | None,
     embed_first: bool,
     say: Callable[[str], None],
-    tell: Teller,
+    announce: Announce,
 ) -> TrainResult:
     resolved = resolve_settings(dataset, settings)
-    say_what_means_nothing(settings, resolved, say)
-    # before hours of embedding, everything that can be refused is
+    say_ignored_options(settings, resolved, say)
+    # refuse invalid settings before hours of embedding
     resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
     if embed_first:
         _check_model(resolved)
@@ -95,11 +95,11 @@ def _train(
     for directory in workspace.unfinished_runs():
         same_settings = read_config(directory).fingerprint == config.fingerprint
         if same_settings and name in (None, directory.name):
-            say(f"going on with the interrupted run {directory.name}")
-            return fit_run(workspace, dataset, representations, directory, config, say, tell)
+            say(f"resuming the interrupted run {directory.name}")
+            return fit_run(workspace, dataset, representations, directory, config, say, announce)
     directory = _new_run_directory(workspace, dataset, resolved, name, config.fingerprint)
     try:
-        return fit_run(workspace, dataset, representations, directory, config, say, tell)
+        return fit_run(workspace, dataset, representations, directory, config, say, announce)
     except RelaError as error:
         if error.exit_status != LostRankError.exit_status:
             _remove_if_never_begun(directory)
@@ -107,13 +107,13 @@ def _train(
 
 
 def _remove_if_never_begun(directory: Path) -> None:
-    """There is nothing to resume; but another job may have begun there since."""
+    """Remove a run without checkpoints, unless another job has begun in its directory since."""
     with contextlib.suppress(OSError):
         remove_if_free(directory / LOCK_FILE, lambda: not (directory / CHECKPOINTS_DIR).is_dir())
 
 
 def _check_model(settings: TrainSettings) -> None:
-    """Raise ChoiceError now if the model cannot be built for this input size."""
+    """Raise ChoiceError if the model cannot be built for this input size."""
     from rela.models.backbones import build_backbone, feature_dim
 
     assert settings.model is not None and settings.image_size is not None
@@ -123,14 +123,14 @@ def _check_model(settings: TrainSettings) -> None:
 def find_run(
     workspace: Workspace, dataset: DataSet, settings: TrainSettings, name: str | None = None
 ) -> Run | None:
-    """The finished run that `train` would return at once; nothing is embedded, built or written."""
+    """The finished run that `train` would return; embeds, builds and writes nothing."""
     resolved = resolve_settings(dataset, settings)
     try:
         representations = chosen_representations(
             workspace, dataset, resolved, False, silent, may_build=False
         )
     except ChoiceError:
-        return None  # what is not embedded, nobody has learned from
+        return None  # not embedded: no run can have been trained on it
     resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
     return _finished(workspace, _config(dataset, resolved, representations), name)
 
@@ -146,15 +146,15 @@ def resume(
     say: Callable[[str], None] = print,
     where: Mapping[str, Any] | None = None,
 ) -> TrainResult:
-    """Go on with an interrupted run (the only one, or `name`) exactly as it was configured.
+    """Resume an interrupted run (the only one, or `name`) with its own settings.
 
-    `where`: settings among WHERE_TO_RUN that are to differ.
+    `where`: values of WHERE_TO_RUN to use instead.
     """
     where = where or {}
     rank_timeout = where.get("rank_timeout", TrainSettings.rank_timeout)
     if is_another_rank():
         return _join(workspace, where, rank_timeout)
-    with first_of_several(60 * rank_timeout) as tell:
+    with first_of_several(60 * rank_timeout) as announce:
         unfinished = {path.name: path for path in workspace.unfinished_runs()}
         if name is None and len(unfinished) != 1:
             what = (
@@ -172,15 +172,15 @@ def resume(
                 f"no interrupted run {chosen!r} in {workspace.root}; there is "
                 f"{', '.join(unfinished) or 'none'}"
             )
-        return _go_on(workspace, unfinished[chosen], where, say, tell)
+        return _go_on(workspace, unfinished[chosen], where, say, announce)
 
 
 def _join(workspace: Workspace, where: Mapping[str, Any], rank_timeout: float) -> TrainResult:
-    """In a process that was started beside a first one: take part in the run that it prepares."""
+    """On ranks other than 0: join the run that rank 0 prepares."""
     directory = workspace.runs_dir / prepared_run(60 * rank_timeout)
     if not (directory / CONFIG_FILE).is_file():
         raise DataError(
-            f"{directory} is not here, but the first process has prepared it; put the workspace on a "
+            f"{directory} is missing on this machine, but rank 0 has prepared it; put the workspace on a "
             "file system that all machines share"
         )
     return _go_on(workspace, directory, where, silent, silent)
@@ -191,7 +191,7 @@ def _go_on(
     directory: Path,
     where: Mapping[str, Any],
     say: Callable[[str], None],
-    tell: Teller,
+    announce: Announce,
 ) -> TrainResult:
     config = read_config(directory)
     resolved = replace(config.settings, **where)
@@ -203,23 +203,23 @@ def _go_on(
         )
     if _fingerprint(dataset, resolved) != config.fingerprint:
         raise CorruptArtifactError(
-            f"{directory / CONFIG_FILE} was changed after the run began, or is of another version of "
-            f"rela; remove {directory} and train again"
+            f"{directory / CONFIG_FILE} was changed after the run began, or comes from another version "
+            f"of rela; remove {directory} and train again"
         )
     cached = workspace.representations(dataset.images_sha256())
     if resolved.prior not in (NO_PRIOR, *(a.fingerprint for a in cached)):
         raise ChoiceError(
-            f"the representations that run {directory.name} learns from are gone "
+            f"the representations that run {directory.name} is trained on are missing "
             f"({config.representations}); embed that prior again, then resume"
         )
     representations = chosen_representations(workspace, dataset, resolved, False, say)
-    return fit_run(workspace, dataset, representations, directory, config, say, tell)
+    return fit_run(workspace, dataset, representations, directory, config, say, announce)
 
 
 def _config(
     dataset: DataSet, settings: TrainSettings, representations: Representations | None
 ) -> Config:
-    """The configuration of a run that is about to begin."""
+    """The configuration of a new run."""
     prior = None if representations is None else representations.fingerprint
     crops = None if representations is None else representations.crops
     settings = replace(settings, prior=prior or NO_PRIOR, crops=crops)
@@ -232,7 +232,7 @@ def _config(
 
 
 def _fingerprint(dataset: DataSet, settings: TrainSettings) -> str:
-    """Of everything that changes the weights."""
+    """SHA-256 of everything that decides the weights."""
     split = dataset.splits["train"]
     return fingerprint(
         {
@@ -252,7 +252,7 @@ def _new_run_directory(
     name: str | None,
     fingerprint: str,
 ) -> Path:
-    """Where to train; that of a run with this fingerprint if another job has begun it just now."""
+    """The directory of a new run, or of one with this fingerprint that another job has just begun."""
     from rela.models.backbones import model_names
 
     if name is not None:
@@ -261,8 +261,8 @@ def _new_run_directory(
             raise ChoiceError(f"--name {name} would hide the prior of that name; choose another")
         if _is_another(directory, fingerprint):
             raise ChoiceError(
-                f"{directory} is another run, with other settings; choose another --name, or "
-                "go on with it by --resume"
+                f"{directory} is a run with other settings; choose another --name, or "
+                "resume it with --resume"
             )
         return directory
     number = 1
@@ -274,9 +274,9 @@ def _new_run_directory(
 
 
 def _is_another(directory: Path, fingerprint: str) -> bool:
-    """Whether another run, or anything else, is there; a job that has not written its settings yet is not.
+    """Whether `directory` holds another run or anything else; one without settings is free.
 
-    If it lives, it holds the lock; if it was killed, there is nothing to lose.
+    A job that is about to write its settings holds the lock; one that was killed left nothing to lose.
     """
     if not directory.is_dir():
         return directory.exists()

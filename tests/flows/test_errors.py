@@ -310,11 +310,11 @@ def test_a_loss_that_is_not_a_number_ends_the_run(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--method", "simclr", "--ema", "cosine"), "--ema means nothing to --method simclr"),
+        (("--method", "simclr", "--ema", "cosine"), "--method simclr does not use --ema"),
         (("--model", "resnet19"), "no model 'resnet19'"),
         (("--model", "inception_v3", "--image-size", 16), "cannot take images of 16×16"),
-        (("--optimizer", "lars"), "--optimizer lars needs an --lr"),
-        (("--method", "none", "--handover", 0.5), "--method none is stage 1 alone"),
+        (("--optimizer", "lars"), "--optimizer lars requires --lr"),
+        (("--method", "none", "--handover", 0.5), "--method none is stage 1 only"),
     ],
 )
 def test_what_can_be_refused_is_refused_before_hours_of_embedding(
@@ -331,8 +331,8 @@ def test_what_means_nothing_without_a_prior_is_said(
     tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
     options = ("--handover", 0.5, "--crops", 2, "--target-width", 3)
     said = failing(0, "train", "--prior", "none", *tiny, *options)
-    assert "--handover, --target-width, --crops: means nothing without a prior, left out" in said
-    assert "means nothing" not in failing(0, "train", "--prior", "none", *tiny)
+    assert "--handover, --target-width, --crops: ignored without a prior" in said
+    assert "ignored" not in failing(0, "train", "--prior", "none", *tiny)
 
 
 def test_an_algorithm_that_never_ran_is_said(failing: Callable[..., str], converted: Path) -> None:

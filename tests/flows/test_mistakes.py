@@ -94,7 +94,7 @@ MISTAKES = [
     (f"train pictures --prior none {SMALL} --batch-size 1000", 2, ["24 images", "lower --batch-size"]),
     ("train pictures --prior none --model resnet50x", 2, ["did you mean resnet50"]),
     (f"train pictures --prior none --name a/b {SMALL}", 2, ["'a/b'", "letters, digits"]),
-    (f"train flat --prior none --method supervised {SMALL}", 2, ["needs labels", "class folders"]),
+    (f"train flat --prior none --method supervised {SMALL}", 2, ["requires labels", "class folders"]),
     (f"train pictures --prior none --devices 7,8 {SMALL}", 2, ["--devices 7,8", "auto, a number"]),
     ("eval --dataset flat --prior random:resnet18", 2, ["flat has no labels"]),
     ("eval --prior random:resnet18 --protocol segmentation", 2, ["--voc PATH", "Pascal VOC"]),

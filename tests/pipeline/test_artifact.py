@@ -1,8 +1,8 @@
 """Artifacts and their manifests.
 
-Covers: manifests read back what was written, and any changed bit is detected; publishing is one step
-that never replaces anything; staging directories are private, cleared when their process is dead and
-kept when it lives; files are replaced atomically, and a full disk keeps the old content.
+Covers: manifests read back what was written, and any changed bit is detected; publishing is one step, durable
+and never replaces anything; staging directories are private, cleared when their process is dead and kept
+when it lives; files are replaced atomically, and a full disk keeps the old content.
 """
 
 import builtins
@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from disk_calls import disk_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +34,8 @@ from rela.pipeline.errors import AlreadyPublishedError, CorruptArtifactError, St
 from rela.pipeline.files import write_atomic
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.manifest import MANIFEST_NAME, Manifest, provenance
+
+__all__ = ["disk_calls"]  # a fixture
 
 MANIFEST = Manifest(
     kind="dataset",
@@ -381,3 +384,17 @@ def test_what_is_found_finished_is_rid_of_what_others_left(destination):
     living = staging_directory_of(os.getpid(), destination)
     clear_abandoned(destination)
     assert not left.exists() and living.exists()
+
+
+def test_publishing_synchronizes_files_then_the_manifest_then_the_name(
+    tmp_path: Path, disk_calls: list[str]
+) -> None:
+    with staging(tmp_path / "x") as directory:
+        (directory / "a").write_bytes(b"1")
+        (directory / "b").write_bytes(b"2")
+        publish(directory, tmp_path / "x", replace(MANIFEST, file_sha256={}))
+    assert disk_calls == [
+        "fsync a", "fsync b",
+        "fsync .manifest.json", "replace .manifest.json manifest.json", "fsync .staging-x",
+        "rename .staging-x x", f"fsync {tmp_path.name}",
+    ]  # fmt: skip

@@ -1,17 +1,45 @@
-"""What may stand in the place of a file (rela.pipeline.files).
+"""Files (rela.pipeline.files).
 
-Covers: pipes, devices, folders, sockets and links to them are refused at once, for reading and writing;
-files are read as they are, also by a link, unless they are one's own; what is too large is not read.
+Covers: the order of system calls that makes a replaced file survive a power cut; pipes, devices, folders,
+sockets and links to them are refused at once, for reading and writing; files are read as they are, also by
+a link, unless they are one's own; what is too large is not read.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from disk_calls import disk_calls
 
-from rela.pipeline.files import own_file, read_regular, regular_file
+from rela.pipeline.files import own_file, read_regular, regular_file, replacing, write_atomic
+
+__all__ = ["disk_calls"]  # a fixture
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_on_return(
+    tmp_path: Path, disk_calls: list[str]
+) -> None:
+    for _ in range(2):
+        write_atomic(tmp_path / "a", b"1")
+    assert disk_calls == ["fsync .a", "replace .a a", f"fsync {tmp_path.name}"] * 2
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_new_file_is_durable_with_and_without_hard_links(
+    tmp_path: Path, disk_calls: list[str], monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refuse(source: Path, destination: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    with replacing(tmp_path / "a", clobber=False) as temporary:
+        temporary.write_bytes(b"1")
+    moved = f"{'link' if has_links else 'rename'} .a a"
+    assert disk_calls == ["fsync .a", moved, f"fsync {tmp_path.name}"]
 
 
 def make_pipe(path: Path) -> None:

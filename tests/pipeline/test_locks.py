@@ -1,7 +1,8 @@
 """One job at a time in a directory (rela.pipeline.locks).
 
-Covers: a second job is told who holds it, and whoever looks; looking stops nobody; the lock ends with its
-body and with a killed holder; on file systems without locks a lease takes its place; other errors are told.
+Covers: a second job is told who holds it, and so is a process that only looks; looking does not block; a
+clean-up asks again under the lock; the lock ends with its body and with a killed holder; on file systems
+without locks a lease takes its place; other errors come through.
 """
 
 import contextlib
@@ -20,7 +21,15 @@ from typing import TextIO
 import pytest
 
 from rela.pipeline.errors import BusyError
-from rela.pipeline.locks import NO_LOCKS, _lock_soon, exclusive, holder, remove_if_free
+from rela.pipeline.locks import (
+    NO_LOCKS,
+    _lock_soon,
+    exclusive,
+    holder,
+    mark_used,
+    remove_if_free,
+    remove_unused,
+)
 from rela.pipeline.locks import holder as who_holds
 
 HOLD = """
@@ -170,4 +179,38 @@ def test_what_was_made_again_where_another_was_removed_stays(
 
     monkeypatch.setattr("rela.pipeline.locks.fcntl.flock", replaced_first)
     assert not remove_if_free(directory / ".lock")
+    assert directory.is_dir()
+
+
+def test_a_clean_up_asks_again_while_it_holds_the_lock(tmp_path: Path):
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / ".lock").touch()
+
+    def is_locked() -> bool:
+        with open(directory / ".lock") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        return True
+
+    assert not remove_if_free(directory / ".lock", lambda: not is_locked())
+    assert directory.is_dir()
+    assert remove_if_free(directory / ".lock", is_locked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_artifact_that_is_used_just_before_it_is_locked_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    directory, flock = tmp_path / "artifact", fcntl.flock
+    directory.mkdir()
+    (directory / "manifest.json").touch()
+    os.utime(directory / "manifest.json", (1, 1))
+
+    def used_first(file: object, operation: int) -> None:
+        mark_used(directory)
+        flock(file, operation)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("rela.pipeline.locks.fcntl.flock", used_first)
+    assert not remove_unused(directory, used_before=100.0)
     assert directory.is_dir()

@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 
 from rela.distributed.ranks import LAUNCHER_VARIABLE, Ranks, current_ranks
-from rela.pipeline.processes import Ending, run_together
+from rela.pipeline.processes import ProcessExit, run_processes
 from rela.stages.train.processes import _failure
 
 REPOSITORY = Path(__file__).parents[2]
 LONG = "sleep 60"
 
 
-def endings(first: str, second: str, grace_seconds: float = 0.5) -> list[Ending]:
+def endings(first: str, second: str, grace_seconds: float = 0.5) -> list[ProcessExit]:
     """Of two shell scripts that run together."""
     environments = [{**os.environ, "SCRIPT": script} for script in (first, second)]
-    return run_together(["bash", "-c", 'eval "$SCRIPT"'], environments, grace_seconds)
+    return run_processes(["bash", "-c", 'eval "$SCRIPT"'], environments, grace_seconds)
 
 
 @pytest.mark.timeout(30)
 def test_all_are_waited_for_when_all_end_well() -> None:
-    assert endings("sleep 0.3", "true") == [Ending(0, False)] * 2
+    assert endings("sleep 0.3", "true") == [ProcessExit(0, False)] * 2
 
 
 @pytest.mark.timeout(30)
@@ -35,18 +35,18 @@ def test_all_are_waited_for_when_all_end_well() -> None:
     ("script", "status"), [("exit 65", 65), ("kill -9 $$", -signal.SIGKILL), ("kill $$", -15)]
 )
 def test_when_one_fails_the_others_do_not_live_on(script: str, status: int) -> None:
-    assert endings(LONG, script) == [Ending(-signal.SIGKILL, True), Ending(status, False)]
+    assert endings(LONG, script) == [ProcessExit(-signal.SIGKILL, True), ProcessExit(status, False)]
 
 
 @pytest.mark.timeout(30)
 def test_one_that_notices_by_itself_is_left_the_time() -> None:
-    assert endings("sleep 1; exit 75", "exit 1", 20)[0] == Ending(75, False)
+    assert endings("sleep 1; exit 75", "exit 1", 20)[0] == ProcessExit(75, False)
 
 
 @pytest.mark.timeout(30)
 def test_a_stopped_process_is_killed_once_another_gave_up() -> None:
     assert endings("kill -STOP $$", "sleep 0.3; exit 75") == [
-        Ending(-signal.SIGKILL, True), Ending(75, False)
+        ProcessExit(-signal.SIGKILL, True), ProcessExit(75, False)
     ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_signals_are_passed_on(number: signal.Signals) -> None:
     threading.Timer(0.7, os.kill, (os.getpid(), number)).start()
     before = signal.getsignal(number)
     script = "trap 'exit 75' TERM USR1; while true; do sleep 0.05; done"
-    assert endings(script, script) == [Ending(75, False)] * 2
+    assert endings(script, script) == [ProcessExit(75, False)] * 2
     assert signal.getsignal(number) is before
 
 
@@ -99,7 +99,7 @@ def is_running(pid: int) -> bool:
         ((65, -9), (1,), 65, "process 1 of 2 ended with status 65"),  # what NCCL does not notice
         ((1, 75), (), 1, "process 1 of 2 ended with status 1"),
         ((75, -9), (), 75, "process 2 of 2 was killed by SIGKILL (out of memory?)"),
-        ((-9, 75), (0,), 75, "process 1 of 2 did not answer any more"),
+        ((-9, 75), (0,), 75, "process 1 of 2 stopped responding"),
         ((75, 0), (), 75, "process 2 of 2 ended before the training did"),
         ((75, 75), (), 75, "status 75"),
     ],
@@ -107,7 +107,7 @@ def is_running(pid: int) -> bool:
 def test_the_most_telling_end_is_told(
     statuses: tuple[int, ...], stopped: tuple[int, ...], expected: int, words: str
 ) -> None:
-    failure = _failure([Ending(s, i in stopped) for i, s in enumerate(statuses)], "a-run")
+    failure = _failure([ProcessExit(s, i in stopped) for i, s in enumerate(statuses)], "a-run")
     assert failure is not None
     assert failure.exit_status == expected
     assert words in str(failure)
@@ -115,7 +115,7 @@ def test_the_most_telling_end_is_told(
 
 
 def test_no_failure_is_no_failure() -> None:
-    assert _failure([Ending(0, False)] * 2, "a-run") is None
+    assert _failure([ProcessExit(0, False)] * 2, "a-run") is None
 
 
 SLURM_STEP = {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2", "SLURM_PROCID": "5"}
@@ -154,5 +154,5 @@ def test_a_signal_between_two_starts_reaches_both(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr("rela.pipeline.processes.subprocess.Popen", start_and_signal)
     environments = [{**os.environ, "FIRST": ""}, dict(os.environ)]
-    found = run_together(["sleep", "60"], environments, grace_seconds=20.0)
-    assert [ending.was_stopped for ending in found] == [False, False]
+    found = run_processes(["sleep", "60"], environments, grace_seconds=20.0)
+    assert [ending.was_killed for ending in found] == [False, False]

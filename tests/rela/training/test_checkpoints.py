@@ -1,15 +1,18 @@
 """Checkpoints of a run (rela.training.checkpoints).
 
 Those that are damaged, incomplete or without a record don't count, which is said; two are kept, and what a
-killed process left is cleared.
+killed process left is cleared. A checkpoint is on the disk before its record.
 """
 
 import errno
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from disk_calls import disk_calls
 from small_runs import (
     PLAN,
     assert_same_run,
@@ -20,10 +23,10 @@ from small_runs import (
 )
 
 from rela.data.beton.reader import Beton
-from rela.training.checkpoints import newest_checkpoint
+from rela.training.checkpoints import RunCheckpoint, newest_checkpoint
 from rela.training.run import METRICS_FILE
 
-__all__ = ["beton", "on_the_cpu", "uninterrupted"]  # fixtures
+__all__ = ["beton", "disk_calls", "on_the_cpu", "uninterrupted"]  # fixtures
 
 
 def _flip_a_bit(checkpoints: Path) -> None:
@@ -148,3 +151,20 @@ def test_a_disk_that_cannot_be_read_now_costs_no_checkpoint(
         with pytest.raises(OSError, match="Input/output error"):
             train(PLAN, tmp_path, beton)
     assert sorted(checkpoints.iterdir()) == before
+
+
+def test_a_checkpoint_is_on_the_disk_before_the_record_that_makes_it_count(
+    tmp_path: Path, disk_calls: list[str]
+):
+    trainer: Any = SimpleNamespace(
+        global_step=3, current_epoch=0, max_epochs=1, world_size=1, is_global_zero=True,
+        save_checkpoint=lambda path: path.write_bytes(b"weights"),
+    )  # fmt: skip
+    callback = RunCheckpoint(tmp_path, {}, interval_seconds=600)
+    callback.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    name = "step-00000003"
+    assert disk_calls == [
+        f"fsync {name}.tmp", f"replace {name}.tmp {name}.ckpt", f"fsync {tmp_path.name}",
+        f"fsync {name}.json.tmp", f"replace {name}.json.tmp {name}.json", f"fsync {tmp_path.name}",
+    ]  # fmt: skip
+    assert newest_checkpoint(tmp_path) is not None

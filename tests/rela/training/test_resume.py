@@ -23,7 +23,8 @@ from small_runs import PLAN, STEPS_PER_EPOCH, assert_same_run, beton, on_the_cpu
 from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
 from rela.errors import PreemptedError
-from rela.training.checkpoints import PREEMPTIONS, newest_checkpoint
+from rela.pipeline.processes import PREEMPTION_SIGNALS
+from rela.training.checkpoints import newest_checkpoint
 
 __all__ = ["beton", "on_the_cpu"]  # fixtures
 REPOSITORY = Path(__file__).parents[3]
@@ -83,7 +84,7 @@ def test_micro_batches_are_not_saved_in_between(
     assert_same_run(tmp_path / "found", tmp_path / "expected")
 
 
-@pytest.mark.parametrize("number", PREEMPTIONS)
+@pytest.mark.parametrize("number", PREEMPTION_SIGNALS)
 def test_a_run_that_has_to_make_room_saves_and_goes_on(
     tmp_path: Path, beton: Beton, expected: Path, monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
@@ -95,7 +96,7 @@ def test_a_run_that_has_to_make_room_saves_and_goes_on(
             os.kill(os.getpid(), number)
         return original(self, *arguments)
 
-    handlers = [signal.getsignal(each) for each in PREEMPTIONS]
+    handlers = [signal.getsignal(each) for each in PREEMPTION_SIGNALS]
     plan = replace(EVERY_STEP, checkpoint_minutes=60)
     with monkeypatch.context() as patch:
         patch.setattr(ViewLoader, "_result", tell)
@@ -103,9 +104,9 @@ def test_a_run_that_has_to_make_room_saves_and_goes_on(
             train(plan, tmp_path, beton)
     step = STEPS_PER_EPOCH + 1
     assert str(raised.value) == (
-        f"{number.name}: saved after step {step}; go on with `rela train --resume`"
+        f"{number.name}: saved after step {step}; resume with `rela train --resume`"
     )
-    assert [signal.getsignal(each) for each in PREEMPTIONS] == handlers
+    assert [signal.getsignal(each) for each in PREEMPTION_SIGNALS] == handlers
     said: list[str] = []
     train(plan, tmp_path, beton, said.append)
     assert said[0] == f"resuming after step {step}, in epoch 2 of 3"
@@ -158,7 +159,7 @@ def test_a_batch_job_that_has_to_make_room_saves_and_is_queued_again(
     assert (tmp_path / "scontrol").read_text() == "requeue 7\n"
 
 
-@pytest.mark.parametrize("number", PREEMPTIONS)
+@pytest.mark.parametrize("number", PREEMPTION_SIGNALS)
 def test_a_command_that_is_not_training_makes_room_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ):

@@ -163,7 +163,7 @@ TRAIN = CONVERT + "[[train]]\n"
         (TRAIN + 'model = "resnt18"\n', ["'resnt18'", "resnet18"]),
         (TRAIN + "data_ratio = 0\n", ["--data-ratio 0.0"]),
         (TRAIN + "accumulate = 3\n", ["--accumulate 3"]),
-        (TRAIN + 'method = "none"\nprior = "none"\n', ["stage 1 alone"]),
+        (TRAIN + 'method = "none"\nprior = "none"\n', ["stage 1 only"]),
         (TRAIN + 'preset = "cifar"\n', ["no preset 'cifar'", "cifar10"]),
         (TRAIN + 'dataset = "other"\n', ["no data set 'other'"]),
         (TRAIN + 'name = "x"\nseed = [0, 1]\n', ["x is trained twice", "swept (seed)"]),
