@@ -1,4 +1,4 @@
-"""The cached representations of one data set → which prior to learn from, in seconds."""
+"""Ranking of the priors embedded for one data set, in seconds and without training."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,8 @@ _HELD_OUT_SHARE = 5  # one row in five is classified by the others
 class RankedPrior:
     """One representation and its figures (rela.representations.quality).
 
-    `knn` is a k-NN accuracy in [0, 1], None without labels; `own_run`: the prior, or a part of it, was
-    trained on these very images.
+    `knn` is a k-NN accuracy in [0, 1], None without labels; `own_run`: the prior, or a component of it,
+    was trained on the same images.
     """
 
     prior: str
@@ -40,7 +40,7 @@ class RankedPrior:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Priors, best first; `cka[i][j]` is how alike the i-th and the j-th are."""
+    """Priors, best first; `cka[i][j]` is the linear CKA of the i-th and the j-th."""
 
     dataset: str
     num_images: int
@@ -54,8 +54,8 @@ class Ranking:
 def rank(workspace: Workspace, dataset: DataSet, settings: RankSettings | None = None) -> Ranking:
     """Compare every embedded prior of the training images on the same rows.
 
-    By k-NN accuracy where labels exist, else by effective rank. The rows are read without checking
-    the digests of whole files, which training does. Raises ChoiceError if nothing is embedded.
+    By k-NN accuracy with labels, else by effective rank. Digests of whole files are not checked here but
+    in training. Raises ChoiceError if nothing is embedded.
     """
     settings = settings or RankSettings()
     check_options(settings)
@@ -109,7 +109,7 @@ def rank(workspace: Workspace, dataset: DataSet, settings: RankSettings | None =
 
 
 def format_result(ranking: Ranking) -> str:
-    """The figures, best first, and the matrix of alignments."""
+    """Tables of the measures, best prior first, and of linear CKA."""
     names = [ranked.prior for ranked in ranking.priors]
     if len(set(names)) < len(names):
         names = [ranked.representations for ranked in ranking.priors]
@@ -155,7 +155,7 @@ def _rows(
         raise DataError(f"{path} holds {len(values)} rows, the data set has {num_images} images")
     rows = np.asarray(values[chosen])
     if not np.isfinite(rows).all():
-        raise DataError(f"{path} holds NaN or Inf; remove its folder and embed again")
+        raise DataError(f"{path} contains NaN or Inf; remove its folder and embed again")
     return rows
 
 
@@ -168,7 +168,7 @@ def _labels(dataset: DataSet, chosen: "NDArray[np.int64]") -> "NDArray[np.int64]
 def _knn(
     dataset: DataSet, rows: "NDArray[Any]", labels: "NDArray[np.int64]", num_held_out: int
 ) -> float:
-    """Accuracy on the first rows, which are a random sample, by the votes of the others."""
+    """k-NN accuracy on the first rows, a random sample, with the other rows as training set."""
     import numpy as np
     import torch
 
@@ -183,5 +183,5 @@ def _knn(
 
 
 def _runs(artifact: Representations) -> set[str | None]:
-    """The runs that the representations come from: one, or those among a combination's components."""
+    """The runs that computed the representations, or components of a combination."""
     return {artifact.run, *(component.run for component in artifact.components)}

@@ -1,8 +1,8 @@
 """Fine-tuning (rela.evaluation.finetune, rela.data.sampling).
 
-- labelled subsets: the same number of every class, at least one, a function of the seed alone;
+- labelled subsets: the same number of every class, at least one, a function only of the seed;
 - an easy set is learned; every parameter moves, also frozen ones, in a copy: the backbone given stays;
-- the first steps are SGD with momentum at the published rate; results depend on the seed alone;
+- the first steps are SGD with momentum at the published rate; results depend only on the seed;
 - small data sets: the batch is cut, which is told, and no training has zero steps.
 """
 

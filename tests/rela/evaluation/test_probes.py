@@ -2,8 +2,8 @@
 
 - k-nearest neighbours: the same accuracy as KNeighborsClassifier with weights exp(cosine / T);
 - linear probes: separable data is separated, overlapping data as well as LogisticRegression does it;
-- an Adam run equals a loop in numpy; results depend on the seed alone; top-5 from 6 classes on;
-- what is told beside them: the real k and batch, and the last epochs against shorter trainings.
+- an Adam run equals a loop in numpy; results depend only on the seed; top-5 from 6 classes on;
+- what is reported with them: the actual k and batch, and the last epochs against shorter trainings.
 """
 
 from dataclasses import replace

@@ -3,7 +3,7 @@
 - measures: against sets of pixels counted one by one in plain numpy, void and absent classes included;
 - feature maps: those of the backbone, whose parameters and buffers do not move; half-precision limits;
 - heads: FCN for CNNs, linear for transformers; an easy set is learned; all-void batches teach nothing;
-  results depend on the seed alone.
+  results depend only on the seed.
 """
 
 import copy

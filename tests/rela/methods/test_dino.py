@@ -128,7 +128,7 @@ def test_local_crops_are_those_of_the_setting_or_as_chosen(kind, chosen, expecte
     seen: list[tuple[int, ...]] = []
     method.momentum_backbone.register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape)))
     method(some_views(method), some_labels(), at(0))
-    assert seen == [(BATCH, 3, 32, 32)] * 2  # the teacher sees full-sized views alone
+    assert seen == [(BATCH, 3, 32, 32)] * 2  # the teacher sees only full-sized views
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 - the loss falls when the same batch is learned a few times;
 - gradients reach every weight of the backbone, and never a momentum network;
-- the momentum update equals its formula in both stages, and leaves all else alone;
+- the momentum update equals its formula in both stages, and changes nothing else;
 - features are those of the full-sized views, as the backbone gives them;
 - with 16-bit arithmetic the loss is still computed in float32, and the gradient points the same way;
 - a state dict holds everything: the next step from it has the same bits;

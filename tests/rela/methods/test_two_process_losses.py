@@ -47,7 +47,7 @@ def run_rank(rank: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
-    """Of one process alone, then of each of two."""
+    """Of a single process, then of each of two."""
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(run_rank, (folder,), nprocs=2)
     return [run_steps(0, 1), *(torch.load(folder / f"{rank}.pt") for rank in range(2))]

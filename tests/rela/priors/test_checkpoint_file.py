@@ -73,7 +73,7 @@ def test_a_checkpoint_is_the_architecture_that_it_is_said_to_be(tmp_path: Path, 
     state = {f"backbone.{key}": value for key, value in plain.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "mine.ckpt")
     prior = resolve(PriorRequest(f"file:{tmp_path}/mine.ckpt", arch=arch, image_size=size))
-    # neither torchvision's nor timm's own: nobody knows what a file was trained on
+    # neither torchvision's nor timm's own: a file does not record its preprocessing
     assert prior.identity.preprocessing == preprocessing_for(size)
     assert prior.identity.image_size == size
     assert (prior.identity.name, prior.identity.arch) == ("mine", arch)

@@ -1,6 +1,6 @@
 """Representation files (rela.representations.matrix_file), read by plain h5py.
 
-- a stranger with h5py alone finds the matrix, contiguous, and the attributes;
+- plain h5py finds the matrix, contiguous, and the attributes;
 - the bytes are a function of the arguments;
 - what is damaged, truncated or something else is refused, with the rows named.
 """

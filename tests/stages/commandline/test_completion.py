@@ -1,7 +1,7 @@
-"""Names that shells complete (cli_completion): through click's own interface, and in a real bash.
+"""Names that shells complete, through click's interface and in a real bash.
 
-Data sets, priors and runs come from the workspace, as `--workspace` or RELA_WORKSPACE name it; damaged and
-hostile manifests give nothing; torch is not imported; every shell gets a script.
+Data sets, priors and runs come from the workspace that `--workspace` or RELA_WORKSPACE names; damaged and
+hostile manifests add nothing; torch is not imported; every shell gets a script.
 """
 
 import json
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """A workspace of names alone."""
+    """A workspace of names without content."""
     root = tmp_path / "workspace"
     for name, prior in {
         "datasets/letters": None, "datasets/digits": None, "runs/letters-byol-1": None,
