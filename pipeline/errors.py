@@ -1,4 +1,4 @@
-"""The one root of everything that `pipeline` raises on purpose.
+"""The root of all errors that `pipeline` raises on purpose.
 
 Exit statuses follow sysexits.h: 65 bad data, 74 input/output, 75 try again, 77 not permitted.
 """
@@ -9,13 +9,13 @@ STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 class PipelineError(Exception):
-    """A failure that has a message for a person and an exit status for a script."""
+    """A failure with a message for users and an exit status for scripts."""
 
     exit_status = 70
 
 
 class CorruptArtifactError(PipelineError):
-    """What lies on disk is not what its manifest says."""
+    """The content on disk differs from its manifest."""
 
     exit_status = 65
 
@@ -27,19 +27,19 @@ class StorageError(PipelineError):
 
 
 class BusyError(PipelineError):
-    """Another process works on the same thing right now."""
+    """Another process is working on the same thing."""
 
     exit_status = 75
 
 
 class AlreadyPublishedError(PipelineError):
-    """Something complete is already at the destination; it is never overwritten."""
+    """A complete artifact is at the destination already; it is never overwritten."""
 
     exit_status = 75
 
 
 def storage_remedy(error: OSError, option: str = "--workspace") -> str:
-    """What a person can do about a failure to write to the place that `option` names."""
+    """What to do after a failure to write to the place that `option` names."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space or choose another {option}"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

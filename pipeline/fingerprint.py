@@ -1,4 +1,4 @@
-"""SHA-256 names for content: what a result means, never where, when or how fast it was made."""
+"""Fingerprints: SHA-256 of what decides a result, never of where, when or how fast it was computed."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ _CHUNK_BYTES = 1 << 20
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one JSON text of `value`: sorted keys, no spaces, UTF-8, no NaN or Infinity.
+    """Canonical JSON of `value`: sorted keys, no spaces, ASCII, no NaN or Infinity.
 
-    Two values with equal content have equal bytes on every machine and Python version.
-    Raises TypeError for what JSON cannot hold, keys that are no strings included (they would come
-    back as strings, in another order), and ValueError for NaN and Infinity.
+    Equal values give equal bytes on every machine and Python version. Raises TypeError for values that
+    JSON cannot hold and for keys that are not strings (they would be read back as strings, in another
+    order), and ValueError for NaN and Infinity.
     """
     _refuse_other_keys(value)
     text = json.dumps(
@@ -29,7 +29,7 @@ def _refuse_other_keys(value: Any) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"key {key!r} of canonical JSON is no string")
+                raise TypeError(f"key {key!r} of canonical JSON is not a string")
             _refuse_other_keys(item)
     elif isinstance(value, list | tuple):
         for item in value:
@@ -51,7 +51,7 @@ def file_sha256(path: Path) -> str:
 
 
 def ordered_digest(digests: Iterable[str]) -> str:
-    """One SHA-256 for a sequence of hex digests; another order gives another name."""
+    """One SHA-256 (64 hex digits) of a sequence of hex digests; their order matters."""
     whole = hashlib.sha256()
     for digest in digests:
         whole.update(digest.encode("ascii"))

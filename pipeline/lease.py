@@ -1,8 +1,8 @@
-"""Who works on what at the moment, among processes that share nothing but a file system.
+"""Leases: which process is working on what, for processes that share only a file system.
 
-A lease is a small file that its holder touches every few seconds. One whose holder lives no more, or was
-not touched for a while, as the file system's own clock tells, counts for nothing. Leases only save work:
-whatever is done under one has to be right if two processes do it.
+A lease is a small file that its holder touches every few seconds. It expires when its holder has ended, or
+when it was not touched for a while, by the clock of the file system. Leases only avoid duplicate work: work
+done under a lease must be correct even if two processes do it.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _PREFIX = ".lease-"
 
 
 class Leases:
-    """What this process holds in `directory`; given back at the end of the `with` block."""
+    """Leases of this process in `directory`; released at the end of the `with` block."""
 
     def __init__(self, directory: Path, seconds: float = LEASE_SECONDS) -> None:
         self.directory, self.seconds = directory, seconds
@@ -45,21 +45,24 @@ class Leases:
         self._end.set()
         self._thread.join()
         for name in list(self._held):
-            self.give_back(name)
+            self.release(name)
         self._clock.unlink(missing_ok=True)
 
     def take(self, name: str) -> bool:
-        """Whether nobody else holds `name`; from now on this process does, then."""
+        """Take the lease `name`; returns False if another process holds it."""
         if name in self._held:
             return True
         path = self.directory / f"{_PREFIX}{name}"
-        if self._is_over(path):
-            self._remove_if_still_over(path)
+        if self._is_expired(path):
+            self._remove_if_still_expired(path)
         try:
             with open(path, "x", encoding="utf-8") as file:
                 self._held[name] = path
                 file.write(self._token)
-        except (FileExistsError, FileNotFoundError):  # somebody's, or all is done and cleared away
+        except (
+            FileExistsError,
+            FileNotFoundError,
+        ):  # held by another process, or the directory was removed
             return False
         except OSError:
             del self._held[name]
@@ -67,32 +70,32 @@ class Leases:
             raise
         return True
 
-    def give_back(self, name: str) -> None:
-        """Hold it no more."""
+    def release(self, name: str) -> None:
+        """Release the lease `name`."""
         path = self._held.pop(name, None)
         if path is not None and self._is_mine(path):
             path.unlink(missing_ok=True)
 
     def _is_mine(self, path: Path) -> bool:
-        """Whether nobody has taken it over while this process was stopped."""
+        """Whether no process has taken the lease over while this one was suspended."""
         try:
             return _token_in(path) == self._token
         except OSError:
             return False
 
-    def _remove_if_still_over(self, path: Path) -> None:
-        """Of several that find it over at once, the one that moves it removes it."""
+    def _remove_if_still_expired(self, path: Path) -> None:
+        """Remove an expired lease; of several processes, the one that renames it does."""
         moved = path.with_name(f"{path.name}@{owner_token()}")
         try:
             path.rename(moved)
-            if not self._is_over(moved):  # somebody was faster, and this is the new one
+            if not self._is_expired(moved):  # another process was faster: this is its new lease
                 moved.rename(path)
-            with contextlib.suppress(IsADirectoryError):  # which is in nobody's way any more
+            with contextlib.suppress(IsADirectoryError):  # renamed away, it is harmless
                 moved.unlink(missing_ok=True)
         except FileNotFoundError:
             return
 
-    def _is_over(self, path: Path) -> bool:
+    def _is_expired(self, path: Path) -> bool:
         try:
             token = _token_in(path)
             self._clock.touch()
@@ -104,20 +107,20 @@ class Leases:
         while not self._end.wait(self.seconds / _TOUCHES_PER_LEASE):
             for path in list(self._held.values()):
                 if self._is_mine(path):
-                    with contextlib.suppress(OSError):  # of a directory that was just removed
+                    with contextlib.suppress(OSError):  # the directory was just removed
                         os.utime(path)
 
 
 def holders(directory: Path, seconds: float = LEASE_SECONDS) -> dict[str, str]:
-    """Tokens of those who hold something in `directory` now, by its name; nothing is taken or changed.
+    """Tokens of the current holders in `directory`, by the name of their lease; changes nothing.
 
-    For people to look at: the age of a lease is measured by this machine's clock.
+    For display only: the age of a lease is measured by this machine's clock.
     """
     found = {}
     for path in directory.glob(f"{_PREFIX}*"):
-        if "@" in path.name:  # a clock, or one that is being taken over
+        if "@" in path.name:  # a clock, or a lease being taken over
             continue
-        with contextlib.suppress(OSError):  # given back just now
+        with contextlib.suppress(OSError):  # just released
             token = _token_in(path)
             if not is_gone(token) and not _is_old(path, time.time(), seconds):
                 found[path.name.removeprefix(_PREFIX)] = token
@@ -125,7 +128,7 @@ def holders(directory: Path, seconds: float = LEASE_SECONDS) -> dict[str, str]:
 
 
 def _token_in(path: Path) -> str:
-    """Who holds the lease; nobody's token if something else stands in its place."""
+    """The token of the holder; empty if `path` is not a regular file."""
     try:
         with open(path, encoding="utf-8", errors="replace", opener=regular_file) as file:
             return file.read(_LONGEST_TOKEN)
@@ -134,5 +137,5 @@ def _token_in(path: Path) -> str:
 
 
 def _is_old(path: Path, now: float, seconds: float) -> bool:
-    """Whether nobody has touched it for so long; a time that is still to come was nobody's touch."""
+    """Whether the last touch is more than `seconds` ago, or that far in the future, which is not a touch."""
     return abs(now - path.lstat().st_mtime) > seconds

@@ -1,8 +1,8 @@
 """Locks: exclusive work in a directory, shared use of an artifact.
 
-A job holds an exclusive lock where it writes and a shared one on the manifest of everything it reads,
-so that a clean-up leaves it alone. The kernel releases both however the job ends, also on another
-machine. The manifest's modification time is the last use.
+A job holds an exclusive lock where it writes, and a shared lock on the manifest of every artifact that it
+reads, which protects them from clean-ups. The kernel releases the locks when the job ends, also on another
+machine. The modification time of a manifest is the time of its last use.
 """
 
 import contextlib
@@ -23,15 +23,15 @@ from rela.pipeline.manifest import MANIFEST_NAME
 from rela.pipeline.owner import describe, owner_token, printable
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-_ATTEMPTS, _PAUSE_SECONDS = 4, 0.05  # `holder` takes a lock for a moment, too
+_ATTEMPTS, _PAUSE_SECONDS = 4, 0.05  # `holder` also takes a lock for a moment
 
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path` for the body; raises BusyError naming the holder if it is taken.
 
-    On file systems without locks a lease does, which lasts a minute beyond the death of its machine.
-    Raises BusyError, too, if the directory was removed before it was held.
+    File systems without locks use a lease, which outlives a dead machine by a minute. Also raises
+    BusyError if the directory was removed before the lock was held.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -57,7 +57,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def is_still(path: Path, descriptor: int) -> bool:
-    """Whether the file that was opened and locked is the one that others will find."""
+    """Whether the opened and locked file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -65,12 +65,12 @@ def is_still(path: Path, descriptor: int) -> bool:
 
 
 def removed(directory: Path) -> BusyError:
-    """What to raise if it is not."""
+    """The error to raise if `is_still` is false."""
     return BusyError(f"{directory} was removed just now; run the command again")
 
 
 def holder(path: Path) -> str | None:
-    """Who holds the lock file `path` at this moment, in words; None if nobody does."""
+    """Description of the process that holds the lock file `path` now; None if it is free."""
     try:
         with open(path, encoding="utf-8", errors="replace", opener=own_file) as file:
             try:
@@ -88,7 +88,7 @@ def holder(path: Path) -> str | None:
 
 
 def _lock_soon(file: TextIO) -> bool:
-    """Whether the file could be locked, at once or a moment later."""
+    """Try to lock the file, for a moment; return whether it is locked."""
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
@@ -108,10 +108,10 @@ REMOVED_PREFIX = ".removed-"
 
 @contextlib.contextmanager
 def in_use(*directories: Path) -> Iterator[None]:
-    """Hold these artifacts for the body, and note that they are used now.
+    """Hold these artifacts for the body, and mark them as used now.
 
-    On file systems without locks they are noted alone. Raises BusyError for one that a clean-up
-    removed between being found and being held.
+    File systems without locks only mark them. Raises BusyError for an artifact that a clean-up removed
+    before it was held.
     """
     with contextlib.ExitStack() as stack:
         for directory in directories:
@@ -122,7 +122,7 @@ def in_use(*directories: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """A shared lock on the file `path`, with which its directory is not removed."""
+    """Hold a shared lock on the file `path`, so that no clean-up removes its directory."""
     with contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(open(path, "rb", opener=regular_file))
@@ -139,14 +139,14 @@ def hold(path: Path) -> Iterator[None]:
 
 
 def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool:
-    """Remove the directory of the lock file `path` unless somebody holds it; returns whether it did.
+    """Remove the directory of the lock file `path` if no process holds it; returns whether it did.
 
-    `still` is asked once nobody can come in between. It disappears in one rename, so nothing of it
-    can be found half removed.
+    `still` is asked again under the lock. The directory disappears in one rename, so it is never found
+    partly removed.
     """
     with contextlib.ExitStack() as stack:
         try:
-            # writable: NFS wants it for this lock
+            # writable: NFS requires it for an exclusive lock
             file = stack.enter_context(open(path, "rb+", opener=regular_file))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -162,29 +162,29 @@ def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool
 
 
 def mark_used(directory: Path) -> None:
-    """Note that the artifact is used now; a read-only one stays as it is."""
+    """Mark the artifact as used now; a read-only one is left unchanged."""
     with contextlib.suppress(OSError):
         os.utime(directory / MANIFEST_NAME)
 
 
 def last_used(directory: Path) -> float:
-    """When the artifact was last used, in seconds since 1970."""
+    """Time of the last use, in seconds since 1970."""
     return (directory / MANIFEST_NAME).stat().st_mtime
 
 
 def remove_unused(directory: Path, used_before: float) -> bool:
-    """Remove an artifact that no job holds and that was last used before `used_before`."""
+    """Remove an artifact that no job holds and whose last use was before `used_before`."""
     path = directory / MANIFEST_NAME
     return remove_if_free(path, lambda: last_used(directory) < used_before)
 
 
 def is_held(directory: Path) -> bool:
-    """Whether some job uses the artifact at this moment, as far as locks can tell."""
+    """Whether a job holds the artifact now, as far as locks can tell."""
     try:
         with open(directory / MANIFEST_NAME, "rb+", opener=regular_file) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:
-        return False  # read-only, or no locks: nothing is known, and nothing will be removed
+        return False  # read-only or no locks: unknown, and no clean-up will remove it
     return False

@@ -1,7 +1,7 @@
-"""Whose work in progress a name stands for, and whether its owner still lives.
+"""Owners: the process to which unfinished work belongs, and whether it is still running.
 
-Directories and files that are not finished yet carry the host and the process that make them at the end of
-their name, behind an `@`. So the next job can tell what was abandoned from what is under way.
+The name of an unfinished directory or file ends with `@`, its host and its process id, so that the next job
+can tell abandoned work from work in progress.
 """
 
 import os
@@ -14,20 +14,20 @@ _DIGITS = re.compile("[0-9]{1,100}")
 
 
 def owner_token() -> str:
-    """HOST-PID-RANDOM: this process, and a name that no other call gets."""
+    """HOST-PID-RANDOM: this process, and a part unique to this call."""
     return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def is_gone(token: str) -> bool:
-    """Whether the owner was a process of this host that has ended; of others nothing is known."""
+    """Whether the owner is a process of this host that has ended; False for other hosts."""
     host, pid = _host_and_pid(token)
     if host != _host() or not _DIGITS.fullmatch(pid):
         return False
     try:
         os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):  # no process ever had a number that large
+    except (ProcessLookupError, OverflowError):  # no process id is that large
         return True
-    except OSError:  # it lives, and is somebody else's
+    except OSError:  # it is running, as another user
         return False
     return False
 
@@ -39,15 +39,15 @@ def describe(token: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Files may be anybody's: what breaks lines or steers terminals does not get there."""
+    """`text` without line breaks and control characters, since a file may hold anything."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
-    """Whether the owner that the name of `path` ends with works on it no more.
+    """Whether the owner in the name of `path` has ended.
 
-    A process of this host is looked for; of other hosts, what was changed before `used_before` (seconds
-    since 1970) counts as abandoned. False for what is gone, or carries no owner.
+    On this host the process is looked up; work of other hosts is abandoned if its last change was before
+    `used_before` (seconds since 1970). False if `path` is gone or has no owner.
     """
     token = path.name.rpartition("@")[2].removesuffix(".tmp")
     if _host_and_pid(token)[0] == _host():
@@ -59,7 +59,7 @@ def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
 
 
 def _host() -> str:
-    """This machine; containers on it that have process numbers of their own are others."""
+    """This machine; a container with its own process ids counts as another host."""
     return f"{platform.node()}~{os.stat('/proc/self/ns/pid').st_ino}"
 
 

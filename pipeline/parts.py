@@ -1,6 +1,6 @@
-"""Results that grow in fixed parts: each is there whole, with its digest, or not at all.
+"""Results computed in parts, each published atomically with its digest.
 
-Any number of processes may fill one store; a part written twice holds the same bytes.
+Any number of processes may fill one store; a part written twice has the same bytes.
 """
 
 import contextlib
@@ -38,31 +38,31 @@ class PartStore:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """While the body works on the parts, no clean-up removes them."""
+        """Protect the parts from clean-ups while the body works on them."""
         lock = self.directory / _LOCK_NAME
         self.directory.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # removed again: `hold` says so
+        with contextlib.suppress(FileNotFoundError):  # removed again: `hold` raises
             _touch(lock)
         clear_abandoned_files(self.directory)
         with hold(lock):
             yield
 
     def claim(self, parts: Iterable[int], leases: Leases) -> Iterator[int]:
-        """Those of `parts` that are still missing and that nobody else makes, each when asked for.
+        """Yield, one at a time, those of `parts` that are missing and that no other process computes.
 
-        This process holds a lease for each (see rela.pipeline.lease) until `write` has written it.
+        This process holds the lease of a part (see rela.pipeline.lease) until `write`.
         """
         for part in parts:
             if leases.take(self._path(part).name):
                 if self.read(part) is None:
                     yield part
-                else:  # made since `parts` was listed
-                    leases.give_back(self._path(part).name)
+                else:  # computed since `parts` was listed
+                    leases.release(self._path(part).name)
 
     def write(
         self, part: int, content: bytes, seconds: float = 0.0, leases: Leases | None = None
     ) -> None:
-        """Publish one part and what it cost, and give its lease back.
+        """Publish one part with its cost in seconds, and release its lease.
 
         Raises StorageError on a full disk.
         """
@@ -70,10 +70,10 @@ class PartStore:
         body = _SECONDS.pack(seconds) + content
         write_atomic(self._path(part), hashlib.sha256(body).digest() + body)
         if leases is not None:
-            leases.give_back(self._path(part).name)
+            leases.release(self._path(part).name)
 
     def read(self, part: int) -> bytes | None:
-        """The content of one part, or None if it is absent or damaged and has to be made again."""
+        """The content of one part; None if it is missing or damaged."""
         try:
             with open(self._path(part), "rb", opener=regular_file) as file:
                 stored = file.read()
@@ -84,22 +84,22 @@ class PartStore:
         return body[_SECONDS.size :] if sound else None
 
     def seconds(self) -> float:
-        """What all finished parts cost together, whichever process and call made them."""
+        """Total cost of all finished parts in seconds, over all processes and calls."""
         total = 0.0
         for part in range(self.num_parts):
             total += _seconds_of(self._path(part))
         return total
 
     def finished(self) -> list[Path]:
-        """The files of the parts that are there, the newest last; whether they are sound is not looked at."""
+        """The files of all existing parts, the newest last, without checking their content."""
         found = []
         for path in self.directory.glob(f"{_PART_PREFIX}*"):
-            with contextlib.suppress(OSError):  # sealed and removed just now, or no part
+            with contextlib.suppress(OSError):  # just sealed and removed, or not a part
                 found.append((path.stat().st_mtime, path))
         return [path for _, path in sorted(found)]
 
     def recent_seconds(self, most: int = 5) -> float | None:
-        """What the newest parts cost, in the mean of at most so many; None if there is none."""
+        """Mean cost in seconds of the `most` newest parts; None if there are none."""
         known = []
         for path in self.finished()[-most:]:
             with contextlib.suppress(OSError):  # likewise
@@ -107,11 +107,11 @@ class PartStore:
         return sum(known) / len(known) if known else None
 
     def workers(self) -> list[str]:
-        """Who makes parts at the moment, in words (see rela.pipeline.lease)."""
+        """Descriptions of the processes that compute parts now (see rela.pipeline.lease)."""
         return sorted({describe(token) for token in holders(self.directory).values()})
 
     def missing(self, shard: int = 0, num_shards: int = 1) -> list[int]:
-        """Parts of shard `shard` of `num_shards` that still have to be made."""
+        """Missing parts of shard `shard` of `num_shards`."""
         mine = range(shard, self.num_parts, num_shards)
         return [part for part in mine if self.read(part) is None]
 
@@ -120,7 +120,7 @@ class PartStore:
 
 
 def _seconds_of(path: Path) -> float:
-    """What a part says that it cost; nothing if that is no duration, which its digest may not show yet."""
+    """The cost stored in a part; 0 if it is not a duration, as the digest is not checked here."""
     with open(path, "rb", opener=regular_file) as file:
         file.seek(_DIGEST_BYTES)
         stored = file.read(_SECONDS.size)
@@ -129,13 +129,13 @@ def _seconds_of(path: Path) -> float:
 
 
 def _touch(path: Path) -> None:
-    """Note that it is used now; an empty file, if there is none yet."""
+    """Mark the file as used now, creating it if it is missing."""
     with open(path, "a", opener=own_file) as file:
         os.utime(file.fileno())
 
 
 def remove_unused_parts(directory: Path) -> bool:
-    """Remove a store that nobody works on; returns whether it did."""
+    """Remove a store that no process works on; returns whether it did."""
     lock = directory / _LOCK_NAME
-    _touch(lock)  # stores may have been begun before there were locks
+    _touch(lock)  # older stores have no lock file
     return remove_if_free(lock)

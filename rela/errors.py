@@ -1,4 +1,4 @@
-"""The one root of everything that `rela` raises on purpose.
+"""The root of all errors that `rela` raises on purpose.
 
 Exit statuses follow sysexits.h: 2 usage, 65 bad data, 74 input/output, 75 try again, 77 refused as
 unsafe.
@@ -11,13 +11,13 @@ from rela.pipeline.errors import STORAGE_ERRORS, PipelineError, storage_remedy
 
 
 class RelaError(Exception):
-    """A failure that has a message for a person and an exit status for a script."""
+    """A failure with a message for users and an exit status for scripts."""
 
     exit_status = 70
 
 
 class ChoiceError(RelaError):
-    """Something was asked for that is not there; the message lists what is."""
+    """An option or name that does not exist or cannot be used; the message lists what can."""
 
     exit_status = 2
 
@@ -35,25 +35,25 @@ class UnavailableError(RelaError):
 
 
 class PreemptedError(RelaError):
-    """The job was told to make room; it has saved where it is, and goes on when started again."""
+    """A batch system asked the job to stop; it has saved its state, and resumes when started again."""
 
     exit_status = 75
 
 
 class LostRankError(RelaError):
-    """Another process of the same training ended, stopped, or cannot be reached."""
+    """Another process of the same training ended, was suspended, or cannot be reached."""
 
     exit_status = 75
 
 
 class UnsafeError(RelaError):
-    """A file that could be opened only by running code in it."""
+    """A file that cannot be opened without running code from it."""
 
     exit_status = 77
 
 
 def one_line(text: str) -> str:
-    """A path for messages: what would break the line or steer a terminal is escaped."""
+    """A path for messages, with line breaks and control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -74,7 +74,7 @@ _STORAGE, _TRY_AGAIN = 74, 75
 
 
 def failure_of(error: Exception) -> tuple[str, int] | None:
-    """Message and exit status of a failure that can be explained; None for one that cannot."""
+    """Message and exit status of an expected failure; None for any other."""
     if isinstance(error, RelaError | PipelineError):
         return str(error), error.exit_status
     if isinstance(error, OSError):

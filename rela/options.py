@@ -58,7 +58,7 @@ def check_options(settings: Any) -> None:
         wrong = (
             not _is_a(value, rules["kind"])
             or (rules["choices"] and not set(chosen) <= set(rules["choices"]))
-            # not the other way round: nothing is less than "not a number", or more
+            # `not >=` instead of `<`: comparisons with NaN are false
             or (rules["minimum"] is not None and not value >= rules["minimum"])
             or (rules["maximum"] is not None and not value <= rules["maximum"])
             or (rules["above"] is not None and not value > rules["above"])
@@ -69,7 +69,7 @@ def check_options(settings: Any) -> None:
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether the value is of its option's type; whole numbers will do for others, truths will not."""
+    """Whether the value has its option's type; an int counts as a float, a bool does not count as an int."""
     if kind is float and isinstance(value, int):
         kind = int
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -95,7 +95,7 @@ _Settings = TypeVar("_Settings")
 def takes(
     arguments: Callable[_P, _Arguments],
 ) -> Callable[[Callable[[_Arguments], _Result]], Callable[_P, _Result]]:
-    """Make a function of one `arguments` object a function of what such an object is made from.
+    """Turn a function of one `arguments` object into a function of its fields as keywords.
 
     Signature and docstring list the options.
     """

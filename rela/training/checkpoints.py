@@ -1,4 +1,4 @@
-"""Checkpoints that are there whole or not at all: at epochs and in between; the last two are kept."""
+"""Atomic checkpoints at and between the ends of epochs; the last two are kept."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ _KEPT = 2
 
 
 class RunCheckpoint(Checkpoint):  # type: ignore[misc]
-    """Saves after every epoch, every `interval_seconds`, and when the job is told to make room.
+    """Saves after every epoch, every `interval_seconds`, and on SIGTERM or SIGUSR1.
 
-    `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256: the JSON file is renamed in last,
-    and a checkpoint without one does not count. It also holds `seconds`, the run's ledger by phase, to
-    which saving adds its own. On SIGTERM or SIGUSR1 the step that is under way is finished and saved,
-    and PreemptedError raised. `start_step` is the one that this process goes on from.
+    Writes `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256; a checkpoint without this
+    record does not count. The record also holds `seconds`, the run's seconds by phase, to which saving
+    adds its own. After a signal the current step is finished and saved, and PreemptedError raised.
+    `start_step` is the step that this process resumes from.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         if _any_rank(trainer, first != self.start_step):
             raise LostRankError(
                 f"processes found different checkpoints in {self.directory}: this one step "
-                f"{self.start_step}, the first one step {first}; their file systems do not agree yet: "
+                f"{self.start_step}, rank 0 step {first}; their file systems disagree for now: "
                 "start them again"
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on, listen."""
+        """Install the signal handlers."""
         self._saved_at = time.perf_counter()
         if threading.current_thread() is threading.main_thread():
             for number in PREEMPTION_SIGNALS:
@@ -64,31 +64,31 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """However the training ends, signals mean again what they meant before."""
-        self._stop_listening()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same."""
-        self._stop_listening()
+        """Restore the signal handlers."""
+        self._restore_handlers()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Between two optimizer steps: everything of the last one is done, its averages included."""
+        """Save between two optimizer steps, after the averages of the last step are updated."""
         if batch_idx > 0 and batch_idx % trainer.accumulate_grad_batches == 0:
-            told = self._is_told(trainer)
-            if told or self._is_due(trainer):
+            signaled = self._is_signaled(trainer)
+            if signaled or self._is_due(trainer):
                 self._save(trainer, trainer.current_epoch)
-            if told:
+            if signaled:
                 self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Always."""
+        """Save at the end of every epoch."""
         self._save(trainer, trainer.current_epoch + 1)
-        if self._is_told(trainer) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        if self._is_signaled(trainer) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             self._stop(trainer)
 
-    def _is_told(self, trainer: pl.Trainer) -> bool:
+    def _is_signaled(self, trainer: pl.Trainer) -> bool:
         return _any_rank(trainer, self._received is not None)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
@@ -96,13 +96,13 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         return _any_rank(trainer, since >= self.interval_seconds)
 
     def _stop(self, trainer: pl.Trainer) -> None:
-        trainer.strategy.barrier()  # a process that ended would have those killed that still save
+        trainer.strategy.barrier()  # a process that ends causes others to be killed while they save
         name = "a signal to another process" if self._received is None else self._received.name
         raise PreemptedError(
             f"{name}: saved after step {trainer.global_step}; resume with `rela train --resume`"
         )
 
-    def _stop_listening(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
@@ -133,7 +133,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
 
 
 def _any_rank(trainer: pl.Trainer, decision: bool) -> bool:
-    """Saving is a matter of all ranks, so they decide alike."""
+    """Whether `decision` is true on any rank: all ranks save together."""
     if trainer.world_size == 1:
         return decision
     return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
@@ -144,9 +144,9 @@ def newest_checkpoint(
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint whose digest matches, with its record; None if there is none.
 
-    Damaged ones are passed over, which is said.
+    Damaged checkpoints are skipped with a warning.
     """
-    passed_over = []
+    skipped = []
     found = None
     for record_path in sorted(directory.glob("step-*.json"), reverse=True):
         path = record_path.with_suffix(".ckpt")
@@ -154,16 +154,16 @@ def newest_checkpoint(
         if record is not None:
             found = path, record
             break
-        passed_over.append(path)
-    if passed_over:
+        skipped.append(path)
+    if skipped:
         where = "from the beginning" if found is None else f"from {found[0].name}"
-        names = " and ".join(str(path) for path in passed_over)
-        say(f"warning: {names} cannot be used (damaged, or missing); going on {where}")
+        names = " and ".join(str(path) for path in skipped)
+        say(f"warning: {names} cannot be used (damaged or missing); resuming {where}")
     return found
 
 
 def clear_useless(directory: Path, newest: Path | None) -> None:
-    """Remove what is not whole: half a checkpoint of a killed process, and those after `newest`."""
+    """Remove incomplete checkpoints of a killed process and those later than `newest`."""
     for path in directory.glob("step-*"):
         is_whole = path.with_suffix(".json").is_file() and not path.name.endswith(".tmp")
         if not is_whole or newest is None or path.stem > newest.stem:
@@ -171,7 +171,7 @@ def clear_useless(directory: Path, newest: Path | None) -> None:
 
 
 def _record_of(path: Path) -> dict[str, Any] | None:
-    """What is known of the checkpoint `path`, if it is sound."""
+    """The record of the checkpoint `path` if both are intact."""
     try:
         record: dict[str, Any] = json.loads(read_regular(path.with_suffix(".json")))
         expected = record.pop("record_sha256")
@@ -179,7 +179,7 @@ def _record_of(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, IrregularFileError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # but a disk that cannot be read now may be readable tomorrow
+        return None  # other OSErrors are raised: the disk may be readable again later
     return record if sound else None
 
 

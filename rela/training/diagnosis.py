@@ -1,8 +1,8 @@
-"""What goes wrong in a training, from its epochs' records: each once, in words, with what to change.
+"""Diagnosis of a training from the records of its epochs: each problem once, with what to change.
 
 A rule is a function from the records so far and the facts of the training to a sentence, or None. Rules
-wait until chance, a cold start or a warm-up cannot be the reason: a warning that is often wrong is not
-read. They read the keys of `metrics.jsonl` (rela.training.epoch_log).
+wait until chance, a cold start or a warm-up cannot be the cause, since a warning that is often wrong is
+ignored. They read the keys of `metrics.jsonl` (rela.training.epoch_log).
 """
 
 import math
@@ -31,7 +31,7 @@ _SAMPLED_TARGETS = 1024
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules know beside the records; defaults are what gives no reason to warn.
+    """Facts that the rules use besides the records; the defaults cause no warning.
 
     - `largest_class`: share of the images in the largest class; None without labels;
     - `longer_side_pixels`: median of the stored images; `has_jpegs`: whether any has to be decoded;
@@ -53,7 +53,7 @@ class Facts:
 
 
 class Diagnosis:
-    """Says each thing once; `records` are those of the epochs before, if the run goes on."""
+    """Reports each problem once; `records`: those of earlier epochs, if the run was resumed."""
 
     def __init__(
         self, facts: Facts, say: Callable[[str], None], records: Sequence[Record] = ()
@@ -63,26 +63,26 @@ class Diagnosis:
         self.found: set[str] = set()
 
     def begin(self) -> None:
-        """Before the first step."""
-        self._tell("targets", constant_targets(self.facts))
+        """Check the facts before the first step."""
+        self._warn("targets", constant_targets(self.facts))
         if not self.records:
-            self._tell("hand-over", too_short_for_handover(self.facts))
+            self._warn("hand-over", too_short_for_handover(self.facts))
 
     def add(self, record: Record) -> None:
-        """At the end of an epoch."""
+        """Check the rules at the end of an epoch."""
         self.records.append(record)
         for name, rule in RULES.items():
             if name not in self.found:
-                self._tell(name, rule(self.records, self.facts))
+                self._warn(name, rule(self.records, self.facts))
 
-    def _tell(self, name: str, sentence: str | None) -> None:
+    def _warn(self, name: str, sentence: str | None) -> None:
         if sentence is not None:
             self.found.add(name)
             self.say(f"warning: {sentence}")
 
 
 def constant_targets(facts: Facts) -> str | None:
-    """Stage 1 would learn to give one vector for everything."""
+    """Stage 1 would learn one vector for all images."""
     if facts.target_std is None or facts.target_std >= _LEAST_TARGET_STD:
         return None
     return (
@@ -92,7 +92,7 @@ def constant_targets(facts: Facts) -> str | None:
 
 
 def too_short_for_handover(facts: Facts) -> str | None:
-    """Even a loss that never falls brings the adaptive rule only after some hundred steps."""
+    """The adaptive rule takes some hundred steps even if the loss never falls."""
     fewest = AdaptiveHandOver().steps_left(1.0)
     if not facts.is_adaptive or facts.num_steps >= fewest:
         return None
@@ -103,7 +103,7 @@ def too_short_for_handover(facts: Facts) -> str | None:
 
 
 def no_handover(records: Sequence[Record], facts: Facts) -> str | None:
-    """The rule comes too late even if the loss falls no further; falling delays it."""
+    """The hand-over comes too late even if the loss stays; a falling loss delays it further."""
     last = records[-1]
     expected = last.get("expected_handover_step")
     if not facts.is_adaptive or last["stage"] != 1 or expected is None:
@@ -123,7 +123,7 @@ def no_handover(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
-    """Two epochs in a row end with features that are alike for all images."""
+    """Two consecutive epochs end with nearly equal features for all images."""
     last = records[-2:]
     if len(last) < 2 or not all(map(_is_collapsed, last)):
         return None
@@ -132,7 +132,7 @@ def collapsed(records: Sequence[Record], facts: Facts) -> str | None:
     else:
         remedy = "enlarge --batch-size, or choose another --method"
     return (
-        f"the features have collapsed: images look alike to the model (feature_std "
+        f"the features have collapsed: all images look the same to the model (feature_std "
         f"{last[-1]['feature_std']:.3f}, effective rank {last[-1]['effective_rank']:.1f}, "
         f"{_epochs(last)}); lower --lr (it is {facts.lr:g}), or {remedy}"
     )
@@ -144,7 +144,7 @@ def _is_collapsed(record: Record) -> bool:
 
 
 def starved(records: Sequence[Record], facts: Facts) -> str | None:
-    """The loader does not keep up, for longer than a cold start lasts."""
+    """Data loading is too slow, for longer than a cold start."""
     last = _trailing(records, lambda r: r["data_wait_share"] > _LONGEST_WAIT_SHARE)
     warm = [r for r in last if r["epoch"] > 0]
     seconds = sum(r["epoch_seconds"] for r in last)
@@ -163,7 +163,7 @@ def starved(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 def not_learning(records: Sequence[Record], facts: Facts) -> str | None:
-    """Whole epochs of stage 1 in which predictions stay at right angles to their targets."""
+    """Predictions stay orthogonal to their targets for whole epochs of stage 1."""
     last = _trailing(
         records,
         lambda r: (
@@ -180,7 +180,7 @@ def not_learning(records: Sequence[Record], facts: Facts) -> str | None:
 
 
 def at_chance(records: Sequence[Record], facts: Facts) -> str | None:
-    """The online classifier knows no more than which class is the largest, epochs after the start."""
+    """The online classifier is at chance level several epochs after the start."""
     last, chance = records[-_EPOCHS_AT_CHANCE:], facts.largest_class
     enough = records[-1]["epoch"] + 1 >= _FEWEST_EPOCHS and records[-1]["step"] >= _FEWEST_STEPS
     if chance is None or not enough or len(last) < _EPOCHS_AT_CHANCE:
@@ -205,7 +205,7 @@ RULES: dict[str, Callable[[Sequence[Record], Facts], str | None]] = {
 
 
 def facts_of_images(beton: Beton, num_classes: int) -> dict[str, Any]:
-    """The fields of Facts that the images decide; `num_classes` 0 without labels."""
+    """The fields of Facts that depend on the images; `num_classes` 0 without labels."""
     largest = None
     if num_classes > 1:
         known = beton.labels[beton.labels >= 0]
@@ -238,7 +238,7 @@ def diverged(
 
 
 def _trailing(records: Sequence[Record], holds: Callable[[Record], bool]) -> list[Record]:
-    """The longest stretch at the end in which every record `holds`."""
+    """The longest run of records at the end for which `holds` is true."""
     first = len(records)
     while first and holds(records[first - 1]):
         first -= 1

@@ -1,4 +1,4 @@
-"""One record per epoch: losses, rates, seconds, and whether the features collapse."""
+"""One record per epoch: losses, rates, seconds, and measures of feature collapse."""
 
 import math
 import time
@@ -27,8 +27,8 @@ _LOGGED = (
 class EpochLog(pl.Callback):  # type: ignore[misc]
     """Sums losses, accuracy and seconds over an epoch and writes one record at its end.
 
-    Between them `live` shows where the training stands. `seconds` is the run's ledger by phase; stage1,
-    stage2 and data_wait are counted here. What the records show to be wrong is said by `diagnosis`.
+    Meanwhile `live` shows progress. `seconds` holds the run's seconds by phase, of which stage1, stage2
+    and data_wait are counted here. `diagnosis` warns of problems that the records show.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._elapsed_earlier = self._waited_earlier = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """What an epoch that is under way has summed up so far."""
+        """The sums of the current epoch."""
         return {
             "objectives": torch.stack(self._objectives).cpu() if self._objectives else None,
             "accuracies": torch.stack(self._accuracies).cpu() if self._accuracies else None,
@@ -64,7 +64,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with those sums."""
+        """Resume the current epoch."""
         for values, saved in (
             (self._objectives, state_dict["objectives"]),
             (self._accuracies, state_dict["accuracies"]),
@@ -78,7 +78,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Show that it begins; a resumed run that is in stage 2 has said so."""
+        """Show that training begins; a resumed run in stage 2 has announced it already."""
         self._start_clocks()
         self._announced = pl_module.handover_step is not None
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -87,11 +87,11 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             self.diagnosis.begin()
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Leave the terminal as it was, however the run ended."""
+        """Remove the progress line."""
         self.live.clear()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Start the clocks of the epoch; one that goes on in the middle has not this call."""
+        """Start the clocks of the epoch; not called for an epoch resumed in the middle."""
         self._start_clocks()
         self._elapsed_earlier = self._waited_earlier = 0.0
         self._clear()
@@ -99,7 +99,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Remember which stage pays for this step, and its learning rate."""
+        """Remember the stage and the learning rate of this step."""
         self._announce(pl_module)
         if self._stage != pl_module.stage:
             self._rates.clear()
@@ -109,7 +109,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Collect the means over all processes; nothing here waits for a GPU."""
+        """Collect means over all processes without waiting for the GPU."""
         for name, values in (("objective", self._objectives), ("accuracy", self._accuracies)):
             if name in outputs:
                 values.append(trainer.strategy.reduce(outputs[name].clone(), reduce_op="mean"))
@@ -125,7 +125,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self.live.update(now, lambda: self._snapshot(trainer, pl_module))
 
     def _snapshot(self, trainer: pl.Trainer, module: Any) -> Snapshot:
-        """Waits for the device, which is why it is taken now and then alone."""
+        """The current progress; waits for the device, so it is taken only now and then."""
         epochs, batches, done = trainer.max_epochs or 0, len(self.loader), len(self._objectives)
         loss = float(torch.stack(self._objectives[-_SHOWN_STEPS:]).mean())
         accuracies = self._accuracies[-_SHOWN_STEPS:]
@@ -150,7 +150,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the epoch's record and say it in one line."""
+        """Write the record of the epoch and print it in one line."""
         self._announce(pl_module)
         elapsed = self._elapsed_earlier + time.perf_counter() - self._epoch_start
         num_images = len(self._objectives) * self.loader.batch_size
@@ -193,7 +193,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._waited_before = self._waited_at_start = self.loader.wait_seconds
 
     def _announce(self, module: Any) -> None:
-        """Say once that stage 2 has begun; the module decides that after this callback's turn."""
+        """Say once that stage 2 has begun; the module decides it after this callback has run."""
         if module.handover_step is not None and not self._announced:
             self._announced = True
             self._say(f"hand-over to stage 2 after step {module.handover_step}")
@@ -221,18 +221,15 @@ def _line(record: dict[str, Any], max_epochs: int) -> str:
 
 
 _FEWEST_ROWS, _MOST_ROWS = 128, 1024
-_SHARE = (
-    1 / 128
-)  # of an epoch's images: eigenvalues of so many rows take well under 1 % of its time
-_DECIMALS = 4  # a record is the same bytes wherever eigenvalues differ in their last bits
+_SHARE = 1 / 128  # of an epoch's images: their eigenvalues take well under 1 % of its time
+_DECIMALS = 4  # equal bytes on machines whose eigenvalues differ in the last bits
 
 
 class FeatureSample:
     """Keeps the features [B, F] of the last of `num_batches` micro-batches with `num_images` in all.
 
-    At most `num_rows` rows of them: 128 to 1,024, by the length of the epoch. They stay on their
-    device, where nothing waits for them, until the epoch ends. Of several processes each keeps those
-    of its own images.
+    At most `num_rows` rows: 128 to 1,024, depending on the length of the epoch. They stay on their
+    device until the epoch ends, so nothing waits for them. Each process keeps its own images' rows.
     """
 
     def __init__(self, num_batches: int, num_images: int) -> None:
@@ -248,7 +245,7 @@ class FeatureSample:
     def figures(self) -> dict[str, float]:
         """`effective_rank` (1 to F) and `feature_std` (0 collapsed, 1 isotropic), see `quality`.
 
-        Nothing where fewer than two rows are finite.
+        Empty if fewer than two rows are finite.
         """
         if not self._kept:
             return {}
@@ -260,13 +257,13 @@ class FeatureSample:
         return {name: round(value, _DECIMALS) for name, value in found.items()}
 
     def clear(self) -> None:
-        """Before the next epoch."""
+        """Forget all features, before the next epoch."""
         self._kept.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the epoch that is under way has kept so far."""
+        """The features kept in the current epoch."""
         return {"kept": [kept.cpu() for kept in self._kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with that."""
+        """Resume the current epoch."""
         self._kept = list(state["kept"])

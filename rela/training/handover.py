@@ -11,19 +11,19 @@ class HandOver(Protocol):
 
     @property
     def rho(self) -> float:
-        """How near the hand-over is, in [0, 1]."""
+        """Progress towards the hand-over, in [0, 1]."""
         ...
 
     def update(self, loss: float) -> bool:
-        """Take the step's stage-1 loss (mean over ranks and micro-batches); True: hand over now."""
+        """Take the stage-1 loss of a step (mean over ranks and micro-batches); True: hand over now."""
         ...
 
     def steps_left(self, loss: float) -> int:
-        """Steps until the hand-over if every one of them has this loss."""
+        """Steps until the hand-over if all have this loss."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on."""
+        """Everything needed to resume."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class AdaptiveHandOver:
         return self.rho >= self.threshold
 
     def steps_left(self, loss: float) -> int:
-        """Finite: under a constant loss both averages end at it. One that still falls takes longer."""
+        """Finite: both averages converge to a constant loss. A falling loss takes longer."""
         rule, steps = AdaptiveHandOver(self.threshold), 1
         rule.load_state_dict(self.state_dict())
         while not rule.update(loss):
@@ -69,7 +69,7 @@ class AdaptiveHandOver:
 
 
 class FixedHandOver:
-    """Stage 2 begins after `num_steps` optimizer steps; ρ is the share of them that is done."""
+    """Stage 2 begins after `num_steps` optimizer steps; ρ is the fraction done."""
 
     def __init__(self, num_steps: int) -> None:
         self.num_steps = num_steps
@@ -88,7 +88,7 @@ class FixedHandOver:
         return self.steps_done >= self.num_steps
 
     def steps_left(self, loss: float) -> int:
-        """Whatever the loss."""
+        """Independent of the loss."""
         return max(0, self.num_steps - self.steps_done)
 
     def state_dict(self) -> dict[str, Any]:

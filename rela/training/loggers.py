@@ -1,6 +1,6 @@
-"""Where the figures of a training also go: TensorBoard's files, Weights & Biases, MLflow; or nowhere else.
+"""Loggers of a training: TensorBoard, Weights & Biases, MLflow, or none.
 
-They change nothing about what is learned. Light until a logger is opened.
+Loggers do not affect the weights. Heavy packages are imported when a logger is opened.
 """
 
 import importlib.util
@@ -18,11 +18,11 @@ from rela.pipeline.files import read_regular, replace_file
 LOGGER_NAMES = ("tensorboard", "wandb", "mlflow")
 NO_LOGGER = "none"
 _PROJECT = "rela"
-_IDS_FILE = "loggers.json"  # by which a run that goes on is found again
+_IDS_FILE = "loggers.json"  # identify a resumed run in W&B and MLflow
 
 
 def parse_loggers(text: str) -> tuple[str, ...]:
-    """ "tensorboard,wandb" → both names; "none" → (). Raises ChoiceError for others, or a package too few."""
+    """ "tensorboard,wandb" → both names; "none" → (). Raises ChoiceError otherwise."""
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if names == (NO_LOGGER,):
         return ()
@@ -43,11 +43,10 @@ def open_loggers(
     hyperparameters: Mapping[str, Any],
     is_first: bool = True,
 ) -> Iterator[list[Any]]:
-    """Lightning's loggers for the body, the hyper-parameters logged; all closed however it ends.
+    """Yield Lightning's loggers with the hyper-parameters logged; close them when the body ends.
 
-    Everything they keep is in `directory`; whether they also send it, their own variables say
-    (WANDB_MODE, MLFLOW_TRACKING_URI). Only the first of several processes logs. Raises
-    UnavailableError if one refuses to begin.
+    They write to `directory`, and to servers according to their own variables (WANDB_MODE,
+    MLFLOW_TRACKING_URI). Only rank 0 logs. Raises UnavailableError if one cannot start.
     """
     loggers, failed = [], True
     try:
@@ -58,7 +57,7 @@ def open_loggers(
     finally:
         for name, logger in zip(names, loggers, strict=False):
             if is_first:
-                with suppress(Exception):  # must not hide why the training ended
+                with suppress(Exception):  # must not hide the error of the training
                     _close(name, logger, failed)
 
 
@@ -66,12 +65,12 @@ def _opened(
     name: str, directory: Path, run: str, hyperparameters: dict[str, Any], is_first: bool
 ) -> Any:
     try:
-        # MLflow lets nothing be said again
-        is_said = name == "mlflow" and name in _ids(directory)
+        # MLflow rejects parameters that are logged again
+        is_logged = name == "mlflow" and name in _ids(directory)
         logger = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name](
             directory, run
         )
-        if is_first and not is_said:
+        if is_first and not is_logged:
             logger.log_hyperparams(hyperparameters)
         return logger
     except ImportError as error:
@@ -82,7 +81,7 @@ def _opened(
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         hint = " or set WANDB_MODE=offline," if name == "wandb" else ""
         raise UnavailableError(
-            f"--logger {name} cannot begin: {line}; mend that,{hint} or leave it out"
+            f"--logger {name} cannot start: {line}; fix that,{hint} or leave it out"
         ) from error
 
 
@@ -91,7 +90,7 @@ def _tensorboard(directory: Path, run: str) -> Any:
 
     record = directory / "tensorboard" / TensorBoardLogger.NAME_HPARAMS_FILE
     if not record.is_file():
-        record.unlink(missing_ok=True)  # a pipe, or a link that leads to nothing
+        record.unlink(missing_ok=True)  # a pipe or a broken link
     return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
 
 
@@ -113,7 +112,7 @@ def _mlflow(directory: Path, run: str) -> Any:
     from pytorch_lightning.loggers import MLFlowLogger
 
     remote = os.environ.get("MLFLOW_TRACKING_URI")
-    # a database, because MLflow gives up its plain files
+    # a database: MLflow deprecates plain files
     local = f"sqlite:///{(directory / 'mlflow.db').absolute()}"
     logger = MLFlowLogger(
         experiment_name=os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT), run_name=run,

@@ -1,4 +1,4 @@
-"""Where a training stands, while it runs: one line on a terminal, and a small file for other terminals."""
+"""Progress of a training: one line on its terminal, and a small file for `rela status`."""
 
 import json
 import os
@@ -23,8 +23,8 @@ _MARGIN_COLUMNS = 1  # a full line makes some terminals wrap
 class Snapshot:
     """A training at one moment. `epoch` counts from 0, as in `metrics.jsonl`.
 
-    `loss` and `online_accuracy` are means over the last steps, the rates over the last half minute.
-    With `eta_is_least` stage 2 is still to come, whose steps usually take longer.
+    `loss` and `online_accuracy` are means over the last steps, rates over the last half minute.
+    `eta_is_least`: stage 2, with usually slower steps, is still to come.
     """
 
     stage: int
@@ -43,23 +43,23 @@ class Snapshot:
 
 
 class Rates:
-    """Images and waiting over the last half minute, marked after every step."""
+    """Image rate and data wait over the last half minute, marked after every step."""
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int, float]] = deque()
 
     def mark(self, now: float, num_images: int, waited_seconds: float) -> None:
-        """`num_images` and `waited_seconds` count from any fixed moment."""
+        """Take a step; `num_images` and `waited_seconds` are running totals."""
         self._marks.append((now, num_images, waited_seconds))
         while len(self._marks) > 2 and now - self._marks[1][0] > _WINDOW_SECONDS:
             self._marks.popleft()
 
     def clear(self) -> None:
-        """Steps are of another kind from here on."""
+        """Forget the marks: the following steps have another speed."""
         self._marks.clear()
 
     def current(self) -> tuple[float | None, float | None]:
-        """Images per second and the share of the time that was waited; None before two marks."""
+        """Images per second and the fraction of time spent waiting; None before two marks."""
         if len(self._marks) < 2:
             return None, None
         (start, first, waited_before), (end, last, waited) = self._marks[0], self._marks[-1]
@@ -68,10 +68,10 @@ class Rates:
 
 
 class LiveProgress:
-    """Shows snapshots on `stream` if that is a terminal, and keeps the last one in the file `path`.
+    """Shows snapshots on `stream` if it is a terminal, and writes the last one to the file `path`.
 
-    Only when one is due is it taken, so that nobody waits for a GPU at every step. `is_first`: of
-    several processes one alone shows and writes.
+    A snapshot waits for the GPU, so it is taken only when one is due. `is_first`: whether this is rank 0,
+    the only one that shows and writes.
     """
 
     def __init__(self, path: Path, is_first: bool = True, stream: TextIO | None = None) -> None:
@@ -82,7 +82,7 @@ class LiveProgress:
         self._shown_at = self._written_at = -_WINDOW_SECONDS
 
     def update(self, now: float, take: Callable[[], Snapshot]) -> None:
-        """Show and write what `take` gives, each if its time has come; `now` in seconds."""
+        """Call `take` and show or write the snapshot, if either is due; `now` in seconds."""
         show = self.is_terminal and now - self._shown_at >= _LINE_SECONDS
         write = self.is_first and now - self._written_at >= _FILE_SECONDS
         if not (show or write):
@@ -96,18 +96,18 @@ class LiveProgress:
             write_progress(self.path, snapshot)
 
     def show(self, text: str) -> None:
-        """Put `text` in the place of the line that is there."""
+        """Replace the shown line by `text`."""
         if self.is_terminal:
             width = max(0, _columns(self.stream) - _MARGIN_COLUMNS)
             text = text[:width]
-            # padded in place of an escape sequence: the old line is overwritten, never blank; over the whole
-            # width, as a ^C may stand behind it, or what a window of another width had left
+            # padding instead of an escape sequence avoids flicker; the full width also covers a ^C and
+            # the rest of a line from a wider window
             self.stream.write(f"\r{text.ljust(width)}" + "\b" * (width - len(text)))
             self.stream.flush()
             self._shown = text
 
     def say(self, line: str, say: Callable[[str], None]) -> None:
-        """Say a line that stays, above the one that does not."""
+        """Print a permanent line above the shown one."""
         shown = self._shown
         self.clear()
         say(line)
@@ -115,13 +115,13 @@ class LiveProgress:
             self.show(shown)
 
     def clear(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the shown line."""
         if self._shown:
             self.show("")
 
 
 def format_line(now: Snapshot, columns: int) -> str:
-    """All of it in one line of at most `columns` characters, in fewer words or parts if it must."""
+    """The snapshot in one line of at most `columns` characters, shortened as needed."""
     percent = _or_dash(now.online_accuracy, lambda share: f"{100 * share:.1f}")
     wait = _or_dash(now.data_wait_share, lambda share: f"{100 * share:.0f}")
     rate = _or_dash(now.images_per_second, lambda rate: f"{rate:,.0f}")
@@ -163,7 +163,7 @@ def clock(seconds: float) -> str:
 
 
 def write_progress(path: Path, snapshot: Snapshot) -> None:
-    """Replace the file at once; on a full disk the old one stays, which is no reason to stop."""
+    """Replace the file atomically; if that fails, the old one stays and training continues."""
     record = {
         **asdict(snapshot), "host": platform.node(), "pid": os.getpid(), "updated": time.time(),
     }  # fmt: skip
@@ -172,7 +172,7 @@ def write_progress(path: Path, snapshot: Snapshot) -> None:
 
 
 def remove_progress(path: Path) -> None:
-    """Of a training that runs no more."""
+    """Remove the file of a training that has ended."""
     for each in (path, temporary_of(path)):
         with suppress(OSError):
             each.unlink(missing_ok=True)

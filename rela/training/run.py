@@ -1,4 +1,4 @@
-"""Putting model, method, loader and Trainer together, and running them to the last epoch."""
+"""Build model, method, loader and Trainer, and train to the last epoch."""
 
 import contextlib
 import json
@@ -53,7 +53,7 @@ from rela.training.two_stage import TwoStage
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What came of it; `seconds` by phase, interrupted attempts included."""
+    """Result of a training; `seconds` by phase, interrupted attempts included."""
 
     seconds: dict[str, float]
     num_steps: int
@@ -74,12 +74,11 @@ def run_training(
     start: float,
     say: Callable[[str], None],
 ) -> TrainingOutcome:
-    """Train on `beton`, going on from the newest checkpoint in `directory` if there is one.
+    """Train on `beton`, resuming from the newest checkpoint in `directory` if there is one.
 
-    `start` is the time.perf_counter() from which the job's seconds count. `targets` belong to the rows
-    of the beton; None trains the algorithm alone. Leaves metrics, TensorBoard events, two
-    checkpoints and the exported backbone in `directory`. Raises KeyboardInterrupt on Ctrl-C, with the
-    run left to be resumed.
+    `targets`: one row per image of the beton; None trains the algorithm only. `start`: the
+    time.perf_counter() at which the job began. Writes metrics, TensorBoard events, two checkpoints and
+    the exported backbone to `directory`. Raises KeyboardInterrupt on Ctrl-C; the run can be resumed.
     """
     _quieten()
     keep_freed_memory()
@@ -92,7 +91,7 @@ def run_training(
     seconds = _seconds_so_far(directory, newest)
     before = sum(seconds.values())
     if is_first:
-        remove_progress(directory / PROGRESS_FILE)  # of an attempt that was killed
+        remove_progress(directory / PROGRESS_FILE)  # left by a killed attempt
         keep_epochs(directory / METRICS_FILE, epochs_done)
     live = LiveProgress(directory / PROGRESS_FILE, is_first)
     try:
@@ -136,7 +135,7 @@ def run_training(
             _fit(trainer, module, loader, None if newest is None else newest[0])
         if trainer.is_global_zero:
             _export(directory, settings, module, name)
-    finally:  # an interrupted attempt costs, too
+    finally:  # an interrupted attempt counts too
         live.clear()
         measured = sum(seconds.values()) - before
         seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
@@ -156,7 +155,7 @@ def run_training(
 
 
 def resolve_precision(name: str) -> str:
-    """ "auto" → 16-mixed on a GPU, 32-true on the CPU; anything else as it is."""
+    """ "auto" → 16-mixed on a GPU, 32-true on the CPU; other names are returned unchanged."""
     if name != "auto":
         return name
     return "16-mixed" if torch.cuda.is_available() else "32-true"
@@ -172,7 +171,7 @@ def _resuming(record: dict[str, Any], settings: ResolvedSettings, steps_per_epoc
 def _seconds_so_far(
     directory: Path, newest: tuple[Path, dict[str, Any]] | None
 ) -> dict[str, float]:
-    """The ledger of earlier attempts: from the last one's end, or (killed) from its checkpoint."""
+    """Seconds by phase of earlier attempts, from SECONDS_FILE or, after a kill, from the checkpoint."""
     found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
     with contextlib.suppress(OSError, ValueError, RecursionError):
         known = json.loads(read_regular(directory / SECONDS_FILE))
@@ -190,7 +189,7 @@ def _total(seconds: dict[str, float]) -> float:
 
 
 def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
-    with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
+    with contextlib.suppress(OSError):  # a full disk must not hide the original error
         replace_file(directory / SECONDS_FILE, json.dumps(seconds).encode())
 
 
@@ -220,7 +219,7 @@ def _build(
 
 
 def build_method(settings: ResolvedSettings, num_images: int, num_classes: int) -> Method:
-    """The algorithm around a fresh backbone; `num_images` in an epoch, `num_classes` 0 without labels."""
+    """The algorithm around a new backbone; `num_images` per epoch, `num_classes` 0 without labels."""
     backbone = build_backbone(settings.model, settings.image_size, settings.seed)
     options = MethodOptions(
         feature_dim=feature_dim(backbone, settings.image_size),
@@ -243,7 +242,7 @@ def build_module(
     handover: HandOver | None,
     target_width: int,
 ) -> TwoStage:
-    """What the Trainer trains; without `handover` in stage 2 from the start."""
+    """The module to train; without `handover` it starts in stage 2."""
     module = TwoStage(
         method, loader, settings.optimizer_settings, num_steps, handover, target_width,
         settings.head == "learned", settings.seed, memory_format(settings),
@@ -272,14 +271,14 @@ def _handover(settings: ResolvedSettings, num_steps: int) -> HandOver:
     if settings.handover is None:
         return AdaptiveHandOver()
     stage1_steps = round(settings.handover * num_steps)
-    # stage 1 alone: a hand-over after the very last step would be none
+    # stage 1 only: no hand-over after the last step
     return FixedHandOver(stage1_steps + (stage1_steps >= num_steps))
 
 
 def _fit(
     trainer: pl.Trainer, module: TwoStage, loader: ViewLoader, checkpoint: Path | None
 ) -> None:
-    """Trainer.fit, with Ctrl-C coming out as KeyboardInterrupt (Lightning would exit by itself)."""
+    """Call Trainer.fit; Ctrl-C raises KeyboardInterrupt instead of Lightning's SystemExit."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         with torch.random.fork_rng(devices=[]):  # the module seeds itself
@@ -295,13 +294,13 @@ def _fit(
 
 
 def memory_format(settings: ResolvedSettings) -> torch.memory_format:
-    """Channels last, but on the CPU for small-image stems, whose wide early layers it slows down."""
+    """Channels last, except on the CPU for small-image stems, whose wide early layers it slows down."""
     slower = settings.model.endswith("_small") and not torch.cuda.is_available()
     return torch.contiguous_format if slower else torch.channels_last
 
 
 def _export(directory: Path, settings: ResolvedSettings, module: TwoStage, name: str) -> None:
-    """The backbone as a file that torchvision loads, and as a prior for the next data set."""
+    """Write the backbone as a file that torchvision loads, with its identity as a prior."""
     backbone = module.method.backbone
     save_weights(
         directory / BACKBONE_FILE,
@@ -320,7 +319,7 @@ def _export(directory: Path, settings: ResolvedSettings, module: TwoStage, name:
 
 
 def _quieten() -> None:
-    """Lightning's advice is about things that are decided here; errors still come through."""
+    """Silence Lightning's advice on choices made here; errors still appear."""
     for logger in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -1,4 +1,4 @@
-"""Names and records in a run's directory. `metrics.jsonl` holds a line of JSON per finished epoch."""
+"""File names and records of a run directory. `metrics.jsonl` holds a line of JSON per finished epoch."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from rela.pipeline.files import IrregularFileError, own_file, read_regular, repl
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Write the record of one more epoch; on return it is on the disk."""
+    """Append the record of an epoch; it is on the disk when this returns."""
     with open(path, "a", encoding="utf-8", opener=own_file) as file:
         file.write(json.dumps(record) + "\n")
         file.flush()
@@ -17,14 +17,14 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def keep_epochs(path: Path, epochs_done: int) -> None:
-    """Drop the records of epochs that a resumed run will do again, and a line cut off by a kill."""
+    """Drop the records of epochs that a resumed run repeats, and a line cut off by a kill."""
     if os.path.lexists(path):
         kept = [r for r in read_records(path) if r["epoch"] < epochs_done]
         replace_file(path, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Every record that is whole; none where there is no file."""
+    """All complete records; an empty list if there is no file."""
     try:
         lines = read_regular(path).decode("utf-8", "replace").splitlines()
     except (FileNotFoundError, IrregularFileError):
@@ -46,6 +46,6 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 METRICS_FILE = "metrics.jsonl"  # one record per epoch
-PROGRESS_FILE = "progress.json"  # where it stands, while it runs
-SECONDS_FILE = "seconds.json"  # the ledger so far, interrupted attempts included
+PROGRESS_FILE = "progress.json"  # current progress, while it runs
+SECONDS_FILE = "seconds.json"  # seconds by phase, interrupted attempts included
 CHECKPOINTS_DIR = "checkpoints"

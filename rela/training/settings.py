@@ -7,7 +7,7 @@ from rela.methods import METHODS
 from rela.methods.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
 
-if TYPE_CHECKING:  # which bring torch
+if TYPE_CHECKING:  # they import torch
     from rela.methods.method import Method
     from rela.methods.optimizers import OptimizerSettings
 
@@ -138,13 +138,13 @@ class TrainSettings:
     )
 
 
-# options of a training that say where and how long to compute: runs that differ only in them are equal
+# options that do not change the weights: runs that differ only in them are equal
 WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedSettings(TrainSettings):
-    """Settings of which nothing is left open: what a training runs with.
+    """Complete settings, as a training runs with them.
 
     - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
     - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;

@@ -20,7 +20,7 @@ from rela.training.handover import HandOver
 
 
 class DivergedError(DataError):
-    """The loss is not a number any more."""
+    """The loss became NaN or infinite."""
 
 
 def target_loss(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
@@ -43,7 +43,7 @@ class TwoStage(pl.LightningModule):
     - `num_steps`: optimizer steps of the whole training.
 
     Where there are labels, a linear layer on detached features trains in both stages, for monitoring
-    alone.
+    only.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class TwoStage(pl.LightningModule):
         self._loader.pin_memory = self.trainer.strategy.root_device.type == "cuda"
 
     def on_train_start(self) -> None:
-        """Several processes: which parameters have gradients depends on the stage."""
+        """Tell DDP the stage, which decides the parameters that have gradients."""
         if isinstance(self.trainer.strategy, RankStrategy):
             self.trainer.strategy.follow_stage()
 
     def configure_optimizers(self) -> Any:
-        """One optimizer and one rate for both stages: what was learned is not shaken by a restart."""
+        """One optimizer and one schedule for both stages, without a restart at the hand-over."""
         optimizer = build_optimizer(self.optimizer_settings, self.parameters())
         schedule = build_schedule(
             self.optimizer_settings, optimizer, self.num_steps, self._steps_per_epoch
@@ -105,7 +105,7 @@ class TwoStage(pl.LightningModule):
 
     @property
     def progress(self) -> Progress:
-        """Where stage 2 stands; its step 0 is the hand-over."""
+        """Progress of stage 2; its step 0 is the hand-over."""
         begin = self.handover_step or 0
         return Progress(
             self._steps_seen - begin, max(1, self.num_steps - begin), self._steps_per_epoch
@@ -117,7 +117,7 @@ class TwoStage(pl.LightningModule):
 
     @property
     def _batches_done(self) -> int:
-        """Micro-batches of the epoch that is under way; counts what was learned, not what was fetched."""
+        """Micro-batches trained in the current epoch, without those only prefetched."""
         completed = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
         return int(completed) % len(self._loader)
 
@@ -127,9 +127,9 @@ class TwoStage(pl.LightningModule):
         return normalized
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """One micro-batch of the current stage; the classifier's loss rides along.
+        """Loss of one micro-batch in the current stage, plus that of the monitoring classifier.
 
-        Returns `loss`, and for whoever watches, without gradients: `objective`, the stage's own loss;
+        Returns `loss` and, without gradients, for monitoring: `objective`, the stage's own loss;
         `features` [B, F] of the first view; `accuracy` of the classifier where there are labels.
         """
         views = [self.normalize(view) for view in batch["views"]]
@@ -155,7 +155,7 @@ class TwoStage(pl.LightningModule):
         return result
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """In stage 2, what the algorithm does to gradients and to weight decay at every step."""
+        """In stage 2, apply the algorithm's changes to gradients and weight decay."""
         if self.stage == 1:
             return
         self.method.before_step(self.progress)
@@ -170,7 +170,7 @@ class TwoStage(pl.LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the algorithm's gradients alone: the monitoring classifier's must not shrink them."""
+        """Clip gradients per part, so that those of the monitoring classifier do not shrink the others."""
         if gradient_clip_val is not None:
             parts = (self.method, self.head, self.classifier)
             for part in (p for p in parts if p is not None):
@@ -179,7 +179,7 @@ class TwoStage(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """After an optimizer step: momentum update, then the hand-over rule on the step's loss."""
         if self.trainer.global_step == self._steps_seen:
-            return  # a micro-batch that was only accumulated
+            return  # only accumulated
         self._steps_seen = self.trainer.global_step
         self.method.update_momentum(None if self.stage == 1 else self.progress)
         loss = torch.stack(self._step_losses).mean()
@@ -197,13 +197,13 @@ class TwoStage(pl.LightningModule):
             self.on_train_start()
 
     def begin_stage2(self) -> None:
-        """Change to the algorithm and to its views, from the next batch on."""
+        """Switch to the algorithm and its views from the next batch on."""
         self.stage = 2
         self.handover_step = self._steps_seen
         self._loader.set_views(self.method.stage2_views(), with_targets=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What Lightning does not know of: the stage, the rule's averages, the random state."""
+        """Save the state that Lightning does not save: stage, hand-over rule, random state."""
         checkpoint["rela"] = {
             "stage": self.stage,
             "handover_step": self.handover_step,
@@ -215,7 +215,7 @@ class TwoStage(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse of `on_save_checkpoint`."""
+        """Restore the state that `on_save_checkpoint` saved."""
         state = checkpoint["rela"]
         self.stage, self.handover_step = state["stage"], state["handover_step"]
         self._steps_seen = state["steps_seen"]
@@ -225,7 +225,7 @@ class TwoStage(pl.LightningModule):
         if self.handover is not None and self.stage == 2:
             self._loader.set_views(self.method.stage2_views(), with_targets=False)
         if self.trainer.world_size > 1:
-            return  # the saved states are rank 0's; every rank goes on with its own seed
+            return  # the saved states are those of rank 0; every rank keeps its own seed
         torch.set_rng_state(state["torch_rng_state"].cpu())
         if len(state["cuda_rng_states"]) == torch.cuda.device_count() > 0:
             torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda_rng_states"]])

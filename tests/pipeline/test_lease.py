@@ -52,7 +52,7 @@ def test_one_holds_it_until_it_is_given_back(tmp_path: Path):
     with Leases(tmp_path) as ours, Leases(tmp_path) as theirs:
         assert ours.take("bread") and ours.take("bread")
         assert not theirs.take("bread") and theirs.take("butter")
-        ours.give_back("bread")
+        ours.release("bread")
         assert theirs.take("bread") and not ours.take("bread")
     assert list(tmp_path.iterdir()) == []
 
@@ -175,7 +175,7 @@ def test_what_was_taken_over_is_not_given_back_by_its_old_holder(tmp_path: Path)
         assert stopped.take("bread")
         age(lease_of(tmp_path), 70)
         assert ours.take("bread")
-        stopped.give_back("bread")
+        stopped.release("bread")
         assert not theirs.take("bread")
 
 

@@ -88,8 +88,8 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
     said: list[str] = []
     train(PLAN, tmp_path, beton, said.append)
     assert said[0] == (
-        f"warning: {tmp_path / 'checkpoints' / 'step-00000006.ckpt'} cannot be used (damaged, or "
-        "missing); going on from step-00000003.ckpt"
+        f"warning: {tmp_path / 'checkpoints' / 'step-00000006.ckpt'} cannot be used (damaged or "
+        "missing); resuming from step-00000003.ckpt"
     )
     assert said[1] == "resuming after epoch 1 of 3"
     assert_same_run(tmp_path, uninterrupted)

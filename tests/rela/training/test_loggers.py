@@ -110,7 +110,7 @@ def test_a_logger_that_refuses_to_begin_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(loggers, "_tensorboard", refuse)
     message = rela("train", "--prior", "none", "--epochs", 1, *TINY, exit_code=74).stderr
     assert message.endswith(
-        "rela: --logger tensorboard cannot begin: no API key; mend that, or leave it out\n"
+        "rela: --logger tensorboard cannot start: no API key; fix that, or leave it out\n"
     )
     assert not (tmp_path / "workspace" / "runs" / "images-byol-1").exists()
 
@@ -148,7 +148,7 @@ def test_loggers_are_closed_however_the_training_ends(
 
     monkeypatch.setattr(loggers, "_tensorboard", unreachable)
     with (
-        pytest.raises(UnavailableError, match="cannot begin: RuntimeError"),
+        pytest.raises(UnavailableError, match="cannot start: RuntimeError"),
         open_loggers(("tensorboard",), tmp_path, "a", {}),
     ):
         pass
