@@ -23,13 +23,12 @@ def command(*arguments: object) -> Start:
 
 def _targets(workspace: Path, log: Path) -> Job:
     from rela.errors import failure_of
-    from rela.pipeline.artifact import find_artifacts
     from rela.stages.train.targets import make_targets
     from rela.stages.workspace.workspace import Workspace
 
     def work() -> None:
         space = Workspace(workspace)
-        (representations,) = find_artifacts(space.representations_dir)
+        (representations,) = space.representations()
         try:
             make_targets(space, representations, 64)
         except Exception as error:  # told as the command line does
