@@ -1,5 +1,9 @@
-"""Hostile and damaged files, and what is none: no code run, nothing else read, no memory taken, one line."""
+"""Hostile and damaged files, and what stands in their place.
 
+Each is read, or refused in one line: no code run, no other file read, no memory taken.
+"""
+
+import functools
 import json
 import os
 import shutil
@@ -8,17 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
 
+from benchmarks.faults import hostile_files
 from benchmarks.faults.damaged_images import photo, saved
-from benchmarks.faults.hostile_files import HDF5, IMAGES, WEIGHTS, Builder, betons
-from benchmarks.faults.jobs import import_everything
+from benchmarks.faults.jobs import Job, import_everything
 from benchmarks.faults.mutations import KINDS, deep_json, mutated, odd_json
 from benchmarks.faults.readings import Case, try_all
 from benchmarks.faults.stand_ins import in_workspaces, where_named
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.watched import Watched
+from rela.cli import main
+from rela.data.beton.encoding import Encoding, encode_image
+from rela.data.beton.reader import open_beton
+from rela.data.loader import CenterCropLoader
+from rela.errors import DataError
+from rela.pipeline.artifact import open_artifact
+from rela.pipeline.fingerprint import fingerprint
+from rela.priors import PriorRequest, resolve
+from rela.representations.embedder import in_batches
+from rela.representations.matrix_file import open_matrix
+from rela.representations.targets import open_targets
+from rela.sources.image_file import BadImageError, read_image_file
+from rela.stages.priors.identify import _read_record
+from rela.stages.workspace.run import read_config
+from rela.training.checkpoints import newest_checkpoint
 
-_TRIALS = 500
+_TRIALS, _RESUMED = 500, 50
+_LIMIT_SECONDS = 300.0
 _ARCH, _SIZE = "shufflenet_v2_x0_5", 32
 _PRIOR = ("--prior", f"random:{_ARCH}", "--image-size", _SIZE)
 _TRAIN = (
@@ -37,30 +58,33 @@ seed = [0, 1]
 [[eval]]
 protocol = ["knn20"]
 """
-Read = Callable[[Path], str | None]
+Read = Callable[[Path], object]
 
 
 def run(trials: int, scratch: Path) -> list[Tally]:
-    """Every hostile file once, and `trials` damaged ones of every kind."""
+    """Every hostile file once, and `trials` damaged ones of every kind.
+
+    Below 50, no run is resumed from a damaged workspace, which takes most of the time.
+    """
     import_everything()
     place = scratch / "files"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
-    workspace = make_workspace(place)
+    # by a process of its own: memory that a training keeps would hide what a reader takes
+    if Job.start(lambda: make_workspace(place), place / "log").wait(_LIMIT_SECONDS):
+        raise RuntimeError((place / "log").read_text())
+    workspace, trials = place / "workspace", trials or _TRIALS
+    read = functools.partial(read_workspace, resumes=trials >= _RESUMED)
     return [
         *hostile(place, workspace),
-        *damaged(place, workspace, trials or _TRIALS),
+        *damaged(place, workspace, trials, read),
         where_named(place, readers(workspace)),
-        *in_workspaces(place, workspace, read_status, max(1, (trials or _TRIALS) // 5)),
+        *in_workspaces(place, workspace, read, max(15, trials // 5)),
     ]
 
 
 def rela(workspace: Path, *words: object) -> str:
-    """What a command says; raises what it does not explain, RuntimeError for an unknown status."""
-    from click.testing import CliRunner
-
-    from rela.cli import main
-
+    """Output of a command; an exception without an explanation or an unknown status is raised."""
     result = CliRunner().invoke(main, ["--workspace", str(workspace), *map(str, words)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -69,7 +93,7 @@ def rela(workspace: Path, *words: object) -> str:
     return str(result.output)
 
 
-def make_workspace(place: Path) -> Path:
+def make_workspace(place: Path) -> None:
     """A data set, representations, a finished and evaluated run, and an interrupted one."""
     random, images, workspace = np.random.default_rng(0), place / "images", place / "workspace"
     for number in range(30):
@@ -82,106 +106,88 @@ def make_workspace(place: Path) -> Path:
         rela(workspace, *_TRAIN, name, "--seed", len(name))
     rela(workspace, "eval", "finished", "--protocol", "knn20")
     (workspace / "runs" / "interrupted" / "manifest.json").unlink()
-    return workspace
 
 
-# Hostile files
-
-
-def hostile(place: Path, workspace: Path) -> list[Tally]:
+def hostile(place: Path, workspace: Path) -> Iterator[Tally]:
     """Files that were made to do harm."""
     folder, secret, trace = place / "hostile", Watched(place / "secret"), place / "executed"
     folder.mkdir()
     beton = (workspace / "datasets" / "images" / "train.beton").read_bytes()
-    beton_files: dict[str, Builder] = {
-        what: lambda path, secret, trace, content=content: path.write_bytes(content)  # type: ignore[misc]
-        for what, content in betons(beton)
-    }
-    image_files: dict[str, Builder] = {
-        what: lambda path, secret, trace, content=content: path.write_bytes(content)  # type: ignore[misc]
-        for what, content in IMAGES.items()
-    }
-    tallies = []
+
+    def refused(path: Path, read: Read) -> str:
+        try:
+            read(path)
+        except Exception as error:
+            if path.name not in str(error):
+                raise RuntimeError(f"{path.name} is not named") from error
+            raise
+        finally:
+            if secret.was_touched():
+                raise RuntimeError("another file was opened")
+            if trace.exists():
+                raise RuntimeError("code was run")
+        return "it was accepted"
+
     for what, files, read in (
-        ("weights", WEIGHTS, read_weights),
-        ("HDF5 files", {name: (".h5", build) for name, build in HDF5.items()}, read_matrix),
-        ("betons", {name: (".beton", build) for name, build in beton_files.items()}, read_beton),
-        ("images", {name: (".png", build) for name, build in image_files.items()}, read_image),
+        ("weights", hostile_files.weights(trace), read_weights),
+        ("HDF5 files", hostile_files.hdf5(secret.path), read_matrix),
+        ("betons", hostile_files.betons(beton), lambda path: open_beton(path, 2)),
+        ("images", hostile_files.images(), read_image),
     ):
-        tally = Tally(f"hostile {what}: no code run, no other file read, no memory beyond 64 MiB")
         cases = []
-        for number, (name, (suffix, build)) in enumerate(files.items()):
+        for number, (name, (suffix, write)) in enumerate(files.items()):
             path = folder / f"{what[:3]}{number}{suffix}"
-            build(path, secret.path, trace)
-            cases.append(
-                Case(name, lambda path=path, read=read: refused(path, read), path.stat().st_size)
-            )  # type: ignore[misc]
+            write(path)
+            attempt = functools.partial(refused, path, read)
+            cases.append(Case(name, attempt, path.stat().st_size))
         secret.was_touched()
+        tally = Tally(f"hostile {what}: no code run, no other file read, no memory beyond 64 MiB")
         try_all(tally, cases, place / "log")
-        tally.count("a foreign file was opened" if secret.was_touched() else "")
-        tally.count("code was run" if trace.exists() else "")
-        tallies.append(tally)
-    return tallies
+        yield tally
 
 
-def refused(path: Path, read: Read) -> str:
-    """The error that reading gives goes on; without one, that is the problem."""
-    return read(path) or "it was accepted"
-
-
-def read_weights(path: Path) -> str | None:
-    """As a prior; returns nothing if it is taken."""
-    from rela.priors import PriorRequest, resolve
-
+def read_weights(path: Path) -> None:
+    """As a prior."""
     resolve(PriorRequest(f"file:{path}", arch=_ARCH, image_size=_SIZE))
-    return None
 
 
-def read_matrix(path: Path) -> str | None:
+def read_matrix(path: Path) -> None:
     """Both ways."""
-    from rela.representations.matrix_file import open_matrix
-    from rela.representations.targets import open_targets
-
     matrix = open_matrix(path)
     open_targets(path, len(matrix.values if matrix.crops is None else matrix.crops))
-    return None
 
 
-def read_beton(path: Path) -> str | None:
+def read_beton(path: Path) -> None:
     """Its checks, then every image."""
-    from rela.data.beton.reader import open_beton
-    from rela.data.loader import CenterCropLoader
-    from rela.representations.embedder import in_batches
-
     beton = open_beton(path, 2)
     for _ in CenterCropLoader(beton, in_batches(np.arange(len(beton)), 8), 16, 16, 0, 1):
         pass
-    return None
 
 
-def read_image(path: Path) -> str | None:
+def read_image(path: Path) -> None:
     """As a conversion does."""
-    from rela.data.beton.encoding import Encoding, encode_image
-    from rela.errors import DataError
-    from rela.sources.image_file import BadImageError, read_image_file
-
     try:
         encode_image(read_image_file(path), Encoding(), 0.0)
     except BadImageError as error:
-        raise DataError(str(error)) from error
-    return None
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_manifest(path: Path) -> None:
+    """With every file that it names."""
+    artifact = open_artifact(path.parent)
+    assert artifact is not None
+    for name in artifact.manifest.file_sha256:
+        assert (path.parent / name).resolve().is_relative_to(path.parent.resolve()), name
 
 
 def readers(workspace: Path) -> dict[str, tuple[str, Read]]:
     """Files that a user names: suffix and reader."""
-    from rela.errors import DataError
 
     def by(*words: object) -> Read:
-        def read(path: Path) -> str | None:
+        def read(path: Path) -> None:
             said = rela(workspace, *(path if word == "PATH" else word for word in words)).strip()
             if said.startswith("rela: "):
                 raise DataError(said)
-            return None
 
         return read
 
@@ -200,48 +206,39 @@ def readers(workspace: Path) -> dict[str, tuple[str, Read]]:
     }
 
 
-# Damaged files
-
-
-def damaged(place: Path, workspace: Path, trials: int) -> Iterator[Tally]:
+def damaged(place: Path, workspace: Path, trials: int, read_all: Read) -> Iterator[Tally]:
     """Files of a workspace with other bytes or odd entries, through their readers and commands."""
-    matrix = min(workspace.glob("representations/*2crops*/representations.h5"))
-    targets = min(workspace.glob("targets/*/targets.h5"))
-    weights = workspace / "runs/finished/backbone.safetensors"
-    record = min(workspace.glob("priors/*.json"))
-    checkpoint = max(workspace.glob("runs/interrupted/checkpoints/*.json"))
-    dataset = workspace / "datasets" / "images"
-    recipe = place / "recipe.toml"
-    recipe.write_text(_RECIPE)
-    for what, path, read in (
-        ("representations", matrix, read_matrix),
-        ("targets", targets, read_matrix),
-        ("betons", dataset / "train.beton", read_beton),
-        ("weights", weights, read_weights),
-        ("manifests", dataset / "manifest.json", read_manifest),
-        ("configurations of runs", workspace / "runs/interrupted/config.json", read_configuration),
-        ("records of checkpoints", checkpoint, read_checkpoint_record),
-        ("records of priors", record, read_prior_record),
-        (
-            "recipes",
-            recipe,
-            lambda path: rela(workspace, "run", path, "--dry-run", "--no-measure") and None,
+    (place / "recipe.toml").write_text(_RECIPE)
+    dry_run = ("--dry-run", "--no-measure")
+    readings: dict[str, tuple[str, Read]] = {
+        "representations": ("representations/*2crops*/representations.h5", read_matrix),
+        "targets": ("targets/*/targets.h5", read_matrix),
+        "betons": ("datasets/images/train.beton", read_beton),
+        "weights": ("runs/finished/backbone.safetensors", read_weights),
+        "manifests": ("datasets/images/manifest.json", read_manifest),
+        "configurations of runs": (
+            "runs/interrupted/config.json",
+            lambda path: read_config(path.parent),
         ),
-    ):
-        yield _with_other_bytes(what, path, read, place, trials)
-    for what, name, read in (
-        ("manifest of a data set", "datasets/images/manifest.json", read_status),
-        (
-            "manifest of representations",
-            f"representations/{matrix.parent.name}/manifest.json",
-            read_status,
+        # damaged ones are skipped, and made again
+        "records of checkpoints": (
+            "runs/interrupted/checkpoints/*.json", lambda path: newest_checkpoint(path.parent),
         ),
-        ("manifest of a run", "runs/finished/manifest.json", read_status),
-        ("configuration of a run", "runs/interrupted/config.json", read_status),
+        "records of priors": ("priors/*.json", _read_record),
+        "recipes": ("../recipe.toml", lambda path: rela(workspace, "run", path, *dry_run)),
+    }  # fmt: skip
+    for what, (pattern, read) in readings.items():
+        yield _with_other_bytes(what, max(workspace.glob(pattern)), read, place, trials)
+    for what, pattern, read in (
+        ("manifest of a data set", "datasets/images/manifest.json", read_all),
+        ("manifest of representations", "representations/*2crops*/manifest.json", read_all),
+        ("manifest of a run", "runs/finished/manifest.json", read_all),
+        ("configuration of a run", "runs/interrupted/config.json", read_all),
         ("evaluation", "runs/finished/eval.json", read_evaluation),
-        ("cost", "runs/finished/cost.json", read_status),
+        ("cost", "runs/finished/cost.json", read_all),
     ):
-        yield _with_odd_entries(what, name, read, place, workspace, max(1, trials // 10))
+        path = max(workspace.glob(pattern)).relative_to(workspace)
+        yield _with_odd_entries(what, path, read, place, workspace, max(8, trials // 10))
 
 
 def _with_other_bytes(what: str, path: Path, read: Read, place: Path, trials: int) -> Tally:
@@ -251,30 +248,28 @@ def _with_other_bytes(what: str, path: Path, read: Read, place: Path, trials: in
     copy, content = folder / path.name, path.read_bytes()
 
     def case(number: int) -> Case:
-        def write_and_read() -> str | None:
+        def write_and_read() -> None:
             copy.unlink(missing_ok=True)
             copy.write_bytes(mutated(content, number) if number < trials else deep_json())
-            return read(copy)
+            read(copy)
 
         kind = KINDS[number % len(KINDS)] if number < trials else "deep"
         return Case(f"{kind}, number {number}", write_and_read, len(content))
 
     shutil.copy(path, copy)
-    read(copy)  # what is imported and compiled on the way is not counted
+    read(copy)  # imports and compilation are not counted
     try_all(tally, [case(number) for number in range(trials + 1)], place / "log")
     shutil.rmtree(folder)
     return tally
 
 
 def _with_odd_entries(
-    what: str, name: str, read: Callable[[Path], None], place: Path, workspace: Path, trials: int
+    what: str, path: Path, read: Read, place: Path, workspace: Path, trials: int
 ) -> Tally:
-    from rela.pipeline.fingerprint import fingerprint
-
     tally = Tally(f"odd entries in the {what}: commands end with an error of one line, or go on")
     copy = place / "copy"
     shutil.copytree(workspace, copy)
-    document = json.loads((workspace / name).read_bytes())
+    document = json.loads((workspace / path).read_bytes())
     is_manifest = document.pop("manifest_sha256", None) is not None
 
     def case(label: str, changed: dict[str, Any]) -> Case:
@@ -285,8 +280,8 @@ def _with_odd_entries(
                     digest = {"manifest_sha256": fingerprint(changed)}
                 except ValueError:
                     digest = {"manifest_sha256": ""}
-            (copy / name).write_text(json.dumps({**changed, **digest}))
-            os.utime(copy / name)
+            (copy / path).write_text(json.dumps({**changed, **digest}))
+            os.utime(copy / path)
             read(copy)
 
         return Case(label, write_and_read, 1 << 26)
@@ -297,55 +292,16 @@ def _with_odd_entries(
     return tally
 
 
-def read_manifest(path: Path) -> str | None:
-    """With every file that it names."""
-    from rela.pipeline.artifact import open_artifact
-
-    artifact = open_artifact(path.parent)
-    assert artifact is not None
-    for name in artifact.manifest.file_sha256:
-        if not (path.parent / name).resolve().is_relative_to(path.parent.resolve()):
-            return f"{name} leads out of the artifact"
-    return None
-
-
-def read_configuration(path: Path) -> str | None:
-    """Its settings."""
-    from rela.stages.workspace.run import read_config
-
-    read_config(path.parent)
-    return None
-
-
-def read_checkpoint_record(path: Path) -> str | None:
-    """Damaged ones are passed over."""
-    from rela.training.checkpoints import newest_checkpoint
-
-    newest_checkpoint(path.parent)
-    return None
-
-
-def read_prior_record(path: Path) -> str | None:
-    """Damaged ones are made again."""
-    from rela.stages.priors.identify import _read_record
-
-    _read_record(path)
-    return None
-
-
-def read_status(workspace: Path) -> None:
-    """Everything that looks at a whole workspace, and what goes on with an interrupted run."""
-    for words in (
-        ("status",),
-        ("cache", "ls"),
-        ("cache", "verify"),
-        ("priors", "list"),
-        ("embed", *_PRIOR, "--crops", 2),
-    ):
-        rela(workspace, *words)
-    rela(workspace, "cache", "gc", "--dry-run")
-    rela(workspace, "train", "--resume", "--name", "interrupted")
-    (workspace / "runs/interrupted/manifest.json").unlink(missing_ok=True)
+def read_workspace(workspace: Path, resumes: bool) -> None:
+    """What looks at a whole workspace, finds what was made, and (if `resumes`) trains on."""
+    images = workspace.parent / "images"
+    for words in ("status", "cache ls", "cache verify", "priors list", "cache gc --dry-run"):
+        rela(workspace, *words.split())
+    rela(workspace, "embed", *_PRIOR, "--crops", 2)
+    rela(workspace, "convert", images, "--workers", 1, "--val-fraction", 0.2)
+    if resumes:
+        rela(workspace, "train", "--resume", "--name", "interrupted")
+        (workspace / "runs/interrupted/manifest.json").unlink(missing_ok=True)
 
 
 def read_evaluation(workspace: Path) -> None:

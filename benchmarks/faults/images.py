@@ -14,64 +14,49 @@ from benchmarks.faults.damaged_images import KINDS, Pixels, documented, saved, w
 from benchmarks.faults.jobs import Job, import_everything
 from benchmarks.faults.odd_folders import FOLDERS
 from benchmarks.faults.tally import Tally
+from rela.stages.workspace.workspace import Workspace
 
 _PER_KIND = 250
-_BATCH = 125  # damaged images of a folder, beside as many whole ones
+_BATCH = 13  # images of each kind in a folder
 _LIMIT_SECONDS = 120.0
 _QUALITY, _JPEG_LEVELS = 90, 3.0  # mean difference between two encoders' JPEGs of the same pixels
 
 
 def run(trials: int, scratch: Path) -> list[Tally]:
-    """Images of every kind, `trials` of each; and every odd folder."""
+    """Images of every kind, `trials` of each, stored raw and as JPEGs; and every odd folder."""
     import_everything()
-    place = scratch / "images"
+    place, count = scratch / "images", trials or _PER_KIND
     subprocess.run(["rm", "-rf", place], check=True)  # shutil's recursion is not deep enough
-    random = np.random.default_rng(0)
-    conversions = Tally("conversions ended in time, with lines and not a traceback")
+    random, batch = np.random.default_rng(0), min(_BATCH, -(-count // 2))
+    tallies = {
+        name: Tally(f"{name}: refused by name, or converted as documented") for name in KINDS
+    }
     beside = Tally("whole images beside damaged ones: as documented")
-    by_kind = [
-        _kind(
-            name, trials or _PER_KIND, random, place / name.replace(" ", "-"), conversions, beside
-        )
-        for name in KINDS
-    ]
+    conversions = Tally("conversions ended in time, with lines and not a traceback")
+    for number, start in enumerate(range(0, count, batch)):
+        root, files = place / str(start) / "images", dict[str, bytes]()
+        kind_of = dict[str, Tally]()
+        for index in range(start, min(start + batch, count)):
+            for name, kind in KINDS.items():
+                for make, tally in ((kind, tallies[name]), (whole, beside)):
+                    suffix, content = make(random)
+                    path = f"{'ab'[index % 2]}/{name.replace(' ', '-')}{len(files)}{suffix}"
+                    files[path], kind_of[path] = content, tally
+        write(root, files)
+        found, problem = convert(root, ("raw", "jpg")[number % 2])
+        conversions.count(problem)
+        for path, content in files.items():
+            problem = misfit(path, content, found) if found is not None else "not converted"
+            kind_of[path].count(problem and f"{path} of {start}: {problem}")
+        shutil.rmtree(root.parent)
     folders = Tally("odd folders: converted as documented, or refused in one line")
     for number, (what, build) in enumerate(FOLDERS.items()):
         root = place / f"folder-{number}" / "images"
         root.mkdir(parents=True)
         problem = _try_folder(root, build(root))
         folders.count(f"{what}: {problem}" if problem else "")
-    return [*by_kind, beside, conversions, folders]
-
-
-def _kind(
-    name: str,
-    count: int,
-    random: np.random.Generator,
-    place: Path,
-    conversions: Tally,
-    beside: Tally,
-) -> Tally:
-    tally = Tally(f"{name}: refused by name, or converted as documented")
-    for start in range(0, count, _BATCH):
-        root = place / str(start) / "images"
-        damaged, sound = {}, {}
-        for number in range(min(_BATCH, count - start)):
-            for kind, files in ((KINDS[name], damaged), (whole, sound)):
-                suffix, content = kind(random)
-                path = f"{'ab'[number % 2]}/{'damaged' if files is damaged else 'whole'}{number}{suffix}"
-                files[path] = content
-        write(root, {**damaged, **sound})
-        mode = "raw" if start == 0 else "jpg"
-        found, problem = convert(root, mode)
-        conversions.count(problem)
-        for path, content in {**damaged, **sound}.items():
-            problem = misfit(path, content, found) if found is not None else "not converted"
-            (beside if path in sound else tally).count(
-                problem and f"{root.parent.name}/{path}: {problem}"
-            )
-        shutil.rmtree(root.parent)
-    return tally
+    subprocess.run(["rm", "-rf", place], check=True)
+    return [*tallies.values(), beside, conversions, folders]
 
 
 def write(root: Path, files: dict[str, bytes]) -> None:
@@ -83,8 +68,6 @@ def write(root: Path, files: dict[str, bytes]) -> None:
 
 def convert(root: Path, mode: str) -> tuple[Any, str]:
     """What became of a folder, None if it was not converted; and what went wrong, if anything did."""
-    from rela.stages.workspace.workspace import Workspace
-
     workspace, log = root.parent / "workspace", root.parent / "log"
     options = ("--workers", 2, "--on-bad-image", "skip", "--write-mode", mode)
     status = Job.rela(workspace, "convert", root, *options, log=log).wait(_LIMIT_SECONDS)
@@ -151,8 +134,6 @@ def _try_folder(root: Path, expected: set[bytes] | None) -> str:
         return "" if status in (65, 74) else f"status {status}: {said.strip()[-300:]}"
     if status != 0:
         return f"status {status}: {said.strip()[-300:]}"
-    from rela.stages.workspace.workspace import Workspace
-
     found = {os.fsencode(path) for path in Converted(Workspace(workspace).dataset("images")).rows}
     return "" if found == expected else f"holds {sorted(found)}"
 

@@ -1,7 +1,6 @@
-"""Folders of damaged and odd images, converted (a short version of scripts/faults images).
+"""Damaged images and odd folders, beside the cases of `scripts/faults images` (test_fault_campaigns).
 
-- ten kinds of damage: refused by name, or stored as an independent account of the documentation says;
-- pipes, devices, odd names and depth: no hang, nothing lost, one line for each message;
+- a folder too deep to be read is named; odd names stay within the line of their message;
 - PostScript, which Pillow has another program read, is refused; so is a size found out too late.
 """
 
@@ -9,7 +8,6 @@ import io
 import os
 import stat
 import struct
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,69 +15,13 @@ import pytest
 from command_line import run_rela
 from PIL import Image
 
-from benchmarks.faults.damaged_images import KINDS, whole
-from benchmarks.faults.images import Converted, misfit, write
+from benchmarks.faults.damaged_images import whole
+from benchmarks.faults.images import write
 from benchmarks.faults.odd_folders import FOLDERS
 from rela.errors import DataError, UnavailableError
 from rela.evaluation.voc import open_voc
 from rela.sources.image_file import BadImageError, decode_image
 from rela.sources.image_folder import scan
-from rela.stages.workspace.workspace import Workspace
-
-_PER_KIND = 5
-
-
-def converted(root: Path, *options: object) -> Converted:
-    workspace = root.parent / "workspace"
-    run_rela(
-        "--workspace",
-        workspace,
-        "convert",
-        root,
-        "--on-bad-image",
-        "skip",
-        "--workers",
-        1,
-        *options,
-    )
-    return Converted(Workspace(workspace).dataset())
-
-
-@pytest.mark.parametrize("mode", ["raw", "jpg"])
-def test_damaged_images_are_refused_or_stored_as_documented(tmp_path: Path, mode: str) -> None:
-    random = np.random.default_rng(1)
-    files = {}
-    for number in range(_PER_KIND):
-        for name, kind in {**KINDS, "whole": whole}.items():
-            suffix, content = kind(random)
-            files[f"{'ab'[number % 2]}/{name.replace(' ', '-')}{number}{suffix}"] = content
-    write(tmp_path / "images", files)
-    found = converted(tmp_path / "images", "--write-mode", mode)
-    assert [misfit(path, content, found) for path, content in files.items()] == [""] * len(files)
-    assert 10 < len(found.bad) < len(files) / 2
-
-
-@pytest.mark.parametrize(
-    "name", ["pipes, devices and a terabyte of nothing", "images with odd names"]
-)
-@pytest.mark.timeout(60)
-def test_odd_files_are_left_out_and_odd_names_kept(tmp_path: Path, name: str) -> None:
-    root = tmp_path / "images"
-    root.mkdir()
-    expected = FOLDERS[name](root)
-    assert {os.fsencode(path) for path in converted(root).rows} == expected
-
-
-@pytest.mark.parametrize("name", ["links that loop", "1500 folders within each other"])
-def test_odd_folders_are_scanned_to_their_end(tmp_path: Path, name: str) -> None:
-    root = tmp_path / "images"
-    root.mkdir()
-    expected = FOLDERS[name](root)
-    try:
-        found = {os.fsencode(sample.path) for sample in scan(root).splits["train"]}
-    finally:  # by a program that does not go by recursion, as pytest would
-        subprocess.run(["rm", "-rf", root], check=True)
-    assert expected is not None and expected <= found
 
 
 def test_a_folder_too_deep_to_be_read_is_named(tmp_path: Path) -> None:

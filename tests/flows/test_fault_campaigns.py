@@ -1,13 +1,16 @@
-"""Short versions of the campaigns in benchmarks/faults; `scripts/faults` runs the long ones.
+"""The campaigns of benchmarks/faults in their quick size; `scripts/faults` runs the full one.
 
 Covers: kill -9 at an instant of every stage, four jobs at once on one key, a flipped bit in everything that
-is kept: all promises hold. And the campaigns notice when one does not.
+is kept, hostile and damaged files, damaged images and odd folders: all promises hold. And the campaigns
+notice when one does not.
 """
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from benchmarks.faults import CAMPAIGNS
 from benchmarks.faults.tally import Tally
@@ -18,17 +21,27 @@ from rela.pipeline.manifest import Manifest
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_what_is_promised_holds(tmp_path: Path):
-    names = ["kill", "concurrency", "integrity"]
+@pytest.mark.parametrize(
+    ("names", "trials", "totals"),
+    [
+        (("kill", "concurrency", "integrity"), 1, [1] * (5 + 3 + 9)),
+        (("files",), 5, [17, 13, 12, 6, *[6] * 9, *[8] * 6, 50, 15, 22]),
+        (("images",), 6, [*[6] * 10, 60, 2, 12]),
+    ],
+)
+def test_what_is_promised_holds(
+    tmp_path: Path, names: tuple[str, ...], trials: int, totals: list[int]
+):
     job = subprocess.run(
-        [sys.executable, "-m", "benchmarks.faults", *names, "--trials", "1", "--scratch", tmp_path,
+        [sys.executable, "-m", "benchmarks.faults", *names, "--trials", str(trials), "--scratch", tmp_path,
          "--json"],
         cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    found = json.loads(job.stdout[job.stdout.index("{\n") :])["results"]
-    broken = [problem for tallies in found.values() for t in tallies for problem in t["broken"]]
-    assert (broken, job.returncode) == ([], 0)
-    assert sum(t["total"] for tallies in found.values() for t in tallies) == 5 + 3 + 9
+    results = json.loads(job.stdout[job.stdout.index("{\n") :])["results"]
+    tallies = [tally for name in names for tally in results[name]]
+    assert [problem for tally in tallies for problem in tally["broken"]] == []
+    assert [tally["total"] for tally in tallies] == totals
+    assert job.returncode == 0
 
 
 def test_every_campaign_is_there():
