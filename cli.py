@@ -275,7 +275,7 @@ def evaluate(
     Of runs that differ in nothing but their seed, mean and standard deviation are shown too.
     """
     from rela.stages.evaluate import evaluate as stage
-    from rela.stages.evaluate.table import format_report, report
+    from rela.stages.evaluate.table import format_report, summarize
 
     described = PriorSettings(**{o: options.pop(o) for o in _PRIOR_OPTIONS})
     asked = {f.name: options.pop(f.name) for f in fields(EvaluateSettings)}
@@ -283,7 +283,7 @@ def evaluate(
     found = stage.evaluate(
         workspace, runs, every, prior, dataset, described, settings, embedding, _say
     )
-    print_result(as_json, format_report, report(found))
+    print_result(as_json, format_report, summarize(found))
 
 
 @main.command("run")

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rela.evaluation.protocols import LAST_EPOCHS, Measure, all_measures
-from rela.pipeline.fingerprint import fingerprint
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import Evaluation
-from rela.training.settings import WHERE_TO_RUN
+from rela.stages.evaluate.groups import Spreads, compared, grouped, over_probe_seeds, over_runs
 
-_NOT_COMPARED = {"seed", *WHERE_TO_RUN}
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class SeedSummary:
     runs: list[str]
     seeds: list[int]
     dataset: str
-    measures: dict[str, dict[str, Spread]]
+    measures: Spreads
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,16 @@ class Report:
     """All evaluations of one call. `over_probe_seeds`: one entry per evaluation."""
 
     evaluations: list[Evaluation]
-    over_probe_seeds: list[dict[str, dict[str, Spread]]]
+    over_probe_seeds: list[Spreads]
     over_run_seeds: list[SeedSummary]
     cached: bool
 
 
-def report(evaluations: list[Evaluation]) -> Report:
+def summarize(evaluations: list[Evaluation]) -> Report:
     """Means and spreads over the probe seeds of each evaluation, and over the seeds of equal runs."""
     return Report(
         evaluations,
-        [_over_probe_seeds(evaluation) for evaluation in evaluations],
+        [over_probe_seeds(evaluation) for evaluation in evaluations],
         _over_run_seeds(evaluations),
         all(evaluation.cached for evaluation in evaluations),
     )
@@ -125,41 +124,23 @@ def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | 
     return found
 
 
-def _over_probe_seeds(evaluation: Evaluation) -> dict[str, dict[str, Spread]]:
-    found = {}
-    for protocol, record in evaluation.results["measurements"].items():
-        by_seed = list(record["by_probe_seed"].values())
-        found[protocol] = {
-            measure.key: Spread.of([figures[measure.key] for figures in by_seed])
-            for measure in all_measures()
-            if all(measure.key in figures for figures in by_seed)
-        }
+def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
+    """A summary of each group of runs that are equal but for their seed, where there are several seeds."""
+    of_runs = [evaluation for evaluation in evaluations if evaluation.parameters is not None]
+    found = []
+    for group in grouped(of_runs, _equal_but_for_seed):
+        by_seed = {_seed(evaluation): evaluation for evaluation in reversed(group)}
+        if len(by_seed) > 1:
+            seeds = sorted(by_seed)
+            chosen = [by_seed[seed] for seed in seeds]
+            names, dataset = [str(one.run) for one in chosen], chosen[0].results["dataset"]
+            found.append(SeedSummary(names, seeds, dataset, over_runs(chosen)))
     return found
 
 
-def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
-    """One summary per group of two or more runs that differ only in their seeds."""
-    groups: dict[str, dict[int, Evaluation]] = {}
-    for evaluation in evaluations:
-        if evaluation.parameters is not None:
-            equal = {k: v for k, v in evaluation.parameters.items() if k not in _NOT_COMPARED}
-            key = fingerprint([equal, evaluation.results["dataset_fingerprint"]])
-            groups.setdefault(key, {}).setdefault(evaluation.parameters["seed"], evaluation)
-    return [_summary(group) for group in groups.values() if len(group) > 1]
+def _equal_but_for_seed(evaluation: Evaluation) -> Any:
+    return [compared(evaluation.parameters or {}), evaluation.results["dataset_fingerprint"]]
 
 
-def _summary(group: dict[int, Evaluation]) -> SeedSummary:
-    seeds = sorted(group)
-    single = [_over_probe_seeds(group[seed]) for seed in seeds]
-    return SeedSummary(
-        runs=[str(group[seed].run) for seed in seeds],
-        seeds=seeds,
-        dataset=group[seeds[0]].results["dataset"],
-        measures={
-            protocol: {
-                key: Spread.of([figures[protocol][key].mean for figures in single])
-                for key in measures
-            }
-            for protocol, measures in single[0].items()
-        },
-    )
+def _seed(evaluation: Evaluation) -> int:
+    return int((evaluation.parameters or {})["seed"])

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rela.evaluation.protocols import PROTOCOLS, Measure
-from rela.pipeline.fingerprint import fingerprint
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import Evaluation
-from rela.stages.evaluate.table import cell, report
+from rela.stages.evaluate.groups import compared, grouped, over_runs, varying
+from rela.stages.evaluate.table import cell
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
-from rela.training.settings import WHERE_TO_RUN
 
-_NOT_COMPARED = {"seed", *WHERE_TO_RUN}
-_COLUMNS = {"prior", "method", "data_ratio"}
+_COLUMNS = ("prior", "method", "data_ratio")
 
 
 @dataclass(frozen=True)
@@ -36,16 +34,13 @@ class ResultRow:
     seconds: Spread | None
 
 
-def summarise(workspace: Workspace, evaluations: list[Evaluation]) -> list[ResultRow]:
-    """One row for every group of runs that are equal but for the seed, in the order of `evaluations`."""
-    groups: dict[str, dict[str, tuple[Run, Evaluation]]] = {}
-    for evaluation in evaluations:
-        run = workspace.run(evaluation.run)
-        equal = {k: v for k, v in vars(run.settings).items() if k not in _NOT_COMPARED}
-        key = fingerprint([evaluation.results["dataset"], run.dataset_fingerprint, equal])
-        groups.setdefault(key, {})[run.name] = run, evaluation
-    varied = _varied([next(iter(group.values()))[0] for group in groups.values()])
-    return [_row(list(group.values()), varied) for group in groups.values()]
+def results_of(workspace: Workspace, evaluations: list[Evaluation]) -> list[ResultRow]:
+    """One row for every group of runs that are equal but for their seed, in the order of `evaluations`."""
+    last = {(e.run, e.results["dataset"]): e for e in evaluations}
+    evaluated = [(workspace.run(evaluation.run), evaluation) for evaluation in last.values()]
+    groups = grouped(evaluated, _equal_but_for_seed)
+    varied = _varied([group[0][0] for group in groups])
+    return [_row(group, varied) for group in groups]
 
 
 def format_results(rows: Sequence[ResultRow]) -> str:
@@ -75,24 +70,27 @@ def _leading(protocol: str) -> Measure:
     return PROTOCOLS[protocol].measures[0]
 
 
+def _equal_but_for_seed(evaluated: tuple[Run, Evaluation]) -> Any:
+    run, evaluation = evaluated
+    return [
+        evaluation.results["dataset"],
+        run.dataset_fingerprint,
+        compared(vars(run.settings)),
+    ]
+
+
 def _varied(runs: list[Run]) -> list[str]:
     """Settings that differ between runs that both have a prior, or both have none."""
-    found: dict[tuple[str, bool], set[str]] = {}
-    for run in runs:
-        for name, value in sorted(vars(run.settings).items()):
-            has_prior = run.prior is not None
-            found.setdefault((name, has_prior), set()).add(repr(value))
-    several = [name for (name, _), values in found.items() if len(values) > 1]
-    return [name for name in dict.fromkeys(several) if name not in _NOT_COMPARED | _COLUMNS]
+    settings = [
+        [vars(run.settings) for run in group]
+        for group in grouped(runs, lambda run: run.prior is None)
+    ]
+    return list(dict.fromkeys(name for each in settings for name in varying(each, _COLUMNS)))
 
 
 def _row(group: list[tuple[Run, Evaluation]], varied: list[str]) -> ResultRow:
     (run, evaluation), runs = group[0], [one for one, _ in group]
-    measured = report([found for _, found in group]).over_probe_seeds
-    by_protocol = {
-        protocol: [found[protocol][_leading(protocol).key].mean for found in measured]
-        for protocol in measured[0]
-    }
+    measured = over_runs([found for _, found in group])
     seconds = [s for one in runs if (s := one.total_seconds) is not None]
     trained_on, on = run.dataset, evaluation.results["dataset"]
     return ResultRow(
@@ -103,6 +101,6 @@ def _row(group: list[tuple[Run, Evaluation]], varied: list[str]) -> ResultRow:
         settings={name: getattr(run.settings, name) for name in varied},
         runs=[one.name for one in runs],
         seeds=[one.settings.seed for one in runs],
-        accuracies={name: Spread.of(values) for name, values in by_protocol.items()},
+        accuracies={name: found[_leading(name).key] for name, found in measured.items()},
         seconds=Spread.of(seconds) if seconds else None,
     )

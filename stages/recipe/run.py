@@ -14,7 +14,7 @@ from rela.stages.display import format_table
 from rela.stages.embed.combine import embed_all
 from rela.stages.evaluate.evaluate import Evaluation, evaluate_run
 from rela.stages.recipe.jobs import Job, embed_requests, embedding_of
-from rela.stages.recipe.results import ResultRow, format_results, summarise
+from rela.stages.recipe.results import ResultRow, format_results, results_of
 from rela.stages.train.processes import RankFailedError, num_processes
 from rela.stages.train.train import train
 from rela.stages.workspace.workspace import Workspace
@@ -69,7 +69,7 @@ def run_recipe(
         outcomes.append(outcome)
     failures = [outcome.exit_status for outcome in outcomes if outcome.state == FAILED]
     evaluated = [e for e in found.values() if isinstance(e, Evaluation)]
-    return RecipeResult(outcomes, summarise(workspace, evaluated), next(iter(failures), 0))
+    return RecipeResult(outcomes, results_of(workspace, evaluated), next(iter(failures), 0))
 
 
 def format_result(result: RecipeResult) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rela.stages.evaluate.groups import grouped, varying
 from rela.stages.report.run_record import RunRecord
-from rela.training.settings import WHERE_TO_RUN
 
 # Okabe and Ito's, which colour-blind people tell apart; the second is for the page's dark mode
 _BASELINE_COLOUR = ("#8a8f98", "#9aa3ad")
@@ -14,9 +14,8 @@ _COLOURS = (
     ("#0072b2", "#56b4e9"), ("#d55e00", "#ff8c42"), ("#009e73", "#2fcf9f"), ("#b0578d", "#e39ac5"),
     ("#8c6d00", "#f0d84a"), ("#5e4fa2", "#a99cf0"), ("#7f3b08", "#d69a6a"),
 )  # fmt: skip
-_SAID_ALREADY = (
-    "prior", "method", "model", "epochs", "data_ratio", "seed", *WHERE_TO_RUN,
-)  # fmt: skip
+_NAMED_FIRST = ("prior", "method", "model")
+_BUDGET = ("epochs", "data_ratio")
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,13 @@ class Line:
 
 def lines_of(runs: Sequence[RunRecord]) -> list[Line]:
     """One for each way of training, baselines first; labels name what tells them apart."""
-    groups: dict[str, list[RunRecord]] = {}
-    for run in sorted(runs, key=lambda run: (not run.is_baseline, run.prior, run.name)):
-        groups.setdefault(run.line, []).append(run)
-    firsts = [group[0] for group in groups.values()]
-    tables = [vars(first.run.settings) for first in firsts]
-    differing = [key for key in sorted(tables[0]) if len({str(t.get(key)) for t in tables}) > 1]
-    shown = [key for key in differing if key not in _SAID_ALREADY]
+    ordered = sorted(runs, key=lambda run: (not run.is_baseline, run.prior, run.name))
+    groups = grouped(ordered, lambda run: run.line)
+    differing = varying((vars(group[0].run.settings) for group in groups), _BUDGET)
+    shown = [name for name in differing if name not in _NAMED_FIRST]
     found, numbers = [], {True: 0, False: 0}
-    for first, group in zip(firsts, groups.values(), strict=True):
+    for group in groups:
+        first = group[0]
         number, is_baseline = numbers[first.is_baseline], first.is_baseline
         numbers[is_baseline] += 1
         palette = (_BASELINE_COLOUR, *reversed(_COLOURS)) if is_baseline else _COLOURS

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rela.stages.evaluate.groups import grouped
 from rela.stages.report.figures import Figure, begin_drawing, finish_drawing
 from rela.stages.report.lines import Line
 from rela.stages.report.run_record import RunRecord
@@ -93,7 +94,7 @@ class Plots:
                 self._tie(axes.plot(*points[run.name], shape, color=line.colour, alpha=0.6), run)
             means = sorted(
                 tuple(statistics.fmean(points[r.name][i] for r in group) for i in (0, 1))
-                for group in _by_budget(runs)
+                for group in grouped(runs, lambda run: run.budget)
             )
             if means:
                 axes.plot(*zip(*means, strict=True), color=line.colour)
@@ -178,11 +179,6 @@ class Plots:
         """Let the page find what belongs to a run."""
         for artist in artists:
             artist.set_gid(f"run-{self.numbers[run.name]}-")
-
-
-def _by_budget(runs: Sequence[RunRecord]) -> Iterator[list[RunRecord]]:
-    for budget in dict.fromkeys(run.budget for run in runs):
-        yield [run for run in runs if run.budget == budget]
 
 
 def _overtakings(lines: Sequence[Line], cost: str) -> Iterator[tuple[Line, float]]:

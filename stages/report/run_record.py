@@ -5,14 +5,14 @@ from typing import Any
 
 from rela.evaluation.metrics import chance_level
 from rela.pipeline.fingerprint import fingerprint
+from rela.stages.evaluate.groups import compared
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
-from rela.training.settings import WHERE_TO_RUN
 
 NO_PRIOR = "none"
 # what makes a line of the comparison: training with this prior in this way, at any budget and seed
 _OF_PRIOR = ("prior", "crops", "target_width", "handover", "head")
-_OF_BUDGET = ("epochs", "data_ratio", "seed")
+_OF_BUDGET = ("epochs", "data_ratio")
 _BEFORE_TRAINING = ("convert", "embed", "combine", "targets", "startup")
 
 
@@ -77,8 +77,7 @@ def record_of(run: Run, dataset: DataSet | None = None) -> RunRecord:
     left empty."""
     parameters = vars(run.settings)
     prior = run.prior or NO_PRIOR
-    left_out = {*_OF_PRIOR, *_OF_BUDGET, *WHERE_TO_RUN}
-    common = {k: v for k, v in parameters.items() if k not in left_out}
+    common = compared(parameters, (*_OF_PRIOR, *_OF_BUDGET))
     experiment = fingerprint([run.dataset_fingerprint, common])
     of_prior = {k: parameters[k] for k in _OF_PRIOR} if prior != NO_PRIOR else NO_PRIOR
     return RunRecord(

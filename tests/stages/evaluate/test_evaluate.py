@@ -23,7 +23,7 @@ from PIL import Image
 from rela.evaluation.protocols import PROTOCOLS, FinetuneProtocol, KNNProtocol, SegmentationProtocol
 from rela.stages.evaluate.evaluate import evaluate_runs
 from rela.stages.evaluate.probing import Probing
-from rela.stages.recipe.results import summarise
+from rela.stages.recipe.results import results_of
 from rela.stages.settings import EvaluateSettings
 from rela.stages.workspace.workspace import Workspace
 
@@ -134,7 +134,7 @@ def test_runs_of_several_seeds_have_a_mean_and_a_spread(
         )
     workspace = Workspace(Path("workspace"))
     settings = EvaluateSettings(protocol=("knn20", "linear-lightly"))
-    rows = summarise(workspace, evaluate_runs(workspace, ["s0", "s1", "other"], settings=settings))
+    rows = results_of(workspace, evaluate_runs(workspace, ["s0", "s1", "other"], settings=settings))
     assert [(row.seeds, list(row.settings)) for row in rows] == [([0, 1], ["lr"]), ([0], ["lr"])]
     every = rela("eval", "--all", *QUICK).stdout
     assert measured == {"knn20": 3, "linear-lightly": 3}

@@ -1,0 +1,63 @@
+"""Runs that are equal but for their seed: how they are grouped, what varies, figures over seeds."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from rela.evaluation.protocols import all_measures
+from rela.pipeline.fingerprint import canonical_json
+from rela.stages.display import Spread
+from rela.stages.evaluate.evaluate import Evaluation
+from rela.training.settings import WHERE_TO_RUN
+
+_NOT_COMPARED = ("seed", *WHERE_TO_RUN)
+
+# by protocol, then by the measure's key
+Spreads = dict[str, dict[str, Spread]]
+Item = TypeVar("Item")
+
+
+def compared(settings: Mapping[str, Any], leave_out: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings that shape a run's weights, without its seed and those in `leave_out`."""
+    left_out = {*_NOT_COMPARED, *leave_out}
+    return {name: value for name, value in settings.items() if name not in left_out}
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Item]]:
+    """Items whose `key` has the same JSON, in the order of each group's first item."""
+    groups: dict[bytes, list[Item]] = {}
+    for item in items:
+        groups.setdefault(canonical_json(key(item)), []).append(item)
+    return list(groups.values())
+
+
+def varying(several: Iterable[Mapping[str, Any]], leave_out: Iterable[str] = ()) -> list[str]:
+    """Names of the compared settings that have more than one value, sorted."""
+    values: dict[str, set[str]] = {}
+    for settings in several:
+        for name, value in compared(settings, leave_out).items():
+            values.setdefault(name, set()).add(repr(value))
+    return sorted(name for name, found in values.items() if len(found) > 1)
+
+
+def over_probe_seeds(evaluation: Evaluation) -> Spreads:
+    """Mean and standard deviation of every measure over the probe seeds of one evaluation."""
+    found = {}
+    for protocol, record in evaluation.results["measurements"].items():
+        by_seed = list(record["by_probe_seed"].values())
+        found[protocol] = {
+            measure.key: Spread.of([figures[measure.key] for figures in by_seed])
+            for measure in all_measures()
+            if all(measure.key in figures for figures in by_seed)
+        }
+    return found
+
+
+def over_runs(evaluations: Sequence[Evaluation]) -> Spreads:
+    """The same over several runs, each of which counts by its mean over probe seeds."""
+    of_each = [over_probe_seeds(evaluation) for evaluation in evaluations]
+    return {
+        protocol: {
+            key: Spread.of([found[protocol][key].mean for found in of_each]) for key in measures
+        }
+        for protocol, measures in of_each[0].items()
+    }
