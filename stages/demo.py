@@ -1,41 +1,41 @@
 """The whole method on scikit-learn's handwritten digits: does a prior make training cheaper?
 
-A small prior is trained on the digits 0 to 4. Then a new model is trained on all ten digits, with and
-without that prior, at two budgets and with several seeds, and every run is evaluated alike.
+The recipe in `demo.toml` trains a small prior on the digits 0 to 4, then a new model on all ten digits,
+with and without that prior, at two budgets and with several seeds, and evaluates every run.
 """
 
 import math
+import re
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rela.errors import UnavailableError, require
+from rela.errors import RelaError, UnavailableError, require
+from rela.pipeline.files import write_atomic
 from rela.sources.image_folder import make_output_folder
-from rela.stages.convert import convert
 from rela.stages.display import Spread, format_table
-from rela.stages.embed.embed import embed
-from rela.stages.evaluate.evaluate import evaluate_run
-from rela.stages.priors.requests import prior_request
-from rela.stages.settings import ConvertSettings
-from rela.stages.train.train import train
-from rela.stages.workspace.run import Run
+from rela.stages.evaluate.groups import grouped
+from rela.stages.recipe.jobs import load_recipe
+from rela.stages.recipe.run import describe_failures, run_recipe
+from rela.stages.report.lines import lines_of
+from rela.stages.report.plots import Plots
+from rela.stages.report.run_record import RunRecord, record_of
 from rela.stages.workspace.workspace import Workspace
-from rela.training.settings import TrainSettings
 
-BUDGETS_EPOCHS = (3, 5)
-PRIOR_EPOCHS = 10
+RECIPE = Path(__file__).with_name("demo.toml")
+PRIOR = "prior-0-4"
 PRIOR_DIGITS = 5
-HANDOVER = 0.75  # too few steps here for the adaptive rule, which needs hundreds
-_VAL_SHARE = 5  # every fifth image
+PRIOR_EPOCHS = 10
 PLAIN, RELA = "byol", "rela + byol"
+_VAL_SHARE = 5  # every fifth image
+_LINEAR = "linear-reference"
 
 
 @dataclass(frozen=True)
 class DemoRun:
-    """One evaluated run: accuracies in [0, 1], seconds with everything counted."""
+    """One evaluated run: accuracies in [0, 1], seconds with all costs included."""
 
     kind: str
     epochs: int
@@ -56,36 +56,32 @@ class DemoResult:
 
 
 def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -> DemoResult:
-    """Run the demonstration in `output`; what is finished there already is reused."""
+    """Run the demonstration in `output`, where finished jobs are reused and unfinished ones resumed.
+
+    The recipe is written there with seeds 0 to `num_seeds` - 1. Raises UnavailableError without the
+    extra, and RelaError with the exit status of the first job that failed.
+    """
     start = time.perf_counter()
     for package in ("matplotlib", "sklearn"):
         require(package, "demo", "the demo", UnavailableError)
     make_output_folder(output)
-    workspace = Workspace(output / "workspace")
     write_digits(output / "digits", range(10))
     write_digits(output / "digits-0-4", range(PRIOR_DIGITS))
-    digits = convert(workspace, output / "digits", ConvertSettings(), say=say).artifact
-    few_digits = convert(workspace, output / "digits-0-4", ConvertSettings(), say=say).artifact
+    seeds = f"seed = {list(range(num_seeds))}"
+    recipe = re.sub(r"^seed = .*$", seeds, RECIPE.read_text(encoding="utf-8"), flags=re.M)
+    write_atomic(output / RECIPE.name, recipe.encode())
+    workspace = Workspace(output / "workspace")
+    result = run_recipe(workspace, load_recipe(output / RECIPE.name, workspace), say)
+    if result.exit_status:
+        failure = RelaError(describe_failures(result))
+        failure.exit_status = result.exit_status
+        raise failure
 
-    prior_settings = TrainSettings(prior="none", epochs=PRIOR_EPOCHS, devices="1")
-    prior = train(workspace, few_digits, prior_settings, "prior-0-4", say=say).artifact
-    embed(workspace, digits, prior_request(digits, prior.name), say=say)
-
-    runs = []
-    for seed in range(num_seeds):
-        for epochs in BUDGETS_EPOCHS:
-            for kind in (PLAIN, RELA):
-                settings = TrainSettings(
-                    prior="none" if kind == PLAIN else prior.name,
-                    handover=None if kind == PLAIN else HANDOVER,
-                    epochs=epochs,
-                    seed=seed,
-                    devices="1",
-                )
-                run = train(workspace, digits, settings, say=say).artifact
-                runs.append(_measure(workspace, run, kind, epochs, seed, say))
-    plot = draw(runs, output / "accuracy-against-seconds.png")
-    prior_seconds = prior.total_seconds or math.nan
+    names = [name for row in result.results if PRIOR not in row.runs for name in row.runs]
+    records = [record_of(workspace.run(name)) for name in names]
+    plot = _draw(records, output / "accuracy-against-seconds.png")
+    prior_seconds = workspace.run(PRIOR).total_seconds or math.nan
+    runs = sorted(map(_demo_run, records), key=lambda run: (run.seed, run.epochs))
     return DemoResult(runs, prior_seconds, plot, time.perf_counter() - start)
 
 
@@ -108,9 +104,14 @@ def format_result(result: DemoResult) -> str:
     """The table over seeds, the comparison in words, and where the picture is."""
     header = ["training", "epochs", "20-NN %", "linear %", "seconds, everything counted"]
     rows = [
-        [kind, epochs, *(_mean_and_spread(result.runs, kind, epochs, f) for f in _FIGURES)]
-        for epochs in BUDGETS_EPOCHS
-        for kind in (PLAIN, RELA)
+        [
+            group[0].kind,
+            group[0].epochs,
+            Spread.of([run.knn20 for run in group]).percent(1),
+            Spread.of([run.linear for run in group]).percent(1),
+            Spread.of([run.total_seconds for run in group]).words(1),
+        ]
+        for group in grouped(result.runs, lambda run: [run.kind, run.epochs])
     ]
     return "\n".join(
         [
@@ -119,92 +120,40 @@ def format_result(result: DemoResult) -> str:
             f"mean ± standard deviation over {len({r.seed for r in result.runs})} seeds; seconds count "
             "converting, embedding, targets and training",
             f"the prior itself took {result.prior_seconds:.0f} s, once",
-            _in_words(result.runs),
+            *(_comparison(group) for group in grouped(result.runs, lambda run: run.epochs)),
             f"picture: {result.plot}",
         ]
     )
 
 
-def draw(runs: list[DemoRun], path: Path) -> Path:
-    """Accuracy of the linear probe against total seconds, a dot per run, a line through the means."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    for kind, colour, marker in ((RELA, "#0b6e4f", "o"), (PLAIN, "#9a5b00", "s")):
-        mine = [run for run in runs if run.kind == kind]
-        axes.scatter(
-            [r.total_seconds for r in mine], [100 * r.linear for r in mine], s=28, c=colour,
-            marker=marker, alpha=0.55, linewidths=0,
-        )  # fmt: skip
-        means = [[r for r in mine if r.epochs == e] for e in BUDGETS_EPOCHS]
-        axes.plot(
-            [statistics.fmean(r.total_seconds for r in group) for group in means],
-            [100 * statistics.fmean(r.linear for r in group) for group in means],
-            color=colour, marker=marker, label=kind,
-        )  # fmt: skip
-    axes.set_xlabel("seconds: convert + embed + targets + training")
-    axes.set_ylabel("linear probe, top-1 %")
-    axes.set_title("Handwritten digits: accuracy against cost, with and without a prior")
-    axes.set_xlim(left=0)
-    axes.grid(alpha=0.25)
-    axes.legend(loc="upper left")
-    FigureCanvasAgg(figure)
-    figure.savefig(path)
-    return path
-
-
-_FIGURES: tuple[Callable[[DemoRun], float], ...] = (
-    lambda run: 100 * run.knn20,
-    lambda run: 100 * run.linear,
-    lambda run: run.total_seconds,
-)
-
-
-def _measure(
-    workspace: Workspace,
-    run: Run,
-    kind: str,
-    epochs: int,
-    seed: int,
-    say: Callable[[str], None],
-) -> DemoRun:
-    accuracies: dict[str, Any] = evaluate_run(workspace, run, say=say).results["accuracies"]
+def _demo_run(record: RunRecord) -> DemoRun:
     return DemoRun(
-        kind=kind,
-        epochs=epochs,
-        seed=seed,
-        knn20=accuracies["knn20"]["top1"],
-        linear=accuracies["linear-reference"]["top1"],
-        total_seconds=run.total_seconds or math.nan,
+        kind=PLAIN if record.is_baseline else RELA,
+        epochs=record.budget[0],
+        seed=record.seed,
+        knn20=record.accuracies["knn20"],
+        linear=record.accuracies[_LINEAR],
+        total_seconds=record.total_seconds,
     )
 
 
-def _mean_and_spread(
-    runs: list[DemoRun], kind: str, epochs: int, figure: Callable[[DemoRun], float]
-) -> str:
-    values = [figure(run) for run in runs if (run.kind, run.epochs) == (kind, epochs)]
-    return Spread.of(values).words(1)
+def _draw(records: list[RunRecord], path: Path) -> Path:
+    """What `rela report` draws: linear accuracy against all seconds, a line through the means."""
+    numbers = {record.name: number for number, record in enumerate(records)}
+    figure = Plots("digits", lines_of(records), numbers).final_against_cost("seconds", _LINEAR)
+    assert figure is not None, "every run is evaluated"
+    write_atomic(path, figure.png)
+    return path
 
 
-def _in_words(runs: list[DemoRun]) -> str:
-    """What the table says, computed from it: who is ahead at each budget, over how many seeds."""
-    sentences = []
-    for epochs in BUDGETS_EPOCHS:
-        pairs = [
-            (rela.linear - plain.linear, rela.total_seconds - plain.total_seconds)
-            for rela in runs
-            for plain in runs
-            if (rela.kind, plain.kind) == (RELA, PLAIN)
-            and rela.seed == plain.seed
-            and rela.epochs == plain.epochs == epochs
-        ]
-        ahead = sum(gain > 0 for gain, _ in pairs)
-        gain = 100 * statistics.fmean(g for g, _ in pairs)
-        extra = statistics.fmean(s for _, s in pairs)
-        sentences.append(
-            f"at {epochs} epochs the prior is worth {gain:+.1f} points of linear accuracy, ahead on "
-            f"{ahead} of {len(pairs)} seeds, for {extra:+.1f} s"
-        )
-    return "\n".join(sentences)
+def _comparison(runs: list[DemoRun]) -> str:
+    """What the prior is worth at one budget: pairs of runs with equal seeds."""
+    by_kind = [{run.seed: run for run in runs if run.kind == kind} for kind in (RELA, PLAIN)]
+    pairs = [(by_kind[0][seed], by_kind[1][seed]) for seed in by_kind[0]]
+    gains = [with_prior.linear - without.linear for with_prior, without in pairs]
+    extra = statistics.fmean(a.total_seconds - b.total_seconds for a, b in pairs)
+    return (
+        f"at {runs[0].epochs} epochs the prior is worth {100 * statistics.fmean(gains):+.1f} points of "
+        f"linear accuracy, ahead on {sum(gain > 0 for gain in gains)} of {len(gains)} seeds, for "
+        f"{extra:+.1f} s"
+    )

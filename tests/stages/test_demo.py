@@ -28,17 +28,19 @@ def test_the_digits_on_disk_are_scikit_learns(tmp_path: Path) -> None:
 def test_the_demonstration_runs_once_and_is_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "BUDGETS_EPOCHS", (1,))
-    monkeypatch.setattr(stage, "PRIOR_EPOCHS", 1)
+    small = tmp_path / "small.toml"
+    text = stage.RECIPE.read_text().replace("epochs = [3, 5]", "epochs = [1]")
+    small.write_text(text.replace(f"epochs = {stage.PRIOR_EPOCHS}", "epochs = 1"))
+    monkeypatch.setattr(stage, "RECIPE", small)
     said: list[str] = []
-    first = stage.demo(tmp_path, num_seeds=1, say=said.append)
+    first = stage.demo(tmp_path / "demo", num_seeds=1, say=said.append)
     assert [(run.kind, run.epochs, run.seed) for run in first.runs] == [
         (stage.PLAIN, 1, 0),
         (stage.RELA, 1, 0),
     ]
     assert any("hand-over to stage 2" in line for line in said)
     with Image.open(first.plot) as picture:
-        assert picture.size == (1050, 630)
+        assert picture.size == (1040, 700)
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 50  # something is drawn
     words = stage.format_result(first)
     for run in first.runs:
@@ -47,6 +49,6 @@ def test_the_demonstration_runs_once_and_is_reused(
     assert "± 0.0" not in words  # of a single seed
 
     said.clear()
-    again = stage.demo(tmp_path, num_seeds=1, say=said.append)
+    again = stage.demo(tmp_path / "demo", num_seeds=1, say=said.append)
     assert again.runs == first.runs
     assert not any(line.startswith("epoch") for line in said)
