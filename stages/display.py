@@ -54,7 +54,7 @@ def progress_bar(total: int, description: str, unit: str, initial: int = 0, **mo
 def bar_of_bytes(description: str) -> Iterator[Callable[[int, int], None]]:
     """A function of (bytes more, bytes in all), for several threads, that moves a bar.
 
-    What is over within a second shows none.
+    No bar appears for what ends within a second.
     """
     bar = progress_bar(
         0, description, "B", unit_scale=True, delay=_PATIENCE_SECONDS, mininterval=0.2, leave=False

@@ -1,6 +1,6 @@
-"""Can rela work here? What is installed, whether it runs, what the machine gives; and what mends the rest.
+"""`rela doctor`: what is installed, whether it runs, what the machine offers, and how to fix the rest.
 
-Nothing heavy is imported into this process, so it answers whatever is missing or broken.
+Nothing heavy is imported into this process, so that it works with any package missing or broken.
 """
 
 import json
@@ -17,6 +17,7 @@ from importlib import metadata, util
 from pathlib import Path
 from signal import Signals
 
+import rela
 from rela.pipeline.locks import NO_LOCKS
 from rela.stages.display import human_bytes
 from rela.stages.doctor.machine import (
@@ -29,7 +30,8 @@ from rela.stages.doctor.machine import (
 )
 
 OK, WARNING, MISSING, ABSENT = "ok", "warning", "missing", "absent"
-_DEVELOPMENT = ("dev", "docs", "test")  # extras for those who work on rela itself
+_PACKAGE = Path(rela.__file__).parent
+_DEVELOPMENT = ("dev", "docs", "test")  # extras for work on rela itself
 _PROBE_SECONDS = 180
 _LEAST_MEMORY_BYTES, _LEAST_SHARED_BYTES, _LEAST_DISK_BYTES = 4 * 10**9, 256 * 10**6, 5 * 10**9
 _LEAST_OPEN_FILES = 1024
@@ -39,7 +41,7 @@ _SYSTEM_PACKAGES = "libopencv-dev libturbojpeg0-dev pkg-config g++"
 
 @dataclass(frozen=True)
 class Check:
-    """One line: `state` is ok, warning, missing (rela cannot work) or absent (and need not be there)."""
+    """One line of the result: `state` is ok, warning, missing (rela cannot work) or absent (optional)."""
 
     what: str
     state: str
@@ -49,14 +51,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Health:
-    """All lines, and whether rela can be used."""
+    """All checks, and whether rela can be used."""
 
     checks: list[Check]
     usable: bool
 
 
 def examine(workspace: Path) -> Health:
-    """Look at everything; raises nothing for what is missing. Writes nothing but temporary files."""
+    """Run every check; raises nothing for what is missing, writes only temporary files."""
     with ThreadPoolExecutor() as pool:
         probes = [
             pool.submit(_probe, name) for name in ("torch", "torchvision", "training", "decoder")
@@ -89,7 +91,7 @@ def format_health(health: Health) -> str:
 
 
 def _guarded(what: str, look: Callable[[], list[Check]]) -> list[Check]:
-    """Whatever a look at the machine raises is no reason not to look at the rest."""
+    """The checks of `look`; an error in them is a warning, so that the other checks still run."""
     try:
         return look()
     except Exception as error:
@@ -97,9 +99,8 @@ def _guarded(what: str, look: Callable[[], list[Check]]) -> list[Check]:
 
 
 def _probe(name: str) -> list[Check]:
-    """What a probe finds in a process of its own."""
-    root = Path(__file__).parent.parent
-    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    """The checks of one probe, run in a process of its own."""
+    paths = [str(_PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
         ended = subprocess.run(
@@ -124,7 +125,7 @@ def _python() -> Check:
 
 
 def _requirements() -> dict[str, list[tuple[str, str]]]:
-    """(package, version specifier) by extra; those that are always needed under an empty name."""
+    """(package, version specifier) by extra; required packages under an empty name."""
     found: dict[str, list[tuple[str, str]]] = {}
     for line in metadata.requires("rela") or []:
         what, _, marker = line.partition(";")
@@ -137,7 +138,7 @@ def _requirements() -> dict[str, list[tuple[str, str]]]:
 
 
 def _packages() -> list[Check]:
-    """Everything that pyproject.toml asks for, by its installed version."""
+    """Every package that pyproject.toml requires, with its installed version."""
     try:
         needed, own = _requirements()[""], metadata.version("rela")
     except (metadata.PackageNotFoundError, KeyError):
@@ -156,7 +157,7 @@ def _packages() -> list[Check]:
 
 
 def _extras() -> list[Check]:
-    """Which of rela's extras are there."""
+    """Which of rela's extras are installed."""
     checks = []
     for extra, needed in sorted(_requirements().items()):
         if extra and extra not in _DEVELOPMENT:
@@ -186,7 +187,7 @@ def _satisfies(version: str, specifier: str) -> bool:
 
 
 def _ffcv() -> list[Check]:
-    """FFCV's compiled part, and the libraries that it was linked with."""
+    """FFCV's compiled library, and the libraries that it is linked with."""
     try:
         package = util.find_spec("ffcv")
     except ImportError:
@@ -210,7 +211,7 @@ def _ffcv() -> list[Check]:
 
 
 def _with_driver(checks: list[Check]) -> list[Check]:
-    """What NVIDIA's own tool says about GPUs that torch sees, or does not."""
+    """The checks, with the driver that nvidia-smi reports; a warning if torch does not see its GPU."""
     tool = shutil.which("nvidia-smi")
     lines: list[str] = []
     if tool is not None:
@@ -238,9 +239,9 @@ def _with_driver(checks: list[Check]) -> list[Check]:
 
 
 def _kernel_cache() -> list[Check]:
-    """Where Numba keeps what it compiled: in its own variable's place, beside the source, or at home."""
+    """Where Numba keeps compiled kernels: NUMBA_CACHE_DIR, beside the source, or the user's cache."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    beside = Path(__file__).parent.parent / "rela" / "kernels" / "__pycache__"
+    beside = _PACKAGE / "data" / "kernels" / "__pycache__"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
     places = [Path(chosen)] if chosen else [beside, home]
     for place in places:

@@ -10,7 +10,6 @@ from rela.stages.evaluate.evaluate import Evaluation
 from rela.stages.evaluate.groups import Spreads, compared, grouped, over_probe_seeds, over_runs
 
 
-
 @dataclass(frozen=True)
 class SeedSummary:
     """Runs that differ only in their seed: figures by protocol, over `seeds`.

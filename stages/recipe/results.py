@@ -17,7 +17,7 @@ _COLUMNS = ("prior", "method", "data_ratio")
 
 @dataclass(frozen=True)
 class ResultRow:
-    """Runs that differ in nothing but their seed, evaluated on one data set.
+    """Runs that differ only in their seed, evaluated on one data set.
 
     `settings` are those that differ between rows; `accuracies` is the leading measure of each protocol
     (top-1 in [0, 1], or mean IoU of segmentation); `seconds` include everything.

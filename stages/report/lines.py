@@ -20,7 +20,7 @@ _BUDGET = ("epochs", "data_ratio")
 
 @dataclass(frozen=True)
 class Line:
-    """Runs that differ in budget and seed alone. `colour`, `dark_colour`: "#rrggbb"."""
+    """Runs that differ only in budget and seed. `colour`, `dark_colour`: "#rrggbb"."""
 
     key: str
     label: str

@@ -1,4 +1,4 @@
-"""Everything a report shows → one HTML file that needs no network."""
+"""The content of a report → one HTML file that needs no network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Page:
-    """Chapters, the number by which the page finds every run, and what made them when."""
+    """Chapters, the number of every run in the page, versions of packages, and the date."""
 
     chapters: list[Chapter]
     numbers: dict[str, int]

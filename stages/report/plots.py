@@ -1,4 +1,4 @@
-"""What the figures of a report show: accuracy against cost, courses of training, costs, features."""
+"""The figures of a report: accuracy against cost, courses of training, costs, features."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Finished runs → one page that says whether the prior was worth it, and what came of it."""
+"""Finished runs → one page: what the prior saved, how training went, what the features are like."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -31,7 +31,7 @@ _RANKED_ROWS = 2000
 
 @dataclass(frozen=True)
 class ReportResult:
-    """Where the page is, its figures as PNG beside it, and what it says first of every data set."""
+    """The page, its figures as PNG beside it, and the headline of every data set."""
 
     page: Path
     pictures: list[Path]
@@ -48,7 +48,7 @@ def report(
 ) -> ReportResult:
     """Write `report.html` and PNGs of its figures into `output`, about the named runs or all finished ones.
 
-    Features of held-out images are embedded by the shown runs, if that was not done before. Raises
+    Features of held-out images are embedded by the shown runs, unless they are cached. Raises
     ChoiceError if there is no such run, UnavailableError if an extra is missing.
     """
     settings = settings or ReportSettings()
@@ -91,7 +91,7 @@ def report(
 
 
 def format_result(result: ReportResult) -> str:
-    """The headline, and where to look."""
+    """The headlines, and where the page is."""
     count = len(result.runs)
     headlines = "\n".join(f"{dataset}: {line}" for dataset, line in result.headlines.items())
     return (
@@ -145,7 +145,7 @@ def _unfinished(workspace: Workspace, say: Callable[[str], None]) -> list[Unfini
 def _remedy(unfinished: list[UnfinishedRun]) -> str:
     if not unfinished:
         return "make one with `rela train`"
-    return "go on with " + ", or ".join(f"`{run.command}` ({run.done})" for run in unfinished)
+    return "resume " + ", or ".join(f"`{run.command}` ({run.done})" for run in unfinished)
 
 
 def _drawn(found: Iterable[Figure | None]) -> list[Figure]:
@@ -155,7 +155,7 @@ def _drawn(found: Iterable[Figure | None]) -> list[Figure]:
 def _features(
     workspace: Workspace, plots: Plots, settings: ReportSettings, say: Callable[[str], None]
 ) -> tuple[list[Figure], dict[str, list[Neighbours]]]:
-    """Of each line's run with the largest budget, the best lines first, as many as wanted."""
+    """Maps of each line's run with the largest budget, the best lines first, `settings.maps` at most."""
     best = [max(line.runs, key=lambda r: (r.num_images_seen, -r.seed)) for line in plots.lines]
     best.sort(key=_how_good, reverse=True)
     maps = []
@@ -170,7 +170,7 @@ def _features(
             say(f"no features of run {run.name}: {error}")
             continue
         maps.append(plots.feature_map(found))
-        if not neighbours:  # of the best alone
+        if not neighbours:  # only of the best
             neighbours[run.name] = near
     return _drawn(maps), neighbours
 
@@ -181,7 +181,7 @@ def _how_good(run: RunRecord) -> tuple[float, float]:
 
 
 def _datasets_of(workspace: Workspace, runs: Iterable[Run]) -> dict[str, DataSet]:
-    """By fingerprint, those of their names that are still there; others are not looked at."""
+    """The data sets of `runs` that still exist, by fingerprint."""
     names = dict.fromkeys(run.dataset for run in runs)
     found = [workspace.dataset(name) for name in names if workspace.has_dataset(name)]
     return {dataset.fingerprint: dataset for dataset in found}

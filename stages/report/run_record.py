@@ -1,4 +1,4 @@
-"""A finished run, as far as a report is interested in it."""
+"""What a report shows of a finished run."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,13 +18,13 @@ _BEFORE_TRAINING = ("convert", "embed", "combine", "targets", "startup")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What `run` is, what it cost and how good it became.
+    """What `run` is, what it cost and how accurate it is.
 
     - `experiment`: equal for runs that may be compared: the same data and settings, but for prior, budget
-      and seed; `line`: equal for those that differ in budget and seed alone;
+      and seed; `line`: equal for those that differ only in budget and seed;
     - `epochs`: the records of `metrics.jsonl`; `seconds`: the ledger by phase;
     - `accuracies`: top-1 in [0, 1] by protocol;
-    - `by_chance`: what accuracy chance may reach, by split ("train", "val"); empty if nobody knows;
+    - `by_chance`: the accuracy that chance may reach, by split ("train", "val"); empty if unknown;
     - `num_images_seen`: by training, and by the prior when it embedded them.
     """
 
@@ -44,12 +44,12 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """The run's."""
+        """The name of the run."""
         return self.run.name
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it learned without a prior."""
+        """Whether it was trained without a prior."""
         return self.prior == NO_PRIOR
 
     def course(self, measure: str, cost: str) -> tuple[list[float], list[float]]:

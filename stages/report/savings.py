@@ -1,4 +1,4 @@
-"""Where training with a prior reaches the best of training without it, and what is saved by then."""
+"""The cost at which training with a prior reaches the best accuracy of training without it."""
 
 import bisect
 from collections.abc import Iterable, Sequence
@@ -53,7 +53,7 @@ class Saving:
 def cost_of_reaching(curve: Curve, aim: float) -> tuple[float, bool] | None:
     """The first cost with a value of `aim`, between points interpolated; None if there is none.
 
-    Also tells whether it is that of the very first point, before which nobody looked.
+    Also tells whether it is that of the very first point, before which nothing was measured.
     """
     before: tuple[float, float] | None = None
     for cost, value in zip(*curve, strict=True):

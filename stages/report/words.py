@@ -1,4 +1,4 @@
-"""What the figures say, in sentences computed from them."""
+"""The sentences of a report, computed from its figures."""
 
 import statistics
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def _sentence(saving: Saving, label: str) -> str:
             "train for more --epochs."
         )
     if saving.mean is None:
-        on = f" on {num_reached} of {num_seeds} seeds alone" if num_reached else ""
+        on = f" on {num_reached} of {num_seeds} seeds only" if num_reached else ""
         verb = "reaches" if num_reached else "does not reach"
         return f"{label} {verb} {what}{on}."
     unit = "seconds" if saving.cost == "seconds" else "images"

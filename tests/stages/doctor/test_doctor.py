@@ -256,3 +256,24 @@ def test_people_get_a_line_for_each_check_with_what_mends_it() -> None:
         "rela cannot be used here: 1 missing",
     ]
     assert doctor.help is not None and "status 1" in doctor.help
+
+
+def test_the_kernel_cache_is_beside_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    (check,) = stage._kernel_cache()
+    folder = Path(check.found.removesuffix(" can be written")).parent
+    assert (folder / "resample.py").is_file()
+
+
+def test_probes_import_rela_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def run(*_: object, env: dict[str, str], **__: object) -> subprocess.CompletedProcess[str]:
+        seen.append(env["PYTHONPATH"].split(os.pathsep)[0])
+        return subprocess.CompletedProcess([], 0, "[]", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert stage._probe("torch") == []
+    assert (Path(seen[0]) / "rela" / "__init__.py").is_file()

@@ -147,7 +147,7 @@ def test_what_is_not_finished_is_shown_and_not_compared(
     for run in ("plain", "with-prior"):
         shutil.rmtree(half.with_name(run))
     message = run_rela(*rela, "report", exit_code=2).output
-    assert "go on with `rela train --resume --name half` (1 of 2 epochs)" in message
+    assert "resume `rela train --resume --name half` (1 of 2 epochs)" in message
 
 
 def test_what_is_damaged_elsewhere_is_in_no_reports_way(workspace: Path, tmp_path: Path) -> None:

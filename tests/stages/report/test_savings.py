@@ -17,7 +17,7 @@ from rela.training.settings import TrainSettings
 def test_a_cost_is_interpolated_between_points() -> None:
     curve = ([1.0, 2.0, 4.0], [0.1, 0.3, 0.7])
     assert cost_of_reaching(curve, 0.5) == (3.0, False)
-    assert cost_of_reaching(curve, 0.1) == (1.0, True)  # nobody looked before
+    assert cost_of_reaching(curve, 0.1) == (1.0, True)  # nothing measured before
     assert cost_of_reaching(curve, 0.8) is None
     falls = ([1.0, 2.0, 3.0], [0.2, 0.6, 0.4])
     assert cost_of_reaching(falls, 0.4) == (pytest.approx(1.5), False)
