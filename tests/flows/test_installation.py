@@ -118,6 +118,7 @@ def test_wheel_sdist_and_checkout_hold_the_same_modules(
         "rela/cli.py"
     }
     assert "rela/stages/report/templates/report.html" in contents(wheel)
+    assert "rela/stages/demo.toml" in contents(wheel)
     assert "rela/py.typed" in contents(wheel)
 
 
