@@ -27,7 +27,7 @@ _STAGING_PREFIX = ".staging-"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact: where it lies and what its manifest says."""
+    """A complete artifact: its directory and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -39,21 +39,21 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """The directory's own name."""
+        """Name of the directory."""
         return self.path.name
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the artifact means."""
+        """SHA-256 of what the content means."""
         return self.manifest.fingerprint
 
     def verify(self) -> None:
-        """Digest every file and compare; raises CorruptArtifactError naming the first that differs."""
+        """Compare the digest of every file; raises CorruptArtifactError naming the first that differs."""
         for name in self.manifest.file_sha256:
             self.sound_file(name)
 
     def sound_file(self, name: str) -> Path:
-        """The path of one file whose bytes are those that were published; else CorruptArtifactError."""
+        """The path of one file, its digest compared; raises CorruptArtifactError if it differs."""
         path, expected = self.path / name, self.manifest.file_sha256.get(name)
         remedy = f"remove {self.path} and run the stage that made it again"
         if expected is None or not path.is_file():
@@ -87,9 +87,9 @@ def find_artifacts(parent: Path) -> list[Artifact]:
 
 @contextlib.contextmanager
 def staging(destination: Path) -> Iterator[Path]:
-    """A private directory beside `destination` to build in; gone again unless published.
+    """A private directory beside `destination` to build in; removed unless it is published.
 
-    Directories that a killed job of this host left behind are cleared on entry.
+    Directories that killed jobs of this host left are removed on entry.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(destination)
@@ -137,7 +137,7 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
 
 
 def publish_or_adopt(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
-    """Publish; if another job was faster with the same content, take its artifact instead."""
+    """Publish, or take the artifact of a faster job with the same fingerprint."""
     try:
         return publish(directory, destination, manifest)
     except AlreadyPublishedError:
@@ -167,10 +167,10 @@ def cached(
 
 
 def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
-    """What killed jobs left directly under `parent`: staged, or half removed.
+    """Leftovers of killed jobs directly under `parent`: staged, or half removed.
 
-    Of this host, those of processes that live no more; of other hosts, those from before `used_before`
-    (seconds since 1970).
+    On this host, those of processes that ended; of other hosts, those older than `used_before` (seconds
+    since 1970).
     """
     if not parent.is_dir():
         return []
@@ -179,7 +179,7 @@ def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
 
 
 def clear_abandoned(destination: Path) -> None:
-    """Remove staging directories of `destination` whose process no longer lives on this host.
+    """Remove staging directories of `destination` whose process on this host has ended.
 
     `staging` and `cached` do so.
     """

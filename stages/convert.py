@@ -1,4 +1,4 @@
-"""Images from any source → a data set: one beton per split, and the way back from a row to its file."""
+"""Images of any source → a data set: per split one beton, and a CSV from its rows to their files."""
 
 import csv
 import hashlib
@@ -30,7 +30,7 @@ from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
 STAGE_VERSION = 1
 _LISTED_BAD_IMAGES = 50
-# which images are meant, and not what becomes of them: the digest of the sources covers that
+# which images are read, not how they are stored: the digest of the sources covers them
 _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
 
 
@@ -51,10 +51,10 @@ def convert(
     num_workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> ConvertResult:
-    """Convert `source` into the data set `name` (default: after the source).
+    """Convert `source` into the data set `name` (default: the name of the source).
 
     A data set of that name with the same images and settings is reused. Raises DataError listing
-    every bad image; nothing is written then, unless settings say to skip them.
+    every bad image, and writes nothing, unless the settings skip them.
     """
     start = time.perf_counter()
     check_options(settings)
@@ -98,7 +98,7 @@ def convert(
 
 
 def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
-    """The images that `rela convert SRC` would convert, by name; their files are not opened."""
+    """The images of a source, by name; their files are not opened."""
     chosen = {f.name: getattr(settings, f.name) for f in fields(SourceOptions)}
     with bar_of_bytes("list the images") as listed:
         found = open_source(source, settings.format, SourceOptions(**chosen), listed)
@@ -108,10 +108,10 @@ def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
 def find_dataset(
     workspace: Workspace, images: ImageSource, settings: ConvertSettings, name: str
 ) -> DataSet | None:
-    """The data set that `convert` would find, by settings and the names of its files alone.
+    """The data set that `convert` would find, compared only by settings and names of files.
 
-    Their contents, which `convert` compares, are not read. Raises ChoiceError if another is called
-    `name`.
+    Contents, which `convert` compares too, are not read. Raises ChoiceError if `name` is taken by
+    another data set.
     """
     existing = open_as(DataSet, workspace.datasets_dir / name)
     if existing is None:
@@ -131,9 +131,9 @@ def find_dataset(
 def find_same_files(
     workspace: Workspace, images: ImageSource, settings: ConvertSettings
 ) -> DataSet | None:
-    """The data set, under whatever name, that holds what converting `images` would.
+    """The data set, under any name, that converting `images` would give.
 
-    Images that were left out of it count as part of it.
+    Bad images that it left out count as part of it.
     """
     lenient = replace(settings, on_bad_image="skip")
     alike = [d for d in workspace.datasets() if _may_be_of(d, images, lenient)]
@@ -170,7 +170,7 @@ def _taken(destination: Path) -> ChoiceError:
 
 
 def format_result(result: ConvertResult) -> str:
-    """Counts and sizes of every split, and where the data set is."""
+    """Counts and sizes of every split, and the path of the data set."""
     dataset = result.artifact
     lines = []
     for name, split in dataset.splits.items():
@@ -225,7 +225,7 @@ def _manifest(
 
 
 def _deciding(settings: ConvertSettings) -> dict[str, Any]:
-    """The settings that decided what was stored: a seed only where something was drawn."""
+    """The settings that decide what is stored; the seed only if something is drawn by it."""
     parameters = {"stage_version": STAGE_VERSION, **asdict(settings)}
     for name in ("on_bad_image", *_SOURCE_SETTINGS):
         del parameters[name]
@@ -252,7 +252,7 @@ def _split_content(result: WriteResult) -> dict[str, Any]:
 def _index_csv(result: WriteResult) -> bytes:
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
-    # what csv quotes by itself has no carriage returns, which readers take for the end of a row
+    # csv does not quote carriage returns by itself, and readers take them for the end of a row
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     plain.writerow(INDEX_COLUMNS)
     for index, sample in enumerate(result.samples):
@@ -263,7 +263,7 @@ def _index_csv(result: WriteResult) -> bytes:
 
 
 def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> str:
-    """One digest for every source file by split, path, class and content, those left out included."""
+    """One digest of split, path, class and content of all source files, bad images included."""
     return ordered_digest(
         hashlib.sha256(
             f"{split}\0{s.path}\0{s.label}\0{digests[split][s.path]}".encode(
@@ -276,14 +276,14 @@ def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> 
 
 
 def _same_source(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
-    """Whether converting `images` would give `existing` again; reads every source file once."""
+    """Whether converting `images` would give `existing`; reads every source file once."""
     if not _may_be_of(existing, images, settings):
         return False
     return existing.sources_sha256 == _source_digest(images)
 
 
 def _may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
-    """As far as can be told without reading the files."""
+    """Whether it can be, as far as known without reading the files."""
     if existing.manifest.parameters != _deciding(settings):
         return False
     if existing.class_names != images.class_names or set(existing.splits) != set(images.splits):
@@ -326,14 +326,14 @@ def _report_oddities(images: ImageSource, say: Callable[[str], None]) -> None:
 
 
 def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
-    """Converting is not always what was asked for, so the whole command is named."""
+    """The message, with the whole command: other jobs convert too."""
     lines = [f"  {one_line(p)}: {one_line(reason)}" for p, reason in bad[:_LISTED_BAD_IMAGES]]
     if len(bad) > _LISTED_BAD_IMAGES:
         lines.append(f"  and {len(bad) - _LISTED_BAD_IMAGES} more")
     return "\n".join(
         [
             f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {one_line(str(source))}; nothing was "
-            "written. Mend or remove them, or leave them out by `rela convert "
+            "written. Fix or remove them, or skip them with `rela convert "
             f"{one_line(shlex.quote(str(source)))} --on-bad-image skip`:",
             *lines,
         ]
@@ -343,10 +343,10 @@ def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
 def dataset_or_images(
     workspace: Workspace, which: str | Path | None, say: Callable[[str], None] = print
 ) -> DataSet:
-    """The data set called `which`, or the only one; else the images in the source `which`, converted.
+    """The data set named `which`, or the only one; else the source `which`, converted.
 
-    A data set made from files with the same contents and the default options is taken as it is,
-    whatever its name. Raises ChoiceError if neither is there, or the source's name is taken by others.
+    An existing data set of the same files and default options is reused, whatever its name. Raises
+    ChoiceError if neither exists, or if the name of the source is taken by another data set.
     """
     if which is None or workspace.has_dataset(str(which)):
         return workspace.dataset(None if which is None else str(which))
@@ -354,7 +354,7 @@ def dataset_or_images(
     if not source.exists():
         if isinstance(which, Path) or "/" in which:
             raise ChoiceError(f"{which}: found nothing there, and no data set has that name")
-        return workspace.dataset(which)  # says which there are
+        return workspace.dataset(which)  # raises, listing those that exist
     settings = ConvertSettings()
     found = find_same_files(workspace, read_source(source, settings), settings)
     if found is not None:

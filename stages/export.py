@@ -1,4 +1,4 @@
-"""A finished run → a file for others: its backbone, or its features of a data set."""
+"""A finished run → a file for other programs: its backbone, or its features of a data set."""
 
 import io
 import json
@@ -41,7 +41,7 @@ _SUFFIXES = {  # the first is the default
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Where the file is, what it takes and the Python that loads it."""
+    """The file, its size and the Python that loads it."""
 
     path: Path
     run: str
@@ -61,8 +61,8 @@ def export(
 ) -> ExportResult:
     """Write the backbone of `run`, or its features, for the program that `settings.to` names.
 
-    The file appears whole or not at all. Raises ChoiceError if the format does not fit the run's model,
-    saying which do, or if the file is there and is not to be replaced.
+    The file is written whole or not at all. Raises ChoiceError if the format does not fit the run's
+    model, listing those that do, or if the file exists and `settings.force` is not set.
     """
     start = time.perf_counter()
     settings, embedding = settings or ExportSettings(), embedding or EmbedSettings()
@@ -87,13 +87,13 @@ def export(
 
 
 def format_result(result: ExportResult) -> str:
-    """What is where, what the model wants to see, and how it is loaded."""
+    """The path, the preprocessing and the code that loads the file."""
     wants = describe_preprocessing(Preprocessing.from_dict(result.preprocessing))
     what = "features" if result.to == "hdf5-features" else "backbone"
     return "\n".join(
         [
             f"{what} of run {result.run}: {result.path}, {human_bytes(result.num_bytes)}",
-            f"images were seen so: {wants}",
+            f"preprocessing: {wants}",
             pasteable("load it with:", result.snippet),
         ]
     )
@@ -109,7 +109,7 @@ def describe_preprocessing(wanted: Preprocessing) -> str:
 
 
 def _destination(run: str, settings: ExportSettings) -> Path:
-    """The file to write; refuses what is there, and names that say another format."""
+    """The file to write; raises ChoiceError if it exists or has the suffix of another format."""
     suffixes = _SUFFIXES[settings.to]
     ending = {"safetensors": "", "onnx": "", "hdf5-features": "-features"}
     default = f"{run}{ending.get(settings.to, f'-{settings.to}')}{suffixes[0]}"
@@ -197,7 +197,7 @@ def _pickled(backbone: "nn.Module") -> bytes:
 
 
 def _description(run: Run, identity: PriorIdentity) -> dict[str, Any]:
-    """What a stranger wants to know about the weights."""
+    """Metadata of the weights."""
     return {
         "run": run.name,
         "arch": identity.arch,
@@ -218,7 +218,7 @@ def _export_features(
     embedding: EmbedSettings,
     say: Callable[[str], None],
 ) -> str:
-    """Of every split, embedded by the run as a prior, or found in the cache."""
+    """Features of every split by the run as a prior, embedded or from the cache."""
     from rela.representations.named import write_features
 
     own = settings.dataset is None

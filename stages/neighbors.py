@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Neighbor:
-    """An image of the data set: cosine similarity in [-1, 1], its class (None without one), its file.
+    """An image of the data set: cosine similarity in [-1, 1], class (None without one), file.
 
     `path` is relative to the folder that was converted, `index` the row of the data set.
     """
@@ -45,7 +45,7 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """The nearest first, and by what they were found."""
+    """Neighbors, nearest first, and the representations they were found by."""
 
     image: str
     dataset: str
@@ -65,11 +65,10 @@ def neighbors(
 ) -> Neighbors:
     """Find the images of a data set whose representations have the largest cosine with that of `image`.
 
-    The image is stored as the data set's were, and looked at by the same prior in the same way, or by
-    all that were combined; so an image of the data set finds itself, with a similarity of 1 up to the
-    rounding of what is stored (float16 rounds features below 6e-5 coarsely). Raises ChoiceError with
-    the command to use if the representations are not there, DataError or UnavailableError for what is no
-    image.
+    The image is encoded as the data set's images are and embedded by the same prior, or by all priors of
+    a combination. So an image of the data set finds itself with a similarity of 1, up to the rounding of
+    the stored features (float16 rounds those below 6e-5 coarsely). Raises ChoiceError with the command
+    to use if there are no representations, DataError or UnavailableError if `image` is not an image.
     """
     settings, described = settings or NeighborsSettings(), described or PriorSettings()
     check_options(settings)
@@ -77,9 +76,7 @@ def neighbors(
     if not image.exists():
         raise UnavailableError(f"{one_line(str(image))}: no such image")
     if image.is_dir():
-        raise DataError(
-            f"{one_line(str(image))} is a folder; expected one image file, to look for its like"
-        )
+        raise DataError(f"{one_line(str(image))} is a folder; expected an image file")
     dataset, name = workspace.dataset(settings.dataset), settings.prior
     requests = None if name is None else requests_of(workspace, dataset, name, described)
     found = find_cached(
@@ -142,9 +139,9 @@ def represent(
 ) -> "NDArray[np.floating[Any]]":
     """The vector [D] that `image` would have among `representations` of centre crops.
 
-    Of a combination the image is looked at by every prior, and each vector standardised as the
-    component's rows were. The priors are found by `requests`, or by what the representations tell.
-    Raises ChoiceError if one cannot be found, DataError for what is no image.
+    For a combination, each prior embeds the image, and each vector is standardised as the component's
+    rows are. Priors are found by `requests`, or by the identity that the representations record.
+    Raises ChoiceError if one cannot be found, DataError if `image` is not an image.
     """
     import numpy as np
 
@@ -177,22 +174,22 @@ def _same_prior(
     run: str | None,
     requests: Sequence[PriorRequest],
 ) -> KnownPrior:
-    """The prior with this very identity: as it was asked for, or by what the representations tell."""
+    """The prior with this identity, by a request or by the name in the representations."""
     for candidate in (*requests, _request_of(identity, run)):
         try:
             known = identify(workspace, candidate)
         except ChoiceError:
-            continue  # its name alone, without the options, may mean nothing
+            continue  # the name may not be enough without its options
         if known.identity.key() == identity.key():
             return known
     raise ChoiceError(
-        f"prior {identity.name} of these representations cannot be found by this name alone; give "
+        f"prior {identity.name} of these representations cannot be found by its name only; give "
         "--prior, --weights, --arch, --seed and --layer as `rela embed` had them"
     )
 
 
 def _request_of(identity: PriorIdentity, run: str | None) -> PriorRequest:
-    """A request that may mean this prior."""
+    """A request that probably means this prior."""
     if run is not None:
         return PriorRequest(f"run:{run}", layer=identity.layer)
     name = identity.name
@@ -208,7 +205,7 @@ def _look(
     device: str,
     say: Callable[[str], None],
 ) -> "list[NDArray[np.float32]]":
-    """What each prior makes of the image, which is stored as those of the data set are."""
+    """The features of the image by each prior; it is encoded as the data set's images are."""
     import numpy as np
 
     from rela.data.beton.reader import open_beton

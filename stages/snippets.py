@@ -1,4 +1,4 @@
-"""Lines of Python, ready to be pasted, that load what a stage has made. Tests execute them."""
+"""Python code, ready to paste, that loads the output of a job. Tests execute it."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from rela.stages.workspace.run import Run
 
 
 def run_snippet(run: Run) -> str:
-    """Loads a run's backbone where it lies."""
+    """Code that loads a run's backbone."""
     return backbone_snippet(run.model, run.image_size, (run.path / BACKBONE_FILE).resolve())
 
 
 def backbone_snippet(model: str, image_size: int, path: Path, with_timm: bool = False) -> str:
-    """Makes `model`, which gives features [B, D], with the weights in `path`, all of them.
+    """Code that makes `model`, which returns features [B, D], with the weights in `path`.
 
     `with_timm`: by timm, a model that torchvision has too.
     """
@@ -58,7 +58,7 @@ def _by_torchvision(model: str, image_size: int) -> list[str]:
 
     parsed = parse_model_name(model)
     name = parsed.torchvision_name
-    with torch.device("meta"):  # its structure is wanted, no weights
+    with torch.device("meta"):  # only the structure, without weights
         built = build_classifier(name, image_size)
     options = classifier_options(name, image_size)
     given = "".join(f", {key}={value}" for key, value in options.items())
@@ -83,7 +83,7 @@ def _attribute(dotted: str) -> str:
 
 
 def onnx_snippet(path: Path, image_size: int) -> str:
-    """Makes `model`, from images float32 [B, 3, S, S] to features float32 [B, D]."""
+    """Code that makes `model`, from images float32 [B, 3, S, S] to features float32 [B, D]."""
     size = f"3, {image_size}, {image_size}"
     return "\n".join(
         [
@@ -96,7 +96,7 @@ def onnx_snippet(path: Path, image_size: int) -> str:
 
 
 def features_snippet(path: Path, split: str) -> str:
-    """Reads features, file names, labels and class names with plain h5py."""
+    """Code that reads features, file names, labels and class names with h5py."""
     return "\n".join(
         [
             "import h5py",
@@ -110,7 +110,7 @@ def features_snippet(path: Path, split: str) -> str:
 
 
 def representations_snippet(representations: Representations, names: Path) -> str:
-    """Reads cached representations; `names` is the CSV of the data set that they are of."""
+    """Code that reads cached representations; `names`: the CSV of their data set."""
     dataset, split = names.parent.name, names.stem
     others = "" if dataset == representations.dataset else f", dataset={dataset!r}"
     others += "" if split == representations.split else f", split={split!r}"
@@ -125,5 +125,5 @@ def representations_snippet(representations: Representations, names: Path) -> st
 
 
 def pasteable(title: str, snippet: str) -> str:
-    """A snippet under its title, not indented: so it can be pasted as it is."""
+    """A snippet under its title, not indented, so that it can be pasted."""
     return f"{title}\n\n{snippet}\n"

@@ -35,9 +35,7 @@ def run(trials: int, scratch: Path) -> list[Tally]:
             raise RuntimeError((scratch / "log").read_text())
     dataset, run = space.dataset(), space.run()
     targets = find_artifacts(space.targets_dir)[0]
-    representations = next(
-        a for a in find_artifacts(space.representations_dir) if a.manifest.content["run"] is None
-    )
+    representations = next(each for each in space.representations() if each.run is None)
     store = PartStore(scratch / "parts", 1)
     store.write(0, random.Random(0).randbytes(_PART_BYTES))
     newest = newest_checkpoint(run.path / "checkpoints")

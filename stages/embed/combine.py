@@ -1,4 +1,4 @@
-"""Representations of several priors → one representation, an artifact like any other."""
+"""Representations of several priors → their concatenation, an artifact of the same kind."""
 
 import json
 import time
@@ -30,7 +30,7 @@ _SHOWN_NAME = 120  # characters of the priors' names in the name of a folder
 
 @dataclass(frozen=True)
 class CombineResult:
-    """The combination (None while other shards still embed), and what it was made of.
+    """The combination (None while other shards still embed) and its components.
 
     `names` as in EmbedResult.
     """
@@ -52,9 +52,9 @@ def embed_priors(
     shard: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
 ) -> EmbedResult | CombineResult:
-    """`embed_all` for priors by name, `described` alike.
+    """`embed_all` for priors by name; `described` applies to each.
 
-    Raises ChoiceError for a file or an architecture that would be that of several priors.
+    Raises ChoiceError if --weights or --arch is given for several priors.
     """
     priors = [name for prior in priors for name in names_of(workspace, prior)]
     for option in ("weights", "arch"):
@@ -75,10 +75,10 @@ def embed_all(
     shard: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
 ) -> EmbedResult | CombineResult:
-    """Embed a prior; or several, each on its own and cached as ever, then combined.
+    """Embed one prior, or several one by one, each cached, and combine them.
 
-    With shards, whoever finds all components there combines. Raises ChoiceError, before anything is
-    embedded, if two of the requests mean the same prior.
+    With shards, the process that finds all components finished combines them. Raises ChoiceError,
+    before anything is embedded, if two requests mean the same prior.
     """
     start = time.perf_counter()
     settings = settings or EmbedSettings()
@@ -112,7 +112,7 @@ def find_all(
     settings: EmbedSettings,
     split: str = "train",
 ) -> Representations | None:
-    """What `embed_all` would find at once, if anything; no prior is built and nothing is written."""
+    """The representations that `embed_all` would reuse, if any; builds and writes nothing."""
     found = [find_representations(workspace, dataset, r, settings, split) for r in requests]
     components = [artifact for artifact in found if artifact is not None]
     if len(requests) == 1 or len(components) < len(requests):
@@ -128,7 +128,7 @@ def combine(
     dtype: str,
     split: str,
 ) -> tuple[Representations, bool]:
-    """The representations of one split side by side, and whether that was there already."""
+    """The representations of one split side by side, and whether they existed."""
     start = time.perf_counter()
     key = _fingerprint(components, dtype)
     images = dataset.images_sha256(split)
@@ -195,7 +195,7 @@ def _write(
     dtype: str,
     attributes: dict[str, Any],
 ) -> tuple[list[dict[str, Any]], int]:
-    """Two passes over the components: statistics, then rows. What became of each, and how many rows."""
+    """Write in two passes: statistics, then rows. Returns a record per component and the row count."""
     from rela.representations.concatenation import fit_standardisation, write_combination
     from rela.representations.matrix_file import open_matrix
 
@@ -224,7 +224,7 @@ def _write(
 
 
 def format_result(result: EmbedResult | CombineResult) -> str:
-    """What was made, or found, and where; of a combination first its components."""
+    """What was made or found, and its path; of a combination its components first."""
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:
@@ -243,7 +243,7 @@ def format_result(result: EmbedResult | CombineResult) -> str:
 
 
 def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> None:
-    """Also finds out, before hours of embedding, that the last one cannot be had."""
+    """Raises ChoiceError for a prior given twice or unavailable, before hours of embedding."""
     seen: list[dict[str, object]] = []
     for request in requests:
         key = identify(workspace, request).identity.key()
@@ -253,7 +253,7 @@ def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> Non
 
 
 def _equal_crops(components: Sequence[Representations]) -> int:
-    """How many random crops of each image the rows stand for; 0 is the centre crop alone."""
+    """Random crops per image, equal for all components; 0 for the centre crop."""
     crops = {component.crops for component in components}
     if len(crops) > 1:
         raise ChoiceError(

@@ -1,4 +1,4 @@
-"""A data set × a prior → representations, once."""
+"""A data set and a prior → representations, computed once."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """The representations (None while other shards still work), and whether they were there.
+    """The representations (None while other shards still work), and whether they existed.
 
     `names` is the CSV of the data set whose row i, in its column `path`, is the image of row i.
     """
@@ -60,10 +60,9 @@ def embed(
 ) -> EmbedResult:
     """Represent every image of one split by the prior, or find that it was done before.
 
-    `shard` (i, n) takes every n-th part from i on; whoever finds all parts there seals.
-
-    An interrupted call leaves finished parts, and the next one goes on from them. Raises DataError
-    naming the images for which the prior gives NaN or Inf.
+    `shard` (i, n) takes every n-th part from i on; the process that finds all parts finished joins
+    them. An interrupted call keeps its finished parts for the next one. Raises DataError naming the
+    images for which the prior gives NaN or Inf.
     """
     start = time.perf_counter()
     settings = settings or EmbedSettings()
@@ -74,7 +73,7 @@ def embed(
     if existing is not None:
         mark_used(existing.path)
         clear_abandoned(existing.path)
-        shutil.rmtree(parts_directory, ignore_errors=True)  # of a call that was overtaken
+        shutil.rmtree(parts_directory, ignore_errors=True)  # left by a call that another overtook
         return EmbedResult(existing, names, True, 0, time.perf_counter() - start)
     if prior.note:
         say(prior.note)
@@ -93,7 +92,7 @@ def embed(
         num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings, say)
 
         def found() -> Representations | None:
-            """What a faster process has made, under whatever name."""
+            """The result of a faster process, under any name."""
             return _look_up(workspace, dataset, prior.identity, settings, split)[2]
 
         artifact = None
@@ -103,7 +102,7 @@ def embed(
                 artifact = _seal(
                     workspace, dataset, split, prior, settings, store, name, key, overhead, found
                 )
-            except (DataError, FileNotFoundError):  # its parts go when it is finished
+            except (DataError, FileNotFoundError):  # a faster process removes the parts
                 artifact = found()
                 if artifact is None:
                     raise
@@ -120,7 +119,7 @@ def find_representations(
     settings: EmbedSettings,
     split: str = "train",
 ) -> Representations | None:
-    """What `embed` would find at once, if anything; no prior is built and nothing is written."""
+    """The representations that `embed` would reuse, if any; builds and writes nothing."""
     try:
         prior = identify(workspace, request, may_build=False)
     except ChoiceError:
@@ -129,7 +128,7 @@ def find_representations(
 
 
 def format_result(result: EmbedResult) -> str:
-    """What was made, or found, and where."""
+    """What was made or found, and its path."""
     artifact = result.artifact
     if artifact is None:
         return f"this shard is done ({result.num_embedded:,} images); other shards still work"
@@ -142,7 +141,7 @@ def format_result(result: EmbedResult) -> str:
 
 
 def format_location(artifact: Representations, names: Path) -> str:
-    """Where features and names are, and how to read them together."""
+    """Paths of features and names, and the code that reads both."""
     return "\n".join(
         [
             f"features: {artifact.file} ({_row_order(artifact.crops)})",
@@ -179,7 +178,7 @@ def _look_up(
     settings: EmbedSettings,
     split: str,
 ) -> tuple[str, str, Representations | None]:
-    """Name and fingerprint of the representations, and they themselves if they are there."""
+    """Name and fingerprint of the representations, and the artifact if it exists."""
     images = dataset.images_sha256(split)
     key = _fingerprint(images, prior, settings)
     with_crops = f"-{settings.crops}crops" if settings.crops else ""
@@ -197,10 +196,10 @@ def _embed_parts(
     settings: EmbedSettings,
     say: Callable[[str], None],
 ) -> tuple[int, float]:
-    """Compute the missing parts; returns how many images, and the seconds of all parts.
+    """Compute the missing parts; returns the number of images, and the seconds of all parts.
 
-    Parts that other processes work on are left to them, and waited for. Batches never cross a part, so
-    the bytes of a part do not depend on which others were there.
+    Waits for parts that other processes compute. Batches never cross a part, so the bytes of a part do
+    not depend on the others.
     """
     import numpy as np
 
@@ -222,7 +221,7 @@ def _embed_parts(
         progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - num_todo) as bar,
         Leases(store.directory) as leases,
     ):
-        while todo and store.directory.is_dir():  # whoever seals removes the parts
+        while todo and store.directory.is_dir():  # the process that joins the parts removes them
             made = set()
             claimed = (part_rows(part, len(beton)) for part in store.claim(todo, leases))
             part_start = time.perf_counter()
@@ -256,10 +255,10 @@ def _seal(
     overhead_seconds: float,
     find: Callable[[], Representations | None],
 ) -> Representations:
-    """Copy all parts into one HDF5 file and publish it; another process may be faster.
+    """Join all parts in one HDF5 file and publish it, or take what `find` returns.
 
-    The recorded seconds are those of every part, interrupted calls and other shards included, and of
-    this call's start and sealing.
+    The recorded seconds are those of every part, interrupted calls and other shards included, plus
+    this call's start and joining.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Features → the numbers that are stored, float16 by default: refused if they are none, told of if coarse."""
+"""Round features to the stored dtype; reject NaN and Inf, warn about lost precision."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NAMED_IMAGES = 5
-# float16 keeps 5e-4 of what is above 6e-5, and ever less of what is below
+# float16 has a relative precision of 5e-4 above 6e-5, and less below
 _COARSE = 0.01
 
 
 class Rounding:
-    """Rounds features of one split of a data set; `say` hears once if they lose more than 1 %."""
+    """Rounds features of one split of a data set; warns once if they lose more than 1 %."""
 
     def __init__(
         self, dataset: DataSet, split: str, dtype: str, say: Callable[[str], None]
@@ -27,7 +27,7 @@ class Rounding:
     def __call__(
         self, rows: "NDArray[np.int64]", features: "NDArray[np.float32]"
     ) -> "NDArray[Any]":
-        """Features [R, D] of these R rows of the split, in the number format that is stored.
+        """Features [R, D] of these R rows of the split, in the stored dtype.
 
         Raises DataError naming the images for which they are NaN or Inf.
         """
@@ -38,7 +38,7 @@ class Rounding:
         bad = np.unique(rows[~np.isfinite(values).all(axis=1)])
         if bad.size:
             raise DataError(self._not_finite(bad))
-        exact = features.astype(np.float64)  # squares of small numbers are no zeros there
+        exact = features.astype(np.float64)  # squares of small numbers underflow in float32
         size = np.linalg.norm(exact)
         lost = np.linalg.norm(values - exact) / size if size else 0.0
         if lost > _COARSE and not self._has_said:

@@ -1,4 +1,4 @@
-"""Representations → targets of one width: computed once, used by every run."""
+"""Representations → targets of one width, computed once for all runs."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def make_targets(
     variance_share: float | None = None,
     say: Callable[[str], None] = print,
 ) -> Targets:
-    """PCA to at most `width` components, standardised, as an artifact; a hit if it was made before.
+    """PCA to at most `width` components, standardised, as an artifact; reused if it exists.
 
     `variance_share` as in rela.representations.projection.fit_projection.
     """

@@ -1,4 +1,4 @@
-"""What runs at the moment, as the workspace's files tell it: also from another terminal or machine."""
+"""Running jobs, read from the files of a workspace: also those of other terminals and machines."""
 
 import time
 from dataclasses import dataclass, fields
@@ -20,7 +20,7 @@ from rela.training.run_directory import CHECKPOINTS_DIR, PROGRESS_FILE
 _SILENT_SECONDS = 30.0
 
 
-class _Teller(Struct, frozen=True):
+class _Reporter(Struct, frozen=True):
     """The entries of a progress file beside those of `Snapshot`."""
 
     host: str
@@ -32,7 +32,7 @@ class _Teller(Struct, frozen=True):
 class RunUnderWay:
     """A training whose lock is held by `held_by`; `now` is None until its first steps are done.
 
-    `silent_seconds`: since it last told where it stands.
+    `silent_seconds`: since its last progress report.
     """
 
     name: str
@@ -45,7 +45,7 @@ class RunUnderWay:
 
 @dataclass(frozen=True)
 class EmbedUnderWay:
-    """Representations that `workers` make; rates in images per second, of all workers together."""
+    """Representations that `workers` compute; rates in images per second, over all workers."""
 
     directory: str
     what: str
@@ -57,18 +57,18 @@ class EmbedUnderWay:
 
     @property
     def done(self) -> str:
-        """How far it is, in words."""
+        """Progress in words."""
         return f"{self.num_parts_done} of {self.num_parts or '?'} parts"
 
     @property
     def by(self) -> str:
-        """Who works on it, in words."""
+        """All workers, in words."""
         return ", ".join(self.workers)
 
 
 @dataclass(frozen=True)
 class UnderWay:
-    """Everything that runs in a workspace."""
+    """All running jobs of a workspace."""
 
     workspace: str
     runs: list[RunUnderWay]
@@ -76,7 +76,7 @@ class UnderWay:
 
 
 def under_way(workspace: Workspace) -> UnderWay:
-    """Look at locks, leases and the files that jobs leave for this."""
+    """Find running jobs by their locks, leases and progress files."""
     runs = [_run(path) for path in workspace.unfinished_runs()]
     embeds = [_embed(path) for path in workspace.unfinished_parts()]
     return UnderWay(
@@ -87,7 +87,7 @@ def under_way(workspace: Workspace) -> UnderWay:
 
 
 def format_under_way(found: UnderWay, columns: int = 80) -> str:
-    """A few lines for each job, none longer than `columns`."""
+    """A few lines per job, at most `columns` wide."""
     lines = []
     for run in found.runs:
         lines += ["", f"run {run.name}", f"  {_where(run, columns - 2)}", f"  {_held(run)}"]
@@ -120,7 +120,7 @@ def _progress(path: Path) -> dict[str, Any] | None:
     try:
         found = load_json(path, dict[str, Any])
         as_fields(found, Snapshot)
-        as_type(found, _Teller)
+        as_type(found, _Reporter)
         return found
     except (OSError, ValueError):
         return None

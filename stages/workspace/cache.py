@@ -1,4 +1,4 @@
-"""What a workspace keeps: list it, check its bytes, and remove what can be computed again."""
+"""The cache of a workspace: list it, check its bytes, remove what can be computed again."""
 
 import shutil
 import time
@@ -21,7 +21,7 @@ _DAY_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact, or what a killed job left; times in seconds since 1970."""
+    """One artifact, or a leftover of a killed job; times in seconds since 1970."""
 
     kind: str
     name: str
@@ -50,19 +50,19 @@ class Listing:
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of checking artifacts."""
+    """The result of checking artifacts."""
 
     checks: list[Check]
 
     @property
     def damaged(self) -> list[Check]:
-        """Those that are not what they were when written."""
+        """Checks that found other bytes than those that were written."""
         return [check for check in self.checks if check.problem]
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed, or would be, and what stayed because a job holds it."""
+    """What was removed, or would be; `held`: what stays because a job uses it."""
 
     entries: list[Entry]
     held: list[Entry]
@@ -70,7 +70,7 @@ class Removed:
 
     @property
     def num_bytes(self) -> int:
-        """Space that it took."""
+        """Bytes of all entries that were removed."""
         return sum(entry.num_bytes for entry in self.entries)
 
 
@@ -102,7 +102,7 @@ def verify(workspace: Workspace, names: tuple[str, ...] = ()) -> Verification:
             try:
                 artifact = open_artifact(path)
                 if artifact is None:
-                    continue  # an interrupted run, which is no artifact yet
+                    continue  # an interrupted run
                 artifact.verify()
             except CorruptArtifactError as error:
                 problem = str(error)
@@ -111,11 +111,10 @@ def verify(workspace: Workspace, names: tuple[str, ...] = ()) -> Verification:
 
 
 def collect(workspace: Workspace, unused_days: float, dry_run: bool = False) -> Removed:
-    """Remove what can be computed again and was not used for `unused_days`.
+    """Remove representations, targets and unfinished parts that were not used for `unused_days`.
 
-    Those are representations, targets and unfinished parts; and, whatever their age, leftovers of
-    jobs that live no more. Data sets and runs stay, and so does what a job holds at the moment, or
-    what an interrupted run will go on from.
+    Leftovers of killed jobs are removed whatever their age. Data sets and runs stay, and so does
+    everything that a running job uses or an interrupted run needs to resume.
     """
     now = time.time()
     used_before = now - unused_days * _DAY_SECONDS
@@ -142,7 +141,7 @@ def collect(workspace: Workspace, unused_days: float, dry_run: bool = False) -> 
 
 
 def format_listing(listing: Listing) -> str:
-    """A table, and the sum."""
+    """A table and the total size."""
     entries = listing.entries
     if not entries:
         return "nothing here yet"
@@ -167,7 +166,7 @@ def format_verification(verification: Verification) -> str:
 
 
 def format_removed(removed: Removed) -> str:
-    """What went, what stayed because it is in use, and how much room there is now."""
+    """One line per entry that was removed or is in use, and the size of all that was removed."""
     words = "would remove" if removed.dry_run else "removed"
     lines = [f"{words} {e.kind} {e.name} ({human_bytes(e.num_bytes)})" for e in removed.entries]
     lines += [f"kept {e.kind} {e.name}: a job uses it" for e in removed.held]
@@ -175,7 +174,7 @@ def format_removed(removed: Removed) -> str:
 
 
 def _directories(workspace: Workspace) -> Iterator[tuple[str, Path]]:
-    """Where artifacts are, or should be: kind and directory."""
+    """Kind and path of every directory that is, or should be, an artifact."""
     for kind, parent in (
         ("data set", workspace.datasets_dir),
         ("representations", workspace.representations_dir),

@@ -4,15 +4,17 @@ import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
 
-from rela.data.beton.reader import Beton, open_beton
 from rela.errors import ChoiceError, DataError
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import regular_file
 from rela.stages.workspace.schema import Int, Timing, checked_manifest
+
+if TYPE_CHECKING:
+    from rela.data.beton.reader import Beton
 
 INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 _LARGEST_DEFAULT_SIZE = 224
@@ -129,8 +131,10 @@ class DataSet(Artifact):
         """The CSV of one split: the source file of every row of its beton."""
         return self.path / f"{split}.csv"
 
-    def open(self, split: str = "train") -> Beton:
+    def open(self, split: str = "train") -> "Beton":
         """The beton of one split; raises DataError if it is damaged or does not match the manifest."""
+        from rela.data.beton.reader import open_beton
+
         path, expected = self.beton_path(split), self.num_images(split)
         beton = open_beton(path, len(self.class_names))
         if len(beton) != expected:

@@ -1,11 +1,11 @@
 """`eval.json`: what was measured of one model on one data set, kept from call to call.
 
-subject        fingerprint of the model and the data set; another one empties the file
-accuracies     by protocol: what probe seed 0 found (a summary of the next, for readers)
+subject        fingerprint of the model and the data set; a new one empties the file
+accuracies     by protocol: figures of probe seed 0 (a summary of the next, for readers)
 measurements   by protocol: `how` in words, its `settings`, its own `fingerprint`, and
-               `by_probe_seed`: what was found with each probe seed, in how many `seconds`
+               `by_probe_seed`: the figures of each probe seed, and their `seconds`
                (computing features, for the first that needs them, included)
-seconds        spent on all of them, also on what was replaced since
+seconds        total, replaced measurements included
 """
 
 import json
@@ -53,20 +53,20 @@ def read_evaluation(path: Path) -> EvaluationFile:
 
 @dataclass(frozen=True)
 class Measurements:
-    """The file at `path`; `head` are the entries that say what was measured, `subject` among them."""
+    """An `eval.json`; `head`: the entries that describe the model and data set, with `subject`."""
 
     path: Path
     head: dict[str, Any]
 
     def read(self) -> dict[str, Any]:
-        """Its content; that of an empty file if it is damaged, missing or of another subject."""
+        """Its content; an empty one if it is missing, damaged or of another subject."""
         found = read_json(self.path, dict[str, Any]) or {}
         if found.get("subject") == self.head["subject"] and fits(found, EvaluationFile):
             return {**found, **self.head}
         return {**self.head, "seconds": 0.0, "accuracies": {}, "measurements": {}}
 
     def has(self, protocol: str, key: str, seed: int) -> bool:
-        """Whether this was measured, by settings with this fingerprint."""
+        """Whether this was measured with settings of this fingerprint."""
         record = self.read()["measurements"].get(protocol, {})
         return record.get("fingerprint") == key and str(seed) in record["by_probe_seed"]
 
@@ -78,7 +78,7 @@ class Measurements:
         record: dict[str, Any],
         found: dict[str, Any],
     ) -> None:
-        """Write one more; what other settings found under the same name goes."""
+        """Add a measurement; those of the same protocol with other settings are dropped."""
         content = self.read()
         known = content["measurements"].get(protocol, {})
         by_seed = known["by_probe_seed"] if known.get("fingerprint") == key else {}
@@ -94,7 +94,7 @@ class Measurements:
         write_atomic(self.path, json.dumps(content, indent=1).encode())
 
     def chosen(self, seeds: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-        """The content, of the measurements only these protocols with these probe seeds."""
+        """The content, restricted to these protocols and probe seeds."""
         content = self.read()
         measurements = content["measurements"]
         chosen = {

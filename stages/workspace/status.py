@@ -1,4 +1,4 @@
-"""What a workspace holds: data sets, representations, runs, what is under way and can be gone on with."""
+"""Data sets, representations and runs of a workspace; what is running and what can be resumed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from rela.training.progress import clock
 
 @dataclass(frozen=True)
 class Status:
-    """One list of plain rows per kind of thing, ready for tables or JSON."""
+    """Rows per kind of thing, ready for tables or JSON."""
 
     workspace: str
     datasets: list[dict[str, Any]]
@@ -28,7 +28,7 @@ class Status:
 
 
 def status(workspace: Workspace) -> Status:
-    """Read every manifest of the workspace. What somebody works on is running, not resumable."""
+    """Read every manifest of the workspace; a job is either running or resumable."""
     now = under_way(workspace)
     busy = {*(run.name for run in now.runs), *(embed.directory for embed in now.embeds)}
     return Status(
@@ -113,7 +113,7 @@ def format_status(found: Status) -> str:
 
 
 def _handover(run: dict[str, Any]) -> Any:
-    """The step; "never" where stage 1 did not end, and nothing where there was none."""
+    """The step; "never" if stage 1 did not end, None without stage 1."""
     never = run["handover_step"] is None and run["prior"] != "none"
     return "never" if never else run["handover_step"]
 

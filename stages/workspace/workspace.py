@@ -1,4 +1,4 @@
-"""A workspace: where artifacts lie, and whether their manifests hold what the jobs rely on."""
+"""A workspace: where artifacts are, and which of them a name means."""
 
 import re
 import shlex
@@ -50,20 +50,20 @@ class Workspace:
 
     @property
     def prior_records_dir(self) -> Path:
-        """priors/KEY.json: identities of priors that were built before."""
+        """priors/KEY.json: identities of priors that were built here."""
         return self.root / "priors"
 
     @property
     def evaluations_dir(self) -> Path:
-        """evaluations/KEY.json: results of priors that are no runs."""
+        """evaluations/KEY.json: evaluations of priors other than runs."""
         return self.root / "evaluations"
 
     def parts_dir(self, key: str) -> Path:
-        """representations/.parts-KEY: what is computed of representations that are not whole yet."""
+        """representations/.parts-KEY: the finished parts of incomplete representations."""
         return self.representations_dir / f"{_PARTS_PREFIX}{key[:32]}"
 
     def unfinished_parts(self) -> list[Path]:
-        """The directories of representations that are not whole yet."""
+        """The directories of incomplete representations."""
         return sorted(self.representations_dir.glob(f"{_PARTS_PREFIX}*"))
 
     def datasets(self) -> list[DataSet]:
@@ -85,11 +85,11 @@ class Workspace:
         return self._choose(Run, "finished run", self.runs_dir, name, "rela train")
 
     def has_dataset(self, name: str) -> bool:
-        """Whether a data set has this name; others are not looked at."""
+        """Whether a data set has this name; other data sets are not read."""
         return bool(_NAME.fullmatch(name)) and open_artifact(self.datasets_dir / name) is not None
 
     def has_run(self, name: str) -> bool:
-        """Whether a finished run has this name; other runs are not looked at."""
+        """Whether a finished run has this name; other runs are not read."""
         return bool(_NAME.fullmatch(name)) and open_artifact(self.runs_dir / name) is not None
 
     def runs(self) -> list[Run]:
@@ -97,7 +97,7 @@ class Workspace:
         return find_artifacts(Run, self.runs_dir)
 
     def unfinished_runs(self) -> list[Path]:
-        """Directories of runs that were started and have no manifest, oldest first."""
+        """Directories of runs that have no manifest yet, oldest first."""
         if not self.runs_dir.is_dir():
             return []
         unfinished = [path for path in self.runs_dir.iterdir() if _is_unfinished(path)]
@@ -114,7 +114,7 @@ class Workspace:
         return next((each for each in there if each.fingerprint == key), None)
 
     def components(self, combination: Representations) -> list[Representations]:
-        """What a combination was made of; raises ChoiceError with the command if some of it is gone."""
+        """The components of a combination; raises ChoiceError with the command if one is gone."""
         there = {each.fingerprint: each for each in self.representations(combination.images_sha256)}
         inputs, components = combination.manifest.inputs, combination.components
         keys = [inputs.get(f"component {i}", "") for i in range(1, len(components) + 1)]
@@ -163,7 +163,7 @@ def _is_unfinished(run: Path) -> bool:
 
 
 def check_name(name: str, what: str) -> str:
-    """Refuse names that would not be one plain directory."""
+    """Return `name`; raises ChoiceError if it cannot be the name of a directory."""
     if not _NAME.fullmatch(name):
         raise ChoiceError(
             f"{name!r} is not usable as the name of a {what}; use letters, digits, '.', '_', '-', '@' "

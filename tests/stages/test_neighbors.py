@@ -156,7 +156,7 @@ def test_what_is_not_there_is_told_with_the_command(
     # the features are there, but not those of this seed
     assert "has not been embedded" in line(query, *PRIOR, "--seed", 1)
     assert "no such image" in line(tmp_path / "nope.png", status=74)
-    assert "is a folder; expected one image file" in line(tmp_path / "images", status=65)
+    assert "is a folder; expected an image file" in line(tmp_path / "images", status=65)
     text = tmp_path / "text.png"
     text.write_text("no picture")
     assert "not an image that Pillow can read" in line(text, status=65)
