@@ -1,4 +1,7 @@
-"""The command line: parse, call a stage, print. Nothing heavy is imported until a command runs."""
+"""The command line, in the order of the flow: build a request, call a job, print the result.
+
+Nothing heavy is imported until a command runs.
+"""
 
 import sys
 from dataclasses import fields
@@ -7,77 +10,20 @@ from typing import Any
 
 import click
 
-from rela.distributed.ranks import current_ranks, end_with_launcher
-from rela.errors import RelaError, failure_of
+from rela.distributed.ranks import end_with_launcher
 from rela.options import flag_name
-from rela.pipeline.errors import PipelineError
-from rela.pipeline.processes import AskedToMakeRoom, making_room
-from rela.priors import KINDS
+from rela.stages import requests
 from rela.stages.commandline import completion as completing
-from rela.stages.commandline.cache import cache
-from rela.stages.commandline.doctor import doctor
-from rela.stages.commandline.options import json_option, options_of, print_result, prior_option
-from rela.stages.commandline.priors import priors
-from rela.stages.commandline.results import export, neighbors, report
-from rela.stages.commandline.status import status
-from rela.stages.settings import (
-    PRESET_NAMES,
-    ConvertSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    PriorSettings,
-    preset,
-)
-from rela.training.settings import TrainSettings
+from rela.stages.commandline.failures import Commands
+from rela.stages.commandline.options import Shown, is_typed, json_option, print_result, say, takes
+from rela.stages.settings import PRESET_NAMES, preset
+from rela.training.settings import WHERE_TO_RUN
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
-_INTERRUPTED, _TRY_AGAIN = 130, 75
-_NAMES_OF_PRIORS = ", ".join(
-    kind.PREFIX + kind.METAVAR if kind.PREFIX else f"A torchvision model ({kind.EXAMPLE})"
-    for kind in KINDS.values()
-)
-_PRIOR_OPTIONS = tuple(described.name for described in fields(PriorSettings))
+_NOT_USABLE, _DAMAGED = 1, 65
 
 
-def _say(message: str) -> None:
-    click.echo(message, err=True)
-
-
-def _which_process() -> str:
-    ranks = current_ranks()
-    return f" (process {ranks.rank + 1} of {ranks.world_size})" if ranks.world_size > 1 else ""
-
-
-class _Commands(click.Group):
-    """Turns the exceptions of stages into one line on stderr and an exit status."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            with making_room():
-                return super().invoke(ctx)
-        except click.NoSuchOption as error:
-            if error.option_name not in ("--workspace", "--debug"):
-                raise
-            raise click.UsageError(
-                f"{error.option_name} stands before the command: rela {error.option_name} "
-                f"{'DIRECTORY ' if error.option_name == '--workspace' else ''}{ctx.invoked_subcommand} ...",
-                error.ctx,
-            ) from error
-        except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:
-            failure = failure_of(error)
-            if ctx.params.get("debug") or failure is None:
-                raise
-            _say(f"rela{_which_process()}: {failure[0]}")
-            ctx.exit(failure[1])
-        except KeyboardInterrupt:
-            _say("rela: interrupted; the same command goes on from what is finished")
-            ctx.exit(_INTERRUPTED)
-        except AskedToMakeRoom as signal:
-            _say(f"rela: {signal}; the same command goes on from what is finished")
-            ctx.exit(_TRY_AGAIN)
-
-
-@click.group(cls=_Commands, context_settings=_CONTEXT)
+@click.group(cls=Commands, context_settings=_CONTEXT)
 @click.option(
     "--workspace",
     envvar="RELA_WORKSPACE",
@@ -106,26 +52,8 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
 
 
 @main.command()
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.option("--name", show_default="that of SRC", help="Name of the data set.")
-@options_of(ConvertSettings)
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    show_default="all cores",
-    help="Processes that read and encode.",
-)
-@json_option
-@click.pass_obj
-def convert(
-    workspace: Any,
-    /,
-    source: Path,
-    name: str | None,
-    workers: int | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@takes(requests.Convert)
+def convert(workspace: Any, request: requests.Convert) -> Shown:
     """Convert images to an FFCV data set.
 
     SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images. Or it
@@ -133,143 +61,59 @@ def convert(
     """
     from rela.stages import convert as stage
 
-    result = stage.convert(workspace, source, ConvertSettings(**options), name, workers, _say)
-    print_result(as_json, stage.format_result, result)
+    return stage.convert(workspace, request, say), stage.format_result
 
 
 @main.command()
-@click.argument("dataset", required=False, shell_complete=completing.datasets)
-@click.option(
-    "--prior",
-    "priors",
-    required=True,
-    multiple=True,
-    shell_complete=completing.priors,
-    help=f"{_NAMES_OF_PRIORS}, or an earlier run, NAME or run:NAME. Several are embedded one by one and "
-    "combined.",
-)
-@options_of(PriorSettings)
-@click.option("--split", default="train", type=click.Choice(["train", "val"]), help="Which images.")
-@click.option(
-    "--shard",
-    metavar="I/N",
-    show_default="what torchrun or a SLURM array say",
-    help="Do part I of N, counted from 0.",
-)
-@options_of(EmbedSettings)
-@json_option
-@click.pass_obj
-def embed(
-    workspace: Any,
-    /,
-    dataset: str | None,
-    priors: tuple[str, ...],
-    split: str,
-    shard: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@takes(requests.Embed)
+def embed(workspace: Any, request: requests.Embed) -> Shown:
     """Represent every image of DATASET by a prior, once.
 
     DATASET is the name of a data set, or a folder of images, which is converted first.
     """
-    from rela.distributed.ranks import parse_shard
-    from rela.stages.convert import dataset_or_images
     from rela.stages.embed import combine as stage
 
-    described = PriorSettings(**{o: options.pop(o) for o in _PRIOR_OPTIONS})
-    data = dataset_or_images(workspace, dataset, _say)
-    settings, part = EmbedSettings(**options), parse_shard(shard)
-    result = stage.embed_priors(workspace, data, priors, described, settings, split, part, _say)
-    print_result(as_json, stage.format_result, result)
+    return stage.embed_priors(workspace, request, say), stage.format_result
 
 
 @main.command()
-@click.argument("dataset", required=False, shell_complete=completing.datasets)
 @click.option(
     "--preset",
     "preset_name",
     type=click.Choice(PRESET_NAMES),
     show_default="none",
     help="The reference's input size, batch, model and epochs for a data set; options given here "
-    "go before it.",
-)
-@options_of(TrainSettings, complete={"prior": completing.learned_priors})
-@click.option(
-    "--name",
-    show_default="DATASET-METHOD-NUMBER",
-    shell_complete=completing.unfinished_runs,
-    help="Name of the run.",
-)
-@click.option(
-    "--embed", "embed_first", is_flag=True, help="Embed the prior first if that was not done."
+    "override it.",
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on with an interrupted run as it was configured; --name chooses. It may go on elsewhere: "
+    help="Resume an interrupted run as it was configured; --name chooses which. It may resume elsewhere: "
     "--devices, --logger, --checkpoint-minutes and --rank-timeout can be given anew.",
 )
-@json_option
-@click.pass_context
-def train(
-    ctx: click.Context,
-    /,
-    dataset: str | None,
-    preset_name: str | None,
-    name: str | None,
-    embed_first: bool,
-    resume: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@takes(requests.Train)
+def train(workspace: Any, request: requests.Train, preset_name: str | None, resume: bool) -> Shown:
     """Train a model on DATASET: targets first, then the algorithm."""
     from rela.stages.train import train as stage
-    from rela.training.settings import WHERE_TO_RUN
 
-    given = {o: value for o, value in options.items() if _is_typed(ctx, o)}
-    if resume:
-        where = {o: given.pop(o) for o in WHERE_TO_RUN if o in given}
+    given = {f.name: getattr(request, f.name) for f in fields(request) if is_typed(f.name)}
+    if not resume:
+        chosen = requests.Train(**{**preset(preset_name), **given})
+        return stage.train(workspace, chosen, say), stage.format_result
+    name, dataset = given.pop("name", None), given.pop("dataset", None)
+    where = {option: given.pop(option) for option in WHERE_TO_RUN if option in given}
+    if given or dataset or preset_name:
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
-        if flags or dataset or embed_first:
-            what = ", ".join(flags) or dataset or "--embed"
-            by_name = f"; a run is chosen by --name {dataset}" if dataset and not name else ""
-            raise click.UsageError(
-                f"--resume goes on with the run's own configuration, without {what}{by_name}"
-            )
-        result = stage.resume(ctx.obj, name, _say, where)
-    else:
-        data = ctx.obj.dataset(dataset)
-        settings = TrainSettings(**{**options, **preset(preset_name), **given})
-        result = stage.train(ctx.obj, data, settings, name, embed_first, _say)
-    print_result(as_json, stage.format_result, result)
+        by_name = f"; a run is chosen by --name {dataset}" if dataset and not name else ""
+        raise click.UsageError(
+            f"--resume uses the run's own configuration; leave out {', '.join(flags) or dataset}{by_name}"
+        )
+    return stage.resume(workspace, name, say, where), stage.format_result
 
 
 @main.command("eval")
-@click.argument("runs", metavar="[RUN]...", nargs=-1, shell_complete=completing.runs)
-@click.option("--all", "every", is_flag=True, help="Evaluate every finished run.")
-@prior_option("Evaluate a prior instead of a run.", complete=completing.priors)
-@click.option(
-    "--dataset",
-    show_default="the run's own, or the only one",
-    shell_complete=completing.datasets,
-    help="Which data set.",
-)
-@options_of(EvaluateSettings)
-@options_of(PriorSettings)
-@options_of(EmbedSettings, leave_out=("dtype", "crops"))
-@json_option
-@click.pass_obj
-def evaluate(
-    workspace: Any,
-    /,
-    runs: tuple[str, ...],
-    every: bool,
-    prior: str | None,
-    dataset: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+@takes(requests.Evaluate)
+def evaluate(workspace: Any, request: requests.Evaluate) -> Shown:
     """Measure RUNs or a prior: k-NN, linear probes, fine-tuning, segmentation.
 
     Of runs that differ in nothing but their seed, mean and standard deviation are shown too.
@@ -277,13 +121,69 @@ def evaluate(
     from rela.stages.evaluate import evaluate as stage
     from rela.stages.evaluate.table import format_report, summarize
 
-    described = PriorSettings(**{o: options.pop(o) for o in _PRIOR_OPTIONS})
-    asked = {f.name: options.pop(f.name) for f in fields(EvaluateSettings)}
-    settings, embedding = EvaluateSettings(**asked), EmbedSettings(**options)
-    found = stage.evaluate(
-        workspace, runs, every, prior, dataset, described, settings, embedding, _say
-    )
-    print_result(as_json, format_report, summarize(found))
+    return summarize(stage.evaluate(workspace, request, say)), format_report
+
+
+@main.command()
+@takes(requests.Report)
+def report(workspace: Any, request: requests.Report) -> Shown:
+    """Write one page about RUNs, or about all finished ones: was the prior worth it?
+
+    Accuracy against cost, curves of training, features, neighbours, priors, how to reproduce it all.
+    The page is one file and needs no network.
+    """
+    from rela.stages.report import report as stage
+
+    return stage.report(workspace, request, say), stage.format_result
+
+
+@main.command()
+@takes(requests.Export)
+def export(workspace: Any, request: requests.Export) -> Shown:
+    """Write the backbone of RUN, or its features of a data set, for other programs.
+
+    What loads the file is printed. Embedding options are for --to hdf5-features.
+    """
+    from rela.stages import export as stage
+
+    return stage.export(workspace, request, say), stage.format_result
+
+
+@main.command()
+@takes(requests.Neighbors)
+def neighbors(workspace: Any, request: requests.Neighbors) -> Shown:
+    """Find the images of a data set that are most like IMAGE, by cached representations."""
+    from rela.stages import neighbors as stage
+
+    return stage.neighbors(workspace, request, say), stage.format_result
+
+
+@main.group()
+def priors() -> None:
+    """Choose a prior: list what can be used here, rank what is embedded."""
+
+
+@priors.command("list")
+@json_option
+@click.pass_obj
+def list_priors(workspace: Any, /, as_json: bool) -> None:
+    """Show which priors can be used here and now, and which are embedded for which data sets."""
+    from rela.stages.priors import list as stage
+
+    print_result(as_json, stage.format_result, stage.list_priors(workspace))
+
+
+@priors.command("rank")
+@takes(requests.Rank)
+def rank_priors(workspace: Any, request: requests.Rank) -> Shown:
+    """Compare the embedded priors of DATASET by their representations, without training.
+
+    Effective rank (RankMe; more is better), uniformity (less is better), k-NN accuracy where there
+    are labels, and how alike the priors are (linear CKA, 0 to 1).
+    """
+    from rela.stages.priors import rank as stage
+
+    return stage.rank(workspace, request), stage.format_result
 
 
 @main.command("run")
@@ -325,15 +225,15 @@ def run(
     if dry_run:
         from rela.stages.recipe import plan as planning
 
-        plan = planning.plan_recipe(ctx.obj, jobs, not no_measure, _say)
+        plan = planning.plan_recipe(ctx.obj, jobs, not no_measure, say)
         print_result(as_json, planning.format_plan, plan)
         return
     from rela.stages.recipe import run as stage
 
-    result = stage.run_recipe(ctx.obj, jobs, _say)
+    result = stage.run_recipe(ctx.obj, jobs, say)
     print_result(as_json, stage.format_result, result)
     if result.exit_status:
-        _say(f"rela: {stage.describe_failures(result)}")
+        say(f"rela: {stage.describe_failures(result)}")
         ctx.exit(result.exit_status)
 
 
@@ -359,16 +259,109 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
     """Show the whole method on scikit-learn's handwritten digits, in a few minutes."""
     from rela.stages import demo as stage
 
-    print_result(as_json, stage.format_result, stage.demo(output, seeds, _say))
+    print_result(as_json, stage.format_result, stage.demo(output, seeds, say))
 
 
-def _is_typed(ctx: click.Context, option: str) -> bool:
-    return ctx.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+@main.command()
+@click.option("--watch", is_flag=True, help="Show what runs, again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    metavar="SECONDS",
+    default=2.0,
+    type=click.FloatRange(0.1),
+    help="How often --watch looks.",
+)
+@json_option
+@click.pass_obj
+def status(workspace: Any, /, watch: bool, interval: float, as_json: bool) -> None:
+    """Show data sets, representations, runs, what is running and what can be resumed.
+
+    With --watch: where every training and embedding stands, who works on it, and the age of its last
+    checkpoint. It only reads the workspace's files, so any terminal and machine that sees them will do.
+    """
+    if watch:
+        from rela.stages.commandline.watch import watch as show
+
+        show(workspace, interval, as_json)
+        return
+    from rela.stages.workspace import status as stage
+
+    if is_typed("interval"):
+        raise click.UsageError("--interval is for --watch")
+    print_result(as_json, stage.format_status, stage.status(workspace))
 
 
-for command in (cache, completing.completion, doctor, export, neighbors, priors, report, status):
-    main.add_command(command)
+@main.group()
+def cache() -> None:
+    """List, check and clean what the workspace keeps."""
 
+
+@cache.command("ls")
+@json_option
+@click.pass_obj
+def list_cache(workspace: Any, /, as_json: bool) -> None:
+    """Show every artifact with its size, age and last use, and what is left of interrupted jobs."""
+    from rela.stages.workspace import cache as stage
+
+    print_result(as_json, stage.format_listing, stage.list_cache(workspace))
+
+
+@cache.command("verify")
+@click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=completing.artifacts)
+@json_option
+@click.pass_context
+def verify_cache(ctx: click.Context, /, names: tuple[str, ...], as_json: bool) -> None:
+    """Read every byte of the named artifacts (default: all) and compare it with the manifests.
+
+    Ends with status 65 if anything is damaged.
+    """
+    from rela.stages.workspace import cache as stage
+
+    found = stage.verify(ctx.obj, names)
+    print_result(as_json, stage.format_verification, found)
+    if found.damaged:
+        ctx.exit(_DAMAGED)
+
+
+@cache.command("gc")
+@click.option(
+    "--unused-days",
+    default=30.0,
+    type=click.FloatRange(0),
+    help="Remove what was last used longer ago.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@json_option
+@click.pass_obj
+def collect_garbage(workspace: Any, /, unused_days: float, dry_run: bool, as_json: bool) -> None:
+    """Remove representations and targets that were not used for long: they can be computed again.
+
+    Also removes what killed jobs left behind. Data sets, runs, what a job uses at the moment and
+    what an interrupted run needs to go on stay.
+    """
+    from rela.stages.workspace import cache as stage
+
+    print_result(as_json, stage.format_removed, stage.collect(workspace, unused_days, dry_run))
+
+
+@main.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, /, as_json: bool) -> None:
+    """Check what is installed and whether it runs, and what this machine gives; say what mends the rest.
+
+    An image is really decoded, a GPU really computes. Ends with status 1 if rela cannot be used here;
+    warnings, and extras that are not there, do not count.
+    """
+    from rela.stages.doctor import doctor as stage
+
+    health = stage.examine(ctx.find_root().params["workspace"])
+    print_result(as_json, stage.format_health, health)
+    if not health.usable:
+        ctx.exit(_NOT_USABLE)
+
+
+main.add_command(completing.completion)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -30,7 +30,8 @@ from rela.stages.embed.embed import embed
 from rela.stages.evaluate.evaluate import evaluate_run
 from rela.stages.priors.requests import prior_request
 from rela.stages.report.savings import cost_of_reaching
-from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings
+from rela.stages.requests import Convert, Train
+from rela.stages.settings import EmbedSettings, EvaluateSettings
 from rela.stages.train.train import train
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
@@ -160,7 +161,7 @@ def campaign(
     prior_data, target = (
         prepare(workspace, name, arguments) for name in (pair.prior_data, pair.target_data)
     )
-    prior = train(workspace, prior_data, pair.prior, "the-prior").artifact
+    prior = train(workspace, Train(prior_data.name, name="the-prior", **vars(pair.prior))).artifact
     done = {(o.variant, o.budget, o.seed) for o in read_results(results)}
     for seed in arguments.seeds:
         for budget in arguments.budgets:
@@ -180,7 +181,7 @@ def prepare(workspace: Workspace, name: str, arguments: Any) -> DataSet:
         write_digits(source, range(PRIOR_DIGITS if name == "digits-0-4" else 10))
     else:
         source = arguments.data / name
-    return convert(workspace, source, ConvertSettings()).artifact
+    return convert(workspace, Convert(source)).artifact
 
 
 def measure(
@@ -196,7 +197,7 @@ def measure(
     named = {"none": "none", "random": "random", "trained": prior.name}[variant.prior]
     settings = TrainSettings(prior=named, data_ratio=budget, seed=seed, **changes)
     name = f"{slug(variant.name)}-{budget:g}-{seed}"
-    run = train(workspace, target, settings, name).artifact
+    run = train(workspace, Train(target.name, name=name, **vars(settings))).artifact
     accuracies: dict[str, Any] = evaluate_run(workspace, run, settings=PROBES).results["accuracies"]
     return Outcome(
         variant=variant.name,

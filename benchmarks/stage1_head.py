@@ -15,7 +15,7 @@ from rela.stages.display import Spread, format_table
 from rela.stages.embed.embed import embed
 from rela.stages.evaluate.evaluate import evaluate_run
 from rela.stages.priors.requests import prior_request
-from rela.stages.settings import ConvertSettings
+from rela.stages.requests import Convert, Train
 from rela.stages.train.train import train
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
@@ -33,9 +33,9 @@ def main() -> None:
     data = {}
     for name, digits in (("digits", range(10)), ("digits-0-4", range(PRIOR_DIGITS))):
         write_digits(arguments.output / name, digits)
-        data[name] = convert(workspace, arguments.output / name, ConvertSettings()).artifact
+        data[name] = convert(workspace, Convert(arguments.output / name)).artifact
     few = TrainSettings(prior="none", epochs=PRIOR_EPOCHS)
-    prior = train(workspace, data["digits-0-4"], few, "prior-0-4").artifact
+    prior = train(workspace, Train("digits-0-4", name="prior-0-4", **vars(few))).artifact
     embed(workspace, data["digits"], prior_request(data["digits"], prior.name))
 
     settings = [("none", None, "learned")]
@@ -53,7 +53,7 @@ def main() -> None:
                 epochs=arguments.epochs,
                 seed=seed,
             )
-            run = train(workspace, data["digits"], chosen).artifact
+            run = train(workspace, Train("digits", **vars(chosen))).artifact
             accuracies = evaluate_run(workspace, run).results["accuracies"]
             found.append((accuracies["knn20"]["top1"], accuracies["linear-reference"]["top1"]))
         columns = [Spread.of([pair[i] for pair in found]).percent(1) for i in (0, 1)]

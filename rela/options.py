@@ -9,7 +9,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable
-from dataclasses import field, fields
+from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -26,10 +26,16 @@ def option(
     above: float | None = None,
     kind: type | None = None,
     shown: str | None = None,
+    metavar: str | None = None,
+    complete: str | None = None,
+    several: bool = False,
+    required: bool = False,
 ) -> Any:
-    """A dataclass field; `kind` is its type where the default is None, `shown` that default in words.
+    """A keyword of a dataclass, and an option of the command line.
 
-    A field whose default is a tuple takes several of its choices.
+    - `kind`: its type where the default is None; `several`: repeated for several, as a tuple default is;
+    - `shown`: the default in words;
+    - `metavar`, `complete`: what help shows and a shell completes (a name in stages.commandline.completion).
     """
     metadata = {
         "help": help,
@@ -39,7 +45,19 @@ def option(
         "above": above,
         "kind": kind or type(default),
         "shown": shown,
+        "metavar": metavar,
+        "complete": complete,
+        "several": several or isinstance(default, tuple),
+        "required": required,
     }
+    return field(default=MISSING if required else default, metadata=metadata, kw_only=True)
+
+
+def argument(
+    metavar: str, default: Any = MISSING, *, kind: type = str, complete: str | None = None
+) -> Any:
+    """A positional field of a dataclass, and an argument of the command line; required without a default."""
+    metadata = {"argument": metavar, "kind": kind, "complete": complete}
     return field(default=default, metadata=metadata)
 
 
@@ -52,7 +70,7 @@ def check_options(settings: Any) -> None:
     """Raise ChoiceError, naming the option and what it accepts, for a value out of range."""
     for described in fields(settings):
         value, rules = getattr(settings, described.name), described.metadata
-        if value is None or not rules:
+        if value is None or "help" not in rules:
             continue
         chosen = value if isinstance(value, tuple) else (value,)
         wrong = (
@@ -92,10 +110,10 @@ _Result = TypeVar("_Result")
 _Settings = TypeVar("_Settings")
 
 
-def takes(
+def keyword_function(
     arguments: Callable[_P, _Arguments],
 ) -> Callable[[Callable[[_Arguments], _Result]], Callable[_P, _Result]]:
-    """Turn a function of one `arguments` object into a function of its fields as keywords.
+    """Turn a function of one request into a function of its fields as keywords.
 
     Signature and docstring list the options.
     """
@@ -116,14 +134,14 @@ def takes(
     return decorate
 
 
-def settings_of(arguments: Any, kind: type[_Settings]) -> _Settings:
-    """The part of `arguments` that is a `kind`, its texts for paths made paths.
+def part_of(request: Any, kind: type[_Settings]) -> _Settings:
+    """The part of `request` that is a `kind`; strings for paths become paths.
 
     Raises ChoiceError, naming the option and what it accepts, for a value out of range.
     """
     given: dict[str, Any] = {}
     for described in fields(kind):  # type: ignore[arg-type]
-        value: Any = getattr(arguments, described.name, described.default)
+        value: Any = getattr(request, described.name, described.default)
         is_path = described.metadata["kind"] is Path and isinstance(value, str)
         given[described.name] = Path(value) if is_path else value
     settings = kind(**given)

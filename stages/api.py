@@ -5,19 +5,15 @@ defaults are those of the command line. What a person should know on the way goe
 it to the logger `rela`. Failures are `rela.errors.RelaError` and `rela.pipeline.errors.PipelineError`.
 """
 
-import logging
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rela.distributed.ranks import parse_shard
-from rela.options import settings_of, takes
+from rela.options import keyword_function
 from rela.stages import convert as _convert
 from rela.stages import export as _export
 from rela.stages import neighbors as _neighbors
-from rela.stages.convert import ConvertResult, dataset_or_images
+from rela.stages import requests
+from rela.stages.convert import ConvertResult
 from rela.stages.embed import combine as _combine
 from rela.stages.embed.combine import CombineResult
 from rela.stages.embed.embed import EmbedResult
@@ -28,53 +24,19 @@ from rela.stages.neighbors import Neighbors
 from rela.stages.priors.find import open_representations as _open_representations
 from rela.stages.report import report as _report
 from rela.stages.report.report import ReportResult
-from rela.stages.settings import (
-    ConvertSettings,
-    EmbedSettings,
-    EvaluateSettings,
-    ExportSettings,
-    NeighborsSettings,
-    PriorSettings,
-    ReportSettings,
-)
+from rela.stages.requests import workspace_at
 from rela.stages.settings import preset as preset
 from rela.stages.train import train as _train
 from rela.stages.train.fit import TrainResult
 from rela.stages.workspace import status as _status
 from rela.stages.workspace.status import Status
-from rela.stages.workspace.workspace import Workspace
-from rela.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from rela.representations.named import NamedRepresentations
 
-Say = Callable[[str], None]
-_log = logging.getLogger("rela")
 
-
-@dataclass(frozen=True, kw_only=True)
-class _InWorkspace:
-    workspace: str | Path | None = None
-    say: Say = _log.info
-
-    @property
-    def place(self) -> Workspace:
-        return _workspace(self.workspace)
-
-
-def _workspace(given: str | Path | None) -> Workspace:
-    return Workspace(Path(given or os.environ.get("RELA_WORKSPACE") or "./workspace"))
-
-
-@dataclass(frozen=True)
-class _Convert(ConvertSettings, _InWorkspace):
-    source: str | Path
-    name: str | None = field(default=None, kw_only=True)
-    workers: int | None = field(default=None, kw_only=True)
-
-
-@takes(_Convert)
-def convert(given: _Convert) -> ConvertResult:
+@keyword_function(requests.Convert)
+def convert(request: requests.Convert) -> ConvertResult:
     """Convert class folders of images to an FFCV data set, or find that it was done before.
 
     >>> result = rela.convert("images")
@@ -83,22 +45,11 @@ def convert(given: _Convert) -> ConvertResult:
     >>> result.artifact.manifest.content["class_names"]
     ['ant', 'bee', 'cat']
     """
-    settings = settings_of(given, ConvertSettings)
-    return _convert.convert(
-        given.place, Path(given.source), settings, given.name, given.workers, given.say
-    )
+    return _convert.convert(request.place, request, request.say)
 
 
-@dataclass(frozen=True)
-class _Embed(EmbedSettings, PriorSettings, _InWorkspace):
-    dataset: str | Path | None = None
-    prior: str | Sequence[str] = field(kw_only=True)
-    split: str = field(default="train", kw_only=True)
-    shard: str | None = field(default=None, kw_only=True)
-
-
-@takes(_Embed)
-def embed(given: _Embed) -> EmbedResult | CombineResult:
+@keyword_function(requests.Embed)
+def embed(request: requests.Embed) -> EmbedResult | CombineResult:
     """Represent every image of a data set, or of a folder of images, by a prior, once.
 
     `prior` is what `--prior` takes, one or several, which are combined.
@@ -109,28 +60,11 @@ def embed(given: _Embed) -> EmbedResult | CombineResult:
     >>> rela.embed("images", prior="random:shufflenet_v2_x0_5", image_size=32).cached
     True
     """
-    priors = [given.prior] if isinstance(given.prior, str) else list(given.prior)
-    return _combine.embed_priors(
-        given.place,
-        dataset_or_images(given.place, given.dataset, given.say),
-        priors,
-        settings_of(given, PriorSettings),
-        settings_of(given, EmbedSettings),
-        given.split,
-        parse_shard(given.shard),
-        given.say,
-    )
+    return _combine.embed_priors(request.place, request, request.say)
 
 
-@dataclass(frozen=True)
-class _Train(TrainSettings, _InWorkspace):
-    dataset: str | None = None
-    name: str | None = field(default=None, kw_only=True)
-    embed: bool = field(default=False, kw_only=True)
-
-
-@takes(_Train)
-def train(given: _Train) -> TrainResult:
+@keyword_function(requests.Train)
+def train(request: requests.Train) -> TrainResult:
     """Train a model: targets first, then the algorithm. An interrupted run with these settings goes on.
 
     `embed`: embed the prior first if that was not done. With the reference's settings for a data set:
@@ -143,50 +77,22 @@ def train(given: _Train) -> TrainResult:
     >>> sorted(path.name for path in result.artifact.path.glob("*.safetensors"))
     ['backbone.safetensors']
     """
-    settings = settings_of(given, TrainSettings)
-    data = given.place.dataset(given.dataset)
-    return _train.train(given.place, data, settings, given.name, given.embed, given.say)
+    return _train.train(request.place, request, request.say)
 
 
-@dataclass(frozen=True)
-class _Evaluate(EvaluateSettings, EmbedSettings, PriorSettings, _InWorkspace):
-    dtype: str = field(default=EmbedSettings.dtype, init=False)
-    crops: int = field(default=EmbedSettings.crops, init=False)
-    runs: str | Sequence[str] = ()
-    all: bool = field(default=False, kw_only=True)
-    prior: str | None = field(default=None, kw_only=True)
-    dataset: str | None = field(default=None, kw_only=True)
-
-
-@takes(_Evaluate)
-def evaluate(given: _Evaluate) -> list[Evaluation]:
+@keyword_function(requests.Evaluate)
+def evaluate(request: requests.Evaluate) -> list[Evaluation]:
     """Measure runs (the only one, those named, or `all`) or a prior: k-NN, probes, fine-tuning.
 
     >>> [evaluation] = rela.evaluate(protocol=("knn20",))
     >>> evaluation.run, sorted(evaluation.results["accuracies"]["knn20"])
     ('first', ['k', 'seconds', 'top1'])
     """
-    return _evaluate.evaluate(
-        given.place,
-        [given.runs] if isinstance(given.runs, str) else given.runs,
-        given.all,
-        given.prior,
-        given.dataset,
-        settings_of(given, PriorSettings),
-        settings_of(given, EvaluateSettings),
-        settings_of(given, EmbedSettings),
-        given.say,
-    )
+    return _evaluate.evaluate(request.place, request, request.say)
 
 
-@dataclass(frozen=True)
-class _Export(ExportSettings, EmbedSettings, _InWorkspace):
-    crops: int = field(default=EmbedSettings.crops, init=False)
-    run: str | None = None
-
-
-@takes(_Export)
-def export(given: _Export) -> ExportResult:
+@keyword_function(requests.Export)
+def export(request: requests.Export) -> ExportResult:
     """Write the backbone of a run, or its features of a data set, for other programs.
 
     The result's `snippet` is the Python that loads the file.
@@ -194,59 +100,28 @@ def export(given: _Export) -> ExportResult:
     >>> print(rela.export(to="torchvision", output="weights.pth", force=True).path)
     weights.pth
     """
-    return _export.export(
-        given.place,
-        given.place.run(given.run),
-        settings_of(given, ExportSettings),
-        settings_of(given, EmbedSettings),
-        given.say,
-    )
+    return _export.export(request.place, request, request.say)
 
 
-@dataclass(frozen=True)
-class _Neighbors(NeighborsSettings, PriorSettings, _InWorkspace):
-    image: str | Path
-    device: str = field(default="auto", kw_only=True)
-
-
-@takes(_Neighbors)
-def neighbors(given: _Neighbors) -> Neighbors:
+@keyword_function(requests.Neighbors)
+def neighbors(request: requests.Neighbors) -> Neighbors:
     """Find the images of a data set that are most like an image file, by cached representations.
 
     >>> found = rela.neighbors("images/train/bee/03.png", count=2)
     >>> found.neighbors[0].path, found.neighbors[0].class_name, len(found.neighbors)
     ('train/bee/03.png', 'bee', 2)
     """
-    return _neighbors.neighbors(
-        given.place,
-        Path(given.image),
-        settings_of(given, NeighborsSettings),
-        settings_of(given, PriorSettings),
-        given.device,
-        given.say,
-    )
+    return _neighbors.neighbors(request.place, request, request.say)
 
 
-@dataclass(frozen=True)
-class _Report(ReportSettings, _InWorkspace):
-    runs: str | Sequence[str] = ()
-    output: str | Path = field(default="rela-report", kw_only=True)
-
-
-@takes(_Report)
-def report(given: _Report) -> ReportResult:
+@keyword_function(requests.Report)
+def report(request: requests.Report) -> ReportResult:
     """Write one page about finished runs, all or those named: was the prior worth it?
 
     >>> print(rela.report("first", output="page", maps=0).page)
     page/report.html
     """
-    return _report.report(
-        given.place,
-        [given.runs] if isinstance(given.runs, str) else given.runs,
-        Path(given.output),
-        settings_of(given, ReportSettings),
-        given.say,
-    )
+    return _report.report(request.place, request, request.say)
 
 
 def status(workspace: str | Path | None = None) -> Status:
@@ -255,7 +130,7 @@ def status(workspace: str | Path | None = None) -> Status:
     >>> [row["name"] for row in rela.status().runs]
     ['first']
     """
-    return _status.status(_workspace(workspace))
+    return _status.status(workspace_at(workspace))
 
 
 def open_representations(
@@ -283,5 +158,5 @@ def open_representations(
     >>> vector.dtype, label
     (torch.float32, 1)
     """
-    place = _workspace(workspace)
+    place = workspace_at(workspace)
     return _open_representations(place, representations, dataset, split, verify)

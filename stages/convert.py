@@ -7,7 +7,6 @@ import os
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 from rela.data.beton.encoding import Encoding
 from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
-from rela.options import check_options
+from rela.options import check_options, part_of
+from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
@@ -24,6 +24,7 @@ from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.stages.display import bar_of_bytes, human_bytes, progress_bar
+from rela.stages.requests import Convert
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
@@ -43,26 +44,20 @@ class ConvertResult:
     seconds: float
 
 
-def convert(
-    workspace: Workspace,
-    source: Path,
-    settings: ConvertSettings,
-    name: str | None = None,
-    num_workers: int | None = None,
-    say: Callable[[str], None] = print,
-) -> ConvertResult:
-    """Convert `source` into the data set `name` (default: the name of the source).
+def convert(workspace: Workspace, request: Convert, say: Say = print) -> ConvertResult:
+    """Convert a source into a data set, named after the source by default.
 
     A data set of that name with the same images and settings is reused. Raises DataError listing
     every bad image, and writes nothing, unless the settings skip them.
     """
     start = time.perf_counter()
-    check_options(settings)
+    source, settings = Path(request.source), part_of(request, ConvertSettings)
+    check_options(request)
     images = read_source(source, settings)
-    name = check_name(name or slug(default_name(source)), "data set")
+    name = check_name(request.name or slug(default_name(source)), "data set")
     destination = workspace.datasets_dir / name
     _report_oddities(images, say)
-    workers = num_workers or len(os.sched_getaffinity(0))
+    workers = request.workers or len(os.sched_getaffinity(0))
     encoding = _encoding(settings)
 
     def find() -> DataSet | None:
@@ -314,7 +309,7 @@ def _source_sha256(root: Path, sample: Sample) -> str:
         return ""
 
 
-def _report_oddities(images: ImageSource, say: Callable[[str], None]) -> None:
+def _report_oddities(images: ImageSource, say: Say) -> None:
     if images.stray_files:
         shown = ", ".join(map(one_line, images.stray_files[:5]))
         more = f" and {len(images.stray_files) - 5} more" if len(images.stray_files) > 5 else ""
@@ -340,9 +335,7 @@ def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
     )
 
 
-def dataset_or_images(
-    workspace: Workspace, which: str | Path | None, say: Callable[[str], None] = print
-) -> DataSet:
+def dataset_or_images(workspace: Workspace, which: str | Path | None, say: Say = print) -> DataSet:
     """The data set named `which`, or the only one; else the source `which`, converted.
 
     An existing data set of the same files and default options is reused, whatever its name. Raises
@@ -367,6 +360,6 @@ def dataset_or_images(
             f"options; embed it by its name, {name}, or convert these under another: `rela convert "
             f"{source} --name NAME`"
         )
-    result = convert(workspace, source, settings, say=say)
+    result = convert(workspace, Convert(source), say)
     say(format_result(result))
     return result.artifact

@@ -3,7 +3,6 @@
 import io
 import json
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, UnavailableError
 from rela.models.preprocessing import Preprocessing
-from rela.options import check_options
+from rela.options import part_of
+from rela.pipeline import Say
 from rela.pipeline.files import clear_abandoned_files, replacing
 from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest
@@ -19,6 +19,7 @@ from rela.priors.earlier_run import load_backbone, read_identity
 from rela.stages.display import human_bytes
 from rela.stages.embed.embed import embed
 from rela.stages.priors.find import with_names
+from rela.stages.requests import Export
 from rela.stages.settings import EmbedSettings, ExportSettings
 from rela.stages.snippets import backbone_snippet, features_snippet, onnx_snippet, pasteable
 from rela.stages.workspace.run import Run
@@ -52,21 +53,15 @@ class ExportResult:
     seconds: float
 
 
-def export(
-    workspace: Workspace,
-    run: Run,
-    settings: ExportSettings | None = None,
-    embedding: EmbedSettings | None = None,
-    say: Callable[[str], None] = print,
-) -> ExportResult:
-    """Write the backbone of `run`, or its features, for the program that `settings.to` names.
+def export(workspace: Workspace, request: Export, say: Say = print) -> ExportResult:
+    """Write the backbone of a run, or its features, for the program that `request.to` names.
 
     The file is written whole or not at all. Raises ChoiceError if the format does not fit the run's
     model, listing those that do, or if the file exists and `settings.force` is not set.
     """
     start = time.perf_counter()
-    settings, embedding = settings or ExportSettings(), embedding or EmbedSettings()
-    check_options(settings)
+    run = workspace.run(request.run)
+    settings, embedding = part_of(request, ExportSettings), part_of(request, EmbedSettings)
     if settings.dataset is not None and settings.to != "hdf5-features":
         raise ChoiceError(f"--dataset is for --to hdf5-features, not {settings.to}; leave it out")
     path = _destination(run.name, settings)
@@ -216,7 +211,7 @@ def _export_features(
     path: Path,
     settings: ExportSettings,
     embedding: EmbedSettings,
-    say: Callable[[str], None],
+    say: Say,
 ) -> str:
     """Features of every split by the run as a prior, embedded or from the cache."""
     from rela.representations.named import write_features

@@ -1,17 +1,19 @@
 """`rela neighbors`: the images most similar to a query image, by cached representations."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError, UnavailableError, one_line
-from rela.options import check_options
+from rela.options import part_of
+from rela.pipeline import Say
 from rela.pipeline.locks import in_use
 from rela.priors import POOLED, PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
 from rela.sources.source import Sample
+from rela.stages import requests
 from rela.stages.convert import encoding_of
 from rela.stages.display import format_table
 from rela.stages.priors.find import find_cached, with_names
@@ -55,35 +57,27 @@ class Neighbors:
     neighbors: list[Neighbor]
 
 
-def neighbors(
-    workspace: Workspace,
-    image: Path,
-    settings: NeighborsSettings | None = None,
-    described: PriorSettings | None = None,
-    device: str = "auto",
-    say: Callable[[str], None] = print,
-) -> Neighbors:
-    """Find the images of a data set whose representations have the largest cosine with that of `image`.
+def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = print) -> Neighbors:
+    """Find the images of a data set whose representations have the largest cosine with that of an image.
 
     The image is encoded as the data set's images are and embedded by the same prior, or by all priors of
     a combination. So an image of the data set finds itself with a similarity of 1, up to the rounding of
     the stored features (float16 rounds those below 6e-5 coarsely). Raises ChoiceError with the command
     to use if there are no representations, DataError or UnavailableError if `image` is not an image.
     """
-    settings, described = settings or NeighborsSettings(), described or PriorSettings()
-    check_options(settings)
-    check_options(described)
+    image, described = Path(request.image), part_of(request, PriorSettings)
+    settings = part_of(request, NeighborsSettings)
     if not image.exists():
         raise UnavailableError(f"{one_line(str(image))}: no such image")
     if image.is_dir():
         raise DataError(f"{one_line(str(image))} is a folder; expected an image file")
     dataset, name = workspace.dataset(settings.dataset), settings.prior
-    requests = None if name is None else requests_of(workspace, dataset, name, described)
+    asked = None if name is None else requests_of(workspace, dataset, name, described)
     found = find_cached(
         workspace,
         dataset,
         settings.split,
-        requests,
+        asked,
         name,
         by_name=described == PriorSettings(),
         only_centre_crops=True,
@@ -91,7 +85,7 @@ def neighbors(
     from rela.representations.neighbors import nearest_neighbors
 
     with in_use(dataset.path, found.path):
-        query = represent(workspace, image, dataset, found, requests or [], device, say)
+        query = represent(workspace, image, dataset, found, asked or [], request.device, say)
         bank = with_names(dataset, settings.split, found)
         rows, similarities = nearest_neighbors(bank.array, query, settings.count)
     labels = bank.labels[rows]
@@ -135,7 +129,7 @@ def represent(
     representations: Representations,
     requests: Sequence[PriorRequest],
     device: str,
-    say: Callable[[str], None],
+    say: Say,
 ) -> "NDArray[np.floating[Any]]":
     """The vector [D] that `image` would have among `representations` of centre crops.
 
@@ -203,7 +197,7 @@ def _look(
     dataset: DataSet,
     priors: Sequence[KnownPrior],
     device: str,
-    say: Callable[[str], None],
+    say: Say,
 ) -> "list[NDArray[np.float32]]":
     """The features of the image by each prior; it is encoded as the data set's images are."""
     import numpy as np

@@ -29,7 +29,7 @@ class ConvertSettings:
         kind=str,
         shown="label in a CSV, else by its type",
     )
-    image_root: Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    image_root: Path | None = option(
         None,
         "Folder that the paths of a CSV lie in.",
         kind=Path,
@@ -73,7 +73,7 @@ class ConvertSettings:
 class PriorSettings:
     """What finds a prior, beside its name."""
 
-    weights: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    weights: str | Path | None = option(
         None,
         "Local weights for the architecture --prior: a checkpoint or .safetensors.",
         kind=Path,
@@ -139,7 +139,7 @@ class EvaluateSettings:
         "Repeat trained probes with this many probe seeds: initial layer, order, labelled subset.",
         minimum=1,
     )
-    voc: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    voc: str | Path | None = option(
         None,
         "For segmentation: a folder in the layout of Pascal VOC 2012.",
         kind=Path,
@@ -175,7 +175,7 @@ class ExportSettings:
         "data set.",
         choices=EXPORT_FORMATS,
     )
-    output: str | Path | None = option(  # noqa: RUF009 (a field, as all of them)
+    output: str | Path | None = option(
         None,
         "File to write, or a folder for it; .pth or .safetensors for torchvision and timm.",
         kind=Path,

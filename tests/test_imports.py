@@ -21,7 +21,7 @@ LIBRARY = (
     "errors", "options", "distributed", "sources", "data", "models", "priors", "representations",
     "methods", "evaluation", "training",
 )  # fmt: skip
-NOUNS = ("settings", "display", "workspace", "snippets", "priors")
+NOUNS = ("settings", "display", "workspace", "snippets", "requests", "priors")
 JOBS = (
     "convert", "embed", "train", "evaluate", "export", "neighbors", "report", "recipe", "demo", "doctor",
 )  # fmt: skip
@@ -169,7 +169,7 @@ def after(statement: str, expression: str) -> str:
     return result.stdout.strip()
 
 
-PLUG_INS = ("rela.methods", "rela.priors", "rela.sources", "rela.stages.commandline")
+PLUG_INS = ("rela.methods", "rela.priors", "rela.sources")
 
 
 def test_a_file_is_a_concept_and_a_folder_can_be_surveyed() -> None:

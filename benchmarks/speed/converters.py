@@ -14,11 +14,14 @@ def prepare_rela(
 ) -> Callable[[], object]:
     """What `rela convert` does: check, digest, store, digest the result, make it durable."""
     from rela.stages.convert import convert
+    from rela.stages.requests import Convert
     from rela.stages.settings import ConvertSettings
     from rela.stages.workspace.workspace import Workspace
 
     settings = ConvertSettings(max_side=max_side)
-    return lambda: convert(Workspace(output), folder, settings, num_workers=num_workers)
+    return lambda: convert(
+        Workspace(output), Convert(folder, workers=num_workers, **vars(settings))
+    )
 
 
 def prepare_ffcv(

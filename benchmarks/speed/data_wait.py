@@ -12,7 +12,7 @@ import torch
 from benchmarks.speed.comparison import Figure
 from benchmarks.speed.photos import write_photos
 from rela.stages.convert import convert
-from rela.stages.settings import ConvertSettings
+from rela.stages.requests import Convert, Train
 from rela.stages.train.train import train
 from rela.stages.workspace.workspace import Workspace
 from rela.training.run_directory import METRICS_FILE
@@ -40,7 +40,7 @@ def _wait_shares(folder: Path, model: str, size: int, batch_size: int, epochs: i
             prior="none", model=model, image_size=size, batch_size=batch_size, epochs=1 + epochs
         )
         silent = {"say": lambda line: None}
-        dataset = convert(workspace, folder, ConvertSettings(), **silent).artifact
-        finished = train(workspace, dataset, settings, **silent).artifact
+        dataset = convert(workspace, Convert(folder), **silent).artifact
+        finished = train(workspace, Train(dataset.name, **vars(settings)), **silent).artifact
         records = (finished.path / METRICS_FILE).read_text().splitlines()
     return [json.loads(record)["data_wait_share"] for record in records[1:]]

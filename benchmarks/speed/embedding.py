@@ -27,7 +27,8 @@ from rela.representations.embedder import Embedder
 from rela.stages.convert import convert
 from rela.stages.embed.embed import embed
 from rela.stages.priors.identify import identify
-from rela.stages.settings import ConvertSettings, EmbedSettings
+from rela.stages.requests import Convert
+from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace
 
@@ -40,7 +41,7 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
     """Images per second end to end, and once the model is built."""
     folder = write_photos(scratch / "embedding" / "photos", NUM_IMAGES, HEIGHT, WIDTH)
     workspace = Workspace(scratch / "embedding" / "workspace")
-    dataset = convert(workspace, folder, ConvertSettings(), "photos", say=_quiet).artifact
+    dataset = convert(workspace, Convert(folder, name="photos"), _quiet).artifact
     building: list[float] = []  # seconds of every run
 
     def ours() -> float:

@@ -22,7 +22,7 @@ from rela.data.views import stage1_views
 from rela.priors import PriorRequest
 from rela.stages.convert import convert
 from rela.stages.embed.embed import embed
-from rela.stages.settings import ConvertSettings
+from rela.stages.requests import Convert
 from rela.stages.workspace.workspace import Workspace
 
 _SIZES = (1_000, 10_000, 100_000)
@@ -74,7 +74,7 @@ def _timed(directory: Path, folder: Path) -> dict[str, float]:
     def silent(line: str) -> None: ...
 
     start = time.perf_counter()
-    dataset = convert(workspace, folder, ConvertSettings(), say=silent).artifact
+    dataset = convert(workspace, Convert(folder), silent).artifact
     converted = time.perf_counter()
     embed(workspace, dataset, PriorRequest(_PRIOR, image_size=_SIDE), say=silent)
     embedded = time.perf_counter()

@@ -23,6 +23,7 @@ class TrainSettings:
         "Name of an embedded prior (A+B if combined), none, or random.",
         kind=str,
         shown="the one embedded",
+        complete="learned_priors",
     )
     crops: int | None = option(
         None, "Targets of how many crops per image.", minimum=0, kind=int, shown="those embedded"

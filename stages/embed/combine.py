@@ -2,22 +2,26 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError
+from rela.options import part_of
+from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
+from rela.stages.convert import dataset_or_images
 from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_location
 from rela.stages.embed.embed import format_result as format_embed_result
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
+from rela.stages.requests import Embed
 from rela.stages.settings import EmbedSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
@@ -43,27 +47,23 @@ class CombineResult:
 
 
 def embed_priors(
-    workspace: Workspace,
-    dataset: DataSet,
-    priors: Sequence[str],
-    described: PriorSettings,
-    settings: EmbedSettings,
-    split: str = "train",
-    shard: tuple[int, int] = (0, 1),
-    say: Callable[[str], None] = print,
+    workspace: Workspace, request: Embed, say: Say = print
 ) -> EmbedResult | CombineResult:
-    """`embed_all` for priors by name; `described` applies to each.
+    """Embed the priors of a request, all described alike. A folder of images is converted first.
 
     Raises ChoiceError if --weights or --arch is given for several priors.
     """
-    priors = [name for prior in priors for name in names_of(workspace, prior)]
+    part, described = request.part, part_of(request, PriorSettings)
+    settings = part_of(request, EmbedSettings)
+    dataset = dataset_or_images(workspace, request.dataset, say)
+    priors = [name for prior in request.priors for name in names_of(workspace, prior)]
     for option in ("weights", "arch"):
         if getattr(described, option) is not None and len(priors) > 1:
             raise ChoiceError(
                 f"--{option} describes one --prior, and {len(priors)} are named; leave one out"
             )
     requests = [prior_request(dataset, prior, **vars(described)) for prior in priors]
-    return embed_all(workspace, dataset, requests, settings, split, shard, say)
+    return embed_all(workspace, dataset, requests, settings, request.split, part, say)
 
 
 def embed_all(
@@ -73,7 +73,7 @@ def embed_all(
     settings: EmbedSettings | None = None,
     split: str = "train",
     shard: tuple[int, int] = (0, 1),
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> EmbedResult | CombineResult:
     """Embed one prior, or several one by one, each cached, and combine them.
 

@@ -1,7 +1,6 @@
 """Evaluation of runs and priors on data sets, by the protocols of rela.evaluation."""
 
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from rela.evaluation.protocols import (
     Protocol,
 )
 from rela.evaluation.voc import VocFolder, open_voc
-from rela.options import check_options, flag_name
+from rela.options import check_options, flag_name, part_of
+from rela.pipeline import Say
 from rela.pipeline.fingerprint import fingerprint
 from rela.priors import PriorRequest
 from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
@@ -21,6 +21,7 @@ from rela.stages.evaluate.probing import Probing
 from rela.stages.priors import requests
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of
+from rela.stages.requests import Evaluate
 from rela.stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.evaluations import EVALUATION_FILE, FIRST_SEED, Measurements
@@ -50,7 +51,7 @@ def evaluate_run(
     dataset_name: str | None = None,
     settings: EvaluateSettings | None = None,
     embedding: EmbedSettings | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Evaluation:
     """Evaluate a finished run on `dataset_name`, by default the data set it was trained on.
 
@@ -75,7 +76,7 @@ def evaluate_prior(
     request: PriorRequest,
     settings: EvaluateSettings | None = None,
     embedding: EmbedSettings | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Evaluation:
     """Evaluate a prior on a data set, as a baseline for the runs that learn from it.
 
@@ -86,65 +87,51 @@ def evaluate_prior(
     return _evaluate(workspace, dataset, (name, key), request, None, settings, embedding, say)
 
 
-def evaluate(
-    workspace: Workspace,
-    runs: Sequence[str] = (),
-    every: bool = False,
-    prior: str | None = None,
-    dataset_name: str | None = None,
-    described: PriorSettings | None = None,
-    settings: EvaluateSettings | None = None,
-    embedding: EmbedSettings | None = None,
-    say: Callable[[str], None] = print,
-) -> list[Evaluation]:
-    """Evaluate runs (see `evaluate_runs`), or the prior `prior` with the options `described`."""
-    described, settings = described or PriorSettings(), settings or EvaluateSettings()
-    if prior is None:
+def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[Evaluation]:
+    """Evaluate the named runs, the only one there is, or `all`; or a prior."""
+    described, settings = part_of(request, PriorSettings), part_of(request, EvaluateSettings)
+    embedding = part_of(request, EmbedSettings)
+    if request.prior is None:
         plain = PriorSettings()
         given = [n for n in vars(described) if getattr(described, n) != getattr(plain, n)]
         if given:
             raise ChoiceError(f"{', '.join(map(flag_name, given))} require --prior; add it")
-        if runs and every:
+        if request.names and request.all:
             raise ChoiceError("give names of runs or --all, not both")
-        return evaluate_runs(workspace, runs, every, dataset_name, settings, embedding, say)
-    if runs or every:
+        return _evaluate_runs(workspace, request, settings, embedding, say)
+    if request.names or request.all:
         raise ChoiceError("give a run or --prior, not both")
-    if len(names := names_of(workspace, prior)) > 1:
+    if len(names := names_of(workspace, request.prior)) > 1:
         raise ChoiceError(
             f"rela eval measures one prior at a time, {len(names)} were given; choose one of "
             f"{', '.join(names)}, or compare them with `rela priors rank`"
         )
-    wanted = dataset_name is not None or needs_dataset(settings)
-    dataset = workspace.dataset(dataset_name) if wanted else None
-    request = prior_request(dataset, prior, **vars(described))
-    return [evaluate_prior(workspace, dataset, request, settings, embedding, say)]
+    wanted = request.dataset is not None or needs_dataset(settings)
+    dataset = workspace.dataset(request.dataset) if wanted else None
+    prior = prior_request(dataset, request.prior, **vars(described))
+    return [evaluate_prior(workspace, dataset, prior, settings, embedding, say)]
 
 
-def evaluate_runs(
+def _evaluate_runs(
     workspace: Workspace,
-    names: Sequence[str],
-    every: bool = False,
-    dataset_name: str | None = None,
-    settings: EvaluateSettings | None = None,
-    embedding: EmbedSettings | None = None,
-    say: Callable[[str], None] = print,
+    request: Evaluate,
+    settings: EvaluateSettings,
+    embedding: EmbedSettings,
+    say: Say,
 ) -> list[Evaluation]:
-    """Evaluate the named runs, every run, or by default the only one.
-
-    With `every`, runs whose data set does not suit the protocols are skipped with a message.
-    """
-    if every:
+    """Of `all` runs, those whose data set cannot be evaluated on are left out with a message."""
+    if request.all:
         chosen = workspace.runs() or [workspace.run()]
     else:
-        chosen = [workspace.run(name) for name in dict.fromkeys(names)] or [workspace.run()]
-    settings = settings or EvaluateSettings()
+        names = dict.fromkeys(request.names)
+        chosen = [workspace.run(name) for name in names] or [workspace.run()]
     open_voc_of(settings)
     found, reasons = [], []
     for run in chosen:
         try:
-            found.append(evaluate_run(workspace, run, dataset_name, settings, embedding, say))
+            found.append(evaluate_run(workspace, run, request.dataset, settings, embedding, say))
         except ChoiceError as error:
-            if not every:
+            if not request.all:
                 raise
             reasons.append(error)
             say(f"run {run.name} is skipped: {error}")
@@ -181,7 +168,7 @@ def _evaluate(
     path: Path | None,
     settings: EvaluateSettings,
     embedding: EmbedSettings | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Evaluation:
     check_options(settings)
     embedding = embedding or EmbedSettings()

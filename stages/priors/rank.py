@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError
 from rela.evaluation.protocols import KNN_PROTOCOLS
-from rela.options import check_options
+from rela.options import part_of
 from rela.pipeline.locks import in_use
 from rela.stages.display import format_table
+from rela.stages.requests import Rank
 from rela.stages.settings import RankSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
@@ -51,14 +52,13 @@ class Ranking:
     cka: list[list[float]]
 
 
-def rank(workspace: Workspace, dataset: DataSet, settings: RankSettings | None = None) -> Ranking:
+def rank(workspace: Workspace, request: Rank) -> Ranking:
     """Compare every embedded prior of the training images on the same rows.
 
     By k-NN accuracy with labels, else by effective rank. Digests of whole files are not checked here but
     in training. Raises ChoiceError if nothing is embedded.
     """
-    settings = settings or RankSettings()
-    check_options(settings)
+    dataset, settings = workspace.dataset(request.dataset), part_of(request, RankSettings)
     images = dataset.images_sha256()
     every = workspace.representations(images)
     cached = [a for a in every if not a.crops]

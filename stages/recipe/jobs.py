@@ -2,21 +2,27 @@
 
 import itertools
 import math
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, RelaError
-from rela.options import check_options
+from rela.options import check_options, part_of
 from rela.priors import PriorRequest
 from rela.priors.prior import JOINT
 from rela.sources import default_name, find_kind
 from rela.stages.evaluate.evaluate import open_voc_of
-from rela.stages.priors.requests import prior_request, requests_of
+from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.recipe.file import FILE_PREFIX, Table, closest, read_tables
-from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, preset
+from rela.stages.requests import Convert, Embed, Evaluate, Request, Train
+from rela.stages.settings import (
+    ConvertSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    PriorSettings,
+    preset,
+)
 from rela.stages.train.resolve import check_settings, resolve_hyperparameters
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace, check_name, slug
@@ -26,35 +32,41 @@ _MOST_JOBS = 10_000  # of one table
 _SHOWN_ALWAYS = ("prior", "data_ratio", "method", "seed")
 
 
-def _field_kinds(of: type, leave_out: tuple[str, ...] = ()) -> dict[str, type]:
-    """The type of every field of a settings class, or of PriorRequest, `X | None` being X."""
-    hints = typing.get_type_hints(of)
-    kinds = {}
-    for described in fields(of):
-        if described.name not in leave_out:
-            members = [k for k in typing.get_args(hints[described.name]) if k is not type(None)]
-            origin = typing.get_origin(hints[described.name])
-            kinds[described.name] = (
-                tuple if origin is tuple else members[0] if members else hints[described.name]
-            )
-    return kinds
-
-
-_PRIOR_KINDS = _field_kinds(PriorRequest, ("name",))
-# what the command has beside its settings, and those
-_OWN_KINDS: dict[str, dict[str, type]] = {
-    "convert": {"source": Path, "name": str, "workers": int},
-    "embed": {"dataset": str, "prior": str, **_PRIOR_KINDS, "split": str},
-    "train": {"dataset": str, "name": str, "preset": str},
-    "eval": {"run": str, "dataset": str, **_field_kinds(EmbedSettings, ("dtype", "crops"))},
+REQUESTS: dict[str, type[Request]] = {
+    "convert": Convert,
+    "embed": Embed,
+    "train": Train,
+    "eval": Evaluate,
 }
-_SETTINGS: dict[str, type] = {
+_SETTINGS = {
     "convert": ConvertSettings,
     "embed": EmbedSettings,
     "train": TrainSettings,
     "eval": EvaluateSettings,
 }
-_REQUIRED = {"convert": ("source",), "embed": ("prior",)}
+# a recipe shares no work, embeds what its trainings need, and evaluates one run or its own
+_NOT_HERE = {
+    "embed": {"shard"},
+    "train": {"embed"},
+    "eval": {"runs", "all", *vars(PriorSettings()), "prior"},
+}
+_ONLY_HERE: dict[str, dict[str, type]] = {
+    "train": {"preset": str}, "eval": {"run": str},
+}  # fmt: skip
+
+
+def _kinds(stage: str) -> dict[str, type]:
+    """The keys of a table with their types: the fields of its request."""
+    described = (f for f in fields(REQUESTS[stage]) if f.init and "kind" in f.metadata)
+    left_out = _NOT_HERE.get(stage, set())
+    kinds = {f.name: f.metadata["kind"] for f in described if f.name not in left_out}
+    return kinds | _ONLY_HERE.get(stage, {})
+
+
+def _required(stage: str) -> list[str]:
+    return [f.name for f in fields(REQUESTS[stage]) if f.default is MISSING]
+
+
 _IN_WORDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path",
     tuple: "a list",
@@ -66,7 +78,6 @@ class Job:
     """One call of a stage.
 
     - `what`: the data set, and what distinguishes the job in its table;
-    - `options`: what the stage takes beside `settings`;
     - `needs`: the earlier jobs, by number from 0, that make what this one reads;
     - `trained_by`: of an evaluation, the job whose run it measures; None for a run by name.
     """
@@ -74,10 +85,14 @@ class Job:
     stage: str
     where: str
     what: str
-    options: dict[str, Any]
-    settings: Any
+    request: Any
     needs: tuple[int, ...] = ()
     trained_by: int | None = None
+
+    @property
+    def settings(self) -> Any:
+        """The part of the request that decides what the result means."""
+        return part_of(self.request, _SETTINGS[self.stage])
 
 
 def load_recipe(
@@ -103,8 +118,7 @@ def load_recipe(
 
 def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Every combination of the swept values, the last key fastest; and what was swept of each."""
-    own, settings = _OWN_KINDS[table.stage], _SETTINGS[table.stage]
-    kinds = {**own, **_field_kinds(settings)}
+    kinds = _kinds(table.stage)
     choices: list[list[Any]] = []
     for key, value in table.values.items():
         if key not in kinds:
@@ -113,7 +127,7 @@ def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         if value == []:
             raise ChoiceError(f"{key} = [] has no values; give some, or leave it out")
         choices.append([_typed(key, v, kinds[key]) for v in (value if swept else [value])])
-    missing = [key for key in _REQUIRED.get(table.stage, ()) if key not in table.values]
+    missing = [key for key in _required(table.stage) if key not in table.values]
     if missing:
         raise ChoiceError(f"{missing[0]} is missing")
     if math.prod(map(len, choices)) > _MOST_JOBS:
@@ -149,74 +163,61 @@ def _job(
     values: dict[str, Any],
     swept: dict[str, Any],
 ) -> Job:
-    stage = table.stage
-    options = {key: values[key] for key in _OWN_KINDS[stage] if key in values}
-    chosen = {**preset(options.pop("preset", None)), **values}
-    settings = _SETTINGS[stage](**{k: v for k, v in chosen.items() if k not in _OWN_KINDS[stage]})
-    if stage == "convert":
-        check_options(settings)
-        return _conversion(jobs, table, options, settings)
+    stage, given = table.stage, dict(values)
     if stage == "eval":
-        _check_evaluation(options, settings)
-        return _evaluation(workspace, jobs, table, options, settings)
-    options["dataset"] = _dataset(workspace, jobs, options.get("dataset"))
-    needs = _makers(jobs, "convert", "name", options["dataset"])
+        return _evaluation(workspace, jobs, table, given)
+    request: Any = REQUESTS[stage](**{**preset(given.pop("preset", None)), **given})
+    if stage == "convert":
+        return _conversion(jobs, table, request)
+    request = replace(request, dataset=_dataset(workspace, jobs, request.dataset))
+    needs = _makers(jobs, "convert", "name", request.dataset)
+    prior = request.prior
     if stage == "embed":
-        check_options(settings)
-        prior = options["prior"]
-        if options.setdefault("split", "train") not in ("train", "val"):
-            raise ChoiceError(f"--split {options['split']}: expected one of train, val")
-        _check_files(options)
+        check_options(request)
+        _check_files(request)
         shown = {"prior": prior, **swept}
     else:
-        prior = settings.prior
-        _check_training(jobs, options, settings, swept)
-        shown = {key: getattr(settings, key) for key in _SHOWN_ALWAYS} | swept
+        _check_training(jobs, request, swept)
+        shown = {key: getattr(request, key) for key in _SHOWN_ALWAYS} | swept
         if prior is not None:  # a prior embedded with options of its own, or in several parts
-            needs += [
-                i for i, job in enumerate(jobs) if embeds_prior(job, prior, options["dataset"])
-            ]
+            needs += [i for i, job in enumerate(jobs) if embeds_prior(job, prior, request.dataset)]
     for part in (prior or "").split(JOINT):
         needs += _makers(jobs, "train", "name", part.removeprefix("run:"))
     shown = {key: value for key, value in shown.items() if key not in ("dataset", "name")}
-    named = [options["name"]] if stage == "train" and "name" in options else []
+    named = [request.name] if stage == "train" and request.name is not None else []
     details = [f"{key}={'–' if value is None else _plain(value)}" for key, value in shown.items()]
-    what = " ".join([options["dataset"], *named, *details])
-    return Job(stage, table.where, what, options, settings, tuple(sorted(set(needs))))
+    what = " ".join([request.dataset, *named, *details])
+    return Job(stage, table.where, what, request, tuple(sorted(set(needs))))
 
 
-def _conversion(jobs: list[Job], table: Table, options: dict[str, Any], settings: Any) -> Job:
-    source = options["source"]
-    find_kind(source, settings.format)
-    if options.get("workers", 1) < 1:
-        raise ChoiceError(f"--workers {options['workers']}: expected a number of at least 1")
-    name = check_name(options.get("name") or slug(default_name(source)), "data set")
+def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:
+    check_options(request)
+    source = Path(request.source)
+    find_kind(source, request.format)
+    name = check_name(request.name or slug(default_name(source)), "data set")
     if _makers(jobs, "convert", "name", name):
         raise ChoiceError(f"data set {name} is converted twice; give each its own name")
-    return Job("convert", table.where, name, {**options, "name": name}, settings)
+    return Job("convert", table.where, name, replace(request, name=name))
 
 
-def _check_files(options: dict[str, Any]) -> None:
+def _check_files(request: Embed) -> None:
     """Weights that are read in hours to come had better be there now."""
-    prior, named = options["prior"], options.get("weights")
-    paths = [] if named is None else [named]
-    if prior.startswith(FILE_PREFIX):
-        paths.append(Path(prior.removeprefix(FILE_PREFIX)))
+    paths = [] if request.weights is None else [Path(request.weights)]
+    if str(request.prior).startswith(FILE_PREFIX):
+        paths.append(Path(str(request.prior).removeprefix(FILE_PREFIX)))
     for path in paths:
         if not path.is_file():
             raise ChoiceError(f"{path}: no such weights file")
 
 
-def _check_training(
-    jobs: list[Job], options: dict[str, Any], settings: TrainSettings, swept: dict[str, Any]
-) -> None:
-    resolve_hyperparameters(check_settings(settings), labelled=True)
-    if settings.model is not None and ":" not in settings.model:
+def _check_training(jobs: list[Job], request: Train, swept: dict[str, Any]) -> None:
+    resolve_hyperparameters(check_settings(part_of(request, TrainSettings)), labelled=True)
+    if request.model is not None and ":" not in request.model:
         from rela.models.backbones import parse_model_name
 
-        parse_model_name(settings.model)
-    if "name" in options:
-        name = check_name(options["name"], "run")
+        parse_model_name(request.model)
+    if request.name is not None:
+        name = check_name(request.name, "run")
         if _makers(jobs, "train", "name", name):
             among = f"; what is swept ({', '.join(swept)}) makes several" if swept else ""
             raise ChoiceError(f"run {name} is trained twice{among}; leave name out, or give others")
@@ -229,49 +230,40 @@ def _evaluations(
     trained = [i for i, job in enumerate(jobs) if job.stage == "train"]
     if not trained:
         raise ChoiceError("no [[train]] stands above it; name a run, or put it after them")
-    options = {key: value for key, value in values.items() if key in _OWN_KINDS["eval"]}
-    settings = EvaluateSettings(**{k: v for k, v in values.items() if k not in options})
-    _check_evaluation(options, settings)
-    on = _conversions_of(workspace, jobs, options.get("dataset"))
+    request = _checked_evaluation(Evaluate(**values))
+    on = _conversions_of(workspace, jobs, request.dataset)
     return [
-        Job("eval", table.where, jobs[i].what, options, settings, tuple(sorted({*on, i})), i)
-        for i in trained
+        Job("eval", table.where, jobs[i].what, request, tuple(sorted({*on, i})), i) for i in trained
     ]
 
 
-def _evaluation(
-    workspace: Workspace, jobs: list[Job], table: Table, options: dict[str, Any], settings: Any
-) -> Job:
-    made = _makers(jobs, "train", "name", options["run"])
+def _evaluation(workspace: Workspace, jobs: list[Job], table: Table, values: dict[str, Any]) -> Job:
+    run = values.pop("run")
+    request = _checked_evaluation(Evaluate((run,), **values))
+    made = _makers(jobs, "train", "name", run)
     if not made:
-        workspace.run(options["run"])
-    needs = [*made, *_conversions_of(workspace, jobs, options.get("dataset"))]
+        workspace.run(run)
+    needs = {*made, *_conversions_of(workspace, jobs, request.dataset)}
     trained_by = made[0] if made else None
-    job = Job("eval", table.where, options["run"], options, settings, tuple(sorted(set(needs))))
-    return replace(job, trained_by=trained_by)
+    return Job("eval", table.where, run, request, tuple(sorted(needs)), trained_by)
 
 
-def _check_evaluation(options: dict[str, Any], settings: EvaluateSettings) -> None:
-    check_options(settings)
-    check_options(embedding_of(options))
-    open_voc_of(settings)
+def _checked_evaluation(request: Evaluate) -> Evaluate:
+    check_options(request)
+    open_voc_of(part_of(request, EvaluateSettings))
+    return request
 
 
-def embedding_of(options: dict[str, Any]) -> EmbedSettings:
-    """How an evaluation embeds: what its table says beside run, data set and protocols."""
-    return EmbedSettings(**{k: v for k, v in options.items() if k not in ("run", "dataset")})
-
-
-def embed_requests(workspace: Workspace, dataset: DataSet, job: Job) -> list[PriorRequest]:
+def embed_requests(workspace: Workspace, dataset: DataSet, request: Embed) -> list[PriorRequest]:
     """The prior of a [[embed]], or several to be combined, with the options of its table."""
-    how = {k: v for k, v in job.options.items() if k in _PRIOR_KINDS}
-    names = [r.name for r in requests_of(workspace, dataset, job.options["prior"])]
-    return [prior_request(dataset, name, **how) for name in names]
+    described = vars(part_of(request, PriorSettings))
+    names = [name for prior in request.priors for name in names_of(workspace, prior)]
+    return [prior_request(dataset, name, **described) for name in names]
 
 
 def _dataset(workspace: Workspace, jobs: list[Job], name: str | None) -> str:
     """The data set's name: of the workspace or of the recipe, whose only one is meant without one."""
-    converted = [job.options["name"] for job in jobs if job.stage == "convert"]
+    converted = [job.request.name for job in jobs if job.stage == "convert"]
     if name in converted:
         return str(name)
     if name is None and len(converted) == 1:
@@ -290,17 +282,22 @@ def _conversions_of(workspace: Workspace, jobs: list[Job], dataset: str | None) 
 
 def embeds_prior(job: Job, prior: str, dataset: str) -> bool:
     """Whether the job embeds this data set by what trainings call `prior`."""
-    if job.stage != "embed" or job.options["dataset"] != dataset or job.options["split"] != "train":
+    request = job.request
+    if job.stage != "embed" or (request.dataset, request.split) != (dataset, "train"):
         return False
-    weights, own = job.options.get("weights"), job.options["prior"]
-    names = [own, Path(own.removeprefix(FILE_PREFIX)).stem]  # a file is called by its name
-    if weights is not None:
-        names.append(f"{own}@{weights.stem}")
+    names = [
+        request.prior,
+        Path(request.prior.removeprefix(FILE_PREFIX)).stem,
+    ]  # a file by its name
+    if request.weights is not None:
+        names.append(f"{request.prior}@{request.weights.stem}")
     return prior in names
 
 
 def _makers(jobs: list[Job], stage: str, key: str, name: str) -> list[int]:
-    return [i for i, job in enumerate(jobs) if job.stage == stage and job.options.get(key) == name]
+    return [
+        i for i, job in enumerate(jobs) if job.stage == stage and getattr(job.request, key) == name
+    ]
 
 
 def _plain(value: Any) -> str:

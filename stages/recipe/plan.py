@@ -5,6 +5,7 @@ Nothing is written into the workspace, no prior is built or fetched, no image is
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError
@@ -105,8 +106,8 @@ class _Planner:
         return PlannedJob(job.stage, job.what, state, estimate.seconds, estimate.basis)
 
     def _convert(self, number: int, job: Job) -> tuple[DataSet | None, Estimate]:
-        images = read_source(job.options["source"], job.settings)
-        name = job.options["name"]
+        images = read_source(Path(job.request.source), job.settings)
+        name = job.request.name
         found = find_dataset(self.workspace, images, job.settings, name)
         self._datasets[name] = found or _expected(self.workspace, images, name)
         if found is not None:
@@ -114,11 +115,11 @@ class _Planner:
         return None, self.estimator.convert(images, job.settings)
 
     def _embed(self, number: int, job: Job) -> tuple[Artifact | None, Estimate]:
-        dataset = self._dataset(job.options["dataset"])
-        split = job.options["split"]
+        dataset = self._dataset(job.request.dataset)
+        split = job.request.split
         if split not in dataset.splits:
             raise ChoiceError(f"data set {dataset.name} has no {split} split")
-        requests = embed_requests(self.workspace, dataset, job)
+        requests = embed_requests(self.workspace, dataset, job.request)
         if self._all_there(job):
             found = find_all(self.workspace, dataset, requests, job.settings, split)
             if found is not None:
@@ -126,7 +127,7 @@ class _Planner:
         return None, self._embeddings(dataset, requests, job.settings, split)
 
     def _train(self, number: int, job: Job) -> tuple[Artifact | None, Estimate]:
-        dataset, name = self._dataset(job.options["dataset"]), job.options.get("name")
+        dataset, name = self._dataset(job.request.dataset), job.request.name
         resolved = resolve_settings(dataset, job.settings)
         if name is not None:
             self._runs[name] = dataset, resolved
@@ -152,16 +153,16 @@ class _Planner:
     def _eval(self, number: int, job: Job) -> tuple[Any, Estimate]:
         run = self._there.get(-1 if job.trained_by is None else job.trained_by)
         if job.trained_by is None:
-            run = self.workspace.run(job.options["run"])
+            run = self.workspace.run(job.request.names[0])
         if run is not None:
             trained_on, model = run.dataset, run.model
             size = run.image_size
         else:
             trained = self.jobs[job.trained_by or 0]
-            trained_on = trained.options["dataset"]
+            trained_on = trained.request.dataset
             resolved = resolve_settings(self._dataset(trained_on), trained.settings)
             model, size = str(resolved.model), int(resolved.image_size or 0)
-        on = job.options.get("dataset", trained_on)
+        on = job.request.dataset or trained_on
         dataset = self._dataset(on)
         if "val" not in dataset.splits:
             raise ChoiceError(
@@ -181,10 +182,10 @@ class _Planner:
     def _is_twin(self, job: Job) -> bool:
         """Whether an earlier evaluation measures a run with the same settings on the same data set."""
         trained = self.jobs[job.trained_by or 0]
-        dataset = trained.options["dataset"]
+        dataset = trained.request.dataset
         resolved = resolve_settings(self._dataset(dataset), trained.settings)
-        key = "eval", dataset, resolved, job.options.get("dataset", dataset)
-        seen = key in self._seen and "name" not in trained.options
+        key = "eval", dataset, resolved, job.request.dataset or dataset
+        seen = key in self._seen and trained.request.name is None
         self._seen.add(key)
         return seen
 

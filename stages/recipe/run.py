@@ -3,17 +3,18 @@
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, PreemptedError, failure_of
+from rela.pipeline import Say
 from rela.pipeline.artifact import Artifact
 from rela.stages.convert import convert
 from rela.stages.display import format_table
-from rela.stages.embed.combine import embed_all
-from rela.stages.evaluate.evaluate import Evaluation, evaluate_run
-from rela.stages.recipe.jobs import Job, embed_requests, embedding_of
+from rela.stages.embed.combine import embed_priors
+from rela.stages.evaluate.evaluate import Evaluation, evaluate
+from rela.stages.recipe.jobs import Job
 from rela.stages.recipe.results import ResultRow, format_results, results_of
 from rela.stages.train.processes import RankFailedError, num_processes
 from rela.stages.train.train import train
@@ -45,9 +46,7 @@ class RecipeResult:
     exit_status: int
 
 
-def run_recipe(
-    workspace: Workspace, jobs: list[Job], say: Callable[[str], None] = print
-) -> RecipeResult:
+def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> RecipeResult:
     """Run what is missing, in the order of the jobs; those that need a failed one are not run."""
     if num_processes() > 1:
         raise ChoiceError(
@@ -98,7 +97,7 @@ def _attempt(
     job: Job,
     number: int,
     found: dict[int, Artifact | Evaluation],
-    say: Callable[[str], None],
+    say: Say,
 ) -> Outcome:
     """Run one job and keep what came of it in `found`. Only being told to stop gets through."""
     start = time.perf_counter()
@@ -123,41 +122,32 @@ def _attempt(
 
 
 def _convert(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
 ) -> tuple[Artifact, bool]:
-    options = job.options
-    result = convert(
-        workspace, options["source"], job.settings, options["name"], options.get("workers"), say
-    )
+    result = convert(workspace, job.request, say)
     return result.artifact, result.cached
 
 
 def _embed(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
 ) -> tuple[Artifact, bool]:
-    dataset = workspace.dataset(job.options["dataset"])
-    requests = embed_requests(workspace, dataset, job)
-    result = embed_all(workspace, dataset, requests, job.settings, job.options["split"], say=say)
+    result = embed_priors(workspace, replace(job.request, shard="0/1"), say)
     assert result.artifact is not None, "a job is never sharded"
     return result.artifact, result.cached
 
 
 def _train(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
 ) -> tuple[Artifact, bool]:
-    dataset, name = workspace.dataset(job.options["dataset"]), job.options.get("name")
-    result = train(workspace, dataset, job.settings, name, embed_first=True, say=say)
+    result = train(workspace, replace(job.request, embed=True), say)
     return result.artifact, result.cached
 
 
 def _evaluate(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Callable[[str], None]
+    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
 ) -> tuple[Evaluation, bool]:
-    trained_by = job.trained_by
-    run = workspace.run(job.options["run"]) if trained_by is None else found[trained_by]
-    result = evaluate_run(
-        workspace, run, job.options.get("dataset"), job.settings, embedding_of(job.options), say
-    )
+    run = job.request.names if job.trained_by is None else (found[job.trained_by].name,)
+    [result] = evaluate(workspace, replace(job.request, runs=run), say)
     return result, result.cached
 
 

@@ -1,12 +1,13 @@
 """Finished runs → one page: what the prior saved, how training went, what the features are like."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rela.errors import ChoiceError, RelaError, UnavailableError, require
-from rela.options import check_options
+from rela.options import part_of
+from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import write_atomic
 from rela.sources.image_folder import make_output_folder
@@ -20,7 +21,8 @@ from rela.stages.report.reproduction import commands_for
 from rela.stages.report.run_record import RunRecord, record_of
 from rela.stages.report.savings import COSTS, common_measure, savings_of
 from rela.stages.report.words import headline, saving_sentences
-from rela.stages.settings import RankSettings, ReportSettings
+from rela.stages.requests import Rank, Report
+from rela.stages.settings import ReportSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run, UnfinishedRun, unfinished_run
 from rela.stages.workspace.workspace import Workspace
@@ -39,20 +41,13 @@ class ReportResult:
     headlines: dict[str, str]
 
 
-def report(
-    workspace: Workspace,
-    names: Sequence[str] = (),
-    output: Path = Path("rela-report"),
-    settings: ReportSettings | None = None,
-    say: Callable[[str], None] = print,
-) -> ReportResult:
-    """Write `report.html` and PNGs of its figures into `output`, about the named runs or all finished ones.
+def report(workspace: Workspace, request: Report, say: Say = print) -> ReportResult:
+    """Write `report.html` and PNGs of its figures about the named runs, or about all finished ones.
 
     Features of held-out images are embedded by the shown runs, unless they are cached. Raises
     ChoiceError if there is no such run, UnavailableError if an extra is missing.
     """
-    settings = settings or ReportSettings()
-    check_options(settings)
+    settings, names, output = part_of(request, ReportSettings), request.names, Path(request.output)
     _require_extras()
     chosen = [workspace.run(n) for n in dict.fromkeys(names)] if names else workspace.runs()
     unfinished = [] if names else _unfinished(workspace, say)
@@ -107,7 +102,7 @@ def _chapter(
     unfinished: list[UnfinishedRun],
     numbers: dict[str, int],
     settings: ReportSettings,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Chapter:
     runs = [run for line in lines for run in line.runs]
     plots, savings = Plots(dataset, lines, numbers), savings_of(runs)
@@ -132,7 +127,7 @@ def _chapter(
     )
 
 
-def _unfinished(workspace: Workspace, say: Callable[[str], None]) -> list[UnfinishedRun]:
+def _unfinished(workspace: Workspace, say: Say) -> list[UnfinishedRun]:
     found = []
     for directory in workspace.unfinished_runs():
         try:
@@ -153,7 +148,7 @@ def _drawn(found: Iterable[Figure | None]) -> list[Figure]:
 
 
 def _features(
-    workspace: Workspace, plots: Plots, settings: ReportSettings, say: Callable[[str], None]
+    workspace: Workspace, plots: Plots, settings: ReportSettings, say: Say
 ) -> tuple[list[Figure], dict[str, list[Neighbours]]]:
     """Maps of each line's run with the largest budget, the best lines first, `settings.maps` at most."""
     best = [max(line.runs, key=lambda r: (r.num_images_seen, -r.seed)) for line in plots.lines]
@@ -196,7 +191,7 @@ def _dataset_of(workspace: Workspace, run: Run) -> DataSet:
 
 def _ranking(workspace: Workspace, dataset: str) -> Ranking | None:
     try:
-        return rank(workspace, workspace.dataset(dataset), RankSettings(rows=_RANKED_ROWS))
+        return rank(workspace, Rank(dataset, rows=_RANKED_ROWS))
     except RelaError:
         return None  # nothing is embedded, or the data set is gone
 

@@ -1,15 +1,18 @@
 """A data set and its targets → a trained backbone. The prior is never loaded here."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError, LostRankError, RelaError
+from rela.options import part_of
+from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import remove_if_free
+from rela.stages.requests import Train
 from rela.stages.snippets import pasteable, run_snippet
 from rela.stages.train.fit import TrainResult, fit_run
 from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
@@ -52,24 +55,19 @@ def format_result(result: TrainResult) -> str:
     return f"run {run.name} is finished: {run.path}\n{loading}"
 
 
-def train(
-    workspace: Workspace,
-    dataset: DataSet,
-    settings: TrainSettings,
-    name: str | None = None,
-    embed_first: bool = False,
-    say: Callable[[str], None] = print,
-) -> TrainResult:
+def train(workspace: Workspace, request: Train, say: Say = print) -> TrainResult:
     """Train; return a finished run with equal settings, or resume an interrupted one.
 
     Raises ChoiceError with the command to use if the prior has not been embedded for this data set
-    and `embed_first` is not set.
+    and `request.embed` is not set.
     """
+    settings = part_of(request, TrainSettings)
+    dataset = workspace.dataset(request.dataset)
     if is_another_rank():
         where = {name: getattr(settings, name) for name in WHERE_TO_RUN}
         return _join(workspace, where, settings.rank_timeout)
     with first_of_several(60 * settings.rank_timeout) as announce:
-        return _train(workspace, dataset, settings, name, embed_first, say, announce)
+        return _train(workspace, dataset, settings, request.name, request.embed, say, announce)
 
 
 def _train(
@@ -78,7 +76,7 @@ def _train(
     settings: TrainSettings,
     name: str | None,
     embed_first: bool,
-    say: Callable[[str], None],
+    say: Say,
     announce: Announce,
 ) -> TrainResult:
     resolved = resolve_settings(dataset, settings)
@@ -143,7 +141,7 @@ def _finished(workspace: Workspace, config: Config, name: str | None) -> Run | N
 def resume(
     workspace: Workspace,
     name: str | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
     where: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Resume an interrupted run (the only one, or `name`) with its own settings.
@@ -190,7 +188,7 @@ def _go_on(
     workspace: Workspace,
     directory: Path,
     where: Mapping[str, Any],
-    say: Callable[[str], None],
+    say: Say,
     announce: Announce,
 ) -> TrainResult:
     config = read_config(directory)

@@ -71,7 +71,7 @@ def test_every_command_and_every_option_has_help(name: str) -> None:
 
 
 def test_every_option_without_a_value_says_what_happens_then() -> None:
-    optional = {("eval", "prior"), ("embed", "priors")}  # a choice of its own, and a required one
+    optional = {("eval", "prior"), ("embed", "prior")}  # a choice of its own, and a required one
     for name, command in EVERY_COMMAND.items():
         for parameter in command.params:
             has_value = isinstance(parameter.default, str | int | float | Path)

@@ -84,7 +84,7 @@ MISTAKES = [
     ("embed pictures --prior file:folder --arch resnet18", 74, ["folder is a folder", "weights file"]),
     ("neighbors one.png --dataset flat --prior a+b", 2, ["rela embed flat --prior a --prior b"]),
     ("embed pictures --prior resnet18 --weights nowhere.pt", 74, ["no such weights file"]),
-    ("embed pictures --prior resnet18 --weights junk.pt", 65, ["no file of torch.save", "state dict"]),
+    ("embed pictures --prior resnet18 --weights junk.pt", 65, ["not a file of torch.save", "state dict"]),
     ("embed pictures --prior file:junk.pt", 2, ["--arch", "resnet18_small"]),
     ("embed pictures --prior random:resnet18 --shard 4/4", 2, ["0 to N - 1"]),
     ("embed pictures --prior random:resnet18 --device gpu", 2, ["auto, cpu, cuda or cuda:N"]),

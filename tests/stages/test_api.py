@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 import rela
 from rela.cli import main
 from rela.errors import ChoiceError, RelaError
-from rela.options import settings_of, takes
+from rela.options import keyword_function, part_of
 from rela.stages import api
 
 REPOSITORY = Path(__file__).parents[2]
@@ -133,9 +133,9 @@ def test_options_are_checked_as_on_the_command_line(here: Path) -> None:
 def test_paths_may_be_texts() -> None:
     from rela.stages.settings import ExportSettings
 
-    @takes(ExportSettings)
+    @keyword_function(ExportSettings)
     def given(settings: ExportSettings) -> object:
-        return settings_of(settings, ExportSettings).output
+        return part_of(settings, ExportSettings).output
 
     assert given(output="a/b.pth") == Path("a/b.pth")
     assert "force: Replace a file" in str(given.__doc__)

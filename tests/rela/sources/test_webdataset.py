@@ -24,7 +24,7 @@ from rela.sources import default_name, find_kind, open_source
 from rela.sources.image_file import BadImageError, decode_image
 from rela.sources.source import ImageSource, SourceOptions
 from rela.stages.convert import convert
-from rela.stages.settings import ConvertSettings
+from rela.stages.requests import Convert
 from rela.stages.workspace.workspace import Workspace
 
 Members = list[tuple[str, bytes]]
@@ -110,7 +110,7 @@ def test_comparing_sources_shows_a_bar(tmp_path: Path, monkeypatch: pytest.Monke
     shard(tmp_path / "set/train-0.tar", labelled(0, ["a", "b", "a"]))
     shard(tmp_path / "set/val-0.tar", labelled(5, ["a", "b"]))
     workspace = Workspace(tmp_path / "workspace")
-    convert(workspace, tmp_path / "set", ConvertSettings())
+    convert(workspace, Convert(tmp_path / "set"))
     shown: list[tuple[int, str]] = []
     plain = rela.stages.convert.progress_bar
 
@@ -119,7 +119,7 @@ def test_comparing_sources_shows_a_bar(tmp_path: Path, monkeypatch: pytest.Monke
         return plain(total, description, *rest, **more)
 
     monkeypatch.setattr(rela.stages.convert, "progress_bar", noted)
-    assert convert(workspace, tmp_path / "set", ConvertSettings()).cached
+    assert convert(workspace, Convert(tmp_path / "set")).cached
     assert shown == [(3, "compare train"), (2, "compare val")]
 
 

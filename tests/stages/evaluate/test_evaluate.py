@@ -21,10 +21,10 @@ from pictures import picture
 from PIL import Image
 
 from rela.evaluation.protocols import PROTOCOLS, FinetuneProtocol, KNNProtocol, SegmentationProtocol
-from rela.stages.evaluate.evaluate import evaluate_runs
+from rela.stages.evaluate.evaluate import evaluate
 from rela.stages.evaluate.probing import Probing
 from rela.stages.recipe.results import results_of
-from rela.stages.settings import EvaluateSettings
+from rela.stages.requests import Evaluate
 from rela.stages.workspace.workspace import Workspace
 
 PRIOR = ["--prior", "random:shufflenet_v2_x0_5", "--image-size", "32"]
@@ -133,8 +133,8 @@ def test_runs_of_several_seeds_have_a_mean_and_a_spread(
             {"mean": statistics.fmean(single), "std": statistics.stdev(single)}
         )
     workspace = Workspace(Path("workspace"))
-    settings = EvaluateSettings(protocol=("knn20", "linear-lightly"))
-    rows = results_of(workspace, evaluate_runs(workspace, ["s0", "s1", "other"], settings=settings))
+    request = Evaluate(["s0", "s1", "other"], protocol=("knn20", "linear-lightly"))
+    rows = results_of(workspace, evaluate(workspace, request))
     assert [(row.seeds, list(row.settings)) for row in rows] == [([0, 1], ["lr"]), ([0], ["lr"])]
     every = rela("eval", "--all", *QUICK).stdout
     assert measured == {"knn20": 3, "linear-lightly": 3}

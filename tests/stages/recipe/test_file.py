@@ -82,9 +82,9 @@ def test_a_preset_on_the_command_line_gives_way_to_options(
     monkeypatch.chdir(tmp_path)
     seen = []
     monkeypatch.setattr(
-        "rela.stages.train.train.train", lambda w, d, settings, *rest: seen.append(settings)
+        "rela.stages.train.train.train", lambda workspace, request, say: seen.append(request)
     )
-    monkeypatch.setattr("rela.cli.print_result", lambda *arguments: None)
+    monkeypatch.setattr("rela.stages.commandline.options.print_result", lambda *arguments: None)
     runner = CliRunner()
     assert runner.invoke(main, ["convert", str(small_tree)]).exit_code == 0
     words = ["train", "--prior", "none", "--preset", "imagenet1k", "--batch-size", "128"]
@@ -103,12 +103,12 @@ def test_variables_and_paths(load: Load, tmp_path: Path, monkeypatch: pytest.Mon
     text += '[[embed]]\nprior = ["file:a.pt", "{best}"]\nweights = "{best}.pt"\n'
     monkeypatch.chdir(tmp_path / "elsewhere")
     convert, first, second = load(text)
-    assert convert.options["source"] == tmp_path / "images"  # the recipe's folder
-    assert first.options["prior"] == f"file:{tmp_path / 'a.pt'}"
-    assert second.options["prior"] == "resnet50"
-    assert second.options["weights"] == tmp_path / "resnet50.pt"
+    assert convert.request.source == tmp_path / "images"  # the recipe's folder
+    assert first.request.prior == f"file:{tmp_path / 'a.pt'}"
+    assert second.request.prior == "resnet50"
+    assert second.request.weights == tmp_path / "resnet50.pt"
     convert, _, _ = load(text, folder="../elsewhere")  # typed, so from where one stands
-    assert convert.options["source"].resolve() == tmp_path / "elsewhere" / "images"
+    assert convert.request.source.resolve() == tmp_path / "elsewhere" / "images"
 
 
 def test_jobs_need_what_makes_their_inputs(load: Load, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_protocols_are_taken_together(load: Load) -> None:
     text += 'protocol = ["knn20", "linear-reference"]\nbatch_size = 7\n'
     [job] = [job for job in load(text) if job.stage == "eval"]
     assert job.settings.protocol == ("knn20", "linear-reference")
-    assert job.options["batch_size"] == 7
+    assert job.request.batch_size == 7
 
 
 TRAIN = CONVERT + "[[train]]\n"
@@ -226,8 +226,8 @@ def test_every_recipe_of_the_repository_is_right(
 
 def check_main_table(path: Path, jobs: list[Job]) -> None:
     """Budgets, priors and seeds of the paper's main table, on the recipe's own data set."""
-    runs = [j for j in jobs if j.stage == "train" and "name" not in j.options]
-    assert {job.options["dataset"] for job in runs} == {path.stem}
+    runs = [j for j in jobs if j.stage == "train" and j.request.name is None]
+    assert {job.request.dataset for job in runs} == {path.stem}
     found = sorted((str(j.settings.prior), j.settings.data_ratio, j.settings.seed) for j in runs)
     sources = ("cifar10", "cifar100", "tinyimagenet", "imagenet1k")
     priors = ("none", "random", "clip:RN50", *(f"byol-{source}" for source in sources))
@@ -253,6 +253,6 @@ def test_embedding_options_of_a_table_reach_the_stage(load: Load) -> None:
     text = CONVERT + '[[embed]]\nprior = "random:resnet18"\nseed = 4\ncrops = 2\nlayer = "layer3"\n'
     job = load(text)[1]
     assert job.settings == EmbedSettings(crops=2)
-    assert (job.options["seed"], job.options["layer"]) == (4, "layer3")
+    assert (job.request.seed, job.request.layer) == (4, "layer3")
     with pytest.raises(RelaError, match="--crops -1"):
         load(text.replace("crops = 2", "crops = -1"))

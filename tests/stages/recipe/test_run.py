@@ -181,8 +181,8 @@ def test_a_recipe_that_is_told_to_make_room_ends(
     recipe.write_text('[[convert]]\nsource = "images"\n' + job.format("one") + job.format("two"))
     names = []
 
-    def train(workspace: Any, dataset: Any, settings: Any, name: str, **others: Any) -> None:
-        names.append(name)
+    def train(workspace: Any, request: Any, say: Any) -> None:
+        names.append(request.name)
         raise told
 
     monkeypatch.setattr(stage, "train", train)

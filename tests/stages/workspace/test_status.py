@@ -48,7 +48,7 @@ def interrupted(
 
     rela("convert", small_tree)
     with monkeypatch.context() as patch:
-        patch.setattr("rela.cli._say", stop)
+        patch.setattr("rela.cli.say", stop)
         rela("train", "--prior", "none", "--epochs", 3, *TINY, exit_code=130)
     return tmp_path / "workspace" / "runs" / "images-byol-1"
 

@@ -1,0 +1,53 @@
+"""Exceptions of jobs to one line on standard error and an exit status."""
+
+from typing import Any
+
+import click
+
+from rela.distributed.ranks import current_ranks
+from rela.errors import RelaError, failure_of
+from rela.pipeline.errors import PipelineError
+from rela.pipeline.processes import AskedToMakeRoom, making_room
+from rela.stages.commandline.options import say
+
+_TRY_AGAIN, _INTERRUPTED = 75, 130
+
+
+def _which_process() -> str:
+    ranks = current_ranks()
+    return f" (process {ranks.rank + 1} of {ranks.world_size})" if ranks.world_size > 1 else ""
+
+
+class Commands(click.Group):
+    """Lists commands in the order of the flow; turns exceptions into one line and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which the commands were defined."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; `--debug` shows the traceback of an error."""
+        try:
+            with making_room():
+                return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if error.option_name not in ("--workspace", "--debug"):
+                raise
+            directory = "DIRECTORY " if error.option_name == "--workspace" else ""
+            raise click.UsageError(
+                f"{error.option_name} must come before the command: rela {error.option_name} "
+                f"{directory}{ctx.invoked_subcommand} ...",
+                error.ctx,
+            ) from error
+        except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:
+            failure = failure_of(error)
+            if ctx.params.get("debug") or failure is None:
+                raise
+            say(f"rela{_which_process()}: {failure[0]}")
+            ctx.exit(failure[1])
+        except KeyboardInterrupt:
+            say("rela: interrupted; run the same command again to resume")
+            ctx.exit(_INTERRUPTED)
+        except AskedToMakeRoom as signal:
+            say(f"rela: {signal}; run the same command again to resume")
+            ctx.exit(_TRY_AGAIN)

@@ -1,0 +1,41 @@
+"""`rela status --watch`: what runs in a workspace, again and again."""
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import asdict
+
+import click
+
+from rela.stages.workspace.activity import format_under_way, under_way
+from rela.stages.workspace.workspace import Workspace
+
+_HOME, _CLEAR_REST_OF_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+def watch(workspace: Workspace, interval: float, as_json: bool) -> None:
+    """Print it every `interval` seconds until Ctrl-C; on a terminal in place of the picture before."""
+    if sys.stdout.isatty() and not as_json:
+        click.clear()
+    try:
+        while True:
+            _show(workspace, as_json)
+            time.sleep(interval)
+    except KeyboardInterrupt:
+        click.echo()
+
+
+def _show(workspace: Workspace, as_json: bool) -> None:
+    found = under_way(workspace)
+    if as_json:
+        click.echo(json.dumps(asdict(found)))
+    elif sys.stdout.isatty():
+        columns, rows = shutil.get_terminal_size()
+        text = f"{format_under_way(found, columns - 1)}\n\n{time.strftime('%H:%M:%S')}, Ctrl-C ends"
+        # each line replaces what was there, so that nothing flickers
+        lines = [f"{line}{_CLEAR_REST_OF_LINE}\n" for line in text.splitlines()[: rows - 1]]
+        click.echo(f"{_HOME}{''.join(lines)}{_CLEAR_BELOW}", nl=False)
+    else:
+        click.echo(f"{format_under_way(found)}\n")
+    sys.stdout.flush()

@@ -1,0 +1,184 @@
+"""What every command takes, declared once.
+
+The command line, the functions of `import rela`, the keys of recipes and the reference pages are made
+from these classes. Light: `rela --help` imports it.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rela.options import argument, option
+from rela.pipeline import Say
+from rela.priors import KINDS
+from rela.stages.settings import (
+    ConvertSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    ExportSettings,
+    NeighborsSettings,
+    PriorSettings,
+    RankSettings,
+    ReportSettings,
+)
+from rela.training.settings import TrainSettings
+
+if TYPE_CHECKING:  # which reads JSON with a library that `rela --help` does without
+    from rela.stages.workspace.workspace import Workspace
+
+_log = logging.getLogger("rela")
+_NAMES_OF_PRIORS = ", ".join(
+    kind.PREFIX + kind.METAVAR if kind.PREFIX else f"A torchvision model ({kind.EXAMPLE})"
+    for kind in KINDS.values()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What Python callers may add to every request. The command line has a `--workspace` of its own.
+
+    - `workspace`: its folder; RELA_WORKSPACE or ./workspace by default;
+    - `say`: receives progress messages; the logger `rela` by default.
+    """
+
+    workspace: str | Path | None = None
+    say: Say = _log.info
+
+    @property
+    def place(self) -> "Workspace":
+        """The workspace to work in."""
+        return workspace_at(self.workspace)
+
+
+def workspace_at(given: str | Path | None) -> "Workspace":
+    """The workspace in folder `given`, or in RELA_WORKSPACE, or in ./workspace."""
+    from rela.stages.workspace.workspace import Workspace
+
+    return Workspace(Path(given or os.environ.get("RELA_WORKSPACE") or "./workspace"))
+
+
+@dataclass(frozen=True)
+class Convert(ConvertSettings, Request):
+    """Images to convert to a data set."""
+
+    source: str | Path = argument("SRC", kind=Path)
+    name: str | None = option(None, "Name of the data set.", kind=str, shown="that of SRC")
+    workers: int | None = option(
+        None, "Processes that read and encode.", minimum=1, kind=int, shown="all cores"
+    )
+
+
+@dataclass(frozen=True)
+class Embed(PriorSettings, EmbedSettings, Request):
+    """A data set to represent by a prior, or by several, which are combined."""
+
+    dataset: str | Path | None = argument("[DATASET]", None, complete="datasets")
+    prior: str | Sequence[str] = option(
+        "",
+        f"{_NAMES_OF_PRIORS}, or an earlier run, NAME or run:NAME. Several are embedded one by one and "
+        "combined.",
+        several=True,
+        required=True,
+        complete="priors",
+    )
+    split: str = option("train", "Which images.", choices=("train", "val"))
+    shard: str | None = option(
+        None,
+        "Do part I of N, counted from 0.",
+        kind=str,
+        metavar="I/N",
+        shown="what torchrun or a SLURM array say",
+    )
+
+    @property
+    def priors(self) -> list[str]:
+        """The names of the priors."""
+        return [self.prior] if isinstance(self.prior, str) else list(self.prior)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """(shard, number of shards) of this process."""
+        from rela.distributed.ranks import parse_shard
+
+        return parse_shard(self.shard)
+
+
+@dataclass(frozen=True)
+class Train(TrainSettings, Request):
+    """A data set to train a model on."""
+
+    dataset: str | None = argument("[DATASET]", None, complete="datasets")
+    name: str | None = option(
+        None,
+        "Name of the run.",
+        kind=str,
+        shown="DATASET-METHOD-NUMBER",
+        complete="unfinished_runs",
+    )
+    embed: bool = option(False, "Embed the prior first if that was not done.")
+
+
+@dataclass(frozen=True)
+class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
+    """Runs, or a prior, to measure."""
+
+    runs: str | Sequence[str] = argument("[RUN]...", (), complete="runs")
+    all: bool = option(False, "Evaluate every finished run.")
+    prior: str | None = option(
+        None, "Evaluate a prior instead of a run.", kind=str, complete="priors"
+    )
+    dataset: str | None = option(
+        None,
+        "Which data set.",
+        kind=str,
+        shown="the run's own, or the only one",
+        complete="datasets",
+    )
+    dtype: str = field(default=EmbedSettings.dtype, init=False)
+    crops: int = field(default=EmbedSettings.crops, init=False)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the runs."""
+        return [self.runs] if isinstance(self.runs, str) else list(self.runs)
+
+
+@dataclass(frozen=True)
+class Export(ExportSettings, EmbedSettings, Request):
+    """A run to write for other programs."""
+
+    run: str | None = argument("[RUN]", None, complete="runs")
+    crops: int = field(default=EmbedSettings.crops, init=False)
+
+
+@dataclass(frozen=True)
+class Neighbors(NeighborsSettings, PriorSettings, Request):
+    """An image to find the most similar images of."""
+
+    image: str | Path = argument("IMAGE", kind=Path)
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+
+
+@dataclass(frozen=True)
+class Report(ReportSettings, Request):
+    """Runs to write a page about."""
+
+    runs: str | Sequence[str] = argument("[RUN]...", (), complete="runs")
+    output: str | Path = option(
+        Path("rela-report"), "Folder for report.html and the figures.", kind=Path
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the runs."""
+        return [self.runs] if isinstance(self.runs, str) else list(self.runs)
+
+
+@dataclass(frozen=True)
+class Rank(RankSettings, Request):
+    """A data set whose embedded priors to compare."""
+
+    dataset: str | None = argument("[DATASET]", None, complete="datasets")
