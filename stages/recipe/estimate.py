@@ -9,15 +9,19 @@ from typing import Any
 
 from rela.errors import RelaError
 from rela.evaluation.protocols import DEFAULT_PROTOCOLS
+from rela.pipeline.manifest import Manifest
+from rela.sources.image_file import BadImageError, opened_image
 from rela.sources.source import ImageSource
 from rela.stages.recipe.rates import EmbedKey, Rates, TrainRates, train_key
 from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings
 from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings
 from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import ResolvedSettings, TrainSettings
 
 MEASURED_NOW = "measured now"
 _ENCODED_SECONDS = 1.0
+_MEASURED_SIDES = 50  # images whose size is looked at
 _TYPICAL_LOSS = 0.5  # of stage 1, for the adaptive rule's number of steps
 
 
@@ -137,6 +141,38 @@ def embed_key(arch: str, image_size: int | None, dataset: DataSet) -> EmbedKey:
     return arch, published or image_size or dataset.default_image_size
 
 
+def expected_dataset(workspace: Workspace, images: ImageSource, name: str) -> DataSet:
+    """The data set that converting will make, as far as settings follow from it."""
+    samples = images.splits["train"]
+    sides = []
+    for sample in samples[:: max(1, len(samples) // _MEASURED_SIDES)]:
+        try:
+            found = sample.read(images.root)
+            if isinstance(found, bytes):
+                with opened_image(found) as image:
+                    sides.append(min(image.size))
+            else:
+                sides.append(min(found.shape[:2]))
+        except BadImageError:  # converting will list it
+            continue
+    side = sorted(sides)[len(sides) // 2] if sides else 224
+    content = {
+        "class_names": images.class_names,
+        "labelled": images.labelled,
+        "splits": {
+            split: {
+                "num_images": len(found), "num_jpeg": 0, "num_raw": 0, "images_per_class": [],
+                "median_shorter_side_pixels": side, "images_sha256": "", "labels_sha256": "",
+            }
+            for split, found in images.splits.items()
+        },
+        "bad_images": [],
+        "sources_sha256": "",
+    }  # fmt: skip
+    manifest = Manifest("dataset", "", content=content, provenance={"seconds": 0.0})
+    return DataSet(workspace.datasets_dir / name, manifest)
+
+
 def _times(seconds_per_image: float | None, num_images: int) -> Estimate:
     if seconds_per_image is None:
         return Estimate(None, "nothing alike in the workspace yet")
@@ -191,7 +227,6 @@ def _probe_seconds(key: EmbedKey, num_train: int, num_classes: int) -> float:
 def _encode_seconds(images: ImageSource, settings: ConvertSettings) -> float:
     """Seconds per image on all cores, from as many images, far apart, as a second is enough for."""
     from rela.data.beton.encoding import Encoding, encode_image
-    from rela.sources.image_file import BadImageError
 
     how = Encoding(
         settings.write_mode, settings.jpeg_quality, settings.jpeg_share, settings.max_side,

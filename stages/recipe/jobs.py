@@ -3,28 +3,23 @@
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, RelaError
 from rela.options import check_options, part_of
-from rela.priors import PriorRequest
 from rela.priors.prior import JOINT
 from rela.sources import default_name, find_kind
 from rela.stages.evaluate.evaluate import open_voc_of
-from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.recipe.file import FILE_PREFIX, Table, closest, read_tables
-from rela.stages.requests import Convert, Embed, Evaluate, Request, Train
+from rela.stages.recipe.kinds import KINDS, ConvertJob, EvalJob, Job
+from rela.stages.requests import Convert, Embed, Evaluate, Train
 from rela.stages.settings import (
-    ConvertSettings,
-    EmbedSettings,
     EvaluateSettings,
-    PriorSettings,
     preset,
 )
 from rela.stages.train.resolve import check_settings, resolve_hyperparameters
-from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace, check_name, slug
 from rela.training.settings import TrainSettings
 
@@ -32,67 +27,10 @@ _MOST_JOBS = 10_000  # of one table
 _SHOWN_ALWAYS = ("prior", "data_ratio", "method", "seed")
 
 
-REQUESTS: dict[str, type[Request]] = {
-    "convert": Convert,
-    "embed": Embed,
-    "train": Train,
-    "eval": Evaluate,
-}
-_SETTINGS = {
-    "convert": ConvertSettings,
-    "embed": EmbedSettings,
-    "train": TrainSettings,
-    "eval": EvaluateSettings,
-}
-# a recipe shares no work, embeds what its trainings need, and evaluates one run or its own
-_NOT_HERE = {
-    "embed": {"shard"},
-    "train": {"embed"},
-    "eval": {"runs", "all", *vars(PriorSettings()), "prior"},
-}
-_ONLY_HERE: dict[str, dict[str, type]] = {
-    "train": {"preset": str}, "eval": {"run": str},
-}  # fmt: skip
-
-
-def _kinds(stage: str) -> dict[str, type]:
-    """The keys of a table with their types: the fields of its request."""
-    described = (f for f in fields(REQUESTS[stage]) if f.init and "kind" in f.metadata)
-    left_out = _NOT_HERE.get(stage, set())
-    kinds = {f.name: f.metadata["kind"] for f in described if f.name not in left_out}
-    return kinds | _ONLY_HERE.get(stage, {})
-
-
-def _required(stage: str) -> list[str]:
-    return [f.name for f in fields(REQUESTS[stage]) if f.default is MISSING]
-
-
 _IN_WORDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path",
     tuple: "a list",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Job:
-    """One call of a stage.
-
-    - `what`: the data set, and what distinguishes the job in its table;
-    - `needs`: the earlier jobs, by number from 0, that make what this one reads;
-    - `trained_by`: of an evaluation, the job whose run it measures; None for a run by name.
-    """
-
-    stage: str
-    where: str
-    what: str
-    request: Any
-    needs: tuple[int, ...] = ()
-    trained_by: int | None = None
-
-    @property
-    def settings(self) -> Any:
-        """The part of the request that decides what the result means."""
-        return part_of(self.request, _SETTINGS[self.stage])
 
 
 def load_recipe(
@@ -118,7 +56,8 @@ def load_recipe(
 
 def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Every combination of the swept values, the last key fastest; and what was swept of each."""
-    kinds = _kinds(table.stage)
+    kind = KINDS[table.stage]
+    kinds = kind.keys()
     choices: list[list[Any]] = []
     for key, value in table.values.items():
         if key not in kinds:
@@ -127,7 +66,7 @@ def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         if value == []:
             raise ChoiceError(f"{key} = [] has no values; give some, or leave it out")
         choices.append([_typed(key, v, kinds[key]) for v in (value if swept else [value])])
-    missing = [key for key in _required(table.stage) if key not in table.values]
+    missing = [key for key in kind.required() if key not in table.values]
     if missing:
         raise ChoiceError(f"{missing[0]} is missing")
     if math.prod(map(len, choices)) > _MOST_JOBS:
@@ -166,7 +105,7 @@ def _job(
     stage, given = table.stage, dict(values)
     if stage == "eval":
         return _evaluation(workspace, jobs, table, given)
-    request: Any = REQUESTS[stage](**{**preset(given.pop("preset", None)), **given})
+    request: Any = KINDS[stage].REQUEST(**{**preset(given.pop("preset", None)), **given})
     if stage == "convert":
         return _conversion(jobs, table, request)
     request = replace(request, dataset=_dataset(workspace, jobs, request.dataset))
@@ -180,14 +119,14 @@ def _job(
         _check_training(jobs, request, swept)
         shown = {key: getattr(request, key) for key in _SHOWN_ALWAYS} | swept
         if prior is not None:  # a prior embedded with options of its own, or in several parts
-            needs += [i for i, job in enumerate(jobs) if embeds_prior(job, prior, request.dataset)]
+            needs += [i for i, job in enumerate(jobs) if job.embeds(prior, request.dataset)]
     for part in (prior or "").split(JOINT):
         needs += _makers(jobs, "train", "name", part.removeprefix("run:"))
     shown = {key: value for key, value in shown.items() if key not in ("dataset", "name")}
     named = [request.name] if stage == "train" and request.name is not None else []
     details = [f"{key}={'–' if value is None else _plain(value)}" for key, value in shown.items()]
     what = " ".join([request.dataset, *named, *details])
-    return Job(stage, table.where, what, request, tuple(sorted(set(needs))))
+    return KINDS[stage](table.where, what, request, tuple(sorted(set(needs))))
 
 
 def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:
@@ -197,7 +136,7 @@ def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:
     name = check_name(request.name or slug(default_name(source)), "data set")
     if _makers(jobs, "convert", "name", name):
         raise ChoiceError(f"data set {name} is converted twice; give each its own name")
-    return Job("convert", table.where, name, replace(request, name=name))
+    return ConvertJob(table.where, name, replace(request, name=name))
 
 
 def _check_files(request: Embed) -> None:
@@ -233,7 +172,7 @@ def _evaluations(
     request = _checked_evaluation(Evaluate(**values))
     on = _conversions_of(workspace, jobs, request.dataset)
     return [
-        Job("eval", table.where, jobs[i].what, request, tuple(sorted({*on, i})), i) for i in trained
+        EvalJob(table.where, jobs[i].what, request, tuple(sorted({*on, i})), i) for i in trained
     ]
 
 
@@ -245,20 +184,13 @@ def _evaluation(workspace: Workspace, jobs: list[Job], table: Table, values: dic
         workspace.run(run)
     needs = {*made, *_conversions_of(workspace, jobs, request.dataset)}
     trained_by = made[0] if made else None
-    return Job("eval", table.where, run, request, tuple(sorted(needs)), trained_by)
+    return EvalJob(table.where, run, request, tuple(sorted(needs)), trained_by)
 
 
 def _checked_evaluation(request: Evaluate) -> Evaluate:
     check_options(request)
     open_voc_of(part_of(request, EvaluateSettings))
     return request
-
-
-def embed_requests(workspace: Workspace, dataset: DataSet, request: Embed) -> list[PriorRequest]:
-    """The prior of a [[embed]], or several to be combined, with the options of its table."""
-    described = vars(part_of(request, PriorSettings))
-    names = [name for prior in request.priors for name in names_of(workspace, prior)]
-    return [prior_request(dataset, name, **described) for name in names]
 
 
 def _dataset(workspace: Workspace, jobs: list[Job], name: str | None) -> str:
@@ -278,20 +210,6 @@ def _conversions_of(workspace: Workspace, jobs: list[Job], dataset: str | None) 
     if dataset is None:
         return []
     return _makers(jobs, "convert", "name", _dataset(workspace, jobs, dataset))
-
-
-def embeds_prior(job: Job, prior: str, dataset: str) -> bool:
-    """Whether the job embeds this data set by what trainings call `prior`."""
-    request = job.request
-    if job.stage != "embed" or (request.dataset, request.split) != (dataset, "train"):
-        return False
-    names = [
-        request.prior,
-        Path(request.prior.removeprefix(FILE_PREFIX)).stem,
-    ]  # a file by its name
-    if request.weights is not None:
-        names.append(f"{request.prior}@{request.weights.stem}")
-    return prior in names
 
 
 def _makers(jobs: list[Job], stage: str, key: str, name: str) -> list[int]:

@@ -2,22 +2,17 @@
 
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, PreemptedError, failure_of
 from rela.pipeline import Say
-from rela.pipeline.artifact import Artifact
-from rela.stages.convert import convert
 from rela.stages.display import format_table
-from rela.stages.embed.combine import embed_priors
-from rela.stages.evaluate.evaluate import Evaluation, evaluate
-from rela.stages.recipe.jobs import Job
+from rela.stages.evaluate.evaluate import Evaluation
+from rela.stages.recipe.kinds import Job
 from rela.stages.recipe.results import ResultRow, format_results, results_of
 from rela.stages.train.processes import RankFailedError, num_processes
-from rela.stages.train.train import train
 from rela.stages.workspace.workspace import Workspace
 
 MADE, THERE, FAILED, NOT_RUN = "made", "was there", "failed", "not run"
@@ -54,7 +49,7 @@ def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> Recip
             "device itself"
         )
     outcomes: list[Outcome] = []
-    found: dict[int, Artifact | Evaluation] = {}
+    found: dict[int, Any] = {}
     for number, job in enumerate(jobs):
         title = f"[{number + 1}/{len(jobs)}] {job.stage} {job.what}"
         lost = [jobs[i] for i in job.needs if i not in found]
@@ -96,13 +91,13 @@ def _attempt(
     workspace: Workspace,
     job: Job,
     number: int,
-    found: dict[int, Artifact | Evaluation],
+    found: dict[int, Any],
     say: Say,
 ) -> Outcome:
     """Run one job and keep what came of it in `found`. Only being told to stop gets through."""
     start = time.perf_counter()
     try:
-        result, cached = _RUN[job.stage](workspace, job, found, say)
+        result, cached = job.run(workspace, found, say)
     except PreemptedError:
         raise
     except Exception as error:
@@ -119,41 +114,3 @@ def _attempt(
     found[number] = result
     seconds = time.perf_counter() - start
     return Outcome(job.stage, job.what, THERE if cached else MADE, seconds, result.path)
-
-
-def _convert(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
-) -> tuple[Artifact, bool]:
-    result = convert(workspace, job.request, say)
-    return result.artifact, result.cached
-
-
-def _embed(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
-) -> tuple[Artifact, bool]:
-    result = embed_priors(workspace, replace(job.request, shard="0/1"), say)
-    assert result.artifact is not None, "a job is never sharded"
-    return result.artifact, result.cached
-
-
-def _train(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
-) -> tuple[Artifact, bool]:
-    result = train(workspace, replace(job.request, embed=True), say)
-    return result.artifact, result.cached
-
-
-def _evaluate(
-    workspace: Workspace, job: Job, found: dict[int, Any], say: Say
-) -> tuple[Evaluation, bool]:
-    run = job.request.names if job.trained_by is None else (found[job.trained_by].name,)
-    [result] = evaluate(workspace, replace(job.request, runs=run), say)
-    return result, result.cached
-
-
-_RUN: dict[str, Callable[..., tuple[Artifact | Evaluation, bool]]] = {
-    "convert": _convert,
-    "embed": _embed,
-    "train": _train,
-    "eval": _evaluate,
-}

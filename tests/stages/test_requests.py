@@ -12,7 +12,7 @@ from rela.errors import ChoiceError
 from rela.options import keyword_function, option, part_of
 from rela.stages import requests
 from rela.stages.commandline.options import Shown, takes
-from rela.stages.recipe import jobs
+from rela.stages.recipe import jobs, kinds
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.workspace import Workspace
 
@@ -75,7 +75,7 @@ def test_python_has_it_as_a_keyword_documented_and_checked() -> None:
 def test_recipes_have_it_as_a_key_to_sweep_and_check(
     monkeypatch: pytest.MonkeyPatch, small_tree: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(jobs.REQUESTS, "convert", ToyConvert)
+    monkeypatch.setattr(kinds.ConvertJob, "REQUEST", ToyConvert)
     recipe = tmp_path / "recipe.toml"
     text = f'[[convert]]\nsource = "{small_tree}"\nname = "turned"\ntoy_angle = '
     recipe.write_text(text + "30")

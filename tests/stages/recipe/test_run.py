@@ -19,7 +19,7 @@ from command_line import run_rela
 
 import rela.training.run as training
 from rela.errors import DataError, PreemptedError
-from rela.stages.recipe import run as stage
+from rela.stages.recipe import kinds
 from rela.stages.train.processes import RankFailedError
 
 SMALL = Path(__file__).parents[3] / "recipes" / "small.toml"
@@ -185,7 +185,7 @@ def test_a_recipe_that_is_told_to_make_room_ends(
         names.append(request.name)
         raise told
 
-    monkeypatch.setattr(stage, "train", train)
+    monkeypatch.setattr(kinds, "train", train)
     assert rela("run", recipe, exit_code=75).stderr.endswith(f"rela: {told}\n")
     assert names == ["one"]
 

@@ -1,0 +1,342 @@
+"""The kinds of jobs of a recipe: what a table may hold, whether the result is there, its cost, its run."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from rela.errors import ChoiceError
+from rela.options import part_of
+from rela.pipeline import Say
+from rela.pipeline.artifact import Artifact
+from rela.priors import PriorRequest
+from rela.sources.source import ImageSource
+from rela.stages import requests
+from rela.stages.convert import convert, find_dataset, read_source
+from rela.stages.embed.combine import embed_priors, find_all
+from rela.stages.evaluate.evaluate import Evaluation, evaluate
+from rela.stages.priors.requests import names_of, prior_request
+from rela.stages.recipe.estimate import NOTHING, Estimate, Estimator, embed_key, expected_dataset
+from rela.stages.recipe.file import FILE_PREFIX
+from rela.stages.recipe.rates import EmbedKey
+from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, PriorSettings
+from rela.stages.train.prior import NO_PRIOR, chosen_representations, training_requests
+from rela.stages.train.processes import silent
+from rela.stages.train.resolve import resolve_settings
+from rela.stages.train.train import find_run, train
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.evaluations import EVALUATION_FILE, read_evaluation
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
+
+Made = Artifact | Evaluation
+
+
+@dataclass
+class Outlook:
+    """A recipe while it is planned.
+
+    - `there`: the results that jobs find, by the job's number;
+    - `converted`: the data sets that jobs find, or will make;
+    - `trained`: settings of the named runs of the recipe;
+    - `seen`: what earlier jobs will have done, so that it costs once.
+    """
+
+    workspace: Workspace
+    jobs: list["Job"]
+    estimator: Estimator
+    there: dict[int, Any] = field(default_factory=dict)
+    converted: dict[str, DataSet] = field(default_factory=dict)
+    trained: dict[str, TrainSettings] = field(default_factory=dict)
+    seen: set[Any] = field(default_factory=set)
+
+    def dataset(self, name: str) -> DataSet:
+        """The data set of the recipe or of the workspace."""
+        return self.converted.get(name) or self.workspace.dataset(name)
+
+    def is_new(self, *key: Any) -> bool:
+        """Whether no earlier job did this; from now on one has."""
+        new = key not in self.seen
+        self.seen.add(key)
+        return new
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a stage.
+
+    - `what`: the data set, and what distinguishes the job in its table;
+    - `needs`: the earlier jobs, by number from 0, that make what this one reads.
+    """
+
+    stage: ClassVar[str]
+    REQUEST: ClassVar[type[requests.Request]]
+    SETTINGS: ClassVar[type]
+    NOT_HERE: ClassVar[Collection[str]] = ()  # fields of the request that a table may not hold
+    ONLY_HERE: ClassVar[Mapping[str, type]] = MappingProxyType({})  # keys that the request lacks
+
+    where: str
+    what: str
+    request: Any
+    needs: tuple[int, ...] = ()
+
+    @classmethod
+    def keys(cls) -> dict[str, type]:
+        """The keys of a table with their types: the fields of its request."""
+        described = (f for f in fields(cls.REQUEST) if f.init and "kind" in f.metadata)
+        kinds = {f.name: f.metadata["kind"] for f in described if f.name not in cls.NOT_HERE}
+        return {**kinds, **cls.ONLY_HERE}
+
+    @classmethod
+    def required(cls) -> list[str]:
+        """The keys that a table must hold."""
+        return [f.name for f in fields(cls.REQUEST) if f.default is MISSING]
+
+    @cached_property
+    def settings(self) -> Any:
+        """The part of the request that decides what the result means."""
+        return part_of(self.request, self.SETTINGS)
+
+    def find(self, outlook: Outlook) -> object | None:
+        """The result, if it is in the workspace. Raises ChoiceError if the job cannot run."""
+        raise NotImplementedError
+
+    def estimate(self, outlook: Outlook) -> Estimate:
+        """What it costs to run, after `find` found nothing; NOTHING if an earlier job does all of it."""
+        raise NotImplementedError
+
+    def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
+        """The result, and whether it was there; `made` holds those of the jobs it needs."""
+        raise NotImplementedError
+
+    def embeds(self, prior: str, dataset: str) -> bool:
+        """Whether the job embeds this data set by what trainings call `prior`."""
+        return False
+
+    def _can_look(self, outlook: Outlook) -> bool:
+        """Whether all that it needs is there."""
+        return all(i in outlook.there for i in self.needs)
+
+
+class ConvertJob(Job):
+    """A data set to convert."""
+
+    stage, REQUEST, SETTINGS = "convert", requests.Convert, ConvertSettings
+
+    @cached_property
+    def images(self) -> ImageSource:
+        """What is to be converted."""
+        return read_source(Path(self.request.source), self.settings)
+
+    def find(self, outlook: Outlook) -> DataSet | None:
+        """The data set, if it was converted."""
+        name = self.request.name
+        found = find_dataset(outlook.workspace, self.images, self.settings, name)
+        outlook.converted[name] = found or expected_dataset(outlook.workspace, self.images, name)
+        return found
+
+    def estimate(self, outlook: Outlook) -> Estimate:
+        """Reading, checking and encoding every image."""
+        return outlook.estimator.convert(self.images, self.settings)
+
+    def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
+        """Convert."""
+        result = convert(workspace, self.request, say)
+        return result.artifact, result.cached
+
+
+class EmbedJob(Job):
+    """A data set to represent by a prior, or by several."""
+
+    stage, REQUEST, SETTINGS = "embed", requests.Embed, EmbedSettings
+    NOT_HERE = ("shard",)
+
+    def find(self, outlook: Outlook) -> Artifact | None:
+        """The representations, if all of them are there."""
+        dataset, split = outlook.dataset(self.request.dataset), self.request.split
+        if split not in dataset.splits:
+            raise ChoiceError(f"data set {dataset.name} has no {split} split")
+        priors = self._priors(outlook.workspace, dataset)
+        if not self._can_look(outlook):
+            return None
+        return find_all(outlook.workspace, dataset, priors, self.settings, split)
+
+    def estimate(self, outlook: Outlook) -> Estimate:
+        """The forward passes of each prior."""
+        dataset = outlook.dataset(self.request.dataset)
+        priors = self._priors(outlook.workspace, dataset)
+        return _embedding(outlook, dataset, priors, self.settings, self.request.split)
+
+    def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
+        """Embed."""
+        result = embed_priors(workspace, replace(self.request, shard="0/1"), say)
+        assert result.artifact is not None, "a job is never sharded"
+        return result.artifact, result.cached
+
+    def embeds(self, prior: str, dataset: str) -> bool:
+        """For its prior as the table names it, with or without its weights."""
+        request = self.request
+        if (request.dataset, request.split) != (dataset, "train"):
+            return False
+        name = str(request.prior)
+        names = [name, Path(name.removeprefix(FILE_PREFIX)).stem]  # a file by its name
+        if request.weights is not None:
+            names.append(f"{name}@{Path(request.weights).stem}")
+        return prior in names
+
+    def _priors(self, workspace: Workspace, dataset: DataSet) -> list[PriorRequest]:
+        """The prior, or several to be combined, with the options of the table."""
+        described = vars(part_of(self.request, PriorSettings))
+        names = [name for prior in self.request.priors for name in names_of(workspace, prior)]
+        return [prior_request(dataset, name, **described) for name in names]
+
+
+class TrainJob(Job):
+    """A model to train."""
+
+    stage, REQUEST, SETTINGS = "train", requests.Train, TrainSettings
+    NOT_HERE, ONLY_HERE = ("embed",), MappingProxyType({"preset": str})
+
+    def resolved(self, outlook: Outlook) -> TrainSettings:
+        """The settings with which it trains on its data set."""
+        return resolve_settings(outlook.dataset(self.request.dataset), self.settings)
+
+    def find(self, outlook: Outlook) -> Artifact | None:
+        """The run, if it is finished."""
+        resolved, name = self.resolved(outlook), self.request.name
+        if name is not None:
+            outlook.trained[name] = resolved
+        if not self._can_look(outlook):
+            return None
+        dataset = outlook.dataset(self.request.dataset)
+        return find_run(outlook.workspace, dataset, self.settings, name)
+
+    def estimate(self, outlook: Outlook) -> Estimate:
+        """Both stages, and embedding the prior where that is missing."""
+        dataset, resolved = outlook.dataset(self.request.dataset), self.resolved(outlook)
+        if not outlook.is_new("train", dataset.name, resolved) and self.request.name is None:
+            return NOTHING
+        embedding = NOTHING
+        needs = [outlook.jobs[i] for i in self.needs]
+        made_above = any(job.embeds(str(resolved.prior), dataset.name) for job in needs)
+        without = resolved.prior in (None, NO_PRIOR) or made_above
+        if not without and not self._is_embedded(outlook, dataset, resolved):
+            priors = training_requests(outlook.workspace, dataset, resolved)
+            how = EmbedSettings(crops=resolved.crops or 0)
+            embedding = _embedding(outlook, dataset, priors, how, "train")
+        estimate = outlook.estimator.train(dataset, self.settings)
+        return estimate if embedding is NOTHING else embedding + estimate
+
+    def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
+        """Train; embed the prior first if that is missing."""
+        result = train(workspace, replace(self.request, embed=True), say)
+        return result.artifact, result.cached
+
+    def _is_embedded(self, outlook: Outlook, dataset: DataSet, settings: TrainSettings) -> bool:
+        if not self._can_look(outlook):
+            return False
+        try:
+            chosen_representations(
+                outlook.workspace, dataset, settings, False, silent, may_build=False
+            )
+        except ChoiceError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class EvalJob(Job):
+    """A run to evaluate; `trained_by`: the job that trains it, None for a run by name."""
+
+    stage, REQUEST, SETTINGS = "eval", requests.Evaluate, EvaluateSettings
+    NOT_HERE = ("runs", "all", "prior", *vars(PriorSettings()))
+    ONLY_HERE = MappingProxyType({"run": str})
+    trained_by: int | None = None
+
+    def find(self, outlook: Outlook) -> object | None:
+        """The measures, if those of every protocol are there. The data set must have a val split."""
+        run = self._run_of(outlook)
+        trained_on = self._training(outlook).request.dataset if run is None else run.dataset
+        on = self.request.dataset or trained_on
+        if "val" not in outlook.dataset(on).splits:
+            raise ChoiceError(
+                f"data set {on} has no val split; convert it with val_fraction = 0.1, or from a folder "
+                "with train/ and val/"
+            )
+        if run is None:
+            return None
+        name = EVALUATION_FILE if on == trained_on else f"eval-{on}.json"
+        found = read_evaluation(run.path / name).accuracies
+        # whether other protocols or seeds are missing, the stage finds out when it runs
+        return found if all(protocol in found for protocol in self.settings.protocol) else None
+
+    def estimate(self, outlook: Outlook) -> Estimate:
+        """Features of the data set, and the probes."""
+        run = self._run_of(outlook)
+        if run is not None:
+            trained_on, model = run.dataset, (run.model, run.image_size)
+        else:
+            training = self._training(outlook)
+            trained_on, resolved = training.request.dataset, training.resolved(outlook)
+            model = str(resolved.model), int(resolved.image_size or 0)
+            on = self.request.dataset or trained_on
+            if not outlook.is_new("eval", trained_on, resolved, on) and not training.request.name:
+                return NOTHING
+        dataset = outlook.dataset(self.request.dataset or trained_on)
+        return outlook.estimator.evaluate(dataset, model, self.settings)
+
+    def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
+        """Evaluate the run."""
+        runs = self.request.names if self.trained_by is None else (made[self.trained_by].name,)
+        [result] = evaluate(workspace, replace(self.request, runs=runs), say)
+        return result, result.cached
+
+    def _run_of(self, outlook: Outlook) -> Any:
+        """The run, finished; None if it is still to be trained."""
+        if self.trained_by is None:
+            return outlook.workspace.run(self.request.names[0])
+        return outlook.there.get(self.trained_by)
+
+    def _training(self, outlook: Outlook) -> Any:
+        return outlook.jobs[self.trained_by or 0]
+
+
+KINDS: dict[str, type[Job]] = {k.stage: k for k in (ConvertJob, EmbedJob, TrainJob, EvalJob)}
+
+
+def _embedding(
+    outlook: Outlook,
+    dataset: DataSet,
+    priors: list[PriorRequest],
+    settings: EmbedSettings,
+    split: str,
+) -> Estimate:
+    """What embedding by these priors costs; NOTHING if earlier jobs do all of it."""
+    total = NOTHING
+    num_rows = dataset.num_images(split) * (settings.crops or 1)
+    for prior in priors:
+        weights = "" if prior.weights is None else f"@{prior.weights.stem}"
+        if outlook.is_new("embed", dataset.name, split, settings.crops, f"{prior.name}{weights}"):
+            model = _model_of(outlook, dataset, prior)
+            cost = outlook.estimator.embed(model, num_rows, settings)
+            total = cost if total is NOTHING else total + cost
+    return total
+
+
+def _model_of(outlook: Outlook, dataset: DataSet, prior: PriorRequest) -> EmbedKey | None:
+    """Architecture and input size of a prior: a run, of the recipe or finished, or by its name."""
+    name = prior.name.removeprefix("run:")
+    if name in outlook.trained:
+        settings = outlook.trained[name]
+        return str(settings.model), int(settings.image_size or 0)
+    if outlook.workspace.has_run(name):
+        run = outlook.workspace.run(name)
+        return run.model, run.image_size
+    arch = prior.arch or name.removeprefix("random:").partition("@")[0]
+    if ":" in arch:
+        return None
+    if name.startswith("random:"):
+        return arch, prior.image_size
+    return embed_key(arch, prior.image_size, dataset)
