@@ -4,7 +4,6 @@ The command line, the functions of `import rela`, the keys of recipes and the re
 from these classes. Light: `rela --help` imports it.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,11 +28,16 @@ from rela.training.settings import TrainSettings
 if TYPE_CHECKING:  # which reads JSON with a library that `rela --help` does without
     from rela.stages.workspace.workspace import Workspace
 
-_log = logging.getLogger("rela")
 _NAMES_OF_PRIORS = ", ".join(
     kind.PREFIX + kind.METAVAR if kind.PREFIX else f"A torchvision model ({kind.EXAMPLE})"
     for kind in KINDS.values()
 )
+
+
+def _log(message: str) -> None:
+    import logging  # the command line does without it
+
+    logging.getLogger("rela").info(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class Request:
     """
 
     workspace: str | Path | None = None
-    say: Say = _log.info
+    say: Say = _log
 
     @property
     def place(self) -> "Workspace":
