@@ -172,7 +172,10 @@ class Report(ReportSettings, Request):
 
     runs: str | Sequence[str] = argument("[RUN]...", (), complete="runs")
     output: str | Path = option(
-        Path("rela-report"), "Folder for report.html and the figures.", kind=Path
+        Path("rela-report"),
+        "Folder for report.html and the figures.",
+        kind=Path,
+        metavar="DIRECTORY",
     )
 
     @property

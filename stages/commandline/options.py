@@ -74,7 +74,10 @@ def _own_first(request: type) -> list["Field[Any]"]:
 def _parameter(described: "Field[Any]") -> Callable[[Any], Any]:
     rules = described.metadata
     complete = None if rules["complete"] is None else getattr(completion, rules["complete"])
-    kind: Any = click.Path(path_type=Path) if rules["kind"] is Path else rules["kind"]
+    kind: Any = rules["kind"]
+    if kind is Path:
+        is_folder = rules.get("metavar") == "DIRECTORY"
+        kind = click.Path(path_type=Path, file_okay=not is_folder)
     if "argument" in rules:
         return click.argument(
             described.name,

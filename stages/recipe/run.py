@@ -80,8 +80,8 @@ def describe_failures(result: RecipeResult) -> str:
     rest = f", and {not_run} that need them were not run" if not_run else ""
     return "\n".join(
         [
-            f"{len(failed)} of {len(result.jobs)} jobs failed{rest}; mend what is said here, and the "
-            "same command does what is missing:",
+            f"{len(failed)} of {len(result.jobs)} jobs failed{rest}; fix the errors below and run the "
+            "same command again; finished jobs are skipped:",
             *(f"  {o.job} {o.what}: {o.message}" for o in failed),
         ]
     )
