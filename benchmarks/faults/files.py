@@ -125,6 +125,7 @@ def hostile(place: Path, workspace: Path) -> Iterator[Tally]:
             if secret.was_touched():
                 raise RuntimeError("another file was opened")
             if trace.exists():
+                trace.rmdir()
                 raise RuntimeError("code was run")
         return "it was accepted"
 
