@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,7 @@ VERSIONED_PACKAGES = {"rela", "torch", "lightly", "ffcv", "numpy", "h5py", "numb
 
 def installed_versions() -> dict[str, str]:
     """Versions of the packages that can change a result, without importing any of them."""
+    import platform
     from importlib import metadata  # takes 30 ms
 
     versions = {"python": platform.python_version()}
@@ -33,7 +33,7 @@ def installed_versions() -> dict[str, str]:
 def provenance(seconds: float | None = None) -> dict[str, Any]:
     """Where, when and with what: recorded for people, never part of a fingerprint."""
     return {
-        "host": platform.node(),
+        "host": os.uname().nodename,
         "pid": os.getpid(),
         "finished_unix_seconds": round(time.time(), 3),
         "seconds": None if seconds is None else round(seconds, 4),

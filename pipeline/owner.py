@@ -5,9 +5,7 @@ can tell abandoned work from work in progress.
 """
 
 import os
-import platform
 import re
-import secrets
 from pathlib import Path
 
 _DIGITS = re.compile("[0-9]{1,100}")
@@ -15,7 +13,7 @@ _DIGITS = re.compile("[0-9]{1,100}")
 
 def owner_token() -> str:
     """HOST-PID-RANDOM: this process, and a part unique to this call."""
-    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{_host()}-{os.getpid()}-{os.urandom(4).hex()}"
 
 
 def is_gone(token: str) -> bool:
@@ -60,7 +58,7 @@ def is_abandoned(path: Path, used_before: float = 0.0) -> bool:
 
 def _host() -> str:
     """This machine; a container with its own process ids counts as another host."""
-    return f"{platform.node()}~{os.stat('/proc/self/ns/pid').st_ino}"
+    return f"{os.uname().nodename}~{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _host_and_pid(token: str) -> tuple[str, str]:

@@ -1,15 +1,16 @@
 """Processes: start several together, end them together, and stop when a batch system asks."""
 
 import contextlib
-import ctypes
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # `rela --help` does without it
+    import subprocess
 
 PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by batch systems before they kill
 _FORWARDED = (*PREEMPTION_SIGNALS, signal.SIGINT)
@@ -33,6 +34,8 @@ def run_processes(
     if this call raises. SIGTERM, SIGUSR1 and SIGINT are forwarded; after SIGINT, KeyboardInterrupt is
     raised once all have ended. Standard output is discarded, standard error is shared with this process.
     """
+    import subprocess
+
     processes: list[subprocess.Popen[bytes]] = []
     stopped: set[int] = set()
     with _forwarding(processes) as received:
@@ -117,6 +120,8 @@ _PR_SET_PDEATHSIG = 1
 
 def end_with_parent(parent: int | None) -> None:
     """Have the kernel kill this process when its parent ends, or now if `parent` has ended. Linux only."""
+    import ctypes
+
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)  # the parent ended before prctl

@@ -1,7 +1,6 @@
 """Rank and world size of this process, as torchrun, srun and `rela train --devices N` set them."""
 
 import os
-import socket
 from dataclasses import dataclass
 
 from rela.errors import ChoiceError
@@ -56,6 +55,8 @@ def end_with_launcher() -> None:
 
 def free_port() -> int:
     """A free TCP port on this machine."""
+    import socket
+
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])

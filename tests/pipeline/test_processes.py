@@ -152,7 +152,7 @@ def test_a_signal_between_two_starts_reaches_both(monkeypatch: pytest.MonkeyPatc
             time.sleep(0.3)
         return process
 
-    monkeypatch.setattr("rela.pipeline.processes.subprocess.Popen", start_and_signal)
+    monkeypatch.setattr("subprocess.Popen", start_and_signal)
     environments = [{**os.environ, "FIRST": ""}, dict(os.environ)]
     found = run_processes(["sleep", "60"], environments, grace_seconds=20.0)
     assert [ending.was_killed for ending in found] == [False, False]
