@@ -1,17 +1,14 @@
 """Tables, progress bars, and mean ± standard deviation."""
 
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from tqdm import tqdm
-
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns two spaces apart; numbers to the right, words to the left, None as a dash."""
+    """Align columns two spaces apart: numbers to the right, words to the left, None as a dash."""
     cells = [["–" if value is None else str(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(header, *cells, strict=True)]
     numeric = [
@@ -43,7 +40,9 @@ _PATIENCE_SECONDS = 1.0
 
 
 def progress_bar(total: int, description: str, unit: str, initial: int = 0, **more: Any) -> Any:
-    """A bar on standard error; silent when that is not a terminal. `more` is for tqdm."""
+    """Make a bar on standard error, silent if that is not a terminal. `more` goes to tqdm."""
+    from tqdm import tqdm  # `rela status` does without it
+
     return tqdm(
         total=total, desc=description, unit=unit, initial=initial, disable=None, dynamic_ncols=True,
         smoothing=0.05, **more,
@@ -52,9 +51,9 @@ def progress_bar(total: int, description: str, unit: str, initial: int = 0, **mo
 
 @contextmanager
 def bar_of_bytes(description: str) -> Iterator[Callable[[int, int], None]]:
-    """A function of (bytes more, bytes in all), for several threads, that moves a bar.
+    """Yield a thread-safe function of (bytes since the last call, bytes in all) that moves a bar.
 
-    No bar appears for what ends within a second.
+    A job of less than a second shows no bar.
     """
     bar = progress_bar(
         0, description, "B", unit_scale=True, delay=_PATIENCE_SECONDS, mininterval=0.2, leave=False
@@ -79,15 +78,17 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """From at least one value."""
+        import statistics
+
         std = statistics.stdev(values) if len(values) > 1 else None
         return cls(statistics.fmean(values), std)
 
     def words(self, digits: int, scale: float = 1) -> str:
-        """`93.1 ± 0.4`, of `scale` times the figure."""
+        """Format `scale` times the figure as `93.1 ± 0.4`."""
         spread = "" if self.std is None else f" ± {scale * self.std:.{digits}f}"
         return f"{scale * self.mean:.{digits}f}{spread}"
 
     def percent(self, digits: int = 2) -> str:
-        """`93.12 ± 0.40`, of a figure in [0, 1]."""
+        """Format a figure in [0, 1] as `93.12 ± 0.40`."""
         return self.words(digits, 100)
