@@ -40,7 +40,7 @@ def _log(message: str) -> None:
     logging.getLogger("rela").info(message)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Request:
     """What Python callers may add to every request. The command line has a `--workspace` of its own.
 
@@ -64,7 +64,7 @@ def workspace_at(given: str | Path | None) -> "Workspace":
     return Workspace(Path(given or os.environ.get("RELA_WORKSPACE") or "./workspace"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Convert(ConvertSettings, Request):
     """Images to convert to a data set."""
 
@@ -75,7 +75,7 @@ class Convert(ConvertSettings, Request):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Embed(PriorSettings, EmbedSettings, Request):
     """A data set to represent by a prior, or by several, which are combined."""
 
@@ -110,7 +110,7 @@ class Embed(PriorSettings, EmbedSettings, Request):
         return parse_shard(self.shard)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Train(TrainSettings, Request):
     """A data set to train a model on."""
 
@@ -125,7 +125,7 @@ class Train(TrainSettings, Request):
     embed: bool = option(False, "Embed the prior first if that was not done.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
     """Runs, or a prior, to measure."""
 
@@ -150,7 +150,7 @@ class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
         return [self.runs] if isinstance(self.runs, str) else list(self.runs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Export(ExportSettings, EmbedSettings, Request):
     """A run to write for other programs."""
 
@@ -158,7 +158,7 @@ class Export(ExportSettings, EmbedSettings, Request):
     crops: int = field(default=EmbedSettings.crops, init=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Neighbors(NeighborsSettings, PriorSettings, Request):
     """An image to find the most similar images of."""
 
@@ -166,7 +166,7 @@ class Neighbors(NeighborsSettings, PriorSettings, Request):
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Report(ReportSettings, Request):
     """Runs to write a page about."""
 
@@ -184,7 +184,7 @@ class Report(ReportSettings, Request):
         return [self.runs] if isinstance(self.runs, str) else list(self.runs)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rank(RankSettings, Request):
     """A data set whose embedded priors to compare."""
 
