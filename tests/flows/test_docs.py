@@ -116,6 +116,29 @@ def test_scripts_can_be_run(script: str) -> None:
     subprocess.run(["bash", "-n", path], check=True)
 
 
+def test_the_tree_in_contributing_names_every_file_once() -> None:
+    contributing = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = contributing.split("## The tree")[1].split("```")[1]
+    found, folders = [], [Path()]
+    for line in filter(str.strip, tree.splitlines()):
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2
+        folders[depth + 1 :] = []
+        path = folders[depth] / name
+        if name.endswith("/"):
+            folders.append(path)
+        else:
+            found.append(path.as_posix())
+        assert len(line.split()) > 1, f"{line}: say what it holds"
+    there = [
+        path.relative_to(REPOSITORY).as_posix()
+        for folder in ("pipeline", "rela", "stages")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if path.name != "__init__.py"
+        and path.relative_to(REPOSITORY).parts[1:2] not in (("stages",), ("pipeline",))
+    ]
+    assert sorted(found) == sorted({"cli.py", *there} - {"rela/cli.py"})
+
+
 def test_every_dependency_has_its_reason() -> None:
     contributing = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = contributing[contributing.index("## Dependencies") :]
