@@ -4,7 +4,7 @@ Nothing heavy is imported until a command runs.
 """
 
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def train(workspace: Any, request: requests.Train, preset_name: str | None, resu
 
     given = {f.name: getattr(request, f.name) for f in fields(request) if is_typed(f.name)}
     if not resume:
-        chosen = requests.Train(**{**preset(preset_name), **given})
+        chosen = replace(request, **{**preset(preset_name), **given})
         return stage.train(workspace, chosen, say), stage.format_result
     name, dataset = given.pop("name", None), given.pop("dataset", None)
     where = {option: given.pop(option) for option in WHERE_TO_RUN if option in given}

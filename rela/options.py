@@ -153,7 +153,9 @@ def _options(arguments: Any) -> str:
     lines = []
     for described in fields(arguments):
         if described.init and "help" in described.metadata:
-            shown = described.metadata.get("shown") or repr(described.default)
-            text = f"- {described.name}: {described.metadata['help']} [default: {shown}]"
+            rules = described.metadata
+            default = f"default: {rules['shown'] or repr(described.default)}"
+            shown = "required" if rules["required"] else default
+            text = f"- {described.name}: {rules['help']} [{shown}]"
             lines.append(textwrap.fill(text, 96, subsequent_indent="  ", break_long_words=False))
     return "\n".join(lines)

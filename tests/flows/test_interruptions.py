@@ -103,7 +103,7 @@ def test_a_run_whose_representations_are_gone_says_so(
         patched.setattr("rela.training.run._fit", _interrupt)
         rela("train", "--prior", "random", "--epochs", 2, *TINY, exit_code=130)
     shutil.rmtree(tmp_path / "workspace/representations")
-    assert "are gone" in rela("train", "--resume", exit_code=2).stderr
+    assert "are missing" in rela("train", "--resume", exit_code=2).stderr
 
 
 def test_a_run_killed_before_its_manifest_is_finished_by_resuming(
@@ -222,7 +222,7 @@ def test_a_training_killed_before_it_wrote_its_settings_is_in_nobodys_way(
     command = ("train", "--prior", "none", "--epochs", 1, *TINY)
     rela(*command, "--name", "mine")
     rela(*command, "--seed", 1)
-    assert "another run" in rela(*command, "--name", "letters", exit_code=2).stderr
+    assert "a run with other settings" in rela(*command, "--name", "letters", exit_code=2).stderr
     assert {run["name"] for run in read_json(rela("status", "--json"))["runs"]} == {
         "images-byol-1", "mine",
     }  # fmt: skip

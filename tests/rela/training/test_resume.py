@@ -173,9 +173,7 @@ def test_a_command_that_is_not_training_makes_room_too(
     monkeypatch.setattr("rela.stages.workspace.status.status", work)
     before = signal.getsignal(number)
     result = run_rela("--workspace", tmp_path, "status", exit_code=75)
-    assert result.stderr == (
-        f"rela: {number.name}; the same command goes on from what is finished\n"
-    )
+    assert result.stderr == (f"rela: {number.name}; run the same command again to resume\n")
     assert signal.getsignal(number) == before
 
 

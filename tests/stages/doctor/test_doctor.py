@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rela.stages.commandline.doctor import doctor
 
+from rela.cli import doctor
 from rela.stages.doctor import doctor as stage
 from rela.stages.doctor import machine
 from rela.stages.doctor.doctor import ABSENT, MISSING, OK, WARNING, Check, Health, format_health
