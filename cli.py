@@ -200,7 +200,7 @@ def rank_priors(workspace: Any, request: requests.Rank) -> Shown:
 @click.option(
     "--no-measure",
     is_flag=True,
-    help="Estimate from what the workspace has measured alone, without trying out a few steps.",
+    help="Estimate only from what the workspace has measured, without trying a few steps.",
 )
 @json_option
 @click.pass_context
@@ -337,7 +337,7 @@ def collect_garbage(workspace: Any, /, unused_days: float, dry_run: bool, as_jso
     """Remove representations and targets that were not used for long: they can be computed again.
 
     Also removes what killed jobs left behind. Data sets, runs, what a job uses at the moment and
-    what an interrupted run needs to go on stay.
+    what an interrupted run needs to resume stay.
     """
     from rela.stages.workspace import cache as stage
 
@@ -348,7 +348,7 @@ def collect_garbage(workspace: Any, /, unused_days: float, dry_run: bool, as_jso
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, /, as_json: bool) -> None:
-    """Check what is installed and whether it runs, and what this machine gives; say what mends the rest.
+    """Check what is installed and whether it runs, and what this machine offers; say how to fix the rest.
 
     An image is really decoded, a GPU really computes. Ends with status 1 if rela cannot be used here;
     warnings, and extras that are not there, do not count.

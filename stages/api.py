@@ -65,7 +65,7 @@ def embed(request: requests.Embed) -> EmbedResult | CombineResult:
 
 @keyword_function(requests.Train)
 def train(request: requests.Train) -> TrainResult:
-    """Train a model: targets first, then the algorithm. An interrupted run with these settings goes on.
+    """Train a model: targets first, then the algorithm. An interrupted run with these settings resumes.
 
     `embed`: embed the prior first if that was not done. With the reference's settings for a data set:
     `rela.train(**rela.preset("cifar10") | {"epochs": 5})`.

@@ -22,7 +22,7 @@ def probe_torch() -> list[Finding]:
     found: list[Finding] = [("torch", "ok", str(torch.__version__), "")]
     if not torch.cuda.is_available():
         built = torch.version.cuda
-        words = f"none that torch {'(CUDA ' + built + ')' if built else '(for CPUs alone)'} can use"
+        words = f"none that torch {'(CUDA ' + built + ')' if built else '(only for CPUs)'} can use"
         return [*found, ("GPU", "absent", words, "")]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)

@@ -88,7 +88,7 @@ def embed(
         todo = store.missing(*shard)
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:
-            say(f"going on after {mine - len(todo)} of {mine} parts")
+            say(f"resuming after {mine - len(todo)} of {mine} parts")
         num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings, say)
 
         def found() -> Representations | None:

@@ -32,7 +32,7 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
     """The tables of the recipe at `path`; `given` goes before the defaults in [variables].
 
     Relative paths become absolute: from the recipe's folder, or from the working directory if a
-    given variable begins them. Raises ChoiceError for what is no recipe.
+    given variable begins them. Raises ChoiceError for a file that is not a recipe.
     """
     text = _read(path)
     try:
@@ -42,7 +42,9 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
     defaults = document.pop(_VARIABLES, {})
     wrong = [k for k in _entries(path, defaults) if not isinstance(defaults[k], str)]
     if wrong:
-        raise ChoiceError(f"{path}, [variables]: {wrong[0]} = {defaults[wrong[0]]!r} is no string")
+        raise ChoiceError(
+            f"{path}, [variables]: {wrong[0]} = {defaults[wrong[0]]!r} is not a string"
+        )
     for name in document:
         if name not in STAGES:
             known = [*(f"[[{stage}]]" for stage in STAGES), f"[{_VARIABLES}]"]

@@ -57,7 +57,7 @@ def finish_drawing(
     if not lines and (legend := axes.get_legend()) is not None:
         for label in legend.get_texts():
             label.set_color(_INK)
-    # the same bytes for the same runs: no date, and names of shapes that depend on the figure's alone
+    # the same bytes for the same runs: no date, and names of shapes that depend only on the figure's
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     if lines:
@@ -70,7 +70,7 @@ def finish_drawing(
 
 
 def _for_page(svg: str, colours: dict[str, str]) -> str:
-    """The svg element alone, as wide as its place, in the page's colours."""
+    """Only the svg element, as wide as its place, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     for colour, variable in {**colours, _INK: "currentColor"}.items():
         svg = svg.replace(colour, variable)

@@ -104,7 +104,7 @@ def format_status(found: Status) -> str:
             ],
         ),
         "resumable": (
-            ["what", "done", "go on with"],
+            ["what", "done", "resume with"],
             [[r["what"], r["done"], r["command"]] for r in found.resumable],
         ),
     }  # fmt: skip

@@ -79,7 +79,7 @@ class Workspace:
         """The named finished run, or the only one there is."""
         if name is not None and _NAME.fullmatch(name) and _is_unfinished(self.runs_dir / name):
             raise ChoiceError(
-                f"run {name!r} in {self.root} is not finished; go on with it by "
+                f"run {name!r} in {self.root} is not finished; resume it with "
                 f"`rela train --resume --name {name}`"
             )
         return self._choose(Run, "finished run", self.runs_dir, name, "rela train")

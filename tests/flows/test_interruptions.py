@@ -54,7 +54,7 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
         rela("--workspace", "killed", "embed", *prior, exit_code=130)
     assert not list((tmp_path / "killed/representations").glob("*/representations.h5"))
     resumed = rela("--workspace", "killed", "embed", *prior)
-    assert "going on after 2 of 6 parts" in resumed.stderr
+    assert "resuming after 2 of 6 parts" in resumed.stderr
     [whole] = (tmp_path / "whole/representations").glob("*/representations.h5")
     [again] = (tmp_path / "killed/representations").glob("*/representations.h5")
     assert whole.read_bytes() == again.read_bytes()

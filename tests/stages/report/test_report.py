@@ -143,7 +143,7 @@ def test_what_is_not_finished_is_shown_and_not_compared(
     assert "Not finished" not in page.read_text(encoding="utf-8")
 
     message = run_rela(*rela, "report", "half", exit_code=2).output
-    assert "is not finished; go on with it by `rela train --resume --name half`" in message
+    assert "is not finished; resume it with `rela train --resume --name half`" in message
     for run in ("plain", "with-prior"):
         shutil.rmtree(half.with_name(run))
     message = run_rela(*rela, "report", exit_code=2).output
