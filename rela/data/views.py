@@ -1,9 +1,11 @@
 """Random views: distributions of crop, flip and colour, with published values."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # a workspace is read without NumPy
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Every view and every evaluation is normalised with ImageNet's channel statistics, in [0, 1] units.
 NORMALIZE_MEAN = (0.485, 0.456, 0.406)
@@ -42,8 +44,10 @@ class View:
         ]  # fmt: skip
 
 
-def specification(views: tuple[View, ...]) -> NDArray[np.float64]:
+def specification(views: tuple[View, ...]) -> "NDArray[np.float64]":
     """The argument of `rela.data.kernels.samples.load_views`: float64 [len(views), 16]."""
+    import numpy as np
+
     return np.array([view.row() for view in views], np.float64)
 
 
