@@ -57,6 +57,11 @@ class Request:
         return workspace_at(self.workspace)
 
 
+def _listed(names: str | Sequence[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [names] if isinstance(names, str) else list(names)
+
+
 def workspace_at(given: str | Path | None) -> "Workspace":
     """The workspace in folder `given`, or in RELA_WORKSPACE, or in ./workspace."""
     from rela.stages.workspace.workspace import Workspace
@@ -100,7 +105,7 @@ class Embed(PriorSettings, EmbedSettings, Request):
     @property
     def priors(self) -> list[str]:
         """The names of the priors."""
-        return [self.prior] if isinstance(self.prior, str) else list(self.prior)
+        return _listed(self.prior)
 
     @property
     def part(self) -> tuple[int, int]:
@@ -147,7 +152,7 @@ class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
     @property
     def names(self) -> list[str]:
         """The names of the runs."""
-        return [self.runs] if isinstance(self.runs, str) else list(self.runs)
+        return _listed(self.runs)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,7 +186,7 @@ class Report(ReportSettings, Request):
     @property
     def names(self) -> list[str]:
         """The names of the runs."""
-        return [self.runs] if isinstance(self.runs, str) else list(self.runs)
+        return _listed(self.runs)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
