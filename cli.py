@@ -6,18 +6,27 @@ Nothing heavy is imported until a command runs.
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rela.distributed.ranks import end_with_launcher
 from rela.options import flag_name
-from rela.stages import requests
 from rela.stages.commandline import completion as completing
 from rela.stages.commandline.failures import Commands
-from rela.stages.commandline.options import Shown, is_typed, json_option, print_result, say, takes
-from rela.stages.settings import PRESET_NAMES, preset
-from rela.training.settings import WHERE_TO_RUN
+from rela.stages.commandline.options import (
+    RequestCommand,
+    Shown,
+    is_typed,
+    json_option,
+    print_result,
+    say,
+    takes,
+)
+from rela.stages.presets import PRESET_NAMES, preset
+
+if TYPE_CHECKING:  # `rela --help` does without it
+    from rela.stages import requests
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 _NOT_USABLE, _DAMAGED = 1, 65
@@ -52,8 +61,8 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
 
 
 @main.command()
-@takes(requests.Convert)
-def convert(workspace: Any, request: requests.Convert) -> Shown:
+@takes("Convert")
+def convert(workspace: Any, request: "requests.Convert") -> Shown:
     """Convert images to an FFCV data set.
 
     SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images. Or it
@@ -65,8 +74,8 @@ def convert(workspace: Any, request: requests.Convert) -> Shown:
 
 
 @main.command()
-@takes(requests.Embed)
-def embed(workspace: Any, request: requests.Embed) -> Shown:
+@takes("Embed")
+def embed(workspace: Any, request: "requests.Embed") -> Shown:
     """Represent every image of DATASET by a prior, once.
 
     DATASET is the name of a data set, or a folder of images, which is converted first.
@@ -91,10 +100,13 @@ def embed(workspace: Any, request: requests.Embed) -> Shown:
     help="Resume an interrupted run as it was configured; --name chooses which. It may resume elsewhere: "
     "--devices, --logger, --checkpoint-minutes and --rank-timeout can be given anew.",
 )
-@takes(requests.Train)
-def train(workspace: Any, request: requests.Train, preset_name: str | None, resume: bool) -> Shown:
+@takes("Train")
+def train(
+    workspace: Any, request: "requests.Train", preset_name: str | None, resume: bool
+) -> Shown:
     """Train a model on DATASET: targets first, then the algorithm."""
     from rela.stages.train import train as stage
+    from rela.training.settings import WHERE_TO_RUN
 
     given = {f.name: getattr(request, f.name) for f in fields(request) if is_typed(f.name)}
     if not resume:
@@ -112,8 +124,8 @@ def train(workspace: Any, request: requests.Train, preset_name: str | None, resu
 
 
 @main.command("eval")
-@takes(requests.Evaluate)
-def evaluate(workspace: Any, request: requests.Evaluate) -> Shown:
+@takes("Evaluate")
+def evaluate(workspace: Any, request: "requests.Evaluate") -> Shown:
     """Measure RUNs or a prior: k-NN, linear probes, fine-tuning, segmentation.
 
     Of runs that differ in nothing but their seed, mean and standard deviation are shown too.
@@ -125,8 +137,8 @@ def evaluate(workspace: Any, request: requests.Evaluate) -> Shown:
 
 
 @main.command()
-@takes(requests.Report)
-def report(workspace: Any, request: requests.Report) -> Shown:
+@takes("Report")
+def report(workspace: Any, request: "requests.Report") -> Shown:
     """Write one page about RUNs, or about all finished ones: was the prior worth it?
 
     Accuracy against cost, curves of training, features, neighbours, priors, how to reproduce it all.
@@ -138,8 +150,8 @@ def report(workspace: Any, request: requests.Report) -> Shown:
 
 
 @main.command()
-@takes(requests.Export)
-def export(workspace: Any, request: requests.Export) -> Shown:
+@takes("Export")
+def export(workspace: Any, request: "requests.Export") -> Shown:
     """Write the backbone of RUN, or its features of a data set, for other programs.
 
     What loads the file is printed. Embedding options are for --to hdf5-features.
@@ -150,8 +162,8 @@ def export(workspace: Any, request: requests.Export) -> Shown:
 
 
 @main.command()
-@takes(requests.Neighbors)
-def neighbors(workspace: Any, request: requests.Neighbors) -> Shown:
+@takes("Neighbors")
+def neighbors(workspace: Any, request: "requests.Neighbors") -> Shown:
     """Find the images of a data set that are most like IMAGE, by cached representations."""
     from rela.stages import neighbors as stage
 
@@ -173,9 +185,9 @@ def list_priors(workspace: Any, /, as_json: bool) -> None:
     print_result(as_json, stage.format_result, stage.list_priors(workspace))
 
 
-@priors.command("rank")
-@takes(requests.Rank)
-def rank_priors(workspace: Any, request: requests.Rank) -> Shown:
+@priors.command("rank", cls=RequestCommand)
+@takes("Rank")
+def rank_priors(workspace: Any, request: "requests.Rank") -> Shown:
     """Compare the embedded priors of DATASET by their representations, without training.
 
     Effective rank (RankMe; more is better), uniformity (less is better), k-NN accuracy where there

@@ -21,11 +21,11 @@ from rela.stages.evaluate import evaluate as _evaluate
 from rela.stages.evaluate.evaluate import Evaluation
 from rela.stages.export import ExportResult
 from rela.stages.neighbors import Neighbors
+from rela.stages.presets import preset as preset
 from rela.stages.priors.find import open_representations as _open_representations
 from rela.stages.report import report as _report
 from rela.stages.report.report import ReportResult
 from rela.stages.requests import workspace_at
-from rela.stages.settings import preset as preset
 from rela.stages.train import train as _train
 from rela.stages.train.fit import TrainResult
 from rela.stages.workspace import status as _status

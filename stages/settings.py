@@ -1,10 +1,8 @@
-"""The options of every job, each with default, help and range; presets. Light."""
+"""The options of every job, each with default, help and range. Light."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rela.errors import ChoiceError
 from rela.evaluation.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, SEGMENTATION_PROTOCOL
 from rela.options import option
 from rela.sources import KINDS
@@ -201,31 +199,3 @@ class NeighborsSettings:
         shown="the one embedded",
     )
     count: int = option(10, "How many neighbours.", minimum=1)
-
-
-_SMALL: dict[str, Any] = {"model": "resnet18_small", "batch_size": 128, "epochs": 100}
-_IMAGENET: dict[str, Any] = {
-    "model": "resnet50", "image_size": 224, "batch_size": 512, "epochs": 100,
-}  # fmt: skip
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "cifar10": {**_SMALL, "image_size": 32},
-    "cifar100": {**_SMALL, "image_size": 32},
-    "tinyimagenet": {**_SMALL, "image_size": 64},
-    "imagenet1k": _IMAGENET,
-    "imagenet21k": _IMAGENET,
-    "celebahq": {"image_size": 224, "batch_size": 128, "epochs": 100},
-}
-PRESET_NAMES = tuple(PRESETS)
-
-
-def preset(name: str | None) -> dict[str, Any]:
-    """Options of `rela train` by name, for the data set `name`; none without a name.
-
-    Raises ChoiceError listing the names there are.
-    """
-    if name is None:
-        return {}
-    if name not in PRESETS:
-        raise ChoiceError(f"no preset {name!r}; there is {', '.join(PRESET_NAMES)}")
-    return dict(PRESETS[name])

@@ -21,7 +21,7 @@ LIBRARY = (
     "errors", "options", "distributed", "sources", "data", "models", "priors", "representations",
     "methods", "evaluation", "training",
 )  # fmt: skip
-NOUNS = ("settings", "display", "workspace", "snippets", "requests", "priors")
+NOUNS = ("presets", "settings", "display", "workspace", "snippets", "requests", "priors")
 JOBS = (
     "convert", "embed", "train", "evaluate", "export", "neighbors", "report", "recipe", "demo", "doctor",
 )  # fmt: skip

@@ -10,7 +10,6 @@ import click
 from click.shell_completion import get_completion_class
 
 from rela.pipeline.files import read_regular
-from rela.priors import KINDS
 
 _Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 _SETUP = {
@@ -77,6 +76,13 @@ def _embedded(workspace: Path) -> list[str]:
     return found
 
 
+def _priors(workspace: Path) -> list[str]:
+    from rela.priors import KINDS
+
+    embedded = [name for name in _embedded(workspace) if "+" not in name]
+    return [*_names(workspace / "runs"), *embedded, *_SOME_PRIORS, *filter(None, KINDS)]
+
+
 def _kept(workspace: Path) -> list[str]:
     kinds = ("datasets", "representations", "targets", "runs")
     return [name for kind in kinds for name in _names(workspace / kind)]
@@ -87,11 +93,4 @@ runs = _of(lambda workspace: _names(workspace / "runs"))
 unfinished_runs = _of(_unfinished_runs)
 artifacts = _of(_kept)
 learned_priors = _of(lambda workspace: [*_embedded(workspace), "none", "random"])
-priors = _of(
-    lambda workspace: [
-        *_names(workspace / "runs"),
-        *(name for name in _embedded(workspace) if "+" not in name),
-        *_SOME_PRIORS,
-        *filter(None, KINDS),
-    ]
-)
+priors = _of(_priors)

@@ -8,7 +8,7 @@ from rela.distributed.ranks import current_ranks
 from rela.errors import RelaError, failure_of
 from rela.pipeline.errors import PipelineError
 from rela.pipeline.processes import AskedToMakeRoom, making_room
-from rela.stages.commandline.options import say
+from rela.stages.commandline.options import RequestCommand, say
 
 _TRY_AGAIN, _INTERRUPTED = 75, 130
 
@@ -20,6 +20,8 @@ def _which_process() -> str:
 
 class Commands(click.Group):
     """Lists commands in the order of the flow; turns exceptions into one line and an exit status."""
+
+    command_class = RequestCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order in which the commands were defined."""

@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,39 @@ Shown = tuple[Any, Callable[[Any], str]]  # a result, and what puts it into word
 _RANGES: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
 
 
-def takes(request: type) -> Callable[[Callable[..., Shown]], Callable[..., Any]]:
-    """Make a command of `job(workspace, request)`: the fields of the request class, and --json.
+class RequestCommand(click.Command):
+    """A command whose options are the fields of a request, which is imported when they are needed."""
 
-    The command prints the result that the job returns. Its other options are keywords of the job.
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self._own: list[click.Parameter] = vars(self).pop("params")
+
+    @functools.cached_property
+    def params(self) -> list[click.Parameter]:  # type: ignore[override]
+        """Its own options, those of the request, and --json."""
+        name = getattr(self.callback, "request_name", None)
+        of_request = [] if name is None else map(_parameter, _own_first(_request_class(name)))
+        return [*self._own[:-1], *of_request, *self._own[-1:]]
+
+
+def takes(request_name: str) -> Callable[[Callable[..., Shown]], Callable[..., Any]]:
+    """Make a RequestCommand of `job(workspace, request)`: the fields of the request class, and --json.
+
+    The class is that name of rela.stages.requests. The command prints the result that the job returns.
+    Its other options are keywords of the job.
     """
 
     def decorate(job: Callable[..., Shown]) -> Callable[..., Any]:
-        parameters = _own_first(request)
-        names = {described.name for described in parameters}
-
         @click.pass_obj
         @functools.wraps(job)
         def command(workspace: Any, /, as_json: bool, **values: Any) -> None:
-            others = {name: values.pop(name) for name in values.keys() - names}
+            request = _request_class(request_name)
+            others = {n: values.pop(n) for n in values.keys() - {f.name for f in fields(request)}}
             result, words = job(workspace, request(**values), **others)
             print_result(as_json, words, result)
 
-        command = json_option(command)
-        for described in reversed(parameters):
-            command = _parameter(described)(command)
-        return command
+        command.request_name = request_name  # type: ignore[attr-defined]
+        return json_option(command)
 
     return decorate
 
@@ -64,6 +77,10 @@ def is_typed(option: str) -> bool:
     return source is click.core.ParameterSource.COMMANDLINE
 
 
+def _request_class(name: str) -> Any:
+    return getattr(import_module("rela.stages.requests"), name)
+
+
 def _own_first(request: type) -> list["Field[Any]"]:
     """The fields that the command line knows: those of the class, then those of its bases in their order."""
     known = {f.name: f for f in fields(request) if f.init and "kind" in f.metadata}
@@ -71,7 +88,7 @@ def _own_first(request: type) -> list["Field[Any]"]:
     return [known[name] for name in dict.fromkeys(names) if name in known]
 
 
-def _parameter(described: "Field[Any]") -> Callable[[Any], Any]:
+def _parameter(described: "Field[Any]") -> click.Parameter:
     rules = described.metadata
     complete = None if rules["complete"] is None else getattr(completion, rules["complete"])
     kind: Any = rules["kind"]
@@ -79,8 +96,8 @@ def _parameter(described: "Field[Any]") -> Callable[[Any], Any]:
         is_folder = rules.get("metavar") == "DIRECTORY"
         kind = click.Path(path_type=Path, file_okay=not is_folder)
     if "argument" in rules:
-        return click.argument(
-            described.name,
+        return click.Argument(
+            [described.name],
             metavar=rules["argument"],
             type=kind,
             nargs=-1 if described.default == () else 1,
@@ -89,7 +106,7 @@ def _parameter(described: "Field[Any]") -> Callable[[Any], Any]:
         )
     is_prior = described.name == "prior"  # several name the combination, as `rela embed` makes it
     if rules["kind"] is bool:
-        return click.option(flag_name(described.name), is_flag=True, help=rules["help"])
+        return click.Option([flag_name(described.name)], is_flag=True, help=rules["help"])
     if rules["choices"]:
         kind = click.Choice(rules["choices"])
     elif kind in _RANGES:
@@ -98,8 +115,8 @@ def _parameter(described: "Field[Any]") -> Callable[[Any], Any]:
         number.name = "integer" if kind is int else "number"
         kind = number
     several = rules["several"]
-    return click.option(
-        flag_name(described.name),
+    return click.Option(
+        [flag_name(described.name)],
         default=None if described.default is MISSING or is_prior else described.default,
         type=kind,
         multiple=several or is_prior,

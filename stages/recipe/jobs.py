@@ -12,13 +12,11 @@ from rela.options import check_options, part_of
 from rela.priors.prior import JOINT
 from rela.sources import default_name, find_kind
 from rela.stages.evaluate.evaluate import open_voc_of
+from rela.stages.presets import preset
 from rela.stages.recipe.file import FILE_PREFIX, Table, closest, read_tables
 from rela.stages.recipe.kinds import KINDS, ConvertJob, EvalJob, Job
 from rela.stages.requests import Convert, Embed, Evaluate, Train
-from rela.stages.settings import (
-    EvaluateSettings,
-    preset,
-)
+from rela.stages.settings import EvaluateSettings
 from rela.stages.train.resolve import check_settings, resolve_hyperparameters
 from rela.stages.workspace.workspace import Workspace, check_name, slug
 from rela.training.settings import TrainSettings

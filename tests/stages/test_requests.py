@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from rela.errors import ChoiceError
 from rela.options import keyword_function, option, part_of
 from rela.stages import requests
-from rela.stages.commandline.options import Shown, takes
+from rela.stages.commandline.options import RequestCommand, Shown, takes
 from rela.stages.recipe import jobs, kinds
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.workspace import Workspace
@@ -29,8 +29,11 @@ class ToyConvert(ToySettings, requests.Convert):
     """As Convert would be then."""
 
 
-@click.command()
-@takes(ToyConvert)
+setattr(requests, "ToyConvert", ToyConvert)  # noqa: B010
+
+
+@click.command(cls=RequestCommand)
+@takes("ToyConvert")
 def command(workspace: object, request: ToyConvert) -> Shown:
     """Convert."""
     return ToyConvertResult(request.toy_angle), str

@@ -16,8 +16,9 @@ from click.testing import CliRunner
 
 from rela.cli import main
 from rela.errors import ChoiceError, RelaError
+from rela.stages.presets import PRESETS
 from rela.stages.recipe.jobs import Job, load_recipe
-from rela.stages.settings import PRESETS, EmbedSettings
+from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
