@@ -335,14 +335,12 @@ def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
     )
 
 
-def dataset_or_images(workspace: Workspace, which: str | Path | None, say: Say = print) -> DataSet:
-    """The data set named `which`, or the only one; else the source `which`, converted.
+def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print) -> DataSet:
+    """The source `which`, converted.
 
     An existing data set of the same files and default options is reused, whatever its name. Raises
-    ChoiceError if neither exists, or if the name of the source is taken by another data set.
+    ChoiceError if it does not exist, or if its name is taken by another data set.
     """
-    if which is None or workspace.has_dataset(str(which)):
-        return workspace.dataset(None if which is None else str(which))
     source = Path(which)
     if not source.exists():
         if isinstance(which, Path) or "/" in which:

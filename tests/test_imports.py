@@ -148,9 +148,11 @@ def test_the_command_line_and_cache_hits_do_not_import_torch(statement: str) -> 
     assert after(statement, f"sorted({HEAVY} & set(sys.modules))") == "[]"
 
 
-def test_help_is_shown_without_the_reader_of_json_and_status_without_numpy() -> None:
-    assert after("import rela.cli", "'msgspec' in sys.modules") == "False"
-    assert after("from rela.stages.workspace import status", "'numpy' in sys.modules") == "False"
+def test_help_is_shown_without_requests_and_cache_hits_without_numpy() -> None:
+    for heavy in ("msgspec", "rela.stages.requests"):
+        assert after("import rela.cli", f"{heavy!r} in sys.modules") == "False"
+    for hit in ("rela.stages.workspace.status", "rela.stages.embed.combine"):
+        assert after(f"import {hit}", "'numpy' in sys.modules") == "False"
 
 
 def test_importing_the_library_imports_nothing_else() -> None:

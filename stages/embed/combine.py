@@ -16,7 +16,6 @@ from rela.pipeline.locks import in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
-from rela.stages.convert import dataset_or_images
 from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_location
 from rela.stages.embed.embed import format_result as format_embed_result
 from rela.stages.priors.identify import identify
@@ -55,7 +54,13 @@ def embed_priors(
     """
     part, described = request.part, part_of(request, PriorSettings)
     settings = part_of(request, EmbedSettings)
-    dataset = dataset_or_images(workspace, request.dataset, say)
+    which = None if request.dataset is None else str(request.dataset)
+    if which is None or workspace.has_dataset(which):
+        dataset = workspace.dataset(which)
+    else:
+        from rela.stages.convert import dataset_of_images  # a cache hit does without Pillow
+
+        dataset = dataset_of_images(workspace, request.dataset, say)
     priors = [name for prior in request.priors for name in names_of(workspace, prior)]
     for option in ("weights", "arch"):
         if getattr(described, option) is not None and len(priors) > 1:

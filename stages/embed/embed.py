@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rela.data.crops import CROPS_VERSION, CropPlan
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.pipeline.artifact import cached, clear_abandoned
@@ -158,17 +157,18 @@ def _row_order(num_crops: int) -> str:
 
 
 def _fingerprint(images: str, prior: PriorIdentity, settings: EmbedSettings) -> str:
-    crops = {"num": settings.crops, "version": CROPS_VERSION} if settings.crops else {}
-    return fingerprint(
-        {
-            "stage": "embed",
-            "version": STAGE_VERSION,
-            "images": images,
-            "prior": prior.key(),
-            "dtype": settings.dtype,
-            **({"crops": crops} if crops else {}),
-        }
-    )
+    meaning: dict[str, Any] = {
+        "stage": "embed",
+        "version": STAGE_VERSION,
+        "images": images,
+        "prior": prior.key(),
+        "dtype": settings.dtype,
+    }
+    if settings.crops:
+        from rela.data.crops import CROPS_VERSION
+
+        meaning["crops"] = {"num": settings.crops, "version": CROPS_VERSION}
+    return fingerprint(meaning)
 
 
 def _look_up(
@@ -203,6 +203,7 @@ def _embed_parts(
     """
     import numpy as np
 
+    from rela.data.crops import CropPlan
     from rela.representations.embedder import Embedder
     from rela.representations.matrix_file import ROWS_PER_PART, part_rows
 
@@ -262,6 +263,7 @@ def _seal(
     """
     import numpy as np
 
+    from rela.data.crops import CropPlan
     from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 
     identity, num_images = prior.identity, dataset.num_images(split)
