@@ -54,13 +54,13 @@ def embed_priors(
     """
     part, described = request.part, part_of(request, PriorSettings)
     settings = part_of(request, EmbedSettings)
-    which = None if request.dataset is None else str(request.dataset)
-    if which is None or workspace.has_dataset(which):
-        dataset = workspace.dataset(which)
+    which = request.dataset
+    if which is None or workspace.has_dataset(str(which)):
+        dataset = workspace.dataset(None if which is None else str(which))
     else:
         from rela.stages.convert import dataset_of_images  # a cache hit does without Pillow
 
-        dataset = dataset_of_images(workspace, request.dataset, say)
+        dataset = dataset_of_images(workspace, which, say)
     priors = [name for prior in request.priors for name in names_of(workspace, prior)]
     for option in ("weights", "arch"):
         if getattr(described, option) is not None and len(priors) > 1:
