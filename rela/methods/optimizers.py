@@ -49,23 +49,33 @@ class OptimizerSettings:
 
 
 def build_optimizer(
-    settings: OptimizerSettings, parameters: "Iterable[nn.Parameter]"
+    settings: OptimizerSettings,
+    parameters: "Iterable[nn.Parameter]",
+    monitoring: "Iterable[nn.Parameter]" = (),
 ) -> "torch.optim.Optimizer":
     """The optimizer of all trainable `parameters`; biases and norm layers have their own group.
 
-    Groups whose weight decay may be scheduled have `decays` set.
+    So have those of `parameters` that are in `monitoring`, the online classifier's: without weight decay
+    and LARS's adaptation, which would shrink its steps a thousandfold. Groups whose weight decay may be
+    scheduled have `decays` set.
     """
     import torch
     from lightly.utils.lars import LARS
 
+    watching = {id(p) for p in monitoring}
     trained = [p for p in parameters if p.requires_grad]
+    watchers = [p for p in trained if id(p) in watching]
+    trained = [p for p in trained if id(p) not in watching]
     decaying = [p for p in trained if p.ndim > 1 or settings.decay_all]
     others = [p for p in trained if not (p.ndim > 1 or settings.decay_all)]
     groups: list[dict[str, Any]] = [
         {"params": decaying, "weight_decay": settings.decay, "decays": True}
     ]
-    if others:
-        groups.append({"params": others, "weight_decay": 0.0, "decays": False})
+    groups += [
+        {"params": plain, "weight_decay": 0.0, "decays": False}
+        for plain in (others, watchers)
+        if plain
+    ]
     assert settings.lr_batch_size is None, "the rate is not scaled yet; see for_batch"
     lr = settings.lr
     if settings.optimizer == "adamw":

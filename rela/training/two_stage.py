@@ -92,7 +92,8 @@ class TwoStage(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """One optimizer and one schedule for both stages, without a restart at the hand-over."""
-        optimizer = build_optimizer(self.optimizer_settings, self.parameters())
+        monitoring = () if self.classifier is None else self.classifier.parameters()
+        optimizer = build_optimizer(self.optimizer_settings, self.parameters(), monitoring)
         schedule = build_schedule(
             self.optimizer_settings, optimizer, self.num_steps, self._steps_per_epoch
         )

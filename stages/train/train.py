@@ -43,7 +43,7 @@ from rela.stages.workspace.workspace import Workspace, check_name, open_as
 from rela.training.run_directory import CHECKPOINTS_DIR
 from rela.training.settings import WHERE_TO_RUN, TrainSettings
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 
 
 def format_result(result: TrainResult) -> str:
