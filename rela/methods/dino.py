@@ -25,11 +25,13 @@ _DECAY_GROWTH = 10  # from 0.04 to 0.4
 class DINO(MomentumMethod):
     """A student predicts from every crop the prototypes that its moving average assigns to full views.
 
-    Head F → 2048 → 2048 → 256, then cosines with the prototypes. Two sets of hyperparameters:
+    Two sets of hyperparameters:
 
-    - "reference" (ReLA's): 2,048 prototypes, batch norm in the head, no local crops, constant momentum
-      0.99 and teacher temperature 0.04;
-    - "paper" (for a ViT-S): 65,536 prototypes, no batch norm, 8 local crops, momentum from 0.996 to 1,
+    - "reference" (ReLA's): head F → 2048 → 256 with batch norm, then cosines with 2,048 prototypes; the
+      teacher's head starts from its own random weights; no local crops, constant momentum 0.99 and teacher
+      temperature 0.04; the student is the result;
+    - "paper" (for a ViT-S): head F → 2048 → 2048 → 256 without batch norm, 65,536 prototypes; the teacher's
+      head starts as the student's; the teacher is the result; 8 local crops, momentum from 0.996 to 1,
       weight decay from 0.04 to 0.4, teacher temperature from 0.04 to 0.07 within 30 epochs or 30 % of
       stage 2 (as in 100 epochs), last layer frozen for one epoch; AdamW with 5e-4 per 256 images, 10 epochs
       of warm-up, gradients clipped at a global norm of 3 (per tensor in the authors' code). For a ResNet
@@ -55,9 +57,24 @@ class DINO(MomentumMethod):
         self.projector = _head(options)
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projector = _head(options)  # weight norm cannot be deep-copied
-        self.momentum_projector.load_state_dict(self.projector.state_dict())
+        if kind == "paper":
+            self.momentum_projector.load_state_dict(self.projector.state_dict())
         self.momentum_projector.requires_grad_(False)
         self.criterion = DINOLoss(_NUM_PROTOTYPES[kind], teacher_temp=_TEMPERATURE)
+
+    @property
+    def exported(self) -> nn.Module:
+        """The teacher, which is better all through the training (figure 6); the reference's student."""
+        paper = self.options.hyperparameters == "paper"
+        return self.momentum_backbone if paper else self.backbone
+
+    def update_momentum(self, progress: Progress | None) -> None:
+        """Move the teacher; in stage 1 it sees no images, so that its norms take the student's statistics."""
+        super().update_momentum(progress)
+        if progress is None:
+            pairs = zip(self.momentum_backbone.buffers(), self.backbone.buffers(), strict=True)
+            for teacher, student in pairs:
+                teacher.copy_(student)
 
     def views(self) -> tuple[View, ...]:
         """Two different full-sized views, then the local crops; without blur for small images."""
@@ -115,7 +132,7 @@ def _head(options: MethodOptions) -> DINOProjectionHead:
     kind = options.hyperparameters
     with warnings.catch_warnings():  # lightly uses an older name of weight norm
         warnings.filterwarnings("ignore", "`torch.nn.utils.weight_norm` is deprecated")
-        return DINOProjectionHead(
+        head = DINOProjectionHead(
             options.feature_dim,
             _HIDDEN_DIM,
             _BOTTLENECK_DIM,
@@ -123,3 +140,6 @@ def _head(options: MethodOptions) -> DINOProjectionHead:
             batch_norm=kind == "reference",
             freeze_last_layer=_FROZEN_EPOCHS[kind],
         )
+    if kind == "reference":
+        del head.layers[3:6]  # the second hidden layer, its norm and its activation
+    return head

@@ -78,6 +78,11 @@ class Method(nn.Module):
         paper = self.options.hyperparameters == "paper"
         return self.options.ema or (self.paper_ema if paper else "constant")
 
+    @property
+    def exported(self) -> nn.Module:
+        """The network that a finished training gives: evaluated, exported and used as a prior."""
+        return self.backbone
+
     def views(self) -> tuple[View, ...]:
         """The random views of one image, full-sized ones first."""
         raise NotImplementedError

@@ -300,8 +300,8 @@ def memory_format(settings: ResolvedSettings) -> torch.memory_format:
 
 
 def _export(directory: Path, settings: ResolvedSettings, module: TwoStage, name: str) -> None:
-    """Write the backbone as a file that torchvision loads, with its identity as a prior."""
-    backbone = module.method.backbone
+    """Write the trained network as a file that torchvision loads, with its identity as a prior."""
+    backbone = module.method.exported
     save_weights(
         directory / BACKBONE_FILE,
         backbone,

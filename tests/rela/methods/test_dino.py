@@ -3,7 +3,9 @@
 - teacher temperature, momentum and weight decay have their closed forms, counted from the hand-over;
   all are constant in the reference;
 - the last layer stays in the paper's first epoch; gradients are clipped with 16-bit numbers too;
-- heads differ in prototypes and batch norm; the teacher begins as the student;
+- heads differ in layers, prototypes and batch norm; the paper's teacher begins as the student;
+- the paper's result is the teacher, with the student's statistics of norms at the hand-over; the
+  reference's is the student;
 - local crops: their number, their size, and one line of error for a model that cannot take them.
 """
 
@@ -109,13 +111,55 @@ def test_the_heads_are_those_of_each_setting(monkeypatch: pytest.MonkeyPatch, ki
         method = make_method("dino", hyperparameters=kind)
     layers = [m for m in method.projector.layers if isinstance(m, nn.Linear)]
     widths = [layers[0].in_features, *(m.out_features for m in layers)]
-    assert widths == [12, 2048, 2048, 256]
+    assert widths == {"reference": [12, 2048, 256], "paper": [12, 2048, 2048, 256]}[kind]
     prototypes = {"reference": 2048, "paper": 65_536}[kind]
     assert method.projector.last_layer.weight_v.shape == (prototypes, 256)
     has_batch_norm = any(isinstance(m, nn.BatchNorm1d) for m in method.projector.modules())
     assert has_batch_norm == (kind == "reference")
-    for key, value in method.projector.state_dict().items():
-        assert torch.equal(value, method.momentum_projector.state_dict()[key])
+    followers = method.momentum_projector.state_dict()
+    same = [torch.equal(v, followers[k]) for k, v in method.projector.state_dict().items()]
+    assert all(same) == (kind == "paper")
+
+
+def test_the_references_head_is_one_hidden_layer_with_batch_norm(monkeypatch: pytest.MonkeyPatch):
+    """2.1 million weights for 512 features; prototypes of length 1, by hand in float64."""
+    monkeypatch.undo()
+    options = MethodOptions(512, 16, hyperparameters="reference")
+    head = DINO(nn.Identity(), options).projector
+    assert sum(p.numel() for p in head.parameters() if p.ndim == 2) == (
+        512 * 2048 + 2048 * 256 + 256 * 2048 + 2048  # the last: lengths of the prototypes
+    )
+    features = torch.randn(8, 512, generator=torch.Generator().manual_seed(0))
+    first, norm, _, second = head.layers
+    x = features.double() @ first.weight.double().T
+    x = (x - x.mean(0)) / torch.sqrt(x.var(0, correction=0) + norm.eps)
+    x = x * (1 + torch.erf(x / math.sqrt(2))) / 2 @ second.weight.double().T + second.bias.double()
+    prototypes = head.last_layer.weight_v.double()
+    expected = (x / x.norm(dim=1, keepdim=True)) @ (
+        prototypes / prototypes.norm(dim=1, keepdim=True)
+    ).T
+    torch.testing.assert_close(head(features).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["reference", "paper"])
+def test_the_papers_teacher_and_the_references_student_are_exported(kind: str):
+    method = make_method("dino", hyperparameters=kind)
+    expected = method.momentum_backbone if kind == "paper" else method.backbone
+    assert method.exported is expected
+    for name in ("byol", "mocov2", "mocov3", "simclr"):
+        other = make_method(name)
+        assert other.exported is other.backbone
+
+
+def test_after_stage_1_the_teacher_can_be_evaluated():
+    """Its weights and the statistics of its norms are the student's, so that features are alike."""
+    method = make_method("dino", hyperparameters="paper")
+    images = some_views(method)[0] * 5 + 3
+    for _ in range(40):
+        method.backbone(images)
+        method.update_momentum(None)
+    method.eval()
+    torch.testing.assert_close(method.momentum_backbone(images), method.backbone(images))
 
 
 @pytest.mark.parametrize(

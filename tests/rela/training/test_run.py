@@ -32,6 +32,7 @@ from small_runs import (
     train,
     uninterrupted,
 )
+from tiny_methods import shrink_dino
 from torch import nn
 
 from rela.data.beton.reader import Beton
@@ -235,3 +236,29 @@ def test_the_exported_backbone_is_a_torchvision_model_but_for_its_classifier(
     with torch.no_grad():
         as_prior = load_backbone(tmp_path, read_identity(tmp_path))(images)
         torch.testing.assert_close(as_prior, model.eval()(images))
+
+
+@pytest.mark.parametrize("kind", ["reference", "paper"])
+def test_of_dino_the_papers_teacher_and_the_references_student_are_exported(
+    tmp_path: Path, beton: Beton, kind: Any, monkeypatch: pytest.MonkeyPatch
+):
+    shrink_dino(monkeypatch)
+    plan = replace(
+        PLAN, method="dino", model="shufflenet_v2_x0_5", hyperparameters=kind, local_crops=0,
+        handover=0.5, epochs=2,
+    )  # fmt: skip
+    train(plan, tmp_path, beton)
+    checkpoint = torch.load(next((tmp_path / "checkpoints").glob("*.ckpt")), weights_only=True)
+    prefixes = [f"method.{name}." for name in ("backbone", "momentum_backbone")]
+    student, teacher = (
+        {k.removeprefix(p): v for k, v in checkpoint["state_dict"].items() if k.startswith(p)}
+        for p in prefixes
+    )
+    found = load_file(tmp_path / "backbone.safetensors")
+    expected, other = (teacher, student) if kind == "paper" else (student, teacher)
+    assert all(torch.equal(value, expected[key]) for key, value in found.items())
+    assert not all(torch.equal(value, other[key]) for key, value in found.items())
+    identity = read_identity(tmp_path)
+    assert all(
+        torch.isfinite(v).all() for v in load_backbone(tmp_path, identity).state_dict().values()
+    )
