@@ -16,13 +16,8 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 Damage = Callable[[np.random.Generator], tuple[str, bytes]]  # suffix, content
 _FORMATS = {
-    ".jpg": "JPEG",
-    ".png": "PNG",
-    ".gif": "GIF",
-    ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".webp": "WEBP",
-}
+    ".jpg": "JPEG", ".png": "PNG", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".webp": "WEBP",
+}  # fmt: skip
 _SIXTEEN_BITS = ("I;16", "I;16B", "I")
 _MOST_PIXELS, _MOST_A_SIDE = 89_478_485, 65_535
 _ORIENTATION = 0x0112
@@ -42,10 +37,17 @@ def saved(image: Image.Image, suffix: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def _saved_as(
+    random: np.random.Generator, image: Image.Image, *suffixes: str, **options: object
+) -> tuple[str, bytes]:
+    """In one of these formats, or any."""
+    suffix = str(random.choice(suffixes or list(_FORMATS)))
+    return suffix, saved(image, suffix, **options)
+
+
 def whole(random: np.random.Generator) -> tuple[str, bytes]:
     """An image with nothing wrong."""
-    suffix = str(random.choice(list(_FORMATS)))
-    return suffix, saved(photo(random), suffix)
+    return _saved_as(random, photo(random))
 
 
 def documented(content: bytes) -> Pixels | None:
@@ -89,77 +91,71 @@ def _zero_tail(random: np.random.Generator) -> tuple[str, bytes]:
 
 
 def _cmyk(random: np.random.Generator) -> tuple[str, bytes]:
-    suffix = str(random.choice([".jpg", ".tif"]))
-    return suffix, saved(photo(random).convert("CMYK"), suffix)
+    return _saved_as(random, photo(random).convert("CMYK"), ".jpg", ".tif")
 
 
 def _sixteen_bit(random: np.random.Generator) -> tuple[str, bytes]:
     gray = np.asarray(photo(random).convert("L")).astype(np.uint16)
     values = gray * 257 if random.random() < 0.5 else gray * 200 + random.integers(0, 99)
-    suffix = str(random.choice([".png", ".tif"]))
-    return suffix, saved(Image.fromarray(values.astype(np.uint16)), suffix)
+    return _saved_as(random, Image.fromarray(values.astype(np.uint16)), ".png", ".tif")
 
 
 def _palette(random: np.random.Generator) -> tuple[str, bytes]:
-    suffix = str(random.choice([".png", ".gif", ".bmp", ".tif"]))
     image = photo(random).quantize(int(random.integers(2, 200)))
-    options = {"transparency": 0} if suffix in (".png", ".gif") and random.random() < 0.5 else {}
-    return suffix, saved(image, suffix, **options)
+    if random.random() < 0.5:
+        return _saved_as(random, image, ".png", ".gif", transparency=0)
+    return _saved_as(random, image, ".png", ".gif", ".bmp", ".tif")
 
 
 def _animated(random: np.random.Generator) -> tuple[str, bytes]:
     first = photo(random)
     more = [photo(random).resize(first.size) for _ in range(random.integers(1, 4))]
-    suffix = str(random.choice([".gif", ".webp", ".png", ".tif"]))
-    return suffix, saved(first, suffix, save_all=True, append_images=more)
+    options = {"save_all": True, "append_images": more}
+    return _saved_as(random, first, ".gif", ".webp", ".png", ".tif", **options)
 
 
 def _turned(random: np.random.Generator) -> tuple[str, bytes]:
     exif = Image.Exif()
     exif[_ORIENTATION] = int(random.integers(0, 10))  # 1 to 8 mean something
-    suffix = str(random.choice([".jpg", ".png", ".webp", ".tif"]))
-    return suffix, saved(photo(random), suffix, exif=exif)
+    return _saved_as(random, photo(random), ".jpg", ".png", ".webp", ".tif", exif=exif)
 
 
 def _bomb(random: np.random.Generator) -> tuple[str, bytes]:
     """A small file that claims at least 90 million pixels."""
     height, width = (int(side) for side in random.integers(9_500, 60_000, 2))
-    return [
-        (".png", png_claiming(height, width)),
-        (".gif", b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0) + b"," + bytes(40) + b";"),
-        (".bmp", b"BM" + struct.pack("<IHHIIiiHH", 200, 0, 0, 54, 40, width, height, 1, 24) + bytes(150)),
-        (".ppm", b"P6 %d %d 255\n" % (width, height) + bytes(100)),
-        (".jpg", _claiming(saved(photo(random), ".jpg"), height, width)),
-    ][random.integers(5)]  # fmt: skip
+    return list(claiming(height, width).items())[random.integers(5)]
 
 
-def png_claiming(height: int, width: int) -> bytes:
-    """A PNG that claims a size and holds nearly no pixels."""
+def claiming(height: int, width: int) -> dict[str, bytes]:
+    """By suffix: small files that claim a size, as far as the format goes, and hold nearly no pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        checked = kind + data
+        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
 
-    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    short = min(height, 0xFFFF), min(width, 0xFFFF)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + pixels + chunk(b"IEND", b"")
-
-
-def _claiming(jpeg: bytes, height: int, width: int) -> bytes:
+    jpeg = saved(photo(np.random.default_rng(0)), ".jpg")
     frame = jpeg.index(b"\xff\xc0") + 5
-    return jpeg[:frame] + struct.pack(">HH", height, width) + jpeg[frame + 4 :]
+    size = struct.pack("<HH", *reversed(short))
+    bmp = struct.pack("<IHHIIiiHH", 200, 0, 0, 54, 40, width, height, 1, 24)
+    return {
+        ".png": b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""),
+        ".gif": b"GIF89a" + size + bytes(3) + b"," + bytes(4) + size + bytes(50),
+        ".bmp": b"BM" + bmp + bytes(150),
+        ".ppm": b"P6 %d %d 255\n" % (width, height) + bytes(100),
+        ".jpg": jpeg[:frame] + struct.pack(">HH", *short) + jpeg[frame + 4 :],
+    }
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
 
 
 def _wrong_suffix(random: np.random.Generator) -> tuple[str, bytes]:
-    suffix = str(random.choice(list(_FORMATS)))
-    no_images = (
-        b"<html>404</html>",
-        random.bytes(300),
-        b"PK\x03\x04" + random.bytes(80),
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n",
-    )
+    suffix, _ = whole(random)
     if random.random() < 0.4:
+        no_images = (b"<html>404</html>", random.bytes(300), b"PK\x03\x04" + bytes(80), POSTSCRIPT)
         return suffix, no_images[random.integers(len(no_images))]
     return suffix, whole(random)[1]
 

@@ -12,14 +12,11 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).parents[2])
-
-from rela import cli  # noqa: E402
-from rela.distributed.ranks import current_ranks  # noqa: E402
-from rela.stages.train import processes  # noqa: E402
+from rela import cli
+from rela.distributed.ranks import current_ranks
+from rela.stages.train import processes
 
 _SLOW_SECONDS = 0.3
 
@@ -72,9 +69,10 @@ def write_samples(path: str) -> None:
 
 
 if __name__ == "__main__":
-    processes.PROGRAM = (sys.executable, __file__)  # those that this one starts are faulty, too
-    if "RELA_FAULT" in os.environ:
-        kind, where, batch = os.environ["RELA_FAULT"].split(":")
+    # those that this one starts are faulty, too
+    processes.PROGRAM = (sys.executable, "-m", "benchmarks.faults.faulty")
+    if fault := os.environ.get("RELA_FAULT"):
+        kind, where, batch = fault.split(":")
         if kind == "log":
             write_samples(where)
         elif current_ranks().world_size > 1:

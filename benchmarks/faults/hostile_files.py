@@ -1,6 +1,6 @@
 """Files made to have their reader run code, read other files or ask for all the memory there is.
 
-Every function returns, by the name of the attack, a suffix and what writes the file.
+Every function returns, by the name of the attack, a suffix and the content or what writes the file.
 """
 
 import io
@@ -17,11 +17,11 @@ import h5py
 import numpy as np
 import torch
 
-from benchmarks.faults.damaged_images import png_claiming
+from benchmarks.faults.damaged_images import POSTSCRIPT, claiming
 from rela.data.ffcv_format import HEADER, METADATA_START
 
-Write = Callable[[Path], object]
-Files = dict[str, tuple[str, Write]]
+Content = bytes | Callable[[Path], object]
+Files = dict[str, tuple[str, Content]]
 _BOMB_BYTES = 1 << 28  # four times the memory that a reader may take
 
 
@@ -44,23 +44,20 @@ def weights(trace: Path) -> Files:
         paths = {str(way): paths for way in range(300)}
     paths["again"] = paths  # dictionaries within each other, and back
 
-    def saved(value: Any, **options: Any) -> Write:
+    def saved(value: Any, **options: Any) -> Content:
         return lambda path: torch.save(value, path, **options)
 
     def script(path: Path) -> None:
         linear = torch.nn.Linear(2, 2)
         torch.jit.save(torch.jit.trace(linear, torch.zeros(1, 2)), path)  # type: ignore[no-untyped-call]
 
-    def holding(content: bytes) -> Write:
-        return lambda path: path.write_bytes(content)
-
-    pt: dict[str, Write] = {
-        "pickle": holding(pickled),
+    pt: dict[str, Content] = {
+        "pickle": pickled,
         "TorchScript": script,
         "zip bomb": _rewritten(
             lambda name, data: bytes(_BOMB_BYTES) if "/data/" in name else data, zipfile.ZIP_DEFLATED
         ),
-        "absurd sizes in the archive": _absurd_zip_size,
+        "absurd sizes in the archive": _absurd_sizes,
         # a pickle that claims 2^40 numbers in place of 1000
         "absurd storage": _rewritten(
             lambda name, data: data.replace(b"M\xe8\x03", b"\x8a\x06" + (1 << 40).to_bytes(6, "little"))
@@ -85,12 +82,12 @@ def weights(trace: Path) -> Files:
     lightning = {"state_dict": {"weight": torch.zeros(2)}, "hyper_parameters": bomb}
     old = saved({"bomb": bomb}, _use_new_zipfile_serialization=False)
     return {
-        **{name: (".pt", write) for name, write in pt.items()},
-        "pickle called safetensors": (".safetensors", holding(pickled)),
+        **{name: (".pt", content) for name, content in pt.items()},
+        "pickle called safetensors": (".safetensors", pickled),
         "pickle in a checkpoint": (".ckpt", saved(lightning)),
         "pickle in an old checkpoint": (".pth", old),
         **{
-            f"safetensors, {name}": (".safetensors", holding(content))
+            f"safetensors, {name}": (".safetensors", content)
             for name, content in safetensors.items()
         },
     }
@@ -98,7 +95,7 @@ def weights(trace: Path) -> Files:
 
 def _rewritten(
     change: Callable[[str, bytes], bytes], compression: int = zipfile.ZIP_STORED
-) -> Write:
+) -> Content:
     """A file of torch.save with every member of its archive changed."""
 
     def write(path: Path) -> None:
@@ -111,7 +108,7 @@ def _rewritten(
     return write
 
 
-def _absurd_zip_size(path: Path) -> None:
+def _absurd_sizes(path: Path) -> None:
     _rewritten(lambda name, data: data)(path)
     content = bytearray(path.read_bytes())
     entry = content.index(b"PK\x01\x02")  # the central directory's sizes
@@ -173,7 +170,7 @@ def hdf5(secret: Path) -> Files:
         },
     }
 
-    def writer(changed: dict[str, Any]) -> Write:
+    def writer(changed: dict[str, Any]) -> Content:
         def write(path: Path) -> None:
             sound = {"representations": rows, "part_sha256": digests(10)}
             with h5py.File(path, "w", libver="v110") as file:
@@ -190,19 +187,12 @@ def hdf5(secret: Path) -> Files:
 
 def images() -> Files:
     """Images of absurd sizes, and a program."""
-    contents = {
-        "PNG of 60,000 × 60,000": png_claiming(60_000, 60_000),
-        "PNG of 2^31 × 2^31": png_claiming(0x7FFFFFFF, 0x7FFFFFFF),
-        "GIF of 65,535 × 65,535": (
-            b"GIF89a" + b"\xff" * 4 + bytes(3) + b"," + bytes(4) + b"\xff" * 4 + bytes(50)
-        ),
-        "BMP of 2^31 × 2^31": (
-            b"BM" + struct.pack("<IHHIIiiHH", 200, 0, 0, 54, 40, 0x7FFFFFFF, 0x7FFFFFFF, 1, 24) + bytes(150)
-        ),
-        "PPM of 10^9 × 10^9": b"P6 1000000000 1000000000 255\n" + bytes(100),
-        "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n",
-    }  # fmt: skip
-    return _with_suffix(".png", contents)
+    found: Files = {
+        f"{suffix} of {side:,} × {side:,}": (suffix, content)
+        for side in (60_000, 0x7FFFFFFF)
+        for suffix, content in claiming(side, side).items()
+    }
+    return {**found, "PostScript": (".png", POSTSCRIPT)}
 
 
 def betons(content: bytes) -> Files:
@@ -223,11 +213,4 @@ def betons(content: bytes) -> Files:
         what = f"an image of 65,535 × 65,535 (at {offset})"
         contents[what] = with_bytes(METADATA_START + offset, largest)
     contents["a JPEG of 65,535 × 65,535"] = with_bytes(METADATA_START, b"\0\0" + largest)
-    return _with_suffix(".beton", contents)
-
-
-def _with_suffix(suffix: str, contents: dict[str, bytes]) -> Files:
-    return {
-        name: (suffix, lambda path, content=content: path.write_bytes(content))  # type: ignore[misc]
-        for name, content in contents.items()
-    }
+    return {name: (".beton", content) for name, content in contents.items()}

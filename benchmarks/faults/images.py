@@ -4,16 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.faults import Tally
 from benchmarks.faults.damaged_images import KINDS, Pixels, documented, saved, whole
 from benchmarks.faults.jobs import Job, import_everything
 from benchmarks.faults.odd_folders import FOLDERS
-from benchmarks.faults.tally import Tally
 from rela.stages.workspace.workspace import Workspace
 
 _PER_KIND = 250
@@ -22,7 +23,7 @@ _LIMIT_SECONDS = 120.0
 _QUALITY, _JPEG_LEVELS = 90, 3.0  # mean difference between two encoders' JPEGs of the same pixels
 
 
-def run(trials: int, scratch: Path) -> list[Tally]:
+def images(trials: int, scratch: Path) -> Iterator[Tally]:
     """Images of every kind, `trials` of each, stored raw and as JPEGs; and every odd folder."""
     import_everything()
     place, count = scratch / "images", trials or _PER_KIND
@@ -34,8 +35,8 @@ def run(trials: int, scratch: Path) -> list[Tally]:
     beside = Tally("whole images beside damaged ones: as documented")
     conversions = Tally("conversions ended in time, with lines and not a traceback")
     for number, start in enumerate(range(0, count, batch)):
-        root, files = place / str(start) / "images", dict[str, bytes]()
-        kind_of = dict[str, Tally]()
+        root = place / str(start) / "images"
+        files, kind_of = dict[str, bytes](), dict[str, Tally]()
         for index in range(start, min(start + batch, count)):
             for name, kind in KINDS.items():
                 for make, tally in ((kind, tallies[name]), (whole, beside)):
@@ -43,20 +44,25 @@ def run(trials: int, scratch: Path) -> list[Tally]:
                     path = f"{'ab'[index % 2]}/{name.replace(' ', '-')}{len(files)}{suffix}"
                     files[path], kind_of[path] = content, tally
         write(root, files)
-        found, problem = convert(root, ("raw", "jpg")[number % 2])
-        conversions.count(problem)
+        options = ("--workers", 2, "--on-bad-image", "skip", "--write-mode")
+        workspace, log = root.parent / "workspace", root.parent / "log"
+        job = Job.rela(workspace, "convert", root, *options, ("raw", "jpg")[number % 2], log=log)
+        good = job.wait(_LIMIT_SECONDS) == 0 and "Traceback" not in job.said()
+        conversions.count("" if good else f"{root}: {_end_of(job)}")
+        found = Converted(workspace) if good else None
         for path, content in files.items():
-            problem = misfit(path, content, found) if found is not None else "not converted"
+            problem = misfit(path, content, found) if found else "not converted"
             kind_of[path].count(problem and f"{path} of {start}: {problem}")
         shutil.rmtree(root.parent)
+    yield from (*tallies.values(), beside, conversions)
     folders = Tally("odd folders: converted as documented, or refused in one line")
-    for number, (what, build) in enumerate(FOLDERS.items()):
-        root = place / f"folder-{number}" / "images"
+    for what, build in FOLDERS.items():
+        root = place / what.replace(" ", "-") / "images"
         root.mkdir(parents=True)
         problem = _try_folder(root, build(root))
         folders.count(f"{what}: {problem}" if problem else "")
     subprocess.run(["rm", "-rf", place], check=True)
-    return [*tallies.values(), beside, conversions, folders]
+    yield folders
 
 
 def write(root: Path, files: dict[str, bytes]) -> None:
@@ -66,21 +72,11 @@ def write(root: Path, files: dict[str, bytes]) -> None:
         (root / path).write_bytes(content)
 
 
-def convert(root: Path, mode: str) -> tuple[Any, str]:
-    """What became of a folder, None if it was not converted; and what went wrong, if anything did."""
-    workspace, log = root.parent / "workspace", root.parent / "log"
-    options = ("--workers", 2, "--on-bad-image", "skip", "--write-mode", mode)
-    status = Job.rela(workspace, "convert", root, *options, log=log).wait(_LIMIT_SECONDS)
-    said = log.read_text(errors="replace")
-    if status != 0 or "Traceback" in said:
-        return None, f"{root}: status {status}: {said.strip()[-300:]}"
-    return Converted(Workspace(workspace).dataset("images")), ""
-
-
 class Converted:
-    """A data set, by the names of its files."""
+    """The data set of a workspace, by the names of its files."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, workspace: Path) -> None:
+        dataset: Any = Workspace(workspace).dataset("images")
         self.bad = dict(dataset.bad_images)
         self.rows = {row["path"]: int(row["index"]) for row in dataset.index()}
         self._beton = dataset.open()
@@ -125,23 +121,20 @@ def _of_jpeg(stored: bytes, expected: Pixels) -> str:
 
 def _try_folder(root: Path, expected: set[bytes] | None) -> str:
     """Convert an odd folder: to these files, or (None) to an error of one line."""
-    workspace, log = root.parent / "workspace", root.parent / "log"
-    job = Job.start(lambda: _without_privilege(workspace, root), log)
-    status, said = job.wait(_LIMIT_SECONDS), log.read_text(errors="replace")
-    if "Traceback" in said:
-        return said.strip()[-300:]
+    workspace = root.parent / "workspace"
+    words = [sys.executable, "-m", "rela", "--workspace", workspace, "convert", root]
+    words += ["--on-bad-image", "skip", "--workers", 1]
+    if os.geteuid() == 0:  # without root's right to read everything
+        words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *words]
+    job = Job.program(*words, log=root.parent / "log")
+    status = job.wait(_LIMIT_SECONDS)
+    if "Traceback" in job.said() or status not in ((65, 74) if expected is None else (0,)):
+        return _end_of(job)
     if expected is None:
-        return "" if status in (65, 74) else f"status {status}: {said.strip()[-300:]}"
-    if status != 0:
-        return f"status {status}: {said.strip()[-300:]}"
-    found = {os.fsencode(path) for path in Converted(Workspace(workspace).dataset("images")).rows}
+        return ""
+    found = {os.fsencode(path) for path in Converted(workspace).rows}
     return "" if found == expected else f"holds {sorted(found)}"
 
 
-def _without_privilege(workspace: Path, root: Path) -> None:
-    """Convert without root's right to read everything."""
-    words = [sys.executable, "-m", "rela", "--workspace", str(workspace), "convert", str(root)]
-    words += ["--on-bad-image", "skip", "--workers", "1"]
-    if os.geteuid() == 0:
-        words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *words]
-    os.execvp(words[0], words)
+def _end_of(job: Job) -> str:
+    return f"status {job.status}: {job.said().strip()[-300:]}"

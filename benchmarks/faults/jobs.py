@@ -1,4 +1,4 @@
-"""Jobs that can be killed: commands of rela in forked processes that need not import torch again."""
+"""Jobs that can be killed: forked processes that need not import torch again, and whole programs."""
 
 import contextlib
 import gc
@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults.processes import living
-
+_REPOSITORY = Path(__file__).parents[2]
 _POLL_SECONDS = 0.005
-TIMED_OUT = -1000
+_MARK = "RELA_TRIAL"
 
 
 def import_everything() -> None:
@@ -33,13 +32,21 @@ def import_everything() -> None:
     gc.freeze()
 
 
+def until(is_so: Callable[[], object], seconds: float) -> bool:
+    """Whether it is so in time."""
+    end = time.monotonic() + seconds
+    while not (found := is_so()) and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+    return bool(found)
+
+
 @dataclass
 class Job:
-    """A forked process, first of its session; its lines go to `log`."""
+    """A forked process, first of its session; its lines, and those of its children, go to `log`."""
 
     pid: int
     log: Path
-    started: float
+    status: int | None = None  # of its exit, or minus the signal that ended it; None while it runs
 
     @classmethod
     def start(cls, work: Callable[[], object], log: Path) -> "Job":
@@ -49,7 +56,7 @@ class Job:
         pid = os.fork()
         if pid == 0:
             _become(work, log)
-        return cls(pid, log, time.perf_counter())
+        return cls(pid, log)
 
     @classmethod
     def rela(cls, workspace: Path, *arguments: object, log: Path) -> "Job":
@@ -59,45 +66,88 @@ class Job:
         words = ["--workspace", str(workspace), *map(str, arguments)]
         return cls.start(lambda: main(words), log)
 
+    @classmethod
+    def program(cls, *command: object, log: Path, **environment: str) -> "Job":
+        """Run a command, with as many threads as the forked jobs have."""
+        words = [str(word) for word in command]
+        variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_REPOSITORY), **environment}
+        return cls.start(lambda: os.execvpe(words[0], words, os.environ | variables), log)
+
     def kill(self) -> None:
-        """kill -9 of the process alone: those it started have to notice by themselves."""
-        with contextlib.suppress(ProcessLookupError):
+        """kill -9 of the process only: those it started have to notice by themselves."""
+        if self.status is None:
             os.kill(self.pid, signal.SIGKILL)
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
-    def wait(self, seconds: float) -> int:
-        """Its exit status, or minus the signal that ended it; TIMED_OUT if it had to be killed."""
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(_POLL_SECONDS)
+    def terminate(self) -> None:
+        """SIGTERM, as batch systems send it."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit status, or minus the signal that ended it; None if it had to be killed."""
+        if until(self._has_ended, seconds):
+            return self.status
         self.kill()
-        os.waitpid(self.pid, 0)
-        return TIMED_OUT
+        return None
 
-    def left_behind(self, patience_seconds: float = 10.0) -> list[int]:
-        """Processes of its session that still live some seconds after it ended."""
-        end = time.perf_counter() + patience_seconds
-        while (alive := living(self._is_mine)) and time.perf_counter() < end:
-            time.sleep(_POLL_SECONDS)
-        return alive
+    def wait_for(self, words: str, seconds: float) -> bool:
+        """Whether it says `words` in time."""
+        until(lambda: words in self.said() or self._has_ended(), seconds)
+        return words in self.said()
+
+    def _has_ended(self) -> bool:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status is not None
+
+    def left(self, patience_seconds: float = 10.0) -> list[int]:
+        """Its processes that still live after so long."""
+        until(lambda: not living(self._is_mine), patience_seconds)
+        return living(self._is_mine)
+
+    def kill_all(self) -> None:
+        """kill -9 of whatever is left."""
+        self.kill()
+        for pid in self.left(0):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _is_mine(self, process: Path) -> bool:
+        """Forked ones are of its session; programs, which may have their own, carry its mark."""
         state, *numbers = (process / "stat").read_text().rpartition(")")[2].split()
-        return int(numbers[2]) == self.pid and state not in "ZX"
+        marks = (process / "environ").read_bytes().split(b"\0")
+        is_mine = int(numbers[2]) == self.pid or f"{_MARK}={self.pid}".encode() in marks
+        return is_mine and state not in "ZX"
+
+    def said(self) -> str:
+        """Everything on stdout and stderr so far, of all processes."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def last_line(self) -> str:
         """What it said last."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self.said().strip().splitlines()
         return lines[-1] if lines else "(nothing)"
+
+
+def living(is_wanted: Callable[[Path], bool]) -> list[int]:
+    """Numbers of the processes whose folder in /proc `is_wanted`; those that end meanwhile are not."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if is_wanted(entry):
+                    found.append(int(entry.name))
+    return found
 
 
 def _become(work: Callable[[], object], log: Path) -> None:
     status = 1
     try:
         os.setsid()
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.environ[_MARK] = str(os.getpid())
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         work()

@@ -1,63 +1,98 @@
-"""kill -9 at a random instant, then the same command again: the same artifact as if nothing had happened.
+"""kill -9, then the same command again: the same artifact as if nothing had happened.
 
 Bytes of betons, HDF5 files and targets, weights of training on the CPU, figures of evaluation; and no file,
-process or shared memory left that an uninterrupted job would not leave. Nothing that is not whole may
-pass for complete in between.
+process or shared memory left that an uninterrupted job would not leave.
 """
 
+import dataclasses
+import functools
 import random
-import sys
-import time
-from collections.abc import Collection
+import signal
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from benchmarks.faults.staged import Start, copy_of, each_stage, finish, run_again
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.workspaces import content_of, unsound_artifacts
+from benchmarks.faults import Tally
+from benchmarks.faults.faulty import break_at
+from benchmarks.faults.jobs import Job
+from benchmarks.faults.stages import LIMIT_SECONDS, Stage, each_stage
 
-_TRIALS = 200
-
-
-def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
-    tallies = []
-    for stage, start, before in each_stage(scratch, only):
-        tally = Tally(f"{stage}: killed at a random instant, then run again")
-        expected, seconds = _uninterrupted(start, before, scratch)
-        draw = random.Random(stage)
-        for _ in range(trials or _TRIALS):
-            tally.count(_killed(start, before, scratch, draw.uniform(0, seconds), expected))
-        tallies.append(tally)
-        print(f"{tally.lines()[0]} ({seconds:.1f} s uninterrupted)", file=sys.stderr, flush=True)
-    return tallies
+_KILLS, _STEPS, _NUM_JOBS = 200, 100, 4
+_CONCURRENT = {"convert": 30, "embed": 100, "train": 20}
+_TRY_AGAIN = 75
+_TINY_TRAIN = (
+    "train", "--name", "run", "--model", "timm:test_resnet", "--image-size", 32, "--epochs", 6,
+    "--batch-size", 16, "--data-ratio", 0.25, "--handover", 0.5, "--checkpoint-minutes", 0,
+)  # fmt: skip
 
 
-def _uninterrupted(start: Start, before: Path, scratch: Path) -> tuple[dict[str, str], float]:
-    """What the stage leaves, and its seconds."""
-    workspace = copy_of(before, scratch / "uninterrupted")
-    begun = time.perf_counter()
-    finish(start, workspace, scratch)
-    return content_of(workspace), time.perf_counter() - begun
+def kill(trials: int, scratch: Path, only: Collection[str]) -> Iterator[Tally]:
+    """At a random instant of every stage."""
+    for stage in each_stage(scratch, only):
+        tally = Tally(f"{stage.name}: killed at a random instant, then run again")
+        draw = random.Random(stage.name)
+        for _ in range(trials or _KILLS):
+            tally.count(_killed(stage, draw.uniform(0, stage.undisturbed[2])))
+        yield tally
 
 
-def _killed(
-    start: Start, before: Path, scratch: Path, seconds: float, expected: dict[str, str]
-) -> str:
-    """One trial; what went wrong, or nothing."""
-    workspace, log = copy_of(before, scratch / "killed"), scratch / "killed.log"
-    log.unlink(missing_ok=True)
+def _killed(stage: Stage, seconds: float) -> str:
     shared = _shared_memory()
-    when = f"after {seconds:.3f} s"
-    job = start(workspace, log)
-    job.wait(seconds)  # which kills it when the time is over
-    if alive := job.left_behind():
-        return f"{when}: processes {alive} live on"
-    if problem := unsound_artifacts(workspace):
-        return f"{when}: {problem}"
-    problem = run_again(start, workspace, log, expected)
-    if not problem and (left := _shared_memory() - shared):
-        problem = f"shared memory {left} is left"
-    return f"{when}: {problem}" if problem else ""
+
+    def kill_it(workspace: Path) -> str:
+        job = stage.start(workspace)
+        job.wait(seconds)  # which kills it when the time is over
+        left = job.left()
+        return f"processes {left} live on" if left else ""
+
+    problem = stage.trial(f"after {seconds:.3f} s", kill_it)
+    left = _shared_memory() - shared
+    return problem or (f"after {seconds:.3f} s: shared memory {left} is left" if left else "")
 
 
 def _shared_memory() -> set[str]:
     return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def resume(trials: int, scratch: Path) -> Iterator[Tally]:
+    """Training killed in each of its first hundred steps; fewer trials are spread over the steps.
+
+    Hand-over, moving averages, data ratio, schedules and random states are all in between. Every step
+    saves, so the model is a tiny one.
+    """
+    stage = dataclasses.replace(next(each_stage(scratch, {"train"})), words=_TINY_TRAIN)
+    tally = Tally("killed in one step, then run again: weights, losses and records are the same")
+    count = trials or _STEPS
+    for step in (1 + number * _STEPS // count for number in range(count)):
+        tally.count(stage.trial(f"step {step}", functools.partial(_killed_in, stage, step)))
+    yield tally
+
+
+def _killed_in(stage: Stage, step: int, workspace: Path) -> str:
+    def train() -> None:
+        break_at("kill", 0, step)
+        stage.run(workspace)
+
+    status = Job.start(train, stage.scratch / "log").wait(LIMIT_SECONDS)
+    return "" if status == -signal.SIGKILL else f"was not killed, but ended with {status}"
+
+
+def concurrency(trials: int, scratch: Path, only: Collection[str]) -> Iterator[Tally]:
+    """Four jobs on one key at once, one of them killed: one sound artifact, nothing waits for ever."""
+    for stage in each_stage(scratch, _CONCURRENT.keys() & set(only)):
+        tally = Tally(f"{stage.name}: {_NUM_JOBS} at once, one killed")
+        draw = random.Random(stage.name)
+        for _ in range(trials or _CONCURRENT[stage.name]):
+            # four share two cores
+            seconds = draw.uniform(0, stage.undisturbed[2] * _NUM_JOBS / 2)
+            four = functools.partial(_four, stage, seconds)
+            tally.count(stage.trial(f"one killed after {seconds:.3f} s", four))
+        yield tally
+
+
+def _four(stage: Stage, seconds: float, workspace: Path) -> str:
+    first, *others = (stage.start(workspace, f"log{number}") for number in range(_NUM_JOBS))
+    first.wait(seconds)
+    statuses = [job.wait(LIMIT_SECONDS) for job in others]
+    if all(status in (0, _TRY_AGAIN) for status in statuses):
+        return ""
+    return f"the others ended with {statuses}: {[job.last_line() for job in others]}"

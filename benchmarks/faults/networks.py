@@ -10,22 +10,20 @@ FIRST, SECOND = "10.77.0.1", "10.77.0.2"
 
 @dataclass(frozen=True)
 class Machine:
-    """A namespace with its end of the cable; `enter` goes before a command to run it there."""
+    """A namespace with its end of the cable."""
 
     name: str
     interface: str
 
     @property
-    def enter(self) -> list[str]:
-        """The words before a command."""
-        return [
-            "ip", "netns", "exec", self.name,
-            "env", f"GLOO_SOCKET_IFNAME={self.interface}", f"NCCL_SOCKET_IFNAME={self.interface}",
-        ]  # fmt: skip
+    def enter(self) -> tuple[str, ...]:
+        """The words before a command that run it there."""
+        sockets = (f"{library}_SOCKET_IFNAME={self.interface}" for library in ("GLOO", "NCCL"))
+        return ("ip", "netns", "exec", self.name, "env", *sockets)
 
     def cut(self) -> None:
-        """Pull the cable: nothing arrives any more, and nobody is told."""
-        _ip("-n", self.name, "link", "set", self.interface, "down")
+        """Pull the cable: nothing arrives any more, and no side is told."""
+        _ip(f"-n {self.name} link set {self.interface} down")
 
 
 @contextlib.contextmanager
@@ -34,25 +32,23 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
     machines = Machine("relafaults1", "relaf1"), Machine("relafaults2", "relaf2")
     try:
         for machine in machines:
-            _ip("netns", "add", machine.name)
+            _ip(f"netns add {machine.name}")
         first, second = machines
-        _ip("link", "add", first.interface, "type", "veth", "peer", "name", second.interface)
+        _ip(f"link add {first.interface} type veth peer name {second.interface}")
         for machine, address in zip(machines, (FIRST, SECOND), strict=True):
-            _ip("link", "set", machine.interface, "netns", machine.name)
-            _ip("-n", machine.name, "address", "add", f"{address}/24", "dev", machine.interface)
-            _ip("-n", machine.name, "link", "set", machine.interface, "up")
-            _ip("-n", machine.name, "link", "set", "lo", "up")
+            _ip(f"link set {machine.interface} netns {machine.name}")
+            _ip(f"-n {machine.name} address add {address}/24 dev {machine.interface}")
+            _ip(f"-n {machine.name} link set {machine.interface} up")
+            _ip(f"-n {machine.name} link set lo up")
         yield machines
     finally:
         for machine in machines:
             with contextlib.suppress(OSError):
-                _ip("netns", "delete", machine.name)
+                _ip(f"netns delete {machine.name}")
 
 
-def _ip(*arguments: str) -> None:
-    try:
-        done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise OSError("there is no `ip` command") from error
+def _ip(arguments: str) -> None:
+    """Raises OSError where there is no `ip`, or it fails."""
+    done = subprocess.run(["ip", *arguments.split()], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise OSError(f"ip {arguments}: {done.stderr.strip()}")

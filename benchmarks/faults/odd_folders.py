@@ -36,7 +36,7 @@ def _loops(root: Path) -> set[bytes]:
 
 
 def _special(root: Path) -> set[bytes]:
-    """A pipe into which nobody writes, a device without an end, an error, a terabyte of nothing."""
+    """A pipe into which nothing is written, a device without an end, an error, a terabyte of nothing."""
     os.mkfifo(root / "pipe.png")
     (root / "zero.png").symlink_to("/dev/zero")
     (root / "error.png").symlink_to("/proc/self/mem")
@@ -56,35 +56,15 @@ def _unreadable_folder(root: Path) -> None:
     (root / "b").chmod(0)
 
 
-def _odd_names(root: Path) -> set[bytes]:
-    return _images(root, *(b"a/" + name + b".png" for name in _ODD_NAMES))
-
-
-def _odd_classes(root: Path) -> set[bytes]:
-    return _images(root, *(name + b"/1.png" for name in _ODD_NAMES))
-
-
-def _twins(root: Path) -> set[bytes]:
-    return _images(root, *(b"a/" + name for name in _TWINS))
-
-
 def _empty_classes(root: Path) -> set[bytes]:
     (root / "b").mkdir()
     (root / "c" / "d").mkdir(parents=True)
     return _images(root, b"a/1.png")
 
 
-def _only_empty_classes(root: Path) -> None:
-    (root / "a").mkdir()
-
-
-def _empty(root: Path) -> None:
-    pass
-
-
 def _deep(root: Path) -> set[bytes]:
-    (root / "a").mkdir()
     deepest = root / "a"
+    deepest.mkdir()
     for _ in range(_DEPTH):
         deepest = deepest / "d"
         os.mkdir(deepest)  # noqa: PTH102 (pathlib goes by recursion, too)
@@ -107,12 +87,12 @@ FOLDERS: dict[str, Callable[[Path], set[bytes] | None]] = {
     "pipes, devices and a terabyte of nothing": _special,
     "an unreadable file": _unreadable_file,
     "an unreadable folder": _unreadable_folder,
-    "images with odd names": _odd_names,
-    "classes with odd names": _odd_classes,
-    "names that are nearly the same": _twins,
+    "images with odd names": lambda root: _images(root, *(b"a/%b.png" % n for n in _ODD_NAMES)),
+    "classes with odd names": lambda root: _images(root, *(b"%b/1.png" % n for n in _ODD_NAMES)),
+    "names that are nearly the same": lambda root: _images(root, *(b"a/" + n for n in _TWINS)),
     "empty classes": _empty_classes,
-    "nothing but an empty class": _only_empty_classes,
-    "an empty folder": _empty,
+    "nothing but an empty class": lambda root: (root / "a").mkdir(),
+    "an empty folder": lambda root: None,
     "1500 folders within each other": _deep,
     "folders deeper than paths can be": _deeper_than_paths,
 }

@@ -5,7 +5,8 @@ come from strace.
 """
 
 import contextlib
-import os
+import functools
+import itertools
 import random
 import re
 import shutil
@@ -15,121 +16,79 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from benchmarks.faults import Tally
 from benchmarks.faults.jobs import Job
-from benchmarks.faults.staged import (
-    LIMIT_SECONDS,
-    Start,
-    copy_of,
-    each_stage,
-    finish,
-    run_again,
-    words,
-)
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.workspaces import content_of, difference, unsound_artifacts
+from benchmarks.faults.stages import LIMIT_SECONDS, Stage, copy_of, each_stage
 
 _TRIALS, _INJECTIONS, _DRAWS = 40, 15, 5
 _PLENTY_BYTES = 2**30
 _STORAGE_STATUS = 74
 _CALLS = "write,pwrite64,ftruncate,fallocate,fsync,fdatasync,rename,mkdir"
 _ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS")
-_LAUNCH = "import sys; from cli import main; main(sys.argv[1:])"
+_NOT_CALLED = "no call of the workspace failed"
 
 
-def run(trials: int, scratch: Path, only: Collection[str]) -> list[Tally]:
-    tallies = []
-    for stage, start, before in each_stage(scratch, only):
-        full = Tally(f"{stage}: a full disk, then room")
-        refused = Tally(f"{stage}: one system call fails, then run again")
+def storage(trials: int, scratch: Path, only: Collection[str]) -> Iterator[Tally]:
+    """Every stage with too little room; every command with one system call that fails."""
+    for stage in each_stage(scratch, only):
+        draw = random.Random(stage.name)
+        full = Tally(f"{stage.name}: a full disk, then room")
         with _disk(scratch / "disk") as disk:
-            _refill(disk, before)
-            used = _used_bytes(disk)
-            finish(start, disk / "workspace", scratch)
-            needed = _used_bytes(disk) - used
-            expected = content_of(disk / "workspace")
-            draw = random.Random(stage)
+            needed = _used_bytes(disk, stage.undisturbed[0]) - _used_bytes(disk, stage.before)
             for _ in range(trials or _TRIALS):
-                share = draw.uniform(0, 1.1)
-                _refill(disk, before)
-                full.count(_with_room(start, disk, int(share * needed), scratch, expected))
-        if stage != "targets":  # which is no command of its own
-            written = [str(word) for word in words(scratch / "digits")[stage]]
-            calls = _calls(written, before, scratch)
-            for number in range(min(trials or _INJECTIONS, _INJECTIONS)):
-                error = _ERRORS[number % len(_ERRORS)]
-                refused.count(
-                    _injected(written, start, before, calls, error, draw, scratch, expected)
-                )
-        new = [full, *([refused] if refused.total else [])]
-        for tally in new:
-            print(tally.lines()[0], file=sys.stderr, flush=True)
-        tallies += new
-    return tallies
+                full.count(_with_room(stage, disk, int(draw.uniform(0, 1.1) * needed)))
+        yield full
+        if stage.words:
+            refused = Tally(f"{stage.name}: one system call fails, then run again")
+            calls = _calls(stage)
+            errors = itertools.cycle(_ERRORS)
+            for error in itertools.islice(errors, min(trials or _INJECTIONS, _INJECTIONS)):
+                refused.count(_with_error(stage, error, calls, draw))
+            yield refused
 
 
-def _with_room(
-    start: Start, disk: Path, room_bytes: int, scratch: Path, expected: dict[str, str]
-) -> str:
+def _with_room(stage: Stage, disk: Path, room_bytes: int) -> str:
     """One trial with `room_bytes` more than what is there; what went wrong, or nothing."""
-    workspace, log = disk / "workspace", scratch / "full.log"
-    log.unlink(missing_ok=True)
-    what = f"{room_bytes / 2**20:.2f} MB of room"
-    _resize(disk, _used_bytes(disk) + room_bytes)
-    job = start(workspace, log)
-    status = job.wait(LIMIT_SECONDS)
-    problem = _judge(status, log, job)
-    problem = problem or unsound_artifacts(workspace)
-    _resize(disk, _PLENTY_BYTES)
-    problem = problem or _afterwards(status, start, workspace, log, expected)
-    return f"{what}: {problem}" if problem else ""
+
+    def fill(workspace: Path) -> str:
+        _resize(disk, shutil.disk_usage(disk).used + room_bytes)
+        job = stage.start(workspace)
+        job.wait(LIMIT_SECONDS)
+        problem = _misbehaviour(stage, job, workspace)
+        _resize(disk, _PLENTY_BYTES)
+        return problem
+
+    return stage.trial(f"{room_bytes / 2**20:.2f} MB of room", fill, disk / "workspace")
 
 
-def _afterwards(
-    status: int, start: Start, workspace: Path, log: Path, expected: dict[str, str]
-) -> str:
-    """Run again what failed; whether there is what there should be, in words if not."""
-    if status:
-        return run_again(start, workspace, log, expected)
-    return difference(content_of(workspace), expected)
-
-
-def _injected(
-    written: list[str], start: Start, before: Path, calls: list[tuple[str, int]], error: str,
-    draw: random.Random, scratch: Path, expected: dict[str, str],
-) -> str:  # fmt: skip
-    """One of the calls that touch the workspace fails with `error`.
+def _with_error(stage: Stage, error: str, calls: list[tuple[str, int]], draw: random.Random) -> str:
+    """One of the calls that touch the workspace fails with `error`; what went wrong, or nothing.
 
     How many there are differs a little from call to call; one that does not come, or is another, is no
     trial.
     """
-    log = scratch / "refused.log"
+    problem = ""
     for _ in range(_DRAWS):
-        workspace = copy_of(before, scratch / "refused")
-        log.unlink(missing_ok=True)
         call, number = draw.choice(calls)
-        what = f"{call} {number} fails with {error}"
-        status = _traced(
-            written, workspace, log, scratch, "-e", f"inject={call}:error={error}:when={number}"
-        )
-        if _is_of(workspace, scratch / "strace.log"):
-            problem = _judge(status, log, Job(0, log, 0.0)) or unsound_artifacts(workspace)
-            problem = problem or _afterwards(status, start, workspace, log, expected)
-            return f"{what}: {problem}" if problem else ""
-    return f"none of {_DRAWS} calls came, {what} the last"
+        option = f"inject={call}:error={error}:when={number}"
+        problem = stage.trial(option, functools.partial(_refuse, stage, option))
+        if not problem.endswith(_NOT_CALLED):
+            break
+    return problem
 
 
-def _is_of(workspace: Path, trace: Path) -> bool:
-    """Whether calls failed, and all that did touch the workspace, not what is said about them."""
-    lines = trace.read_text(errors="replace").splitlines()
+def _refuse(stage: Stage, option: str, workspace: Path) -> str:
+    job, lines = _traced(stage, workspace, "-e", option)
     failed = [line for line in lines if "(INJECTED)" in line]
-    return bool(failed) and all(str(workspace) in line for line in failed)
+    if not failed or not all(str(workspace) in line for line in failed):
+        return _NOT_CALLED
+    return _misbehaviour(stage, job, workspace)
 
 
-def _calls(written: list[str], before: Path, scratch: Path) -> list[tuple[str, int]]:
+def _calls(stage: Stage) -> list[tuple[str, int]]:
     """System calls of the command's main thread on files of the workspace: name, and how many before."""
-    workspace = copy_of(before, scratch / "refused")
-    _traced(written, workspace, scratch / "refused.log", scratch)
-    lines = (scratch / "strace.log").read_text(errors="replace").splitlines()
+    workspace = copy_of(stage.before, stage.scratch / "disturbed")
+    lines = _traced(stage, workspace)[1]
     # the first line is execve, by the main thread
     main, count, found = lines[0].split()[0], Counter[str](), []
     for line in lines:
@@ -141,28 +100,25 @@ def _calls(written: list[str], before: Path, scratch: Path) -> list[tuple[str, i
     return found
 
 
-def _traced(written: list[str], workspace: Path, log: Path, scratch: Path, *options: str) -> int:
-    """Run the command under strace, with its options; the exit status."""
-    # as many threads as the forked jobs have, for the same sums
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [
-        "strace", "-f", "-y", "--seccomp-bpf", "-o", str(scratch / "strace.log"),
-        "-e", f"trace=execve,{_CALLS}", *options,
-        sys.executable, "-c", _LAUNCH, "--workspace", str(workspace), *written,
-    ]  # fmt: skip
-    with open(log, "w") as file:
-        return subprocess.run(
-            command, stdout=file, stderr=file, env=environment, timeout=300, check=False
-        ).returncode
+def _traced(stage: Stage, workspace: Path, *options: str) -> tuple[Job, list[str]]:
+    """The command under strace, ended, and the lines of the trace."""
+    trace = stage.scratch / "strace.log"
+    job = Job.program(
+        "strace", "-f", "-y", "--seccomp-bpf", "-o", trace, "-e", f"trace=execve,{_CALLS}", *options,
+        sys.executable, "-m", "rela", "--workspace", workspace, *stage.words,
+        log=stage.scratch / "log",
+    )  # fmt: skip
+    job.wait(2 * LIMIT_SECONDS)
+    return job, trace.read_text(errors="replace").splitlines()
 
 
-def _judge(status: int, log: Path, job: Job) -> str:
-    """Whether a job ended as it should: well, or with a line of explanation and status 74."""
-    if status == 0:
-        return ""
-    if status != _STORAGE_STATUS:
-        return f"status {status}: {job.last_line()}"
-    if "Traceback" in log.read_text(errors="replace"):
+def _misbehaviour(stage: Stage, job: Job, workspace: Path) -> str:
+    """How a job did not end as it should: well, or with a line of explanation and status 74."""
+    if job.status == 0:
+        return stage.misfit(workspace)
+    if job.status != _STORAGE_STATUS:
+        return f"status {job.status}: {job.last_line()}"
+    if "Traceback" in job.said():
         return "a traceback"
     return "" if re.match(r"rela: .+", job.last_line()) else f"said {job.last_line()}"
 
@@ -170,26 +126,21 @@ def _judge(status: int, log: Path, job: Job) -> str:
 @contextlib.contextmanager
 def _disk(place: Path) -> Iterator[Path]:
     place.mkdir(exist_ok=True)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={_PLENTY_BYTES}", "tmpfs", str(place)], check=True
-    )
+    options = f"size={_PLENTY_BYTES}"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-def _refill(disk: Path, before: Path) -> None:
-    _resize(disk, _PLENTY_BYTES)
-    shutil.rmtree(disk / "workspace", ignore_errors=True)
-    shutil.copytree(before, disk / "workspace")
+        subprocess.run(["umount", place], check=True)
 
 
 def _resize(disk: Path, num_bytes: int) -> None:
     """To whole pages, and at least one more than is used: a size of 0 would mean no limit."""
     pages = -(-num_bytes // 4096) + 1
-    subprocess.run(["mount", "-o", f"remount,size={pages * 4096}", "tmpfs", str(disk)], check=True)
+    subprocess.run(["mount", "-o", f"remount,size={pages * 4096}", "tmpfs", disk], check=True)
 
 
-def _used_bytes(disk: Path) -> int:
+def _used_bytes(disk: Path, workspace: Path) -> int:
+    """By a workspace on this disk."""
+    copy_of(workspace, disk / "workspace")
     return shutil.disk_usage(disk).used

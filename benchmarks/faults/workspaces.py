@@ -16,8 +16,8 @@ _TIMES = ("provenance", "seconds", "file_sha256", "manifest_sha256")
 _TELLING_TIMES = ("seconds.json", "cost.json", "progress.json", ".lock")  # whole files that do
 
 
-def write_digits(folder: Path, count: int = 1500) -> Path:
-    """scikit-learn's handwritten digits as 16×16 PNGs and JPEGs in class folders; made once."""
+def write_digits(folder: Path, count: int = 1500, side: int = 16) -> Path:
+    """scikit-learn's handwritten digits as PNGs and JPEGs in class folders; made once."""
     from sklearn.datasets import load_digits
 
     if folder.is_dir():
@@ -25,10 +25,13 @@ def write_digits(folder: Path, count: int = 1500) -> Path:
     unfinished = folder.with_suffix(".unfinished")
     digits = load_digits()
     for index in range(count):
-        place = unfinished / str(digits.target[index])
+        digit = index % len(digits.images)
+        place = unfinished / str(digits.target[digit])
         place.mkdir(parents=True, exist_ok=True)
-        pixels = (digits.images[index] * 255 / 16).astype(np.uint8)
-        image = Image.fromarray(pixels).convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
+        pixels = (digits.images[digit] * 255 / 16).astype(np.uint8)
+        image = (
+            Image.fromarray(pixels).convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+        )
         image.save(place / f"{index:04}.{'png' if index % 2 else 'jpg'}")
     unfinished.rename(folder)
     return folder
@@ -71,12 +74,8 @@ def difference(found: dict[str, str], expected: dict[str, str]) -> str:
 def unsound_artifacts(workspace: Path) -> str:
     """What passes for complete and is not, in words; empty if there is nothing of the kind."""
     space = Workspace(workspace)
-    for parent in (
-        space.datasets_dir,
-        space.representations_dir,
-        space.targets_dir,
-        space.runs_dir,
-    ):
+    parents = (space.datasets_dir, space.representations_dir, space.targets_dir, space.runs_dir)
+    for parent in parents:
         for path in parent.iterdir() if parent.is_dir() else ():
             try:
                 artifact = open_artifact(path)

@@ -1,10 +1,10 @@
 """`scripts/bench [NAME...]`: run benchmarks one after the other and print what they found."""
 
 import importlib
-import json
+from argparse import Namespace
 from typing import Any
 
-from benchmarks.command_line import describe_machine, named_parser, parsed
+from benchmarks.command_line import named_parser, run_named
 from benchmarks.speed import BENCHMARKS
 
 
@@ -13,22 +13,13 @@ def main() -> None:
         "scripts/bench", "Speed, side by side with what one would otherwise run.", BENCHMARKS
     )
     parser.add_argument("--rounds", type=int, default=5, help="of every side, in turn")
-    arguments = parsed(parser, BENCHMARKS)
-    machine = describe_machine()
-    if not arguments.json:
-        print(", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
-    found: dict[str, Any] = {}
-    for name in arguments.name or [name for name in BENCHMARKS if name != "gpu"]:
-        module = importlib.import_module(f"benchmarks.speed.{name}")
-        results = module.run(arguments.rounds, arguments.scratch)
-        found[name] = [result.as_json() for result in results]
-        if not arguments.json:
-            print(
-                "\n".join(["", *(line for result in results for line in result.lines())]),
-                flush=True,
-            )
-    if arguments.json:
-        print(json.dumps({"machine": machine, "benchmarks": found}))
+    parser.set_defaults(name=[name for name in BENCHMARKS if name != "gpu"])
+    run_named(parser, BENCHMARKS, benchmark)
+
+
+def benchmark(name: str, arguments: Namespace) -> list[Any]:
+    module = importlib.import_module(f"benchmarks.speed.{name}")
+    return list(module.run(arguments.rounds, arguments.scratch))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """Measuring in turn: every round runs all sides, so that a noisy machine disturbs them alike."""
 
+import itertools
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -19,29 +21,37 @@ class Comparison:
     rates: dict[str, list[float]]
     targets: dict[str, float] = field(default_factory=dict)
 
-    def ratios(self, other: str) -> list[float]:
-        """Ours over the other's, round by round."""
-        ours = next(iter(self.rates.values()))
-        return [mine / theirs for mine, theirs in zip(ours, self.rates[other], strict=True)]
+    @property
+    def ours(self) -> list[float]:
+        """Our rates."""
+        return next(iter(self.rates.values()))
+
+    def of(self, title: str, sides: Sequence[str], targets: dict[str, float]) -> "Comparison":
+        """Some of the sides, the first as ours."""
+        return Comparison(title, self.unit, {side: self.rates[side] for side in sides}, targets)
+
+    def ratios(self) -> dict[str, list[float]]:
+        """Ours over each other side, round by round."""
+        others = list(self.rates.items())[1:]
+        return {
+            other: [mine / theirs for mine, theirs in zip(self.ours, rates, strict=True)]
+            for other, rates in others
+        }
 
     def lines(self) -> list[str]:
         """For people: median (smallest to largest)."""
         found = [self.title]
         for side, rates in self.rates.items():
             found.append(f"  {side:<28} {spread(rates)} {self.unit}")
-        for other in list(self.rates)[1:]:
+        for other, ratios in self.ratios().items():
             target = self.targets.get(other)
             wanted = "" if target is None else f"   wanted: at least {target:g}"
-            found.append(f"  ratio to {other:<19} {spread(self.ratios(other))}{wanted}")
+            found.append(f"  ratio to {other:<19} {spread(ratios)}{wanted}")
         return found
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        ratios = {other: self.ratios(other) for other in list(self.rates)[1:]}
-        return {
-            "title": self.title, "unit": self.unit, "rates": self.rates, "ratios": ratios,
-            "targets": self.targets,
-        }  # fmt: skip
+        return {**asdict(self), "ratios": self.ratios()}
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,7 @@ class Figure:
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
-        return {
-            "title": self.title, "unit": self.unit, "values": self.values, "limit": self.limit,
-        }  # fmt: skip
+        return asdict(self)
 
 
 def compare(
@@ -74,7 +82,7 @@ def compare(
 ) -> Comparison:
     """Run every side once unmeasured (compiling, page cache), then `rounds` times in turn.
 
-    A side returns its rate. Odd rounds go through the sides backwards: nobody is always first.
+    A side returns its rate. Odd rounds go through the sides backwards: none is always first.
     """
     for run in sides.values():
         run()
@@ -84,6 +92,16 @@ def compare(
         for name in order:
             rates[name].append(sides[name]())
     return Comparison(title, unit, rates, targets or {})
+
+
+def rate(count: int, work: Callable[[], object], least_seconds: float = 0.0) -> float:
+    """How many of `count` a second `work` does; it is repeated until it has lasted `least_seconds`."""
+    start = time.perf_counter()
+    for repeats in itertools.count(1):
+        work()
+        if (seconds := time.perf_counter() - start) >= least_seconds:
+            return repeats * count / seconds
+    raise AssertionError
 
 
 def spread(values: list[float]) -> str:

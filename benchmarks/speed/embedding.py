@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.speed.comparison import Comparison, compare
+from benchmarks.speed.comparison import Comparison, compare, rate
 from benchmarks.speed.photos import write_photos
-from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
+from benchmarks.speed.torchvision_views import TO_FLOAT
 from rela.models.backbones import build_backbone
 from rela.models.preprocessing import preprocessing_for
 from rela.priors import PriorRequest
@@ -29,7 +29,6 @@ from rela.stages.embed.embed import embed
 from rela.stages.priors.identify import identify
 from rela.stages.requests import Convert
 from rela.stages.settings import EmbedSettings
-from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace
 
 ARCH, SIZE = "resnet18", 224
@@ -42,93 +41,69 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
     folder = write_photos(scratch / "embedding" / "photos", NUM_IMAGES, HEIGHT, WIDTH)
     workspace = Workspace(scratch / "embedding" / "workspace")
     dataset = convert(workspace, Convert(folder, name="photos"), _quiet).artifact
-    building: list[float] = []  # seconds of every run
+    request = PriorRequest(f"random:{ARCH}", image_size=SIZE)
+    building: list[
+        float
+    ] = []  # seconds of every run: the prior and the check that it is the recorded one
 
     def ours() -> float:
         shutil.rmtree(workspace.representations_dir, ignore_errors=True)
-        building.append(seconds_to_build(workspace))
-        return NUM_IMAGES / embed_seconds(workspace, dataset)
+        start = time.perf_counter()
+        identify(workspace, request).load()
+        building.append(time.perf_counter() - start)
+        return NUM_IMAGES / embed(workspace, dataset, request, say=_quiet).seconds
 
     plain, limit = "ImageFolder, DataLoader", "forward pass alone"
-    every = compare(
-        "", "images/s",
-        {
-            "rela embed": ours,
-            plain: lambda: NUM_IMAGES / plain_seconds(folder, scratch / "embedding" / "plain.npy"),
-            limit: lambda: NUM_IMAGES / forward_seconds(),
-        },
-        rounds,
-    )  # fmt: skip
+    output = scratch / "embedding" / "plain.npy"
+    sides = {
+        "rela embed": ours,
+        plain: lambda: rate(NUM_IMAGES, lambda: plainly(folder, output)),
+        limit: forward_rate,
+    }
+    every = compare("", "images/s", sides, rounds)
     what = f"embed, {ARCH} at {SIZE} px, batch {BATCH_SIZE}"
     source = f"{NUM_IMAGES} JPEGs of {HEIGHT}×{WIDTH} pixels"
-    rates = every.rates
+    everything = f"{what}: everything from {source} (ours in a beton) to the file"
     built = [
-        NUM_IMAGES / (NUM_IMAGES / rate - seconds)
-        for rate, seconds in zip(rates["rela embed"], building[-rounds:], strict=True)
+        NUM_IMAGES / (NUM_IMAGES / one - seconds)
+        for one, seconds in zip(every.ours, building[-rounds:], strict=True)
     ]
+    rates = {"rela embed": built, limit: every.rates[limit]}
     return [
-        Comparison(
-            f"{what}: everything from {source} (ours in a beton) to the file", "images/s",
-            {"rela embed": rates["rela embed"], plain: rates[plain]}, {plain: 1.3},
-        ),
-        Comparison(
-            f"{what}: the same less building the model", "images/s",
-            {"rela embed": built, limit: rates[limit]}, {limit: 0.95},
-        ),
-    ]  # fmt: skip
+        every.of(everything, ["rela embed", plain], {plain: 1.3}),
+        Comparison(f"{what}: the same less building the model", every.unit, rates, {limit: 0.95}),
+    ]
 
 
-def embed_seconds(workspace: Workspace, dataset: DataSet) -> float:
-    """The whole stage: model, loading, forward pass, parts, one file, its digests."""
-    return embed(workspace, dataset, _request(), say=_quiet).seconds
-
-
-def seconds_to_build(workspace: Workspace) -> float:
-    """What of that goes before the first image: the prior and the check that it is the recorded one."""
-    start = time.perf_counter()
-    identify(workspace, _request()).load()
-    return time.perf_counter() - start
-
-
-def plain_seconds(folder: Path, output: Path) -> float:
-    start = time.perf_counter()
+def plainly(folder: Path, output: Path) -> None:
+    """Embed as torchvision's examples do."""
     model = build_backbone(ARCH, SIZE, seed=0).eval().to(_device())
-    transform = transforms.Compose(
-        [
-            transforms.Resize(round(SIZE / 0.875)),
-            transforms.CenterCrop(SIZE),
-            transforms.ToTensor(),
-            transforms.Normalize(NORMALIZE_MEAN, NORMALIZE_STD),
-        ]
-    )
+    crop = [transforms.Resize(round(SIZE / 0.875)), transforms.CenterCrop(SIZE)]
+    images = ImageFolder(str(folder), transforms.Compose([*crop, *TO_FLOAT]))
     loader = DataLoader(
-        ImageFolder(str(folder), transform), BATCH_SIZE, num_workers=len(os.sched_getaffinity(0)),
-        pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
+        images, BATCH_SIZE, num_workers=len(os.sched_getaffinity(0)), pin_memory=_device() == "cuda"
+    )
     features = []
     with torch.inference_mode(), _autocast():
-        for images, _ in loader:
-            features.append(model(images.to(_device(), non_blocking=True)).float().cpu())
+        for pixels, _ in loader:
+            features.append(model(pixels.to(_device(), non_blocking=True)).float().cpu())
     np.save(output, torch.cat(features).numpy().astype(np.float16))
-    return time.perf_counter() - start
 
 
-def forward_seconds() -> float:
+def forward_rate() -> float:
     """NUM_IMAGES images through the model, nothing to load or to keep."""
     backbone: nn.Module = build_backbone(ARCH, SIZE, seed=0)
     embedder = Embedder(backbone, preprocessing_for(SIZE), batch_size=BATCH_SIZE)
     pixels = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=embedder.device)
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode(), _autocast():
-        start = time.perf_counter()
+
+    def forward() -> None:
         for _ in range(NUM_IMAGES // BATCH_SIZE):
             output = embedder.backbone(pixels)
         output.cpu()
-        return time.perf_counter() - start
 
-
-def _request() -> PriorRequest:
-    return PriorRequest(f"random:{ARCH}", image_size=SIZE)
+    with torch.inference_mode(), _autocast():
+        return rate(NUM_IMAGES, forward)
 
 
 def _device() -> str:

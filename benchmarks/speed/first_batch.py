@@ -1,23 +1,29 @@
-"""`python -m benchmarks.speed.first_batch BETON SIZE`: end after the first batch of two views.
+"""`python -m benchmarks.speed.first_batch SIDE BETON SIZE`: end after the first batch of two views.
 
-All operations on, as in BYOL's views; those of `rela.methods` would import what losses and models need.
+SIDE: "rela", all operations on, as in BYOL's views (those of `rela.methods` would import what losses and
+models need), or one of ffcv_views.COLOURS.
 """
 
-import argparse
+import os
+import sys
 from pathlib import Path
-
-from rela.data.beton.reader import open_beton
-from rela.data.loader import ViewLoader
-from rela.data.views import View
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("beton", type=Path)
-    parser.add_argument("size", type=int)
-    arguments = parser.parse_args()
-    view = View(arguments.size, blur_probability=0.5, solarize_probability=0.2)
-    next(iter(ViewLoader(open_beton(arguments.beton), (view, view), 64)))
+    from rela.data.views import View
+
+    side, beton, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    if side == "rela":
+        from rela.data.beton.reader import open_beton
+        from rela.data.loader import ViewLoader
+
+        view = View(size, blur_probability=0.5, solarize_probability=0.2)
+        next(iter(ViewLoader(open_beton(beton), (view, view), 64)))
+    else:
+        from benchmarks.speed.ffcv_views import ffcv_loader
+
+        next(iter(ffcv_loader(beton, (View(size), View(size)), 64, side)))
+        os._exit(0)  # its threads would finish the epoch
 
 
 if __name__ == "__main__":

@@ -7,31 +7,28 @@ there: the cores then decide, and a machine with more of them for each GPU comes
 
 import os
 import statistics
-import time
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.speed.comparison import Comparison, Figure, compare
-from benchmarks.speed.photos import write_photos
+from benchmarks.speed.comparison import Comparison, Figure, compare, rate
+from benchmarks.speed.photos import beton_of, write_photos
 from benchmarks.speed.training_steps import (
-    RepeatedBatch,
     byol_plan,
     images_per_second,
+    our_rate,
     random_batch,
     two_stage,
 )
-from rela.data.beton.encoding import Encoding
-from rela.data.beton.reader import Beton, open_beton
-from rela.data.beton.writer import write_beton
+from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
 from rela.data.views import stage1_views
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
 from rela.representations.embedder import Embedder
-from rela.sources.image_folder import scan
 
 _IMAGENET_IMAGES, _EPOCHS, _BUDGET, _STAGE1_SHARE = 1_281_167, 100, 0.5, 0.5
 
@@ -62,7 +59,7 @@ def measure(sizes: Sizes, device: str, rounds: int, scratch: Path) -> list[Compa
         scratch / f"photos-{sizes.photo_height}x{sizes.photo_width}", sizes.num_photos,
         sizes.photo_height, sizes.photo_width,
     )  # fmt: skip
-    beton = _beton(folder)
+    beton = beton_of(folder, "jpg")
     embeddings = [_embedding(prior, sizes, beton, device, rounds) for prior in sizes.priors]
     stages = [_training(stage, sizes, beton, device, rounds) for stage in (1, 2)]
     return [*embeddings, *stages, *imagenet(sizes.priors, embeddings, stages)]
@@ -77,22 +74,20 @@ def _embedding(prior: str, sizes: Sizes, beton: Beton, device: str, rounds: int)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
 
-    def ours() -> float:
-        start = time.perf_counter()
-        embedder(beton, rows)
-        return len(rows) / (time.perf_counter() - start)
+    num_batches = -(-len(rows) // sizes.embed_batch)
 
     @torch.inference_mode()
-    def limit() -> float:
-        num_batches = -(-len(rows) // sizes.embed_batch)
-        start = time.perf_counter()
+    def forward() -> None:
         for _ in range(num_batches):
             features = embedder.features(images)
         features.cpu()  # waits for the device
-        return num_batches * sizes.embed_batch / (time.perf_counter() - start)
 
+    sides = {
+        "rela embed": lambda: rate(len(rows), lambda: embedder(beton, rows)),
+        "limit": lambda: rate(num_batches * sizes.embed_batch, forward),
+    }
     title = f"embedding, {prior} at {sizes.image_size} px"
-    return compare(title, "img/s", {"rela embed": ours, "limit": limit}, rounds, {"limit": 0.95})
+    return compare(title, "img/s", sides, rounds, {"limit": 0.95})
 
 
 def _training(stage: int, sizes: Sizes, beton: Beton, device: str, rounds: int) -> Comparison:
@@ -109,17 +104,13 @@ def _training(stage: int, sizes: Sizes, beton: Beton, device: str, rounds: int) 
     def ours() -> float:
         return images_per_second(two_stage(plan, stage, width), loader, sizes.train_batch)
 
-    def limit() -> float:
-        repeated = RepeatedBatch(batch, len(loader))
-        return images_per_second(two_stage(plan, stage, width), repeated, sizes.train_batch)
-
-    def loading() -> float:
-        start = time.perf_counter()
-        num_images = sum(len(loaded["index"]) for loaded in loader)
-        return num_images / (time.perf_counter() - start)
-
+    num_images = len(loader) * sizes.train_batch
     cores = len(os.sched_getaffinity(0))
-    sides = {"rela train": ours, "limit": limit, f"loading alone, {cores} cores": loading}
+    sides = {
+        "rela train": ours,
+        "limit": lambda: our_rate(plan, stage, batch, len(loader), width),
+        f"loading alone, {cores} cores": lambda: rate(num_images, lambda: deque(loader, 0)),
+    }
     title = f"stage {stage} of BYOL, {plan.model} at {plan.image_size} px"
     found = compare(title, "img/s", sides, rounds)
     _, at_most, loaded = (statistics.median(rates) for rates in found.rates.values())
@@ -131,17 +122,17 @@ def imagenet(
     priors: tuple[str, ...], embeddings: list[Comparison], stages: list[Comparison]
 ) -> list[Figure]:
     """What our rates come to for ImageNet-1K, round by round."""
-    embed_hours = [[_IMAGENET_IMAGES / rate / 3600 for rate in our_rates(e)] for e in embeddings]
+    embed_hours = [[_IMAGENET_IMAGES / rate / 3600 for rate in e.ours] for e in embeddings]
     figures = [
         Figure(f"embedding {_IMAGENET_IMAGES:,} images, {prior}", "min", [60 * h for h in hours])
         for prior, hours in zip(priors, embed_hours, strict=True)
     ]
     seen = _EPOCHS * _IMAGENET_IMAGES
-    full = [seen / stage2 / 3600 for stage2 in our_rates(stages[1])]
+    full = [seen / stage2 / 3600 for stage2 in stages[1].ours]
     budget = [
         embedding + _BUDGET * seen * (_STAGE1_SHARE / stage1 + (1 - _STAGE1_SHARE) / stage2) / 3600
         for embedding, stage1, stage2 in zip(
-            embed_hours[-1], our_rates(stages[0]), our_rates(stages[1]), strict=True
+            embed_hours[-1], stages[0].ours, stages[1].ours, strict=True
         )
     ]
     saved = [a - b for a, b in zip(full, budget, strict=True)]
@@ -154,21 +145,3 @@ def imagenet(
         ),
         Figure("which saves", "h", saved),
     ]  # fmt: skip
-
-
-def our_rates(comparison: Comparison) -> list[float]:
-    """Our side's rates."""
-    return next(iter(comparison.rates.values()))
-
-
-def _beton(folder: Path) -> Beton:
-    """The photographs as JPEGs in a beton beside their folder; what is there already stays."""
-    path = folder.with_suffix(".beton")
-    if not path.is_file():
-        unfinished = path.with_suffix(".tmp")
-        unfinished.unlink(missing_ok=True)
-        found = scan(folder)
-        cores = len(os.sched_getaffinity(0))
-        write_beton(unfinished, found.root, found.splits["train"], Encoding("jpg"), cores)
-        unfinished.replace(path)
-    return open_beton(path)

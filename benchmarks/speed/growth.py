@@ -6,16 +6,15 @@ to 100,000. Starting takes longer than the first increment and varies, so the sm
 often as it takes to do as many images as the large one, and their medians compared.
 """
 
-import itertools
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.speed.comparison import Figure
+from benchmarks.speed.photos import noise, write_photos
 from rela.data.beton.reader import open_beton
 from rela.data.loader import ViewLoader
 from rela.data.views import stage1_views
@@ -32,7 +31,10 @@ _LIMIT_PERCENT = 10
 
 
 def run(rounds: int, scratch: Path) -> list[Figure]:
-    folders = [_write_noise(scratch / f"growth-{size}", size) for size in _SIZES]
+    folders = [
+        write_photos(scratch / f"noise-{size}", size, _SIDE, _SIDE, ".png", noise)
+        for size in _SIZES
+    ]
     growth: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
         _timed(Path(directory), folders[0])  # whatever happens only once in a process
@@ -46,33 +48,21 @@ def run(rounds: int, scratch: Path) -> list[Figure]:
         for job in timed[0][0]:
             seconds = [statistics.median(each[job] for each in times) for times in timed]
             growth.setdefault(job, []).append(_growth_percent(seconds))
+    what = "seconds per image, 10,000 to 100,000 images against 1,000 to 10,000"
     return [
-        Figure(
-            f"{job}: seconds per image, 10,000 to 100,000 images against 1,000 to 10,000",
-            "% more",
-            values,
-            _LIMIT_PERCENT,
-        )
-        for job, values in growth.items()
+        Figure(f"{job}: {what}", "% more", values, _LIMIT_PERCENT) for job, values in growth.items()
     ]
 
 
 def _growth_percent(seconds: list[float]) -> float:
     """How much more an image costs in the second increment than in the first."""
-    pairs = list(zip(_SIZES, seconds, strict=True))
-    early, late = (
-        (after[1] - before[1]) / (after[0] - before[0])
-        for before, after in itertools.pairwise(pairs)
-    )
-    return 100 * (late / early - 1)
+    early, late = np.diff(seconds) / np.diff(_SIZES)
+    return float(100 * (late / early - 1))
 
 
 def _timed(directory: Path, folder: Path) -> dict[str, float]:
     """Seconds of converting, embedding, and of one training epoch's loading."""
-    workspace = Workspace(directory)
-
-    def silent(line: str) -> None: ...
-
+    workspace, silent = Workspace(directory), list[str]().append
     start = time.perf_counter()
     dataset = convert(workspace, Convert(folder), silent).artifact
     converted = time.perf_counter()
@@ -86,18 +76,3 @@ def _timed(directory: Path, folder: Path) -> dict[str, float]:
             pass
     loaded = (time.perf_counter() - embedded) / epochs
     return {"convert": converted - start, "embed": embedded - converted, "train loading": loaded}
-
-
-def _write_noise(folder: Path, count: int) -> Path:
-    """PNGs of noise in ten class folders; a complete set stays."""
-    complete = folder.with_suffix(".complete")
-    if complete.is_file():
-        return folder
-    draw = np.random.default_rng(0)
-    for label in range(10):
-        (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        pixels = draw.integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"class{index % 10}" / f"{index:06}.png")
-    complete.touch()
-    return folder

@@ -3,19 +3,21 @@
 The views are BYOL's: crop, flip, jitter, gray, blur, solarize (at 32 pixels without blur, as for CIFAR).
 """
 
+import functools
 import itertools
-import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 
-from benchmarks.speed.betons import beton_of
-from benchmarks.speed.comparison import Comparison, compare
-from benchmarks.speed.ffcv_views import COLOURS, FFCVProcess
-from benchmarks.speed.photos import write_photos
-from benchmarks.speed.torchvision_views import array_loader, folder_loader
+from benchmarks.speed.comparison import Comparison, compare, rate
+from benchmarks.speed.ffcv_views import COLOURS, HANG_SECONDS, images_per_second
+from benchmarks.speed.own_process import in_own_processes
+from benchmarks.speed.photos import beton_of, write_photos
+from benchmarks.speed.torchvision_views import ArrayImages, Views, loader_of
 from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
 from rela.data.memory import keep_freed_memory
@@ -42,63 +44,44 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
 
 def _photos(rounds: int, scratch: Path) -> list[Comparison]:
     folder = write_photos(scratch / "photos-375x500", _NUM_PHOTOS, _HEIGHT, _WIDTH)
-    views = byol_views(224)
+    views, batch_size = byol_views(224), _PHOTO_BATCH
     jpeg, raw = beton_of(folder, "jpg"), beton_of(folder, "raw")
-    pil = "ImageFolder, PIL, DataLoader"
+    pil, faithful, plain = (
+        "ImageFolder, PIL, DataLoader", *(f"FFCV: {COLOURS[c]}" for c in ("torchvision", "none"))
+    )  # fmt: skip
     ffcv = {
-        f"FFCV: {COLOURS[colour]}": FFCVProcess(jpeg.path, views, _PHOTO_BATCH, colour)
-        for colour in ("torchvision", "none")
+        faithful: functools.partial(images_per_second, colour="torchvision"),
+        plain: functools.partial(images_per_second, colour="none"),
     }
-    try:
-        measured = compare(
-            "",
-            _UNIT,
-            {
-                "rela, JPEG": _rela(jpeg, views, _PHOTO_BATCH),
-                "rela, raw": _rela(raw, views, _PHOTO_BATCH),
-                pil: _other(folder_loader(folder, views, _PHOTO_BATCH), _PHOTO_BATCH),
-                **ffcv,
-            },
-            rounds,
-        ).rates
-    finally:
-        for process in ffcv.values():
-            process.close()
+    arguments = (jpeg.path, views, batch_size)
+    with in_own_processes(ffcv, *arguments, timeout_seconds=HANG_SECONDS) as theirs:
+        sides = {
+            "rela, JPEG": _rela(jpeg, views, batch_size),
+            "rela, raw": _rela(raw, views, batch_size),
+            pil: _other(loader_of(ImageFolder(str(folder), Views(views)), batch_size), batch_size),
+            **theirs,
+        }
+        every = compare("", _UNIT, sides, rounds)
     size = f"{_HEIGHT}×{_WIDTH} pixels → two views of 224"
-    faithful, plain = ffcv
+    same_raw = f"The same stored raw ({pil}: from JPEG files)"
     return [
-        Comparison(
-            f"JPEGs of {size}",
-            _UNIT,
-            {name: measured[name] for name in ("rela, JPEG", pil, faithful, plain)},
-            {pil: 4, faithful: 3},
-        ),
-        Comparison(
-            f"The same stored raw ({pil}: from JPEG files)",
-            _UNIT,
-            {name: measured[name] for name in ("rela, raw", pil)},
-            {pil: 7},
-        ),
+        every.of(f"JPEGs of {size}", ["rela, JPEG", pil, faithful, plain], {pil: 4, faithful: 3}),
+        every.of(same_raw, ["rela, raw", pil], {pil: 7}),
     ]
 
 
 def _small_images(rounds: int, scratch: Path) -> Comparison:
-    side = _SMALL_SIDE
+    side, batch_size = _SMALL_SIDE, _SMALL_BATCH
     folder = write_photos(scratch / f"photos-{side}x{side}", _NUM_SMALL, side, side, ".png")
     beton, views = beton_of(folder, "raw"), byol_views(side)
-    pixels = np.stack([beton.data[start : start + side * side * 3] for start in beton.pointers])
-    pixels = pixels.reshape(len(beton), side, side, 3)
+    images = ArrayImages(beton, side, Views(views))
     pil = "array, PIL, DataLoader"
-    return compare(
-        f"Raw images of {side}×{side} pixels → two views of {side}",
-        _UNIT,
-        {
-            "rela": _rela(beton, views, _SMALL_BATCH),
-            pil: _other(array_loader(pixels, views, _SMALL_BATCH), _SMALL_BATCH),
-        },
-        rounds,
-        {pil: 40},
-    )
+    sides = {
+        "rela": _rela(beton, views, batch_size),
+        pil: _other(loader_of(images, batch_size), batch_size),
+    }
+    title = f"Raw images of {side}×{side} pixels → two views of {side}"
+    return compare(title, _UNIT, sides, rounds, {pil: 40})
 
 
 def _rela(beton: Beton, views: tuple[View, ...], batch_size: int) -> Callable[[], float]:
@@ -107,24 +90,14 @@ def _rela(beton: Beton, views: tuple[View, ...], batch_size: int) -> Callable[[]
     normalization = Normalization()
     numbers = itertools.count()
 
-    def epoch() -> int:
+    def epoch() -> None:
         loader.set_epoch(next(numbers))
         for batch in loader:
             for view in batch["views"]:
                 normalization(view)
-        return len(loader) * batch_size
 
-    return lambda: _rate(epoch)
-
-
-def _other(loader: Iterable, batch_size: int) -> Callable[[], float]:
-    return lambda: _rate(lambda: sum(batch_size for _ in loader))
+    return lambda: rate(len(loader) * batch_size, epoch, _LEAST_SECONDS)
 
 
-def _rate(epoch: Callable[[], int]) -> float:
-    """Images per second of as many epochs as take a second or more."""
-    start = time.perf_counter()
-    num_images = 0
-    while (seconds := time.perf_counter() - start) < _LEAST_SECONDS:
-        num_images += epoch()
-    return num_images / seconds
+def _other(loader: DataLoader, batch_size: int) -> Callable[[], float]:
+    return lambda: rate(len(loader) * batch_size, lambda: deque(loader, 0), _LEAST_SECONDS)

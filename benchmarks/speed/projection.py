@@ -1,13 +1,12 @@
 """PCA of representations: one pass in float64 against scikit-learn's IncrementalPCA."""
 
-import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA, IncrementalPCA
 
-from benchmarks.speed.comparison import Comparison, Figure, compare
+from benchmarks.speed.comparison import Comparison, Figure, compare, rate
 from rela.representations.projection import fit_projection
 
 # As many rows for each column as 100,000 representations of a ResNet-50 have, at an eighth of the work.
@@ -21,8 +20,8 @@ def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
     timed = compare(
         f"PCA of {NUM_ROWS:,} × {NUM_COLUMNS:,} float16 rows to {NUM_COMPONENTS} components", "rows/s",
         {
-            "one pass, float64": lambda: timed_rate(lambda: fit_projection(rows, NUM_COMPONENTS)),
-            "IncrementalPCA, float32": lambda: timed_rate(lambda: incremental(rows)),
+            "one pass, float64": lambda: rate(NUM_ROWS, lambda: fit_projection(rows, NUM_COMPONENTS)),
+            "IncrementalPCA, float32": lambda: rate(NUM_ROWS, lambda: incremental(rows)),
         },
         rounds,
         targets={"IncrementalPCA, float32": 5},
@@ -68,9 +67,3 @@ def difference(
     ratios = variances[:NUM_COMPONENTS] / exact.explained_variance_
     cosines = (components[:NUM_COMPONENTS] * exact.components_).sum(axis=1)
     return float(max(np.abs(ratios - 1).max(), (1 - np.abs(cosines)).max()))
-
-
-def timed_rate(work) -> float:  # type: ignore[no-untyped-def]
-    start = time.perf_counter()
-    work()
-    return NUM_ROWS / (time.perf_counter() - start)

@@ -7,17 +7,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.speed.comparison import Comparison, Figure, compare
-from benchmarks.speed.training_steps import (
-    RepeatedBatch,
-    byol_plan,
-    images_per_second,
-    random_batch,
-    two_stage,
-)
+from benchmarks.speed.training_steps import byol_plan, our_rate, random_batch
 from rela.data.memory import keep_freed_memory
 from rela.models.backbones import build_backbone
 from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
@@ -50,36 +43,27 @@ class OnlinePrior(pl.Callback):  # type: ignore[misc]
 
 def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
     keep_freed_memory()  # as training does, for both sides
-    targets = _targets(scratch / f"targets-{_NUM_TARGETS}x{_WIDTH}.h5")
-    steps = compare(
-        f"stage-1 step, {_MODEL} at {_IMAGE_SIZE} px, batches of {_BATCH_SIZE}, "
-        "a prior of the same architecture",
-        "img/s",
-        {"cached targets": cached, "online distillation": online},
-        rounds,
-        {"online distillation": 1.3},
-    )
-    step_seconds = [_BATCH_SIZE / rate for rate in steps.rates["cached targets"]]
-    shares = [100 * fetch_seconds(targets.values) / seconds for seconds in step_seconds]
-    title = f"fetching a batch's targets, {_NUM_TARGETS:,} rows of {_WIDTH}"
-    return [steps, Figure(title, "% of the step", shares, 0.5)]
-
-
-def cached() -> float:
-    """Images per second with targets at hand."""
     plan = byol_plan(_MODEL, _IMAGE_SIZE, _BATCH_SIZE)
     batch = random_batch(plan)
-    batch["targets"] = [torch.randn(_BATCH_SIZE, _WIDTH).half()] * 2
-    loader = RepeatedBatch(batch, _NUM_STEPS)
-    return images_per_second(two_stage(plan, 1, _WIDTH), loader, _BATCH_SIZE)
+    at_hand = {**batch, "targets": [torch.randn(_BATCH_SIZE, _WIDTH).half()] * 2}
 
+    def online() -> float:
+        prior = OnlinePrior(build_backbone(_MODEL, _IMAGE_SIZE, seed=1))
+        return our_rate(plan, 1, dict(batch), _NUM_STEPS, _WIDTH, [prior])
 
-def online() -> float:
-    """Images per second with targets computed in the step."""
-    plan = byol_plan(_MODEL, _IMAGE_SIZE, _BATCH_SIZE)
-    prior = OnlinePrior(build_backbone(_MODEL, _IMAGE_SIZE, seed=1))
-    loader = RepeatedBatch(random_batch(plan), _NUM_STEPS)
-    return images_per_second(two_stage(plan, 1, _WIDTH), loader, _BATCH_SIZE, [prior])
+    steps = compare(
+        f"stage-1 step, {_MODEL} at {_IMAGE_SIZE} px, batches of {_BATCH_SIZE}, "
+        "a prior of the same architecture", "img/s",
+        {
+            "cached targets": lambda: our_rate(plan, 1, at_hand, _NUM_STEPS, _WIDTH),
+            "online distillation": online,
+        },
+        rounds, {"online distillation": 1.3},
+    )  # fmt: skip
+    targets = _targets(scratch / f"targets-{_NUM_TARGETS}x{_WIDTH}.h5")
+    shares = [100 * fetch_seconds(targets.values) * rate / _BATCH_SIZE for rate in steps.ours]
+    title = f"fetching a batch's targets, {_NUM_TARGETS:,} rows of {_WIDTH}"
+    return [steps, Figure(title, "% of the step", shares, 0.5)]
 
 
 def fetch_seconds(values: torch.Tensor) -> float:
@@ -99,12 +83,10 @@ def _targets(path: Path) -> Targets:
     """Random ones in a file as `rela train` opens it."""
     if not path.is_file():
         draw = np.random.default_rng(0)
-
-        def part(start: int) -> NDArray[np.float32]:
-            num_rows = min(ROWS_PER_PART, _NUM_TARGETS - start)
-            return draw.standard_normal((num_rows, _WIDTH), np.float32)
-
-        parts = map(part, range(0, _NUM_TARGETS, ROWS_PER_PART))
+        parts = (
+            draw.standard_normal((min(ROWS_PER_PART, _NUM_TARGETS - start), _WIDTH), np.float32)
+            for start in range(0, _NUM_TARGETS, ROWS_PER_PART)
+        )
         unfinished = path.with_suffix(".tmp")
         write_matrix(unfinished, parts, (_NUM_TARGETS, _WIDTH), "float16", {})
         unfinished.replace(path)

@@ -20,8 +20,8 @@ from benchmarks.speed.training_steps import (
     byol_plan,
     images_per_second,
     normalized,
+    our_rate,
     random_batch,
-    two_stage,
 )
 from rela.data.memory import keep_freed_memory
 from rela.models.backbones import build_backbone, feature_dim
@@ -74,22 +74,16 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
 
 def _compared(model: str, image_size: int, batch_size: int, rounds: int) -> Comparison:
     measures = {"ours": ours, "plain module": plain}
+    title = f"stage-2 BYOL step, {model} at {image_size} px, batches of {batch_size}"
     with in_own_processes(measures, model, image_size, batch_size) as sides:
-        return compare(
-            f"stage-2 BYOL step, {model} at {image_size} px, batches of {batch_size}",
-            "img/s",
-            sides,
-            rounds,
-            {"plain module": 1.1},
-        )
+        return compare(title, "img/s", sides, rounds, {"plain module": 1.1})
 
 
 def ours(model: str, image_size: int, batch_size: int) -> float:
     """Images per second of the training module, from uint8 views."""
     keep_freed_memory()
     plan = byol_plan(model, image_size, batch_size)
-    loader = RepeatedBatch(random_batch(plan), _NUM_STEPS)
-    return images_per_second(two_stage(plan, 2), loader, batch_size)
+    return our_rate(plan, 2, random_batch(plan), _NUM_STEPS)
 
 
 def plain(model: str, image_size: int, batch_size: int) -> float:

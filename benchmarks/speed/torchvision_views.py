@@ -1,20 +1,19 @@
 """What one would otherwise run: PIL images, torchvision's transforms, a DataLoader with workers."""
 
 import os
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
 from lightly.transforms import GaussianBlur
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
-from torchvision.datasets import ImageFolder
 
+from rela.data.beton.reader import Beton
 from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD, View
+
+TO_FLOAT = [transforms.ToTensor(), transforms.Normalize(NORMALIZE_MEAN, NORMALIZE_STD)]
 
 
 def transform_of(view: View) -> transforms.Compose:
@@ -30,8 +29,7 @@ def transform_of(view: View) -> transforms.Compose:
         steps.append(GaussianBlur(prob=view.blur_probability, sigmas=view.sigma))
     if view.solarize_probability:
         steps.append(transforms.RandomSolarize(128, view.solarize_probability))
-    steps += [transforms.ToTensor(), transforms.Normalize(NORMALIZE_MEAN, NORMALIZE_STD)]
-    return transforms.Compose(steps)
+    return transforms.Compose([*steps, *TO_FLOAT])
 
 
 class Views:
@@ -45,10 +43,11 @@ class Views:
 
 
 class ArrayImages(Dataset):
-    """Images in memory, as torchvision's CIFAR10 keeps them: an array, a PIL image on demand."""
+    """Raw images in memory, as torchvision's CIFAR10 keeps them: an array, a PIL image on demand."""
 
-    def __init__(self, pixels: NDArray[np.uint8], transform: Views) -> None:
-        self.pixels, self.transform = pixels, transform
+    def __init__(self, beton: Beton, side: int, transform: Views) -> None:
+        pixels = [beton.data[start : start + side * side * 3] for start in beton.pointers]
+        self.pixels, self.transform = np.stack(pixels).reshape(-1, side, side, 3), transform
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -60,21 +59,6 @@ class ArrayImages(Dataset):
 def loader_of(dataset: Dataset, batch_size: int) -> DataLoader:
     """Workers for all cores, kept from epoch to epoch; seeded, so that every round draws its own."""
     return DataLoader(
-        dataset,
-        batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=len(os.sched_getaffinity(0)),
-        persistent_workers=True,
-        generator=torch.Generator().manual_seed(0),
-    )
-
-
-def folder_loader(folder: Path, views: tuple[View, ...], batch_size: int) -> Iterable:
-    """Batches of the files in class folders."""
-    return loader_of(ImageFolder(str(folder), Views(views)), batch_size)
-
-
-def array_loader(pixels: NDArray[np.uint8], views: tuple[View, ...], batch_size: int) -> Iterable:
-    """Batches of uint8 [N, S, S, 3] in memory."""
-    return loader_of(ArrayImages(pixels, Views(views)), batch_size)
+        dataset, batch_size, shuffle=True, drop_last=True, persistent_workers=True,
+        num_workers=len(os.sched_getaffinity(0)), generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip

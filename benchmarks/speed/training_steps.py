@@ -60,18 +60,9 @@ class _StepClock(pl.Callback):  # type: ignore[misc]
 def byol_plan(model: str, image_size: int, batch_size: int) -> ResolvedSettings:
     """BYOL as in ReLA's reference: AdamW at 1e-3, decay 0.01, momentum 0.99."""
     return ResolvedSettings(
-        hyperparameters="reference",
-        optimizer="adamw",
-        lr=1e-3,
-        weight_decay=0.01,
-        schedule="constant",
-        warmup_epochs=0,
-        model=model,
-        image_size=image_size,
-        epochs=1,
-        batch_size=batch_size,
-        devices="1",
-    )
+        hyperparameters="reference", optimizer="adamw", lr=1e-3, weight_decay=0.01, schedule="constant",
+        warmup_epochs=0, model=model, image_size=image_size, epochs=1, batch_size=batch_size, devices="1",
+    )  # fmt: skip
 
 
 def random_batch(plan: ResolvedSettings, device: str = "cpu") -> dict[str, Any]:
@@ -105,6 +96,15 @@ def images_per_second(
         enable_model_summary=False, use_distributed_sampler=False,
     ).fit(module, loader)  # fmt: skip
     return (len(loader) - WARMUP_STEPS) * batch_size / (clock.end - clock.begin)
+
+
+def our_rate(
+    plan: ResolvedSettings, stage: int, batch: dict[str, Any], num_steps: int, target_width: int = 0,
+    callbacks: Sequence[pl.Callback] = (),
+) -> float:  # fmt: skip
+    """Images per second of our training module on this batch, again and again."""
+    module, repeated = two_stage(plan, stage, target_width), RepeatedBatch(batch, num_steps)
+    return images_per_second(module, repeated, plan.batch_size, callbacks)
 
 
 def normalized(views: list[Tensor]) -> list[Tensor]:

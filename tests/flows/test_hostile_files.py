@@ -18,10 +18,9 @@ from hypothesis import strategies as st
 from pictures import picture
 from PIL import Image
 
+from benchmarks.faults import Tally
 from benchmarks.faults.mutations import deep_json
-from benchmarks.faults.readings import Case, try_all
-from benchmarks.faults.tally import Tally
-from benchmarks.faults.watched import Watched
+from benchmarks.faults.readings import Case, Watched, try_all
 from rela.data.beton.encoding import Encoding
 from rela.data.beton.reader import open_beton
 from rela.data.beton.writer import write_beton
