@@ -6,25 +6,25 @@ from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
+from rela.methods import recipes as published
 from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentum_copy
-from rela.methods.optimizers import OptimizerSettings
 
 _OUTPUT_DIM = 256
+_LOSS_SCALES = {"reference": 0.5, "paper": 2.0}
 
 
 class BYOL(MomentumMethod):
     """An online network predicts the projection of the other view by its moving average.
 
     Projector F → 2F → 256 and predictor 256 → 2F → 256, both with batch norm: 4096 units for the paper's
-    ResNet-50. The momentum is a constant 0.99 in ReLA's reference; in the paper it rises from 0.996 to 1,
-    with LARS at 0.2 per 256 images, decay 1.5e-6 and 10 epochs of warm-up (for 1000 epochs).
+    ResNet-50. The momentum is a constant 0.99 in ReLA's reference, with half the sum of the two negative
+    cosines. In the paper it rises to 1 from a value for the length of the training, with twice the sum: the
+    squared distances of unit vectors, but for a constant. LARS cancels the factor for weights, not for
+    biases and norm layers.
     """
 
-    optimizer = OptimizerSettings(
-        "lars", lr=0.2, weight_decay=1.5e-6, warmup_epochs=10, lr_batch_size=256
-    )
+    recipes = published.BYOL
     default_hyperparameters = "reference"
-    paper_momentum = 0.996
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)
@@ -42,14 +42,15 @@ class BYOL(MomentumMethod):
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
     ) -> tuple[Tensor, list[Tensor]]:
-        """Mean negative cosine between each prediction and the other view's projection."""
+        """Negative cosines of each prediction and the other view's projection (equation 2)."""
         features = [self.backbone(view) for view in views]
         predictions = [self.predictor(self.projector(f)).float() for f in features]
         with torch.no_grad():
             projections = [
                 self.momentum_projector(self.momentum_backbone(view)).float() for view in views
             ]
-        loss = 0.5 * (
+        scale = _LOSS_SCALES[self.options.hyperparameters]
+        loss = scale * (
             self.criterion(predictions[0], projections[1])
             + self.criterion(predictions[1], projections[0])
         )

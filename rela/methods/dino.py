@@ -9,9 +9,9 @@ from lightly.utils.scheduler import cosine_schedule, linear_warmup_schedule
 from torch import Tensor, nn
 
 from rela.data.views import View, is_small
+from rela.methods import recipes as published
 from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentum_copy
-from rela.methods.multi_crop import check_local_crops, local_size, multi_crop_features
-from rela.methods.optimizers import OptimizerSettings
+from rela.methods.parts.multi_crop import check_local_crops, local_size, multi_crop_features
 
 _HIDDEN_DIM, _BOTTLENECK_DIM = 2048, 256
 _NUM_PROTOTYPES = {"reference": 2048, "paper": 65_536}
@@ -33,18 +33,16 @@ class DINO(MomentumMethod):
     - "paper" (for a ViT-S): head F → 2048 → 2048 → 256 without batch norm, 65,536 prototypes; the teacher's
       head starts as the student's; the teacher is the result; 8 local crops, momentum from 0.996 to 1,
       weight decay from 0.04 to 0.4, teacher temperature from 0.04 to 0.07 within 30 epochs or 30 % of
-      stage 2 (as in 100 epochs), last layer frozen for one epoch; AdamW with 5e-4 per 256 images, 10 epochs
-      of warm-up, gradients clipped at a global norm of 3 (per tensor in the authors' code). For a ResNet
-      the authors prefer SGD.
+      stage 2 (as in 100 epochs), last layer frozen for one epoch; AdamW, gradients clipped at a global
+      norm of 3 (per tensor in the authors' code). For a ResNet the authors prefer --optimizer sgd --lr 0.03
+      × batch size / 256 --weight-decay 1e-4 and crops split at 0.14 of the area; AdamW is kept for every
+      model, since only its decay has a published course.
 
     All schedules except the learning rate's start at the hand-over.
     """
 
-    optimizer = OptimizerSettings(
-        "adamw", lr=5e-4, weight_decay=0.04, warmup_epochs=10, lr_batch_size=256, clip_norm=3.0
-    )
+    recipes = published.DINO
     default_hyperparameters = "reference"
-    paper_momentum = 0.996
     has_local_crops = True
     projector: DINOProjectionHead
 

@@ -8,8 +8,9 @@ from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from rela.data.views import View
+from rela.data.views import View, is_small
 from rela.methods.optimizers import OptimizerSettings
+from rela.methods.recipes import LONGEST, Recipe, Recipes
 
 # EMA coefficient of every momentum network during stage 1 (ReLA).
 STAGE1_MOMENTUM = 0.99
@@ -26,7 +27,8 @@ class MethodOptions:
     - `ema`: schedule of the momentum, "constant" or "cosine"; None: as in `hyperparameters`;
     - `local_crops`: number of small views; None: as in `hyperparameters`;
     - `min_scale`: smallest share of the area that a full-sized view covers; None: the method's own;
-    - `num_images`: images per epoch; `num_classes`: 0 without labels.
+    - `num_images`: images per epoch; `num_classes`: 0 without labels;
+    - `epochs` of both stages, which decide the publication's recipe.
     """
 
     feature_dim: int
@@ -37,6 +39,7 @@ class MethodOptions:
     ema: Literal["constant", "cosine"] | None = None
     local_crops: int | None = None
     min_scale: float | None = None
+    epochs: int = 100
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,11 @@ class Progress:
 class Method(nn.Module):
     """Base of all algorithms, which implement `forward` and `views`; the rest has defaults.
 
-    `optimizer` is the publication's; with the reference's hyperparameters every method uses ReLA's.
+    `recipes` are the publication's; with the reference's hyperparameters every method uses ReLA's.
     """
 
     backbone: nn.Module
-    optimizer: OptimizerSettings = REFERENCE_OPTIMIZER
+    recipes = Recipes({LONGEST: Recipe(REFERENCE_OPTIMIZER)})
     default_hyperparameters: Literal["reference", "paper"] = "paper"
     needs_labels = False
     has_momentum = False
@@ -71,6 +74,13 @@ class Method(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.options = options
+
+    @classmethod
+    def optimizer(cls, hyperparameters: str, epochs: int, image_size: int) -> OptimizerSettings:
+        """The optimizer for a training, ReLA's or the publication's."""
+        if hyperparameters == "reference":
+            return REFERENCE_OPTIMIZER
+        return cls.recipes.choose(epochs, is_small(image_size)).optimizer
 
     @property
     def ema(self) -> Literal["constant", "cosine"]:
@@ -122,21 +132,27 @@ class Method(nn.Module):
 class MomentumMethod(Method):
     """A method with moving averages of backbone and projector, which subclasses create.
 
-    `reference_momentum` and `paper_momentum` are the EMA coefficient at the hand-over.
+    `reference_momentum`: the EMA coefficient at the hand-over with the reference's hyperparameters.
     """
 
     has_momentum = True
     reference_momentum = 0.99
-    paper_momentum: float
     projector: nn.Module
     momentum_backbone: nn.Module
     momentum_projector: nn.Module
 
+    @property
+    def first_momentum(self) -> float:
+        """EMA coefficient at the hand-over."""
+        if self.options.hyperparameters == "reference":
+            return self.reference_momentum
+        found = self.recipes.choose(self.options.epochs, is_small(self.options.image_size)).momentum
+        assert found is not None, "every recipe of a momentum method has one"
+        return found
+
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the averages towards the online networks."""
-        paper = self.options.hyperparameters == "paper"
-        start = self.paper_momentum if paper else self.reference_momentum
-        momentum = momentum_at(progress, start, self.ema)
+        momentum = momentum_at(progress, self.first_momentum, self.ema)
         ema_update(self.backbone, self.momentum_backbone, momentum)
         ema_update(self.projector, self.momentum_projector, momentum)
 

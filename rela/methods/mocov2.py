@@ -3,33 +3,34 @@
 from typing import Literal
 
 import torch
-from lightly.loss import NTXentLoss
 from lightly.models.modules import MoCoProjectionHead
 from lightly.models.utils import batch_shuffle, batch_unshuffle
 from lightly.utils.dist import world_size
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
 
 from rela.data.views import View, is_small
+from rela.methods import recipes as published
 from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentum_copy
-from rela.methods.optimizers import OptimizerSettings
+from rela.methods.parts.vector_queue import VectorQueue
 
 _OUTPUT_DIM = 128
-_TEMPERATURE = 0.2
-_LARGEST_QUEUE = 65_536
+_TEMPERATURE, _SMALL_TEMPERATURE = 0.2, 0.1
+_LARGEST_QUEUE, _LARGEST_SMALL_QUEUE = 65_536, 4096
 
 
 class MoCoV2(MomentumMethod):
     """Contrasts a query with its key and a queue of keys of earlier batches, made by a moving average.
 
-    Projector F → F → 128, SGD with 0.03 per 256 images, decay 1e-4, cosine without warm-up, momentum
-    0.999, temperature 0.2 and a queue of 65,536 keys are the publication's, as in MoCo (arXiv
-    1911.05722). The queue holds at most half an epoch of images, since in a longer one an old key of the
-    query's own image would often be a negative. It is part of the checkpoint. The momentum is the same with
-    the reference's hyperparameters, which define no queue.
+    Projector F → F → 128, temperature 0.2 and a queue of 65,536 keys are the publication's, as in MoCo
+    (arXiv 1911.05722); for small images temperature 0.1 and 4,096 keys, as in the authors' notebook for
+    CIFAR-10. The queue holds at most half an epoch of images, since in a longer one an old key of the
+    query's own image would often be a negative. It is part of the checkpoint. With the reference's
+    hyperparameters, which define no queue, the momentum is 0.999.
     """
 
-    optimizer = OptimizerSettings("sgd", lr=0.03, weight_decay=1e-4, lr_batch_size=256)
-    reference_momentum = paper_momentum = 0.999
+    recipes = published.MOCOV2
+    reference_momentum = 0.999
     paper_ema: Literal["constant", "cosine"] = "constant"
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
@@ -38,15 +39,10 @@ class MoCoV2(MomentumMethod):
         self.projector = MoCoProjectionHead(width, width, _OUTPUT_DIM)
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projector = momentum_copy(self.projector)
-        queue_length = min(_LARGEST_QUEUE, max(1, options.num_images // 2))
-        self.criterion = NTXentLoss(
-            _TEMPERATURE,
-            memory_bank_size=(queue_length, _OUTPUT_DIM),
-            gather_distributed=torch.distributed.is_available(),
-        )
-        queue = self.criterion.memory_bank
-        for name, value in list(queue.named_buffers()):  # lightly leaves them out of checkpoints
-            queue.register_buffer(name, value, persistent=True)
+        small = is_small(options.image_size)
+        self.temperature = _SMALL_TEMPERATURE if small else _TEMPERATURE
+        longest = _LARGEST_SMALL_QUEUE if small else _LARGEST_QUEUE
+        self.queue = VectorQueue(min(longest, max(1, options.num_images // 2)), _OUTPUT_DIM)
 
     def views(self) -> tuple[View, ...]:
         """Two views of the same distribution; no blur for small images."""
@@ -57,9 +53,15 @@ class MoCoV2(MomentumMethod):
     ) -> tuple[Tensor, list[Tensor]]:
         """InfoNCE of the queries (first views) against their keys (second views) and the queue."""
         features = self.backbone(views[0])
-        queries, keys = self.projector(features).float(), self._keys(views[1])
+        queries = normalize(self.projector(features).float(), dim=1)
+        keys = normalize(self._keys(views[1]), dim=1)
         with torch.autocast(queries.device.type, enabled=False):
-            return self.criterion(queries, keys), [features]
+            own = (queries * keys).sum(dim=1, keepdim=True)
+            # a copy, since the queue changes before the backward pass
+            scores = torch.cat([own, queries @ self.queue.rows.clone().T], dim=1) / self.temperature
+        self.queue.push(keys)
+        first = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        return cross_entropy(scores, first), [features]
 
     @torch.no_grad()
     def _keys(self, view: Tensor) -> Tensor:

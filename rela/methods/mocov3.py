@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from rela.data.views import View
+from rela.methods import recipes as published
 from rela.methods.byol import byol_views
 from rela.methods.method import MethodOptions, MomentumMethod, Progress, head_width, momentum_copy
-from rela.methods.optimizers import OptimizerSettings
 
 _HIDDEN_DIM, _OUTPUT_DIM = 4096, 256
 
@@ -27,16 +27,12 @@ class MoCoV3(MomentumMethod):
     - without (ViT): projector of 3 layers, temperature 0.2, crops of at least 0.08.
 
     Hidden layers have 4096 units (but see `head_width`), with batch norm everywhere (the authors' predictor
-    for a ResNet has none at the end). The momentum rises from 0.99 to 1. LARS with 0.6 per 256 images, decay
-    1e-6 and 10 epochs of warm-up are the ResNet's (100 epochs); for a ViT choose --optimizer adamw
-    --lr 1.5e-4 × batch size / 256 --weight-decay 0.1 --warmup-epochs 40. Patch embeddings are trained, not
-    frozen.
+    for a ResNet has none at the end). The momentum rises to 1. LARS is
+    the ResNet's optimizer; for a ViT choose --optimizer adamw --lr 1.5e-4 × batch size / 256
+    --weight-decay 0.1 --warmup-epochs 40. Patch embeddings are trained, not frozen.
     """
 
-    optimizer = OptimizerSettings(
-        "lars", lr=0.6, weight_decay=1e-6, warmup_epochs=10, lr_batch_size=256
-    )
-    paper_momentum = 0.99
+    recipes = published.MOCOV3
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

@@ -11,18 +11,19 @@ if TYPE_CHECKING:
 OPTIMIZER_NAMES = ("adamw", "sgd", "lars")
 SCHEDULE_NAMES = ("constant", "cosine")
 _SGD_MOMENTUM = 0.9
-_SMALLEST_LARS_DECAY = 1e-12
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
     """Optimizer and learning-rate schedule.
 
-    - `lr`: peak rate, for batches of `lr_batch_size` images and linear in the batch (None: for any batch);
+    - `lr`: peak rate for batches of `lr_batch_size` images (None: of any size); for other batches it grows
+      with this power of the batch: `lr_power`;
     - `schedule`: "constant", or "cosine" to a thousandth of the peak over the whole training; both start
       with a linear warm-up over `warmup_epochs`;
     - `decay_all`: apply weight decay to biases and norm layers too, PyTorch's default;
-    - `clip_norm`: largest global gradient norm.
+    - `clip_norm`: largest global gradient norm;
+    - `trust`, `clip_trust`: how far LARS moves a weight, see there.
     """
 
     optimizer: Literal["adamw", "sgd", "lars"]
@@ -31,20 +32,17 @@ class OptimizerSettings:
     schedule: Literal["constant", "cosine"] = "cosine"
     warmup_epochs: int = 0
     lr_batch_size: int | None = None
+    lr_power: float = 1.0
     decay_all: bool = False
     clip_norm: float | None = None
-
-    @property
-    def decay(self) -> float:
-        """The weight decay in use, never 0 for lightly's LARS, which adapts only weights that decay."""
-        smallest = _SMALLEST_LARS_DECAY if self.optimizer == "lars" else 0.0
-        return max(self.weight_decay, smallest)
+    trust: float = 0.001
+    clip_trust: bool = False
 
     def for_batch(self, batch_size: int) -> "OptimizerSettings":
-        """The same settings with the rate for batches of `batch_size` (arXiv 1706.02677)."""
+        """The same settings with the rate for batches of `batch_size`."""
         if self.lr_batch_size is None:
             return self
-        lr = self.lr * batch_size / self.lr_batch_size
+        lr = self.lr * (batch_size / self.lr_batch_size) ** self.lr_power
         return replace(self, lr=lr, lr_batch_size=None)
 
 
@@ -60,7 +58,8 @@ def build_optimizer(
     scheduled have `decays` set.
     """
     import torch
-    from lightly.utils.lars import LARS
+
+    from rela.methods.parts.lars import LARS
 
     watching = {id(p) for p in monitoring}
     trained = [p for p in parameters if p.requires_grad]
@@ -69,7 +68,7 @@ def build_optimizer(
     decaying = [p for p in trained if p.ndim > 1 or settings.decay_all]
     others = [p for p in trained if not (p.ndim > 1 or settings.decay_all)]
     groups: list[dict[str, Any]] = [
-        {"params": decaying, "weight_decay": settings.decay, "decays": True}
+        {"params": decaying, "weight_decay": settings.weight_decay, "decays": True}
     ]
     groups += [
         {"params": plain, "weight_decay": 0.0, "decays": False}
@@ -83,8 +82,9 @@ def build_optimizer(
         return torch.optim.AdamW(groups, lr=lr, fused=settings.clip_norm is None)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=_SGD_MOMENTUM)
-    optimizer: torch.optim.Optimizer = LARS(groups, lr=lr, momentum=_SGD_MOMENTUM)
-    return optimizer
+    for group in groups:
+        group["adapts"] = group["decays"]
+    return LARS(groups, lr, _SGD_MOMENTUM, settings.trust, settings.clip_trust)
 
 
 def build_schedule(

@@ -5,9 +5,9 @@ from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
 from torch import Tensor, nn
 
 from rela.data.views import View
+from rela.methods import recipes as published
 from rela.methods.method import Method, MethodOptions, Progress, head_width
 from rela.methods.mocov2 import mocov2_views
-from rela.methods.optimizers import OptimizerSettings
 
 _WIDTH = 2048
 
@@ -15,12 +15,11 @@ _WIDTH = 2048
 class SimSiam(Method):
     """A network predicts its own projection of the other view, with a stop-gradient on the target.
 
-    Projector F → D → D → D and predictor D → D/4 → D, with D = 2048 (but see `head_width`). SGD with
-    0.05 per 256 images, decay 1e-4 and cosine without warm-up. A constant rate of the predictor is slightly
-    better in the paper; here all weights have the same rate.
+    Projector F → D → D → D and predictor D → D/4 → D, with D = 2048 (but see `head_width`). A constant rate
+    of the predictor is slightly better in the paper; here one schedule spans all weights and both stages.
     """
 
-    optimizer = OptimizerSettings("sgd", lr=0.05, weight_decay=1e-4, lr_batch_size=256)
+    recipes = published.SIMSIAM
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

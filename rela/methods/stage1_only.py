@@ -3,13 +3,12 @@
 from torch import Tensor
 
 from rela.data.views import View, stage1_views
-from rela.methods.method import REFERENCE_OPTIMIZER, Method, Progress
+from rela.methods.method import Method, Progress
 
 
 class Stage1Only(Method):
     """A backbone without heads, since there is no stage 2."""
 
-    optimizer = REFERENCE_OPTIMIZER
     default_hyperparameters = "reference"
 
     def views(self) -> tuple[View, ...]:

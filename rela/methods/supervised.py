@@ -4,8 +4,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from rela.data.views import View
+from rela.methods import recipes as published
 from rela.methods.method import Method, MethodOptions, Progress
-from rela.methods.optimizers import OptimizerSettings
 
 _UNLABELLED = -1
 
@@ -13,13 +13,11 @@ _UNLABELLED = -1
 class Supervised(Method):
     """Cross-entropy of a linear classifier; images without a label are ignored.
 
-    SGD with 0.1 per 256 images, decay 1e-4, 5 epochs of warm-up, crops and flips are the publication's. A
-    cosine replaces its step schedule (arXiv 1812.01187).
+    Optimizer, warm-up, crops and flips are the publication's. A cosine replaces its step schedule (arXiv
+    1812.01187).
     """
 
-    optimizer = OptimizerSettings(
-        "sgd", lr=0.1, weight_decay=1e-4, warmup_epochs=5, lr_batch_size=256
-    )
+    recipes = published.SUPERVISED
     needs_labels = True
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:

@@ -230,6 +230,7 @@ def build_method(settings: ResolvedSettings, num_images: int, num_classes: int) 
         ema=settings.ema,
         local_crops=settings.local_crops,
         min_scale=settings.min_scale,
+        epochs=settings.epochs,
     )
     return method_class(settings.method)(backbone, options)
 

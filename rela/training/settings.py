@@ -7,8 +7,7 @@ from rela.methods import METHODS
 from rela.methods.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from rela.options import option
 
-if TYPE_CHECKING:  # they import torch
-    from rela.methods.method import Method
+if TYPE_CHECKING:
     from rela.methods.optimizers import OptimizerSettings
 
 OPTIMIZER_FIELDS = ("optimizer", "lr", "weight_decay", "schedule", "warmup_epochs")
@@ -162,13 +161,7 @@ class ResolvedSettings(TrainSettings):
         """The optimizer, with the learning rate for this very batch size."""
         from rela.methods import method_class
 
-        default = default_optimizer(method_class(self.method), self.hyperparameters)
+        method = method_class(self.method)
+        default = method.optimizer(self.hyperparameters, self.epochs, self.image_size)
         chosen: dict[str, Any] = {name: getattr(self, name) for name in OPTIMIZER_FIELDS}
         return replace(default, **chosen, lr_batch_size=None)
-
-
-def default_optimizer(method: "type[Method]", hyperparameters: str) -> "OptimizerSettings":
-    """The optimizer of a method's publication, or ReLA's."""
-    from rela.methods.method import REFERENCE_OPTIMIZER
-
-    return method.optimizer if hyperparameters == "paper" else REFERENCE_OPTIMIZER

@@ -160,7 +160,7 @@ class TwoStage(pl.LightningModule):
         if self.stage == 1:
             return
         self.method.before_step(self.progress)
-        decay = self.method.weight_decay(self.optimizer_settings.decay, self.progress)
+        decay = self.method.weight_decay(self.optimizer_settings.weight_decay, self.progress)
         for group in optimizer.param_groups:
             if group["decays"]:
                 group["weight_decay"] = decay

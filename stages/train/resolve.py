@@ -11,7 +11,7 @@ from rela.options import check_options, flag_name
 from rela.stages.train.prior import NO_PRIOR
 from rela.stages.workspace.dataset import DataSet
 from rela.training.loggers import parse_loggers
-from rela.training.settings import OPTIMIZER_FIELDS, TrainSettings, default_optimizer
+from rela.training.settings import OPTIMIZER_FIELDS, TrainSettings
 
 NO_METHOD = "none"
 
@@ -84,7 +84,9 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
             raise ChoiceError(f"--method {settings.method} does not use {flag}; remove it")
     kind = settings.hyperparameters or method.default_hyperparameters
     settings = replace(settings, hyperparameters=kind)
-    default = default_optimizer(method, kind).for_batch(settings.batch_size)
+    assert settings.image_size is not None
+    default = method.optimizer(kind, settings.epochs, settings.image_size)
+    default = default.for_batch(settings.batch_size)
     # a publication's warm-up would swallow a short training
     warmup_epochs = min(default.warmup_epochs, math.ceil(settings.epochs * _LARGEST_WARMUP_SHARE))
     default = replace(default, warmup_epochs=warmup_epochs)

@@ -21,8 +21,8 @@ from torch import nn
 from rela.errors import ChoiceError
 from rela.methods.dino import DINO
 from rela.methods.method import MethodOptions, Progress, momentum_at
-from rela.methods.multi_crop import local_size
 from rela.methods.optimizers import build_optimizer
+from rela.methods.parts.multi_crop import local_size
 from rela.methods.swav import SwAV
 
 STEPS_PER_EPOCH = 20
@@ -58,7 +58,7 @@ def test_weight_decay_grows_tenfold_along_a_half_cosine():
         expected = 0.4 - 0.36 * (1 + math.cos(math.pi * step / (num_steps - 1))) / 2
         found = method.weight_decay(0.04, Progress(step, num_steps, 10))
         assert found == pytest.approx(expected)
-    assert DINO.optimizer.weight_decay == 0.04
+    assert DINO.optimizer("paper", 100, 224).weight_decay == 0.04
 
 
 def test_the_momentum_begins_anew_at_the_hand_over():
@@ -96,7 +96,7 @@ def test_the_last_layer_stays_in_the_papers_first_epoch(kind: str, step: int, fr
 
 
 def test_gradients_can_be_clipped_with_16_bit_numbers():
-    settings = DINO.optimizer.for_batch(256)
+    settings = DINO.optimizer("paper", 100, 224).for_batch(256)
     assert settings.clip_norm == 3.0
     optimizer = build_optimizer(settings, nn.Linear(2, 2).parameters())
     # Lightning refuses to clip for optimizers that unscale the gradients by themselves

@@ -8,6 +8,7 @@ and local crops, SwAV with Sinkhorn and its frozen prototypes, supervised with m
 import numpy as np
 import pytest
 import torch
+from lightly.loss import NTXentLoss, VICRegLoss
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp, softmax
 from tiny_methods import (
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from rela.methods.method import Method, MethodOptions, Progress
 from rela.methods.mocov3 import MoCoV3
+from rela.methods.parts.vector_queue import VectorQueue
 
 Matrix = NDArray[np.float64]
 
@@ -41,7 +43,7 @@ def loss_of(method: Method, views: list[Tensor], progress: Progress = SECOND_EPO
     return float(loss.detach())
 
 
-def projections(method: Method, views: list[Tensor]) -> list[Matrix]:
+def projections_of(method: Method, views: list[Tensor]) -> list[Matrix]:
     return [double(method.projector(method.backbone(view))) for view in views]
 
 
@@ -53,7 +55,10 @@ def momentum_projections(method: Method, views: list[Tensor]) -> list[Matrix]:
 def test_simclr_is_nt_xent(size: int, temperature: float):
     method = make_method("simclr", image_size=size)
     views = some_views(method)
-    rows = unit(np.concatenate(projections(method, views)))
+    outputs = [method.projector(method.backbone(view)) for view in views]
+    library = float(NTXentLoss(temperature)(*outputs).detach())
+    assert loss_of(method, views) == pytest.approx(library, rel=1e-5)
+    rows = unit(np.concatenate(projections_of(method, views)))
     similarities = rows @ rows.T / temperature
     np.fill_diagonal(similarities, -np.inf)
     partners = np.roll(np.arange(2 * BATCH), BATCH)
@@ -81,17 +86,22 @@ def test_simsiam_is_the_mean_negative_cosine_without_gradient_to_the_projections
 def test_barlow_twins_is_the_distance_of_the_correlations_from_the_identity():
     method = make_method("barlowtwins")
     views = some_views(method)
-    first, second = ((z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) for z in projections(method, views))
+    first, second = (
+        (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) for z in projections_of(method, views)
+    )
     correlations = first.T @ second / BATCH
     weights = np.where(np.eye(len(correlations)), 1.0, 0.005)
-    expected = 0.024 * (weights * (correlations - np.eye(len(correlations))) ** 2).sum()
+    expected = 0.1 * (weights * (correlations - np.eye(len(correlations))) ** 2).sum()
     assert loss_of(method, views) == pytest.approx(expected, rel=1e-4)
 
 
 def test_vicreg_is_the_sum_of_its_three_terms():
     method = make_method("vicreg")
     views = some_views(method)
-    first, second = projections(method, views)
+    outputs = [method.projector(method.backbone(view)) for view in views]
+    library = float(VICRegLoss()(*outputs).detach())
+    assert loss_of(method, views) == pytest.approx(library, rel=1e-5)
+    first, second = projections_of(method, views)
     expected = 25 * ((first - second) ** 2).mean()
     for z in (first, second):
         covariance = np.cov(z, rowvar=False)
@@ -101,24 +111,44 @@ def test_vicreg_is_the_sum_of_its_three_terms():
     assert loss_of(method, views) == pytest.approx(expected, rel=1e-5)
 
 
-def test_mocov2_finds_the_key_among_those_of_the_two_batches_before():
-    method = make_method("mocov2", num_images=4 * BATCH)
+@pytest.mark.parametrize(("size", "temperature"), [(SIZE, 0.1), (48, 0.2)])
+def test_mocov2_finds_the_key_among_those_of_the_two_batches_before(size: int, temperature: float):
+    method = make_method("mocov2", num_images=4 * BATCH, image_size=size)
     perturb_momentum_networks(method)
     batches = [some_views(method, seed) for seed in range(4)]
     losses = [loss_of(method, views) for views in batches]
     keys = [unit(momentum_projections(method, [views[1]])[0]) for views in batches]
     queue = np.concatenate(keys[1:3])
-    (queries,) = (unit(q) for q in projections(method, [batches[3][0]]))
+    (queries,) = (unit(q) for q in projections_of(method, [batches[3][0]]))
     positive = (queries * keys[3]).sum(1, keepdims=True)
-    logits = np.concatenate([positive, queries @ queue.T], axis=1) / 0.2
+    logits = np.concatenate([positive, queries @ queue.T], axis=1) / temperature
     expected = (logsumexp(logits, axis=1) - logits[:, 0]).mean()
     assert losses[3] == pytest.approx(expected, rel=1e-5)
+    library = NTXentLoss(temperature, memory_bank_size=(2 * BATCH, 128))
+    library.memory_bank.bank = torch.from_numpy(queue).float()
+    found = library(torch.from_numpy(queries).float(), torch.from_numpy(keys[3]).float())
+    assert losses[3] == pytest.approx(float(found), rel=1e-5)
 
 
-@pytest.mark.parametrize(("num_images", "expected"), [(1_281_167, 65_536), (1797, 898), (2, 1)])
-def test_mocov2s_queue_holds_at_most_half_an_epoch(num_images: int, expected: int):
-    method = make_method("mocov2", num_images=num_images)
-    assert method.state_dict()["criterion.memory_bank.bank"].shape == (expected, 128)
+@pytest.mark.parametrize(
+    ("num_images", "size", "expected"),
+    [(1_281_167, 48, 65_536), (1_281_167, 32, 4096), (1797, 48, 898), (2, 48, 1)],
+)
+def test_mocov2s_queue_holds_at_most_half_an_epoch(num_images: int, size: int, expected: int):
+    method = make_method("mocov2", num_images=num_images, image_size=size)
+    assert method.state_dict()["queue.rows"].shape == (expected, 128)
+
+
+@pytest.mark.parametrize("length", [1, 5, 8, 20])
+def test_a_queue_holds_the_newest_vectors(length: int):
+    queue = VectorQueue(length, 2)
+    torch.testing.assert_close(queue.rows.norm(dim=1), torch.ones(length))
+    pushed = torch.arange(2.0 * 3 * 8).view(3, 8, 2)
+    for vectors in pushed:
+        queue.push(vectors)
+    newest = pushed.flatten(0, 1)[-length:]
+    assert torch.equal(queue.rows[queue.rows[:, 0].argsort()], newest)
+    assert torch.equal(queue.share(), queue.rows)
 
 
 def test_mocov3_finds_each_key_within_the_batch():
@@ -216,6 +246,27 @@ def test_swav_predicts_the_sinkhorn_codes_of_the_other_crops():
     assert loss_of(method, views) == pytest.approx(np.mean(losses), rel=1e-5)
     lengths = method.prototypes.weight.detach().norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(3000))
+
+
+@pytest.mark.parametrize(("step", "used"), [(4, False), (14, False), (15, True), (60, True)])
+def test_swav_assigns_prototypes_together_with_earlier_batches(step: int, used: bool):
+    """From 15 % of stage 2, but not before as many projections as the queue holds were seen."""
+    method = make_method("swav", local_crops=0, num_images=4 * BATCH)
+    progress = Progress(step=step, num_steps=100, steps_per_epoch=4)
+    earlier = [some_views(method, seed) for seed in range(4)]
+    projections = []
+    for batch in earlier:
+        method(batch, some_labels(), Progress(0, 100, 4))
+        projections.append([unit(z) for z in projections_of(method, batch)])
+    views = some_views(method, seed=9)
+    prototypes = unit(double(method.prototypes.weight))
+    own = [unit(z) @ prototypes.T for z in projections_of(method, views)]
+    losses = []
+    for i in range(2):
+        old = np.concatenate([batch[i] for batch in projections]) @ prototypes.T
+        codes = sinkhorn(np.concatenate([own[i], old]) if used else own[i])[:BATCH]
+        losses.append(-(codes * log_softmax(own[1 - i] / 0.1, axis=1)).sum(1).mean())
+    assert loss_of(method, views, progress) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_swavs_prototypes_stay_during_the_first_epoch_of_stage_2():

@@ -15,6 +15,7 @@ from tiny_methods import BATCH, SECOND_EPOCH, make_method, perturb_momentum_netw
 
 METHODS = ("simclr", "mocov2", "mocov3", "barlowtwins", "vicreg", "swav", "dino")
 NUM_STEPS = 2
+_BUFFERS = ("criterion.", "queue.", "first_queue.", "second_queue.")
 
 
 def run_steps(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
@@ -29,11 +30,12 @@ def run_steps(rank: int, world_size: int) -> dict[str, dict[str, Any]]:
             mine = [v[rank * share : (rank + 1) * share] for v in some_views(method, seed)]
             loss, _ = method(mine, torch.zeros(share, dtype=torch.int64), SECOND_EPOCH)
             loss.backward()
+        state = method.state_dict()
         gradients = [p.grad.flatten() for p in method.backbone.parameters()]
         found[name] = {
             "loss": loss.detach(),
             "gradient": torch.cat(gradients),
-            "buffers": {k: v for k, v in method.state_dict().items() if k.startswith("criterion.")},
+            "buffers": {k: v for k, v in state.items() if k.startswith(_BUFFERS)},
         }
     return found
 
