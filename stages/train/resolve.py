@@ -14,6 +14,7 @@ from rela.training.loggers import parse_loggers
 from rela.training.settings import OPTIMIZER_FIELDS, TrainSettings
 
 NO_METHOD = "none"
+_PUBLISHED_IMAGE_SIDE = 224  # pixels; where the data set is not known yet
 
 
 def resolve_settings(dataset: DataSet, settings: TrainSettings) -> TrainSettings:
@@ -84,9 +85,8 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
             raise ChoiceError(f"--method {settings.method} does not use {flag}; remove it")
     kind = settings.hyperparameters or method.default_hyperparameters
     settings = replace(settings, hyperparameters=kind)
-    assert settings.image_size is not None
-    default = method.optimizer(kind, settings.epochs, settings.image_size)
-    default = default.for_batch(settings.batch_size)
+    image_size = settings.image_size or _PUBLISHED_IMAGE_SIDE
+    default = method.optimizer(kind, settings.epochs, image_size).for_batch(settings.batch_size)
     # a publication's warm-up would swallow a short training
     warmup_epochs = min(default.warmup_epochs, math.ceil(settings.epochs * _LARGEST_WARMUP_SHARE))
     default = replace(default, warmup_epochs=warmup_epochs)

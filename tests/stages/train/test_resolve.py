@@ -1,6 +1,7 @@
 """What is not chosen follows the algorithm (rela.stages.train.resolve).
 
-- BYOL and DINO have ReLA's reference by default, all others their publications;
+- BYOL and DINO have ReLA's reference by default, all others their publications, for 100 epochs and the
+  size of the images;
 - the publications' rates are those of 256 images, scaled to the batch; a chosen rate is taken as it is;
 - warm-ups are shortened in short trainings; every choice wins over the default;
 - LARS in a training of few steps is warned about, once;
@@ -14,15 +15,27 @@ from rela.methods import METHODS
 from rela.stages.train.resolve import resolve_hyperparameters, say_if_too_short
 from rela.training.settings import ResolvedSettings, TrainSettings
 
-PUBLISHED = {  # optimizer, rate for 256 images, weight decay, warm-up epochs
-    "byol": ("lars", 0.2, 1.5e-6, 10),
+PUBLISHED = {  # optimizer, rate for 256 images, weight decay, warm-up epochs; for images of 32 pixels
+    "byol": ("lars", 1.0, 1e-5, 10),
     "dino": ("adamw", 5e-4, 0.04, 10),
-    "simclr": ("lars", 0.3, 1e-6, 10),
+    "simclr": ("lars", 0.4, 1e-4, 10),
+    "mocov2": ("sgd", 0.03, 5e-4, 0),
+    "mocov3": ("lars", 0.3, 1e-6, 10),
+    "simsiam": ("sgd", 0.03, 5e-4, 0),
+    "barlowtwins": ("lars", 0.3, 1e-4, 10),
+    "vicreg": ("lars", 0.3, 1e-4, 10),
+    "swav": ("lars", 0.6, 1e-6, 10),
+    "supervised": ("sgd", 0.1, 1e-4, 5),
+}
+LARGE = {  # for 224 pixels
+    "byol": ("lars", 0.45, 1e-6, 10),
+    "dino": ("adamw", 5e-4, 0.04, 10),
+    "simclr": ("lars", 1.2, 1e-6, 10),
     "mocov2": ("sgd", 0.03, 1e-4, 0),
     "mocov3": ("lars", 0.6, 1e-6, 10),
     "simsiam": ("sgd", 0.05, 1e-4, 0),
     "barlowtwins": ("lars", 0.2, 1.5e-6, 10),
-    "vicreg": ("lars", 0.2, 1e-6, 10),
+    "vicreg": ("lars", pytest.approx(0.566, abs=1e-3), 1e-6, 10),
     "swav": ("lars", 0.6, 1e-6, 0),
     "supervised": ("sgd", 0.1, 1e-4, 5),
 }
@@ -47,6 +60,8 @@ def test_every_method_is_covered():
 def test_the_paper_has_the_published_numbers(method: str):
     settings = resolved(method=method, hyperparameters="paper")
     assert optimizer_fields(settings) == PUBLISHED[method]
+    large = resolved(method=method, hyperparameters="paper", image_size=224)
+    assert optimizer_fields(large) == LARGE[method]
     assert settings.schedule == "cosine"
     assert settings.optimizer_settings.clip_norm == (3.0 if method == "dino" else None)
 
@@ -71,7 +86,7 @@ def test_the_reference_can_be_asked_for_everywhere(method: str):
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(64, 0.075), (256, 0.3), (4096, 4.8)])
 def test_the_papers_rate_grows_with_the_batch(batch_size: int, expected: float):
-    settings = resolved(method="simclr", batch_size=batch_size)
+    settings = resolved(method="simclr", batch_size=batch_size, epochs=800, image_size=224)
     assert settings.lr == pytest.approx(expected)
     optimizer = settings.optimizer_settings
     assert optimizer.lr == pytest.approx(expected) and optimizer.lr_batch_size is None
