@@ -21,10 +21,7 @@ from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.priors.requests import requests_of
 from rela.stages.settings import NeighborsSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.representations import (
-    REPRESENTATIONS_FILE,
-    Representations,
-)
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -163,10 +160,7 @@ def represent(
 
 
 def _same_prior(
-    workspace: Workspace,
-    identity: PriorIdentity,
-    run: str | None,
-    requests: Sequence[PriorRequest],
+    workspace: Workspace, identity: PriorIdentity, run: str | None, requests: Sequence[PriorRequest]
 ) -> KnownPrior:
     """The prior with this identity, by a request or by the name in the representations."""
     for candidate in (*requests, _request_of(identity, run)):
@@ -193,11 +187,7 @@ def _request_of(identity: PriorIdentity, run: str | None) -> PriorRequest:
 
 
 def _look(
-    image: Path,
-    dataset: DataSet,
-    priors: Sequence[KnownPrior],
-    device: str,
-    say: Say,
+    image: Path, dataset: DataSet, priors: Sequence[KnownPrior], device: str, say: Say
 ) -> "list[NDArray[np.float32]]":
     """The features of the image by each prior; it is encoded as the data set's images are."""
     import numpy as np

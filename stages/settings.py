@@ -22,16 +22,10 @@ class ConvertSettings:
         shown="path in a CSV, else by its type",
     )
     label_column: str | None = option(
-        None,
-        "Column of the classes, likewise.",
-        kind=str,
-        shown="label in a CSV, else by its type",
+        None, "Column of the classes, likewise.", kind=str, shown="label in a CSV, else by its type"
     )
     image_root: Path | None = option(
-        None,
-        "Folder that the paths of a CSV lie in.",
-        kind=Path,
-        shown="the CSV's own",
+        None, "Folder that the paths of a CSV lie in.", kind=Path, shown="the CSV's own"
     )
     val_fraction: float = option(
         0.0,

@@ -309,11 +309,7 @@ def _seal(
             kind="representations",
             fingerprint=key,
             inputs={"images": dataset.images_sha256(split), "prior": identity.weights_sha256},
-            parameters={
-                "dtype": settings.dtype,
-                "layer": identity.layer,
-                "crops": settings.crops,
-            },
+            parameters={"dtype": settings.dtype, "layer": identity.layer, "crops": settings.crops},
             content={
                 "shape": [num_rows, width],
                 "crops": settings.crops,

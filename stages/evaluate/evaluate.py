@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError
-from rela.evaluation.protocols import (
-    PROTOCOLS,
-    SEGMENTATION_PROTOCOL,
-    Protocol,
-)
+from rela.evaluation.protocols import PROTOCOLS, SEGMENTATION_PROTOCOL, Protocol
 from rela.evaluation.voc import VocFolder, open_voc
 from rela.options import check_options, flag_name, part_of
 from rela.pipeline import Say

@@ -11,10 +11,7 @@ from rela.priors.prior import combined
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, requests_of
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.representations import (
-    REPRESENTATIONS_FILE,
-    Representations,
-)
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace, open_artifact
 
 if TYPE_CHECKING:

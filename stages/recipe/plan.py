@@ -37,10 +37,7 @@ class Plan:
 
 
 def plan_recipe(
-    workspace: Workspace,
-    jobs: list[Job],
-    measure: bool = True,
-    say: Say = print,
+    workspace: Workspace, jobs: list[Job], measure: bool = True, say: Say = print
 ) -> Plan:
     """Look every job up; estimate those to do, and measure speeds that are not known if `measure`."""
     outlook = Outlook(workspace, jobs, Estimator(measured_rates(workspace), measure, say))

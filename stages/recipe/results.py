@@ -72,11 +72,7 @@ def _leading(protocol: str) -> Measure:
 
 def _equal_but_for_seed(evaluated: tuple[Run, Evaluation]) -> Any:
     run, evaluation = evaluated
-    return [
-        evaluation.results["dataset"],
-        run.dataset_fingerprint,
-        compared(vars(run.settings)),
-    ]
+    return [evaluation.results["dataset"], run.dataset_fingerprint, compared(vars(run.settings))]
 
 
 def _varied(runs: list[Run]) -> list[str]:

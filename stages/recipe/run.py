@@ -88,11 +88,7 @@ def describe_failures(result: RecipeResult) -> str:
 
 
 def _attempt(
-    workspace: Workspace,
-    job: Job,
-    number: int,
-    found: dict[int, Any],
-    say: Say,
+    workspace: Workspace, job: Job, number: int, found: dict[int, Any], say: Say
 ) -> Outcome:
     """Run one job and keep what came of it in `found`. Only being told to stop gets through."""
     start = time.perf_counter()

@@ -59,11 +59,7 @@ class Neighbours:
 
 
 def feature_map(
-    workspace: Workspace,
-    dataset: DataSet,
-    run: Run,
-    projection: str,
-    say: Callable[[str], None],
+    workspace: Workspace, dataset: DataSet, run: Run, projection: str, say: Callable[[str], None]
 ) -> tuple[FeatureMap, list[Neighbours]]:
     """Embed the val images (train, if there are none) by the run, if that was not done, and look at them.
 

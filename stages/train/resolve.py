@@ -36,11 +36,7 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
         )
     if settings.prior == NO_PRIOR:  # no stage 1: its options have no effect
         settings = replace(
-            settings,
-            handover=None,
-            head=TrainSettings.head,
-            target_width=None,
-            crops=None,
+            settings, handover=None, head=TrainSettings.head, target_width=None, crops=None
         )
     if settings.method == NO_METHOD:
         if settings.prior == NO_PRIOR or settings.handover not in (None, 1):
@@ -76,10 +72,7 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
         raise ChoiceError(
             f"--method {settings.method} requires labels, and this data set has none; use class folders"
         )
-    for option, has_use in (
-        ("ema", method.has_momentum),
-        ("local_crops", method.has_local_crops),
-    ):
+    for option, has_use in (("ema", method.has_momentum), ("local_crops", method.has_local_crops)):
         if getattr(settings, option) is not None and not has_use:
             flag = flag_name(option)
             raise ChoiceError(f"--method {settings.method} does not use {flag}; remove it")

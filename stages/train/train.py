@@ -23,11 +23,7 @@ from rela.stages.train.processes import (
     prepared_run,
     silent,
 )
-from rela.stages.train.resolve import (
-    resolve_hyperparameters,
-    resolve_settings,
-    say_ignored_options,
-)
+from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings, say_ignored_options
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.run import (
@@ -185,11 +181,7 @@ def _join(workspace: Workspace, where: Mapping[str, Any], rank_timeout: float) -
 
 
 def _go_on(
-    workspace: Workspace,
-    directory: Path,
-    where: Mapping[str, Any],
-    say: Say,
-    announce: Announce,
+    workspace: Workspace, directory: Path, where: Mapping[str, Any], say: Say, announce: Announce
 ) -> TrainResult:
     config = read_config(directory)
     resolved = replace(config.settings, **where)

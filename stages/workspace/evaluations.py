@@ -71,12 +71,7 @@ class Measurements:
         return record.get("fingerprint") == key and str(seed) in record["by_probe_seed"]
 
     def add(
-        self,
-        protocol: str,
-        key: str,
-        seed: int,
-        record: dict[str, Any],
-        found: dict[str, Any],
+        self, protocol: str, key: str, seed: int, record: dict[str, Any], found: dict[str, Any]
     ) -> None:
         """Add a measurement; those of the same protocol with other settings are dropped."""
         content = self.read()
