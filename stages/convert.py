@@ -111,7 +111,7 @@ def find_dataset(
     existing = open_as(DataSet, workspace.datasets_dir / name)
     if existing is None:
         return None
-    left_out = {path for path, _ in existing.bad_images}
+    left_out = {path for path, _ in existing.content.bad_images}
     same = existing.manifest.parameters == _deciding(settings) and all(
         split in existing.splits
         and {row["path"] for row in existing.index(split)}
@@ -135,7 +135,7 @@ def find_same_files(
     if not alike:
         return None
     digest = _source_digest(images)
-    return next((d for d in alike if d.sources_sha256 == digest), None)
+    return next((d for d in alike if d.content.sources_sha256 == digest), None)
 
 
 def encoding_of(dataset: DataSet) -> Encoding:
@@ -172,7 +172,9 @@ def format_result(result: ConvertResult) -> str:
         size = human_bytes(dataset.beton_path(name).stat().st_size)
         stored = f"{split.num_raw:,} raw, {split.num_jpeg:,} JPEG"
         lines.append(f"{name}: {split.num_images:,} images ({stored}), {size}")
-    classes = f"{len(dataset.class_names)} classes" if dataset.is_labelled else "no labels"
+    classes = (
+        f"{len(dataset.content.class_names)} classes" if dataset.content.labelled else "no labels"
+    )
     if result.cached:
         how = f"is there already, unchanged: {dataset.path}"
     else:
@@ -274,16 +276,18 @@ def _same_source(existing: DataSet, images: ImageSource, settings: ConvertSettin
     """Whether converting `images` would give `existing`; reads every source file once."""
     if not _may_be_of(existing, images, settings):
         return False
-    return existing.sources_sha256 == _source_digest(images)
+    return existing.content.sources_sha256 == _source_digest(images)
 
 
 def _may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
     """Whether it can be, as far as known without reading the files."""
     if existing.manifest.parameters != _deciding(settings):
         return False
-    if existing.class_names != images.class_names or set(existing.splits) != set(images.splits):
+    if existing.content.class_names != images.class_names or set(existing.splits) != set(
+        images.splits
+    ):
         return False
-    num_bad = len(existing.bad_images)
+    num_bad = len(existing.content.bad_images)
     if existing.num_images() + num_bad != sum(map(len, images.splits.values())):
         return False
     return not (num_bad and settings.on_bad_image == "stop")

@@ -200,7 +200,7 @@ def _description(run: Run, identity: PriorIdentity) -> dict[str, Any]:
         "weights_sha256": identity.weights_sha256,
         "preprocessing": identity.preprocessing.as_dict(),
         "preprocessing_in_words": describe_preprocessing(identity.preprocessing),
-        "trained_on": run.dataset,
+        "trained_on": run.content.dataset,
     }
 
 
@@ -217,7 +217,7 @@ def _export_features(
     from rela.representations.named import write_features
 
     own = settings.dataset is None
-    dataset = workspace.dataset(run.dataset if own else settings.dataset)
+    dataset = workspace.dataset(run.content.dataset if own else settings.dataset)
     if own and dataset.fingerprint != run.dataset_fingerprint:
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {run.name} was trained on it; name one "

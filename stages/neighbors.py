@@ -141,11 +141,11 @@ def represent(
 
     identity = representations.prior
     if not isinstance(identity, Combination):
-        prior = _same_prior(workspace, identity, representations.run, requests)
+        prior = _same_prior(workspace, identity, representations.content.run, requests)
         [vector] = _look(image, dataset, [prior], device, say)
         return vector
     components = workspace.components(representations)
-    runs = [component.run for component in representations.components]
+    runs = [component.run for component in representations.content.components]
     priors = [
         _same_prior(workspace, each, run, requests)
         for each, run in zip(identity.components, runs, strict=True)

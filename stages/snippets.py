@@ -112,8 +112,8 @@ def features_snippet(path: Path, split: str) -> str:
 def representations_snippet(representations: Representations, names: Path) -> str:
     """Code that reads cached representations; `names`: the CSV of their data set."""
     dataset, split = names.parent.name, names.stem
-    others = "" if dataset == representations.dataset else f", dataset={dataset!r}"
-    others += "" if split == representations.split else f", split={split!r}"
+    others = "" if dataset == representations.content.dataset else f", dataset={dataset!r}"
+    others += "" if split == representations.content.split else f", split={split!r}"
     return "\n".join(
         [
             "import rela",

@@ -77,7 +77,7 @@ class Converted:
 
     def __init__(self, workspace: Path) -> None:
         dataset: Any = Workspace(workspace).dataset("images")
-        self.bad = dict(dataset.bad_images)
+        self.bad = dict(dataset.content.bad_images)
         self.rows = {row["path"]: int(row["index"]) for row in dataset.index()}
         self._beton = dataset.open()
 

@@ -29,7 +29,7 @@ def integrity(trials: int, scratch: Path) -> Iterator[Tally]:
     space = Workspace(scratch / "before")
     dataset, run = space.dataset(), space.run()
     targets = find_artifacts(space.targets_dir)[0]
-    representations = next(each for each in space.representations() if each.run is None)
+    representations = next(each for each in space.representations() if each.content.run is None)
     store = PartStore(scratch / "parts", 1)
     store.write(0, random.Random(0).randbytes(_PART_BYTES))
     newest = newest_checkpoint(run.path / "checkpoints")

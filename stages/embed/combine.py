@@ -150,7 +150,7 @@ def combine(
             "dataset": dataset.name,
             "dataset_fingerprint": dataset.fingerprint,
             "split": split,
-            "class_names": json.dumps(dataset.class_names),
+            "class_names": json.dumps(dataset.content.class_names),
             "crops_per_image": crops,
         }
         path = directory / REPRESENTATIONS_FILE
@@ -217,7 +217,7 @@ def _write(
             {
                 "prior": identity.name,
                 "representations": component.name,
-                "run": component.run,
+                "run": component.content.run,
                 "width": standardisation.width,
                 "num_dropped": standardisation.num_dropped,
             }
@@ -238,8 +238,8 @@ def format_result(result: EmbedResult | CombineResult) -> str:
     lines = [format_embed_result(component) for component in result.components]
     if result.artifact is None:
         return "\n".join([*lines, "the shard that finds all of them finished combines them"])
-    rows, width = result.artifact.shape
-    num_dropped = sum(component.num_dropped for component in result.artifact.components)
+    rows, width = result.artifact.content.shape
+    num_dropped = sum(component.num_dropped for component in result.artifact.content.components)
     dropped = f" ({num_dropped} columns that do not vary left out)" if num_dropped else ""
     what = f"{result.artifact.prior.name}: {rows:,} × {width} combined representations{dropped}"
     there = " are there already" if result.cached else ""
@@ -259,7 +259,7 @@ def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> Non
 
 def _equal_crops(components: Sequence[Representations]) -> int:
     """Random crops per image, equal for all components; 0 for the centre crop."""
-    crops = {component.crops for component in components}
+    crops = {component.content.crops for component in components}
     if len(crops) > 1:
         raise ChoiceError(
             f"representations of {' and '.join(map(str, sorted(crops)))} crops per image cannot be "

@@ -131,8 +131,8 @@ def format_result(result: EmbedResult) -> str:
     artifact = result.artifact
     if artifact is None:
         return f"this shard is done ({result.num_embedded:,} images); other shards still work"
-    rows, width = artifact.shape
-    what = f"{rows:,} × {width} representations of data set {artifact.dataset} ({artifact.split})"
+    content, (rows, width) = artifact.content, artifact.content.shape
+    what = f"{rows:,} × {width} representations of data set {content.dataset} ({content.split})"
     if result.cached:
         return f"{what} are there already: {artifact.path}"
     rate = result.num_embedded / result.seconds
@@ -143,7 +143,7 @@ def format_location(artifact: Representations, names: Path) -> str:
     """Paths of features and names, and the code that reads both."""
     return "\n".join(
         [
-            f"features: {artifact.file} ({_row_order(artifact.crops)})",
+            f"features: {artifact.file} ({_row_order(artifact.content.crops)})",
             f"names: {names}, columns index and path",
             pasteable("read them with:", representations_snippet(artifact, names)),
         ]
@@ -293,7 +293,7 @@ def _seal(
         "dataset": dataset.name,
         "dataset_fingerprint": dataset.fingerprint,
         "split": split,
-        "class_names": json.dumps(dataset.class_names),
+        "class_names": json.dumps(dataset.content.class_names),
         "crops_per_image": settings.crops,
         "row_order": _row_order(settings.crops),
     }

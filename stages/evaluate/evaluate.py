@@ -54,7 +54,7 @@ def evaluate_run(
     Existing results of protocols and probe seeds are reused.
     """
     settings = settings or EvaluateSettings()
-    own_name, own_key = run.dataset, run.dataset_fingerprint
+    own_name, own_key = run.content.dataset, run.dataset_fingerprint
     dataset, path = None, run.path / EVALUATION_FILE
     if dataset_name is not None or needs_dataset(settings):
         dataset = workspace.dataset(dataset_name or own_name)
@@ -223,7 +223,7 @@ def _protocols(settings: EvaluateSettings) -> list[Protocol]:
 
 
 def _require_labels(dataset: DataSet) -> None:
-    if not dataset.is_labelled:
+    if not dataset.content.labelled:
         raise ChoiceError(
             f"data set {dataset.name} has no labels; this evaluation requires class folders"
         )

@@ -102,7 +102,7 @@ class Probing:
     @cached_property
     def _num_classes(self) -> int:
         assert self.dataset is not None
-        return len(self.dataset.class_names)
+        return len(self.dataset.content.class_names)
 
     def features(self, split: str) -> "tuple[Tensor, Tensor]":
         """Features float32 [N, D] and labels int64 [N] of a split; embedded if they are not there yet."""

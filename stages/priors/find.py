@@ -63,7 +63,7 @@ def find_cached(
     """
     cached = workspace.representations(dataset.images_sha256(split))
     if only_centre_crops:
-        cached = [a for a in cached if not a.crops]
+        cached = [a for a in cached if not a.content.crops]
     if requests is None or name is None:
         priors, matching = ["resnet18"], cached
     else:
@@ -102,10 +102,10 @@ def with_names(
     path = representations.file
     if verify:
         representations.sound_file(REPRESENTATIONS_FILE)
-    matrix, crops = open_matrix(path, verify=False), representations.crops
+    matrix, crops = open_matrix(path, verify=False), representations.content.crops
     dataset.sound_file(dataset.index_path(split).name)
     rows = dataset.index(split)
-    class_names = dataset.class_names
+    class_names = dataset.content.class_names
     labels = np.array([int(row["label"]) for row in rows], np.int64)
     if len(matrix.values) != len(rows) * (crops or 1):
         raise DataError(
@@ -134,12 +134,12 @@ def _images_of(
         if dataset.images_sha256(of_split) == artifact.images_sha256 and split in (None, of_split)
     ]
     if not found:
-        wanted = name or artifact.dataset
+        wanted = name or artifact.content.dataset
         raise ChoiceError(
             f"{artifact.path} does not match the images of a data set {wanted!r} in {workspace.root}; "
             f"convert them again, or name another data set"
         )
-    own = artifact.dataset, artifact.split
+    own = artifact.content.dataset, artifact.content.split
     return min(found, key=lambda pair: (pair[0].name != own[0], pair[1] != own[1]))
 
 

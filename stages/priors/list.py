@@ -75,24 +75,24 @@ def _embedded(workspace: Workspace) -> tuple[dict[str, list[str]], dict[str, str
     datasets: dict[str, set[str]] = defaultdict(set)
     sources = {}
     for artifact in workspace.representations():
-        name, crops = artifact.prior.name, artifact.crops
-        more = [artifact.split] if artifact.split != "train" else []
+        name, crops = artifact.prior.name, artifact.content.crops
+        more = [artifact.content.split] if artifact.content.split != "train" else []
         more += [f"{crops} crops"] if crops else []
-        datasets[name].add(artifact.dataset + (f" ({', '.join(more)})" if more else ""))
+        datasets[name].add(artifact.content.dataset + (f" ({', '.join(more)})" if more else ""))
         sources[name] = _source(artifact)
     return {name: sorted(found) for name, found in datasets.items()}, sources
 
 
 def _source(found: Representations) -> str:
-    if found.components:
+    if found.content.components:
         return "combination"
-    if found.run is not None:
+    if found.content.run is not None:
         return "run"
     return prefix_of(found.prior.name).removesuffix(":") or "torchvision"
 
 
 def _run_row(run: Run, embedded: dict[str, list[str]]) -> ListedPrior:
-    note = f"{run.model}, {run.image_size} px, trained on {run.dataset}"
+    note = f"{run.model}, {run.image_size} px, trained on {run.content.dataset}"
     return ListedPrior("run", run.name, True, note, embedded.get(run.name, []))
 
 

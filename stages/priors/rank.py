@@ -61,7 +61,7 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
     dataset, settings = workspace.dataset(request.dataset), part_of(request, RankSettings)
     images = dataset.images_sha256()
     every = workspace.representations(images)
-    cached = [a for a in every if not a.crops]
+    cached = [a for a in every if not a.content.crops]
     if not cached:
         why = " (random crops are not ranked)" if every else ""
         raise ChoiceError(
@@ -160,7 +160,7 @@ def _rows(
 
 
 def _labels(dataset: DataSet, chosen: "NDArray[np.int64]") -> "NDArray[np.int64] | None":
-    if not dataset.is_labelled:
+    if not dataset.content.labelled:
         return None
     return dataset.open().labels[chosen]
 
@@ -175,7 +175,7 @@ def _knn(
     from rela.evaluation.knn import knn_accuracy
 
     features, classes = torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(labels)
-    num_classes = len(dataset.class_names)
+    num_classes = len(dataset.content.class_names)
     return knn_accuracy(
         features[num_held_out:], classes[num_held_out:], features[:num_held_out],
         classes[:num_held_out], num_classes, _PROTOCOL,
@@ -184,4 +184,4 @@ def _knn(
 
 def _runs(artifact: Representations) -> set[str | None]:
     """The runs that computed the representations, or components of a combination."""
-    return {artifact.run, *(component.run for component in artifact.components)}
+    return {artifact.content.run, *(component.run for component in artifact.content.components)}

@@ -76,7 +76,7 @@ class Estimator:
         from rela.data.sampling import num_chosen
 
         resolved = resolve_settings(dataset, settings)
-        resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
+        resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
         rates = self.rates.train.get(train_key(resolved), TrainRates())
         num_images = num_chosen(dataset.num_images("train"), resolved.data_ratio)
         num_steps = resolved.epochs * (num_images // resolved.batch_size)
@@ -91,7 +91,7 @@ class Estimator:
             if per_image is None:
                 key = "train", stage, *train_key(resolved), resolved.precision
                 measured = functools.partial(
-                    _step_seconds, resolved, len(dataset.class_names), stage
+                    _step_seconds, resolved, len(dataset.content.class_names), stage
                 )
                 per_image, basis[-1] = self._now(key, measured), MEASURED_NOW
             if per_image is None:
@@ -108,7 +108,7 @@ class Estimator:
             return Estimate(rate.seconds_per_image * num_images, rate.basis)
         if not set(settings.protocol) <= set(DEFAULT_PROTOCOLS):
             return Estimate(None, f"no evaluation of {key[0]} at {key[1]} px yet")
-        num_classes = len(dataset.class_names)
+        num_classes = len(dataset.content.class_names)
         probes = self._now(
             ("probes", *key, num_train, num_classes),
             lambda: _probe_seconds(key, num_train, num_classes),

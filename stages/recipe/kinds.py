@@ -258,7 +258,7 @@ class EvalJob(Job):
     def find(self, outlook: Outlook) -> object | None:
         """The measures, if those of every protocol are there. The data set must have a val split."""
         run = self._run_of(outlook)
-        trained_on = self._training(outlook).request.dataset if run is None else run.dataset
+        trained_on = self._training(outlook).request.dataset if run is None else run.content.dataset
         on = self.request.dataset or trained_on
         if "val" not in outlook.dataset(on).splits:
             raise ChoiceError(
@@ -276,7 +276,7 @@ class EvalJob(Job):
         """Features of the data set, and the probes."""
         run = self._run_of(outlook)
         if run is not None:
-            trained_on, model = run.dataset, (run.model, run.image_size)
+            trained_on, model = run.content.dataset, (run.model, run.image_size)
         else:
             training = self._training(outlook)
             trained_on, resolved = training.request.dataset, training.resolved(outlook)

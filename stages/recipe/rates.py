@@ -75,11 +75,13 @@ def measured_rates(workspace: Workspace) -> Rates:
     for made in workspace.representations():
         prior = made.prior
         if isinstance(prior, PriorIdentity):  # a combination is not embedded as one
-            rates.embed[prior.arch, prior.image_size].add(made.seconds, made.shape[0], made.name)
+            rates.embed[prior.arch, prior.image_size].add(
+                made.seconds, made.content.shape[0], made.name
+            )
     for run in workspace.runs():
         _add_run(rates, run)
         rates.evaluate[run.model, run.image_size].add(
-            run.evaluation.seconds, sizes.get(run.dataset, 0), f"evaluation of {run.name}"
+            run.evaluation.seconds, sizes.get(run.content.dataset, 0), f"evaluation of {run.name}"
         )
     return rates
 
@@ -87,9 +89,9 @@ def measured_rates(workspace: Workspace) -> Rates:
 def _add_run(rates: Rates, run: Run) -> None:
     seconds = run.seconds_by_phase
     found = rates.train[train_key(run.settings)]
-    batch, num_steps = run.settings.batch_size, run.num_steps
-    handover = run.handover_step
-    stage1_steps = 0 if run.prior is None else num_steps if handover is None else handover
+    batch, num_steps = run.settings.batch_size, run.content.num_steps
+    handover = run.content.handover_step
+    stage1_steps = 0 if run.content.prior is None else num_steps if handover is None else handover
     name = f"run {run.name}"
     found.stages[1].add(seconds.get("stage1"), stage1_steps * batch, name)
     found.stages[2].add(seconds.get("stage2"), (num_steps - stage1_steps) * batch, name)

@@ -79,7 +79,7 @@ def _varied(runs: list[Run]) -> list[str]:
     """Settings that differ between runs that both have a prior, or both have none."""
     settings = [
         [vars(run.settings) for run in group]
-        for group in grouped(runs, lambda run: run.prior is None)
+        for group in grouped(runs, lambda run: run.content.prior is None)
     ]
     return list(dict.fromkeys(name for each in settings for name in varying(each, _COLUMNS)))
 
@@ -88,10 +88,10 @@ def _row(group: list[tuple[Run, Evaluation]], varied: list[str]) -> ResultRow:
     (run, evaluation), runs = group[0], [one for one, _ in group]
     measured = over_runs([found for _, found in group])
     seconds = [s for one in runs if (s := one.total_seconds) is not None]
-    trained_on, on = run.dataset, evaluation.results["dataset"]
+    trained_on, on = run.content.dataset, evaluation.results["dataset"]
     return ResultRow(
         dataset=trained_on if on in (None, trained_on) else f"{trained_on} → {on}",
-        prior=run.prior or "none",
+        prior=run.content.prior or "none",
         method=run.settings.method,
         data_ratio=run.settings.data_ratio,
         settings={name: getattr(run.settings, name) for name in varied},

@@ -78,8 +78,8 @@ def feature_map(
         rows = np.sort(sample_rows(len(values), _MOST_POINTS))
         features = np.asarray(values[rows], np.float64)
     beton = dataset.open(split)
-    labelled = dataset.is_labelled
-    names = list(dataset.class_names) if labelled else ["all images"]
+    labelled = dataset.content.labelled
+    names = list(dataset.content.class_names) if labelled else ["all images"]
     labels = beton.labels[rows] if labelled else np.zeros(len(rows), np.int64)
     points = umap_plane(features) if projection == "umap" else principal_plane(features)
     found = FeatureMap(run.name, split, projection, points, labels, names, len(values))

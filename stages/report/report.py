@@ -57,7 +57,7 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     records = [record_of(run, datasets.get(run.dataset_fingerprint)) for run in chosen]
     by_dataset: dict[str, list[RunRecord]] = {}
     for record in records:
-        by_dataset.setdefault(record.run.dataset, []).append(record)
+        by_dataset.setdefault(record.run.content.dataset, []).append(record)
     numbers = {record.name: number for number, record in enumerate(records)}
     chapters = [
         _chapter(
@@ -172,18 +172,18 @@ def _features(
 
 def _how_good(run: RunRecord) -> tuple[float, float]:
     accuracy = max(run.accuracies.values(), default=0.0)
-    return accuracy, run.run.online_accuracy or 0.0
+    return accuracy, run.run.content.online_accuracy or 0.0
 
 
 def _datasets_of(workspace: Workspace, runs: Iterable[Run]) -> dict[str, DataSet]:
     """The data sets of `runs` that still exist, by fingerprint."""
-    names = dict.fromkeys(run.dataset for run in runs)
+    names = dict.fromkeys(run.content.dataset for run in runs)
     found = [workspace.dataset(name) for name in names if workspace.has_dataset(name)]
     return {dataset.fingerprint: dataset for dataset in found}
 
 
 def _dataset_of(workspace: Workspace, run: Run) -> DataSet:
-    dataset = workspace.dataset(run.dataset)
+    dataset = workspace.dataset(run.content.dataset)
     if dataset.fingerprint != run.dataset_fingerprint:
         raise ChoiceError(f"data set {dataset.name} has changed since the run was trained")
     return dataset

@@ -19,7 +19,7 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
 
     Resolved settings are written out, so that other defaults in a later version change nothing.
     """
-    name, prior = run.dataset, run.prior
+    name, prior = run.content.dataset, run.content.prior
     train = ["rela", "train", name, "--prior", prior or "none"]
     train += _flags(TrainSettings, {k: v for k, v in vars(run.settings).items() if k != "prior"})
     commands = [*_convert(workspace, name), *_embed(workspace, run, name), train]
@@ -40,7 +40,7 @@ def _embed(workspace: Workspace, run: Run, name: str) -> list[list[str]]:
     key = run.settings.prior
     known = workspace.representations()
     made = next((a for a in known if a.fingerprint == key), None)
-    if run.prior in (None, "random") or made is None:
+    if run.content.prior in (None, "random") or made is None:
         return []
     joint = isinstance(made.prior, Combination)
     layer = POOLED if isinstance(made.prior, Combination) else made.prior.layer
@@ -49,7 +49,7 @@ def _embed(workspace: Workspace, run: Run, name: str) -> list[list[str]]:
     for one in names:
         words += ["--prior", one.removesuffix(f"@{layer}")]
     words += ["--layer", layer] if layer != POOLED else []
-    words += ["--crops", str(made.crops)] if made.crops else []
+    words += ["--crops", str(made.content.crops)] if made.content.crops else []
     return [words]
 
 

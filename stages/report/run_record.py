@@ -76,7 +76,7 @@ def record_of(run: Run, dataset: DataSet | None = None) -> RunRecord:
     """Everything from the run's own directory, and classes' sizes from the data set; what is missing is
     left empty."""
     parameters = vars(run.settings)
-    prior = run.prior or NO_PRIOR
+    prior = run.content.prior or NO_PRIOR
     common = compared(parameters, (*_OF_PRIOR, *_OF_BUDGET))
     experiment = fingerprint([run.dataset_fingerprint, common])
     of_prior = {k: parameters[k] for k in _OF_PRIOR} if prior != NO_PRIOR else NO_PRIOR
@@ -102,7 +102,7 @@ def record_of(run: Run, dataset: DataSet | None = None) -> RunRecord:
 
 
 def _by_chance(dataset: DataSet) -> dict[str, float]:
-    if not dataset.is_labelled:
+    if not dataset.content.labelled:
         return {}
     counts = {name: split.images_per_class for name, split in dataset.splits.items()}
     return {

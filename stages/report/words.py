@@ -17,7 +17,7 @@ def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[s
 
 def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
     """The one sentence to remember: the cheapest line by seconds, by an evaluated accuracy if possible."""
-    dataset = lines[0].runs[0].run.dataset
+    dataset = lines[0].runs[0].run.content.dataset
     if all(line.is_baseline for line in lines):
         return (
             f"No run learned from a prior yet; `rela embed {dataset} --prior resnet18` and `rela train "

@@ -130,7 +130,7 @@ def _run_locked(
         num_chosen(len(beton), settings.data_ratio) // settings.batch_size
     )
     say_if_too_short(settings, num_steps, say)
-    num_classes = len(dataset.class_names)
+    num_classes = len(dataset.content.class_names)
     with in_use(*([] if target_artifact is None else [target_artifact.path])):
         outcome = run_training(
             settings, directory, beton, targets, num_classes, directory.name, start, say

@@ -35,11 +35,11 @@ def chosen_representations(
     with_crops, and_crops = "", ""
     if settings.crops is not None:
         with_crops, and_crops = f" with {settings.crops} crops", f" --crops {settings.crops}"
-        cached = [a for a in cached if a.crops == settings.crops]
+        cached = [a for a in cached if a.content.crops == settings.crops]
     if settings.prior is None:
         # what a run trained on these images makes of them is there to be evaluated, not learned from
         own = {run.name for run in workspace.runs() if run.images_sha256 == images}
-        cached = [a for a in cached if a.run not in own]
+        cached = [a for a in cached if a.content.run not in own]
         if not cached:
             raise ChoiceError(
                 f"no prior has been embedded for data set {dataset.name}{with_crops}; run `rela embed "

@@ -78,7 +78,7 @@ def _train(
     resolved = resolve_settings(dataset, settings)
     say_ignored_options(settings, resolved, say)
     # refuse invalid settings before hours of embedding
-    resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
+    resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
     if embed_first:
         _check_model(resolved)
     representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
@@ -125,7 +125,7 @@ def find_run(
         )
     except ChoiceError:
         return None  # not embedded: no run can have been trained on it
-    resolved = resolve_hyperparameters(resolved, dataset.is_labelled)
+    resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
     return _finished(workspace, _config(dataset, resolved, representations), name)
 
 
@@ -211,7 +211,7 @@ def _config(
 ) -> Config:
     """The configuration of a new run."""
     prior = None if representations is None else representations.fingerprint
-    crops = None if representations is None else representations.crops
+    crops = None if representations is None else representations.content.crops
     settings = replace(settings, prior=prior or NO_PRIOR, crops=crops)
     return Config(
         _fingerprint(dataset, settings),

@@ -32,7 +32,14 @@ class Split(Struct, frozen=True):
     images_per_class: list[Int]
 
 
-class _Content(Struct, frozen=True):
+class DataSetContent(Struct, frozen=True):
+    """What a data set holds.
+
+    - `class_names`: by index; `labelled`: whether images have classes;
+    - `bad_images`: path and reason of every source file that was left out;
+    - `sources_sha256`: digest of all source files, bad images included.
+    """
+
     class_names: list[str]
     labelled: bool
     splits: dict[str, Split]
@@ -49,7 +56,7 @@ class _Provenance(Timing, frozen=True):
 
 
 class _Manifest(Struct, frozen=True):
-    content: _Content
+    content: DataSetContent
     provenance: _Provenance
 
 
@@ -65,29 +72,14 @@ class DataSet(Artifact):
         return checked_manifest(self, _Manifest)
 
     @property
+    def content(self) -> DataSetContent:
+        """`manifest.content`, checked."""
+        return self.facts.content
+
+    @property
     def splits(self) -> dict[str, Split]:
         """`train`, and `val` if there is one."""
-        return self.facts.content.splits
-
-    @property
-    def class_names(self) -> list[str]:
-        """Class names by index."""
-        return self.facts.content.class_names
-
-    @property
-    def is_labelled(self) -> bool:
-        """Whether images have classes."""
-        return self.facts.content.labelled
-
-    @property
-    def bad_images(self) -> list[tuple[str, str]]:
-        """Path and reason of every source file that was left out."""
-        return self.facts.content.bad_images
-
-    @property
-    def sources_sha256(self) -> str:
-        """Digest of all source files, bad images included."""
-        return self.facts.content.sources_sha256
+        return self.content.splits
 
     @property
     def source(self) -> str | None:
@@ -136,7 +128,7 @@ class DataSet(Artifact):
         from rela.data.beton.reader import open_beton
 
         path, expected = self.beton_path(split), self.num_images(split)
-        beton = open_beton(path, len(self.class_names))
+        beton = open_beton(path, len(self.content.class_names))
         if len(beton) != expected:
             raise DataError(
                 f"{path} holds {len(beton)} images, its manifest says {expected}; convert the images again"

@@ -27,7 +27,15 @@ class Component(Struct, frozen=True):
     num_dropped: Int
 
 
-class _Content(Struct, frozen=True):
+class RepresentationsContent(Struct, frozen=True):
+    """What representations are.
+
+    - `shape`: rows (one per image or crop) and features per row; `crops`: random ones per image, 0 for one
+      centre crop;
+    - `run`: name of the run that was the prior, if it was one; `dataset`: its name at the time;
+    - `components`: the priors of a combination; empty for a single prior.
+    """
+
     shape: tuple[Int, Int]
     crops: Int
     prior: dict[str, Any]
@@ -56,7 +64,7 @@ class _Provenance(Timing, frozen=True):
 
 
 class _Manifest(Struct, frozen=True):
-    content: _Content
+    content: RepresentationsContent
     parameters: _Parameters
     inputs: _Images
     provenance: _Provenance
@@ -73,40 +81,15 @@ class Representations(Artifact):
         """The manifest, checked; raises CorruptArtifactError."""
         return checked_manifest(self, _Manifest)
 
+    @property
+    def content(self) -> RepresentationsContent:
+        """`manifest.content`, checked."""
+        return self.facts.content
+
     @cached_property
     def prior(self) -> PriorIdentity | Combination:
         """The prior that made them."""
-        return identity_from_dict(self.facts.content.prior)
-
-    @property
-    def components(self) -> tuple[Component, ...]:
-        """The priors of a combination; empty for a single prior."""
-        return self.facts.content.components
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows (one per image or crop) and features per row."""
-        return self.facts.content.shape
-
-    @property
-    def crops(self) -> int:
-        """Random crops per image; 0 for one centre crop."""
-        return self.facts.content.crops
-
-    @property
-    def run(self) -> str | None:
-        """Name of the run that was the prior, if it was one."""
-        return self.facts.content.run
-
-    @property
-    def dataset(self) -> str:
-        """Name of the data set at the time."""
-        return self.facts.content.dataset
-
-    @property
-    def split(self) -> str:
-        """`train` or `val`."""
-        return self.facts.content.split
+        return identity_from_dict(self.content.prior)
 
     @property
     def dtype(self) -> str:

@@ -101,7 +101,14 @@ def read_config(directory: Path) -> Config:
     )
 
 
-class _Content(Struct, frozen=True):
+class RunContent(Struct, frozen=True):
+    """What a training came to.
+
+    - `dataset`: its name at the time; `prior`: its name, None without one;
+    - `handover_step`: first step of stage 2; None if there was no prior, or stage 1 did not end;
+    - `num_steps`: of both stages; `online_accuracy`: of the last epoch in [0, 1], if there is one.
+    """
+
     dataset: str
     prior: str | None
     handover_step: Int | None
@@ -129,7 +136,7 @@ class _Parameters(Struct, frozen=True):
 
 
 class _Manifest(Struct, frozen=True):
-    content: _Content
+    content: RunContent
     inputs: _Inputs
     parameters: dict[str, Any]
     provenance: Timing
@@ -155,6 +162,11 @@ class Run(Artifact):
         """The manifest, checked; raises CorruptArtifactError."""
         return checked_manifest(self, _Manifest)
 
+    @property
+    def content(self) -> RunContent:
+        """`manifest.content`, checked."""
+        return self.facts.content
+
     @cached_property
     def settings(self) -> TrainSettings:
         """Every setting, resolved."""
@@ -171,11 +183,6 @@ class Run(Artifact):
         return self.settings.image_size or 0
 
     @property
-    def dataset(self) -> str:
-        """Name of the data set at the time."""
-        return self.facts.content.dataset
-
-    @property
     def dataset_fingerprint(self) -> str:
         """Fingerprint of the data set."""
         return self.facts.inputs.dataset
@@ -186,26 +193,6 @@ class Run(Artifact):
         return self.facts.inputs.images
 
     @property
-    def prior(self) -> str | None:
-        """Name of the prior, None without one."""
-        return self.facts.content.prior
-
-    @property
-    def num_steps(self) -> int:
-        """Optimizer steps of both stages."""
-        return self.facts.content.num_steps
-
-    @property
-    def handover_step(self) -> int | None:
-        """First step of stage 2; None if there was no prior, or stage 1 did not end."""
-        return self.facts.content.handover_step
-
-    @property
-    def online_accuracy(self) -> float | None:
-        """Online accuracy of the last epoch in [0, 1], if there is one."""
-        return self.facts.content.online_accuracy
-
-    @property
     def versions(self) -> dict[str, str]:
         """Versions of the packages that it was trained with."""
         return self.facts.provenance.versions
@@ -213,14 +200,14 @@ class Run(Artifact):
     @property
     def num_images_embedded(self) -> int:
         """Forward passes of the prior: every image once, or once for each of its crops."""
-        if self.prior is None:
+        if self.content.prior is None:
             return 0
-        return self.facts.content.num_images * max(1, self.settings.crops or 0)
+        return self.content.num_images * max(1, self.settings.crops or 0)
 
     @property
     def num_images_seen(self) -> int:
         """Images seen by training, and by the prior when it embedded them."""
-        return self.num_steps * self.settings.batch_size + self.num_images_embedded
+        return self.content.num_steps * self.settings.batch_size + self.num_images_embedded
 
     @property
     def seconds_by_phase(self) -> dict[str, float]:

@@ -36,7 +36,7 @@ def status(workspace: Workspace) -> Status:
         datasets=[
             {
                 "name": dataset.name,
-                "classes": len(dataset.class_names),
+                "classes": len(dataset.content.class_names),
                 **{name: split.num_images for name, split in sorted(dataset.splits.items())},
                 "num_bytes": directory_bytes(dataset.path),
             }
@@ -121,13 +121,13 @@ def _handover(run: dict[str, Any]) -> Any:
 def _representations_row(found: Representations) -> dict[str, Any]:
     return {
         "prior": found.prior.name,
-        "dataset": found.dataset,
-        "split": found.split,
+        "dataset": found.content.dataset,
+        "split": found.content.split,
         "input_pixels": None if isinstance(found.prior, Combination) else found.prior.image_size,
-        "crops": found.crops,
+        "crops": found.content.crops,
         "dtype": found.dtype,
-        "rows": found.shape[0],
-        "width": found.shape[1],
+        "rows": found.content.shape[0],
+        "width": found.content.shape[1],
         "num_bytes": directory_bytes(found.path),
     }
 
@@ -137,11 +137,11 @@ def _run_row(run: Run) -> dict[str, Any]:
     knn20, linear = (accuracies.get(name) for name in ("knn20", "linear-reference"))
     return {
         "name": run.name,
-        "dataset": run.dataset,
+        "dataset": run.content.dataset,
         "model": run.model,
-        "prior": run.prior or "none",
+        "prior": run.content.prior or "none",
         "epochs": run.settings.epochs,
-        "handover_step": run.handover_step,
+        "handover_step": run.content.handover_step,
         "total_seconds": None if seconds is None else round(seconds, 1),
         "knn20": knn20 and knn20.get("top1"),
         "linear": linear and linear.get("top1"),

@@ -116,15 +116,19 @@ class Workspace:
     def components(self, combination: Representations) -> list[Representations]:
         """The components of a combination; raises ChoiceError with the command if one is gone."""
         there = {each.fingerprint: each for each in self.representations(combination.images_sha256)}
-        inputs, components = combination.manifest.inputs, combination.components
+        inputs, components = combination.manifest.inputs, combination.content.components
         keys = [inputs.get(f"component {i}", "") for i in range(1, len(components) + 1)]
         if not there.keys() >= set(keys):
             priors = "".join(f" --prior {component.prior}" for component in components)
             others = "" if combination.dtype == "float16" else f" --dtype {combination.dtype}"
-            others += "" if combination.split == "train" else f" --split {combination.split}"
+            others += (
+                ""
+                if combination.content.split == "train"
+                else f" --split {combination.content.split}"
+            )
             raise ChoiceError(
                 f"{combination.name} was combined from representations that are gone; make them again by "
-                f"`rela embed {combination.dataset}{priors}{others}`"
+                f"`rela embed {combination.content.dataset}{priors}{others}`"
             )
         return [there[key] for key in keys]
 
