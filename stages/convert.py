@@ -58,11 +58,14 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     destination = workspace.datasets_dir / name
     _report_oddities(images, say)
     workers = request.workers or len(os.sched_getaffinity(0))
-    encoding = _encoding(settings)
+    encoding = encoding_by(settings)
 
     def find() -> DataSet | None:
         existing = open_as(DataSet, destination)
-        if existing is not None and not _same_source(existing, images, settings):
+        if existing is None:
+            return None
+        same = _may_be_of(existing, images, settings)
+        if not (same and existing.content.sources_sha256 == _source_digest(images)):
             raise _taken(destination)
         return existing
 
@@ -144,17 +147,12 @@ def encoding_of(dataset: DataSet) -> Encoding:
     given = {k: v for k, v in dataset.manifest.parameters.items() if k in known and v is not None}
     settings = ConvertSettings(**given)
     check_options(settings)
-    return _encoding(settings)
+    return encoding_by(settings)
 
 
-def _encoding(settings: ConvertSettings) -> Encoding:
-    return Encoding(
-        settings.write_mode,
-        settings.jpeg_quality,
-        settings.jpeg_share,
-        settings.max_side,
-        settings.alpha_on_white,
-    )
+def encoding_by(settings: ConvertSettings) -> Encoding:
+    """How `settings` have images stored."""
+    return Encoding(**{f.name: getattr(settings, f.name) for f in fields(Encoding)})
 
 
 def _taken(destination: Path) -> ChoiceError:
@@ -270,13 +268,6 @@ def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> 
         for split, samples in images.splits.items()
         for s in samples
     )
-
-
-def _same_source(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
-    """Whether converting `images` would give `existing`; reads every source file once."""
-    if not _may_be_of(existing, images, settings):
-        return False
-    return existing.content.sources_sha256 == _source_digest(images)
 
 
 def _may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:

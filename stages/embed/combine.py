@@ -19,7 +19,7 @@ from rela.priors.prior import Combination
 from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_location
 from rela.stages.embed.embed import format_result as format_embed_result
 from rela.stages.priors.identify import identify
-from rela.stages.priors.requests import names_of, prior_request
+from rela.stages.priors.requests import requests_of
 from rela.stages.requests import Embed
 from rela.stages.settings import EmbedSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
@@ -61,13 +61,14 @@ def embed_priors(
         from rela.stages.convert import dataset_of_images  # a cache hit does without Pillow
 
         dataset = dataset_of_images(workspace, which, say)
-    priors = [name for prior in request.priors for name in names_of(workspace, prior)]
+    requests = [
+        r for name in request.priors for r in requests_of(workspace, dataset, name, described)
+    ]
     for option in ("weights", "arch"):
-        if getattr(described, option) is not None and len(priors) > 1:
+        if getattr(described, option) is not None and len(requests) > 1:
             raise ChoiceError(
-                f"--{option} describes one --prior, and {len(priors)} are named; leave one out"
+                f"--{option} describes one --prior, and {len(requests)} are named; leave one out"
             )
-    requests = [prior_request(dataset, prior, **vars(described)) for prior in priors]
     return embed_all(workspace, dataset, requests, settings, request.split, part, say)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError
-from rela.evaluation.protocols import PROTOCOLS, SEGMENTATION_PROTOCOL, Protocol
+from rela.evaluation.protocols import PROTOCOLS, Protocol
 from rela.evaluation.voc import VocFolder, open_voc
 from rela.options import check_options, flag_name, part_of
 from rela.pipeline import Say
@@ -14,9 +14,8 @@ from rela.pipeline.fingerprint import fingerprint
 from rela.priors import PriorRequest
 from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
 from rela.stages.evaluate.probing import Probing
-from rela.stages.priors import requests
 from rela.stages.priors.identify import identify
-from rela.stages.priors.requests import names_of
+from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.requests import Evaluate
 from rela.stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
@@ -104,7 +103,7 @@ def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[
         )
     wanted = request.dataset is not None or needs_dataset(settings)
     dataset = workspace.dataset(request.dataset) if wanted else None
-    prior = prior_request(dataset, request.prior, **vars(described))
+    prior = prior_request(dataset, request.prior, described)
     return [evaluate_prior(workspace, dataset, prior, settings, embedding, say)]
 
 
@@ -134,21 +133,6 @@ def _evaluate_runs(
     if not found:
         raise reasons[0]
     return found
-
-
-def prior_request(
-    dataset: DataSet | None,
-    name: str,
-    weights: Path | None = None,
-    seed: int = 0,
-    image_size: int | None = None,
-    **others: Any,
-) -> PriorRequest:
-    """As in rela.stages.priors.requests; without a data set, the input size is that of segmentation."""
-    if dataset is None:
-        size = image_size or SEGMENTATION_PROTOCOL.image_size
-        return PriorRequest(name, weights, seed, size, **others)
-    return requests.prior_request(dataset, name, weights, seed, image_size, **others)
 
 
 def needs_dataset(settings: EvaluateSettings) -> bool:

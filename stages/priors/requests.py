@@ -1,8 +1,6 @@
 """Requests for priors from their names."""
 
-from pathlib import Path
-from typing import Any
-
+from rela.evaluation.protocols import SEGMENTATION_PROTOCOL
 from rela.priors import PriorRequest
 from rela.priors.names import literal_characters
 from rela.priors.prior import JOINT
@@ -12,19 +10,15 @@ from rela.stages.workspace.workspace import Workspace
 
 
 def prior_request(
-    dataset: DataSet,
-    name: str,
-    weights: Path | None = None,
-    seed: int = 0,
-    image_size: int | None = None,
-    **others: Any,
+    dataset: DataSet | None, name: str, described: PriorSettings | None = None
 ) -> PriorRequest:
     """A request for `name`; a prior without a published input size uses the data set's.
 
-    `others` are further fields of PriorRequest.
+    Without a data set, it uses that of segmentation.
     """
-    size = image_size or dataset.default_image_size
-    return PriorRequest(name, weights, seed, size, **others)
+    options = vars(described or PriorSettings())
+    own = SEGMENTATION_PROTOCOL.image_size if dataset is None else dataset.default_image_size
+    return PriorRequest(name, **{**options, "image_size": options["image_size"] or own})
 
 
 def names_of(workspace: Workspace, name: str) -> list[str]:
@@ -38,5 +32,4 @@ def requests_of(
     workspace: Workspace, dataset: DataSet, name: str, described: PriorSettings | None = None
 ) -> list[PriorRequest]:
     """Requests for the name of a prior or of a combination."""
-    options = vars(described or PriorSettings())
-    return [prior_request(dataset, part, **options) for part in names_of(workspace, name)]
+    return [prior_request(dataset, part, described) for part in names_of(workspace, name)]

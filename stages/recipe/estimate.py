@@ -226,18 +226,15 @@ def _probe_seconds(key: EmbedKey, num_train: int, num_classes: int) -> float:
 
 def _encode_seconds(images: ImageSource, settings: ConvertSettings) -> float:
     """Seconds per image on all cores, from as many images, far apart, as a second is enough for."""
-    from rela.data.beton.encoding import Encoding, encode_image
+    from rela.data.beton.encoding import encode_image
+    from rela.stages.convert import encoding_by
 
-    how = Encoding(
-        settings.write_mode, settings.jpeg_quality, settings.jpeg_share, settings.max_side,
-        settings.alpha_on_white,
-    )  # fmt: skip
     samples = images.splits["train"]
     samples = samples[:: max(1, len(samples) // 500)]
     start, done = time.perf_counter(), 0
     for sample in samples:
         try:
-            encode_image(sample.read(images.root), how, 0.5)
+            encode_image(sample.read(images.root), encoding_by(settings), 0.5)
         except BadImageError:
             continue
         finally:

@@ -107,7 +107,7 @@ def _job(
     if stage == "convert":
         return _conversion(jobs, table, request)
     request = replace(request, dataset=_dataset(workspace, jobs, request.dataset))
-    needs = _makers(jobs, "convert", "name", request.dataset)
+    needs = _makers(jobs, "convert", request.dataset)
     prior = request.prior
     if stage == "embed":
         check_options(request)
@@ -119,7 +119,7 @@ def _job(
         if prior is not None:  # a prior embedded with options of its own, or in several parts
             needs += [i for i, job in enumerate(jobs) if job.embeds(prior, request.dataset)]
     for part in (prior or "").split(JOINT):
-        needs += _makers(jobs, "train", "name", part.removeprefix("run:"))
+        needs += _makers(jobs, "train", part.removeprefix("run:"))
     shown = {key: value for key, value in shown.items() if key not in ("dataset", "name")}
     named = [request.name] if stage == "train" and request.name is not None else []
     details = [f"{key}={'–' if value is None else _plain(value)}" for key, value in shown.items()]
@@ -132,7 +132,7 @@ def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:
     source = Path(request.source)
     find_kind(source, request.format)
     name = check_name(request.name or slug(default_name(source)), "data set")
-    if _makers(jobs, "convert", "name", name):
+    if _makers(jobs, "convert", name):
         raise ChoiceError(f"data set {name} is converted twice; give each its own name")
     return ConvertJob(table.where, name, replace(request, name=name))
 
@@ -155,7 +155,7 @@ def _check_training(jobs: list[Job], request: Train, swept: dict[str, Any]) -> N
         parse_model_name(request.model)
     if request.name is not None:
         name = check_name(request.name, "run")
-        if _makers(jobs, "train", "name", name):
+        if _makers(jobs, "train", name):
             among = f"; what is swept ({', '.join(swept)}) makes several" if swept else ""
             raise ChoiceError(f"run {name} is trained twice{among}; leave name out, or give others")
 
@@ -177,7 +177,7 @@ def _evaluations(
 def _evaluation(workspace: Workspace, jobs: list[Job], table: Table, values: dict[str, Any]) -> Job:
     run = values.pop("run")
     request = _checked_evaluation(Evaluate((run,), **values))
-    made = _makers(jobs, "train", "name", run)
+    made = _makers(jobs, "train", run)
     if not made:
         workspace.run(run)
     needs = {*made, *_conversions_of(workspace, jobs, request.dataset)}
@@ -207,13 +207,12 @@ def _conversions_of(workspace: Workspace, jobs: list[Job], dataset: str | None) 
     """Who converts the data set that an evaluation names, if it names one and the recipe does."""
     if dataset is None:
         return []
-    return _makers(jobs, "convert", "name", _dataset(workspace, jobs, dataset))
+    return _makers(jobs, "convert", _dataset(workspace, jobs, dataset))
 
 
-def _makers(jobs: list[Job], stage: str, key: str, name: str) -> list[int]:
-    return [
-        i for i, job in enumerate(jobs) if job.stage == stage and getattr(job.request, key) == name
-    ]
+def _makers(jobs: list[Job], stage: str, name: str) -> list[int]:
+    """The jobs, by number, that make the data set or the run of this name."""
+    return [i for i, job in enumerate(jobs) if job.stage == stage and job.request.name == name]
 
 
 def _plain(value: Any) -> str:

@@ -17,7 +17,7 @@ from rela.stages import requests
 from rela.stages.convert import convert, find_dataset, read_source
 from rela.stages.embed.combine import embed_priors, find_all
 from rela.stages.evaluate.evaluate import Evaluation, evaluate
-from rela.stages.priors.requests import names_of, prior_request
+from rela.stages.priors.requests import requests_of
 from rela.stages.recipe.estimate import NOTHING, Estimate, Estimator, embed_key, expected_dataset
 from rela.stages.recipe.file import FILE_PREFIX
 from rela.stages.recipe.rates import EmbedKey
@@ -188,9 +188,8 @@ class EmbedJob(Job):
 
     def _priors(self, workspace: Workspace, dataset: DataSet) -> list[PriorRequest]:
         """The prior, or several to be combined, with the options of the table."""
-        described = vars(part_of(self.request, PriorSettings))
-        names = [name for prior in self.request.priors for name in names_of(workspace, prior)]
-        return [prior_request(dataset, name, **described) for name in names]
+        described, named = part_of(self.request, PriorSettings), self.request.priors
+        return [r for name in named for r in requests_of(workspace, dataset, name, described)]
 
 
 class TrainJob(Job):

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rela.distributed.ranks import current_ranks
 from rela.errors import ChoiceError, PreemptedError, failure_of
 from rela.pipeline import Say
 from rela.stages.display import format_table
 from rela.stages.evaluate.evaluate import Evaluation
 from rela.stages.recipe.kinds import Job
 from rela.stages.recipe.results import ResultRow, format_results, results_of
-from rela.stages.train.processes import RankFailedError, num_processes
+from rela.stages.train.processes import RankFailedError
 from rela.stages.workspace.workspace import Workspace
 
 MADE, THERE, FAILED, NOT_RUN = "made", "was there", "failed", "not run"
@@ -43,7 +44,7 @@ class RecipeResult:
 
 def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> RecipeResult:
     """Run what is missing, in the order of the jobs; those that need a failed one are not run."""
-    if num_processes() > 1:
+    if current_ranks().world_size > 1:
         raise ChoiceError(
             "`rela run` was started as several processes; start it once, and it starts one for every "
             "device itself"

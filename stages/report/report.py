@@ -48,7 +48,8 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     ChoiceError if there is no such run, UnavailableError if an extra is missing.
     """
     settings, names, output = part_of(request, ReportSettings), request.names, Path(request.output)
-    _require_extras()
+    template_environment()
+    require("matplotlib", "report", "rela report", UnavailableError)
     chosen = [workspace.run(n) for n in dict.fromkeys(names)] if names else workspace.runs()
     unfinished = [] if names else _unfinished(workspace, say)
     if not chosen:
@@ -194,8 +195,3 @@ def _ranking(workspace: Workspace, dataset: str) -> Ranking | None:
         return rank(workspace, Rank(dataset, rows=_RANKED_ROWS))
     except RelaError:
         return None  # nothing is embedded, or the data set is gone
-
-
-def _require_extras() -> None:
-    template_environment()
-    require("matplotlib", "report", "rela report", UnavailableError)

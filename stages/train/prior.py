@@ -7,7 +7,7 @@ from rela.priors import PriorRequest
 from rela.stages.embed.combine import embed_all
 from rela.stages.priors.find import matching_representations, require_one
 from rela.stages.priors.requests import prior_request, requests_of
-from rela.stages.settings import EmbedSettings
+from rela.stages.settings import EmbedSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
@@ -74,5 +74,5 @@ def training_requests(
     assert settings.prior is not None
     if settings.prior == RANDOM_PRIOR:
         arch = f"random:{settings.model}"
-        return [prior_request(dataset, arch, image_size=settings.image_size)]
+        return [prior_request(dataset, arch, PriorSettings(image_size=settings.image_size))]
     return requests_of(workspace, dataset, settings.prior)

@@ -101,11 +101,6 @@ def silent(message: str) -> None:
     """Print nothing: rank 0 prints for all."""
 
 
-def num_processes() -> int:
-    """Number of processes that torchrun or SLURM started; 1 for a plain call."""
-    return current_ranks().world_size
-
-
 def prepared_run(timeout_seconds: float) -> str:
     """Wait until rank 0 has prepared a run; return its name, or exit if there is nothing to do."""
     from rela.distributed.rendezvous import Rendezvous

@@ -173,14 +173,18 @@ def format_removed(removed: Removed) -> str:
     return "\n".join([*lines, f"{words} {human_bytes(removed.num_bytes)} in all"])
 
 
+def _parents(workspace: Workspace) -> dict[str, Path]:
+    return {
+        "data set": workspace.datasets_dir,
+        "representations": workspace.representations_dir,
+        "targets": workspace.targets_dir,
+        "run": workspace.runs_dir,
+    }
+
+
 def _directories(workspace: Workspace) -> Iterator[tuple[str, Path]]:
     """Kind and path of every directory that is, or should be, an artifact."""
-    for kind, parent in (
-        ("data set", workspace.datasets_dir),
-        ("representations", workspace.representations_dir),
-        ("targets", workspace.targets_dir),
-        ("run", workspace.runs_dir),
-    ):
+    for kind, parent in _parents(workspace).items():
         if parent.is_dir():
             visible = (p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
             yield from ((kind, path) for path in sorted(visible))
@@ -214,10 +218,7 @@ def _leftover(path: Path, kind: str) -> Entry:
 
 
 def _abandoned(workspace: Workspace, used_before: float) -> list[Path]:
-    parents = (
-        workspace.datasets_dir, workspace.representations_dir, workspace.targets_dir,
-        workspace.runs_dir,
-    )  # fmt: skip
+    parents = _parents(workspace).values()
     return [path for parent in parents for path in abandoned(parent, used_before)]
 
 
