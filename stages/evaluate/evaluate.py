@@ -65,25 +65,8 @@ def evaluate_run(
     return replace(found, run=run.name, parameters=run.manifest.parameters)
 
 
-def evaluate_prior(
-    workspace: Workspace,
-    dataset: DataSet | None,
-    request: PriorRequest,
-    settings: EvaluateSettings | None = None,
-    embedding: EmbedSettings | None = None,
-    say: Say = print,
-) -> Evaluation:
-    """Evaluate a prior on a data set, as a baseline for the runs that learn from it.
-
-    The data set may be None if no protocol needs one (segmentation has its own).
-    """
-    settings = settings or EvaluateSettings()
-    name, key = (None, None) if dataset is None else (dataset.name, dataset.fingerprint)
-    return _evaluate(workspace, dataset, (name, key), request, None, settings, embedding, say)
-
-
 def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[Evaluation]:
-    """Evaluate the named runs, the only one there is, or `all`; or a prior."""
+    """Evaluate the named runs, the only one there is, or `all`; or a prior, as a baseline for them."""
     described, settings = part_of(request, PriorSettings), part_of(request, EvaluateSettings)
     embedding = part_of(request, EmbedSettings)
     if request.prior is None:
@@ -104,7 +87,8 @@ def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[
     wanted = request.dataset is not None or needs_dataset(settings)
     dataset = workspace.dataset(request.dataset) if wanted else None
     prior = prior_request(dataset, request.prior, described)
-    return [evaluate_prior(workspace, dataset, prior, settings, embedding, say)]
+    name_and_key = (None, None) if dataset is None else (dataset.name, dataset.fingerprint)
+    return [_evaluate(workspace, dataset, name_and_key, prior, None, settings, embedding, say)]
 
 
 def _evaluate_runs(
@@ -155,7 +139,11 @@ def _evaluate(
     check_options(embedding)
     if any(PROTOCOLS[name].data == "labels" for name in settings.protocol):
         assert dataset is not None
-        _require_labels(dataset)
+        if not dataset.content.labelled:
+            raise ChoiceError(
+                f"data set {dataset.name} has no labels; this evaluation requires class folders"
+            )
+        dataset.split("val")
     voc = open_voc_of(settings)
     model = identify(workspace, request)
     dataset_name, dataset_key = dataset_identity
@@ -204,14 +192,6 @@ def _protocols(settings: EvaluateSettings) -> list[Protocol]:
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(settings.protocol)]
     classes: dict[str, Any] = {"num_classes": settings.voc_classes}
     return [replace(p, **classes) if p.data == "voc" else p for p in chosen]
-
-
-def _require_labels(dataset: DataSet) -> None:
-    if not dataset.content.labelled:
-        raise ChoiceError(
-            f"data set {dataset.name} has no labels; this evaluation requires class folders"
-        )
-    dataset.beton_path("val")
 
 
 def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:

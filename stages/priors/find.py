@@ -1,6 +1,6 @@
 """Finding cached representations, and reading them together with the paths of their images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,9 +127,10 @@ def _images_of(
     workspace: Workspace, artifact: Representations, name: str | None, split: str | None
 ) -> tuple[DataSet, str]:
     """The data set and split with these images, preferably those recorded in the representations."""
+    datasets = workspace.datasets() if name is None else [workspace.dataset(name)]
     found = [
         (dataset, of_split)
-        for dataset in _datasets(workspace, name)
+        for dataset in datasets
         for of_split in dataset.splits
         if dataset.images_sha256(of_split) == artifact.images_sha256 and split in (None, of_split)
     ]
@@ -141,10 +142,6 @@ def _images_of(
         )
     own = artifact.content.dataset, artifact.content.split
     return min(found, key=lambda pair: (pair[0].name != own[0], pair[1] != own[1]))
-
-
-def _datasets(workspace: Workspace, name: str | None) -> Iterator[DataSet]:
-    yield from workspace.datasets() if name is None else [workspace.dataset(name)]
 
 
 def matching_representations(

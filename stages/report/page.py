@@ -12,6 +12,8 @@ from rela.stages.report.lines import Line
 from rela.stages.report.savings import PREFERRED
 from rela.stages.workspace.run import UnfinishedRun
 
+_TEMPLATES = Path(__file__).with_name("templates")
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -57,7 +59,9 @@ def render(page: Page) -> str:
     """The page as HTML, with style, script, figures and thumbnails in it."""
     environment = template_environment()
     template = environment.get_template("report.html")
-    style, script = (_asset(name) for name in ("report.css", "report.js"))
+    style, script = (
+        (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
+    )
     html: str = template.render(page=page, style=style, script=script)
     return html
 
@@ -66,7 +70,7 @@ def template_environment() -> Any:
     """Jinja2, which escapes whatever a template does not call safe; raises UnavailableError without it."""
     jinja2 = require("jinja2", "report", "rela report", UnavailableError)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_folder()),
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -74,11 +78,3 @@ def template_environment() -> Any:
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     return environment
-
-
-def _folder() -> Path:
-    return Path(__file__).with_name("templates")
-
-
-def _asset(name: str) -> str:
-    return (_folder() / name).read_text(encoding="utf-8")

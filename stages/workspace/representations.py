@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import write_atomic
@@ -162,11 +162,8 @@ def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_i
     """Leave among the parts what they will be."""
     path = store.directory / _ABOUT_FILE
     if not path.is_file():
-        about = {
-            "dataset": dataset, "split": split, "prior": prior, "num_parts": store.num_parts,
-            "num_images": num_images,
-        }  # fmt: skip
-        write_atomic(path, json.dumps(about).encode())
+        about = _About(dataset, split, prior, store.num_parts, num_images)
+        write_atomic(path, json.dumps(to_builtins(about)).encode())
 
 
 def about_parts(directory: Path) -> tuple[str, int | None, int | None]:

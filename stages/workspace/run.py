@@ -281,7 +281,9 @@ def unfinished_run(directory: Path) -> UnfinishedRun:
     """A run without a manifest; raises CorruptArtifactError if its files are damaged."""
     config = read_config(directory)
     records = read_records(directory / METRICS_FILE)
-    accuracies = [r["online_accuracy"] for r in records if _is_number(r.get("online_accuracy"))]
+    accuracies = [
+        r["online_accuracy"] for r in records if isinstance(r.get("online_accuracy"), int | float)
+    ]
     return UnfinishedRun(
         name=directory.name,
         dataset=config.dataset.name,
@@ -289,7 +291,3 @@ def unfinished_run(directory: Path) -> UnfinishedRun:
         epochs=config.settings.epochs,
         online_accuracy=accuracies[-1] if accuracies else None,
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
