@@ -90,17 +90,14 @@ def _titles(found: Report) -> list[str]:
     names = dict.fromkeys(e.results["dataset"] for e in found.evaluations)
     named = [name for name in names if name is not None]
     titles = [f"data set {', '.join(named)}"] if named else []
-    num_seeds = {_num_probe_seeds(e) for e in found.evaluations}
-    if max(num_seeds) > 1:
+    measured = [r for e in found.evaluations for r in e.results["measurements"].values()]
+    num_seeds = max(len(record["by_probe_seed"]) for record in measured)
+    if num_seeds > 1:
         titles.append(
-            f"mean ± std over {max(num_seeds)} probe seeds (initial layer, order, labelled subset) of the "
+            f"mean ± std over {num_seeds} probe seeds (initial layer, order, labelled subset) of the "
             "same weights; k-NN has no seed"
         )
     return titles
-
-
-def _num_probe_seeds(evaluation: Evaluation) -> int:
-    return max(len(r["by_probe_seed"]) for r in evaluation.results["measurements"].values())
 
 
 def _in_words(how: dict[str, dict[str, list[str]]]) -> Iterable[str]:
@@ -128,7 +125,7 @@ def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
     of_runs = [evaluation for evaluation in evaluations if evaluation.parameters is not None]
     found = []
     for group in grouped(of_runs, _equal_but_for_seed):
-        by_seed = {_seed(evaluation): evaluation for evaluation in reversed(group)}
+        by_seed = {int((one.parameters or {})["seed"]): one for one in reversed(group)}
         if len(by_seed) > 1:
             seeds = sorted(by_seed)
             chosen = [by_seed[seed] for seed in seeds]
@@ -139,7 +136,3 @@ def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
 
 def _equal_but_for_seed(evaluation: Evaluation) -> Any:
     return [compared(evaluation.parameters or {}), evaluation.results["dataset_fingerprint"]]
-
-
-def _seed(evaluation: Evaluation) -> int:
-    return int((evaluation.parameters or {})["seed"])

@@ -77,7 +77,8 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
         raise ChoiceError(f"data set {dataset.name} has {num_images} image; nothing to compare")
     chosen = sample_rows(num_images, settings.rows)
     num_held_out = len(chosen) // _HELD_OUT_SHARE
-    labels = _labels(dataset, chosen) if num_held_out else None
+    with_labels = num_held_out and dataset.content.labelled
+    labels = dataset.open().labels[chosen] if with_labels else None
     own = {run.name for run in workspace.runs() if run.images_sha256 == images}
     with in_use(*(artifact.path for artifact in cached)):
         matrices = [_rows(artifact, chosen, num_images) for artifact in cached]
@@ -157,12 +158,6 @@ def _rows(
     if not np.isfinite(rows).all():
         raise DataError(f"{path} contains NaN or Inf; remove its folder and embed again")
     return rows
-
-
-def _labels(dataset: DataSet, chosen: "NDArray[np.int64]") -> "NDArray[np.int64] | None":
-    if not dataset.content.labelled:
-        return None
-    return dataset.open().labels[chosen]
 
 
 def _knn(

@@ -40,7 +40,9 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
     except (ValueError, RecursionError) as error:  # of numbers and nesting without end, too
         raise ChoiceError(f"{path} is not TOML: {error}") from error
     defaults = document.pop(_VARIABLES, {})
-    wrong = [k for k in _entries(path, defaults) if not isinstance(defaults[k], str)]
+    if not isinstance(defaults, dict):
+        raise ChoiceError(f"{path}: {_VARIABLES} is a table, [{_VARIABLES}]")
+    wrong = [name for name, value in defaults.items() if not isinstance(value, str)]
     if wrong:
         raise ChoiceError(
             f"{path}, [variables]: {wrong[0]} = {defaults[wrong[0]]!r} is not a string"
@@ -85,12 +87,6 @@ def _read(path: Path) -> str:
         raise UnavailableError(
             f"{path} cannot be read: {error.strerror}; name a recipe, such as recipes/small.toml"
         ) from error
-
-
-def _entries(path: Path, found: Any) -> list[str]:
-    if not isinstance(found, dict):
-        raise ChoiceError(f"{path}: {_VARIABLES} is a table, [{_VARIABLES}]")
-    return list(found)
 
 
 def _list_of_tables(path: Path, stage: str, found: Any) -> list[dict[str, Any]]:
