@@ -70,12 +70,7 @@ def deep_json(depth: int = 100_000) -> bytes:
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
+    listed = value if isinstance(value, list) else ()
+    items = value.items() if isinstance(value, dict) else enumerate(listed)
     for key, inner in items:
         yield from _places(inner, (*path, key))

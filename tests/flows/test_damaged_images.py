@@ -15,7 +15,7 @@ import pytest
 from command_line import run_rela
 from PIL import Image
 
-from benchmarks.faults.damaged_images import whole
+from benchmarks.faults.damaged_images import POSTSCRIPT, whole
 from benchmarks.faults.images import write
 from benchmarks.faults.odd_folders import FOLDERS
 from rela.errors import DataError, UnavailableError
@@ -48,14 +48,11 @@ def test_no_program_is_started_for_postscript(
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
-    postscript = (
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
-    )
     with pytest.raises(BadImageError, match="not an image"):
-        decode_image(postscript)
+        decode_image(POSTSCRIPT)
     assert not trace.exists()
     with pytest.raises(OSError, match=r"Ghostscript|cannot"):  # what Pillow alone does
-        Image.open(io.BytesIO(postscript)).load()
+        Image.open(io.BytesIO(POSTSCRIPT)).load()
     assert trace.exists()
 
 

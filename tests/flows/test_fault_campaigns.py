@@ -21,6 +21,7 @@ from rela.pipeline.manifest import Manifest
 REPOSITORY = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("names", "trials", "totals"),
     [

@@ -19,7 +19,6 @@ from pictures import picture
 from PIL import Image
 
 from benchmarks.faults import Tally
-from benchmarks.faults.mutations import deep_json
 from benchmarks.faults.readings import Case, Watched, try_all
 from rela.data.beton.encoding import Encoding
 from rela.data.beton.reader import open_beton
@@ -118,12 +117,8 @@ def test_a_crash_a_hang_and_an_excess_would_be_counted(tmp_path: Path) -> None:
     tally = Tally("")
     try_all(tally, cases, tmp_path / "log")  # type: ignore[arg-type]
     assert tally.held == 1
-    assert [problem.partition(":")[0] for problem in tally.broken] == [
-        "crash",
-        "hang",
-        "excess",
-        "bug",
-    ]
+    kinds = [problem.partition(":")[0] for problem in tally.broken]
+    assert kinds == ["crash", "hang", "excess", "bug"]
 
 
 # JSON
@@ -185,9 +180,6 @@ def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**_CONFIG, "precision": "x"}))
     with pytest.raises(CorruptArtifactError, match="--precision x"):
         read_config(tmp_path)
-    (tmp_path / "config.json").write_bytes(deep_json())
-    with pytest.raises(CorruptArtifactError, match="damaged"):
-        read_config(tmp_path)
 
 
 @_many
@@ -213,11 +205,7 @@ class OneOptional(TypedDict):
         (str | None, ["", None], [0, []]),
         (list[Int], [[], [1, 2]], [1, [1, "2"], {}]),
         (dict[str, list[str]], [{}, {"a": ["b"]}], [[], {"a": "b"}]),
-        (
-            OneOptional,
-            [{"a": 1}, {"a": 1, "b": "", "c": 0}],
-            [{}, {"a": 1, "b": 1}, {"b": ""}],
-        ),
+        (OneOptional, [{"a": 1}, {"a": 1, "b": "", "c": 0}], [{}, {"a": 1, "b": 1}, {"b": ""}]),
     ],
 )
 def test_schemas_are_strict(kind: Any, fitting: list[Any], others: list[Any]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from damages import damages
 from disk_calls import disk_calls
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,26 +64,17 @@ def publish_one(destination: Path, manifest: Manifest = MANIFEST, text: str = "h
         return publish(directory, destination, replace(manifest, file_sha256={}))
 
 
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def staging_directory_of(pid: int, destination: Path) -> Path:
-    """A staging directory as process `pid` of this host would have left it behind."""
+def left_by_a_killed_job(destination: Path, pid: int | None = None) -> Path:
+    """The staging directory of a process of this host that ended, or as process `pid` would leave it."""
     code = (
         "import os, pathlib, sys; from rela.pipeline.artifact import staging;"
-        "context = staging(pathlib.Path(sys.argv[1])); print(context.__enter__(), flush=True);"
-        "os._exit(9)"
+        "context = staging(pathlib.Path(sys.argv[1]));"
+        "print(os.getpid(), context.__enter__(), flush=True); os._exit(9)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, destination], stdout=subprocess.PIPE, text=True
-    )
-    left, _ = process.communicate()
-    left = Path(left.strip())
-    mine = left.with_name(left.name.replace(f"-{process.pid}-", f"-{pid}-"))
-    return left.rename(mine)
+    command = [sys.executable, "-c", code, destination]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    dead_pid, left = process.stdout.split()
+    return Path(left).rename(left.replace(f"-{dead_pid}-", f"-{pid or dead_pid}-"))
 
 
 # Manifests
@@ -116,26 +108,12 @@ def test_a_manifest_is_readable_json_for_a_stranger(tmp_path):
     assert document["kind"] == "dataset" and document["parameters"] == MANIFEST.parameters
 
 
-def test_a_changed_bit_anywhere_in_a_manifest_is_detected(tmp_path):
+def test_a_bit_changed_or_an_end_cut_off_anywhere_in_a_manifest_is_detected(tmp_path):
     MANIFEST.write(tmp_path)
     path = tmp_path / MANIFEST_NAME
-    whole = path.read_bytes()
-    for position in range(len(whole)):
-        for bit in (5, position % 8):  # bit 5 turns small letters into capitals
-            damaged = bytearray(whole)
-            damaged[position] ^= 1 << bit
-            path.write_bytes(damaged)
-            with pytest.raises(CorruptArtifactError, match=r"manifest\.json"):
-                Manifest.read(tmp_path)
-
-
-def test_a_manifest_cut_anywhere_is_detected(tmp_path):
-    MANIFEST.write(tmp_path)
-    path = tmp_path / MANIFEST_NAME
-    whole = path.read_bytes()
-    for length in range(len(whole)):
-        path.write_bytes(whole[:length])
-        with pytest.raises(CorruptArtifactError):
+    for damaged in damages(path.read_bytes()):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptArtifactError, match=r"manifest\.json"):
             Manifest.read(tmp_path)
 
 
@@ -217,44 +195,44 @@ def test_an_exception_leaves_nothing(destination):
     assert list(destination.parent.iterdir()) == []
 
 
-def test_publishing_replaces_no_artifact(destination):
-    publish_one(destination, text="first")
+@pytest.mark.parametrize(
+    ("make", "is_still"),
+    [
+        (publish_one, lambda path: (path / "file.txt").read_text() == "hello"),
+        (lambda path: path.write_text("mine"), lambda path: path.read_text() == "mine"),
+        (lambda path: (path / "part").mkdir(parents=True), lambda path: (path / "part").is_dir()),
+        (lambda path: path.symlink_to(path.parent), lambda path: path.is_symlink()),
+    ],
+)
+def test_publishing_replaces_nothing(destination, make, is_still):
+    destination.parent.mkdir()
+    make(destination)
     with pytest.raises(AlreadyPublishedError, match="made by another job"):
         publish_one(destination, text="second")
-    assert (destination / "file.txt").read_text() == "first"
+    assert is_still(destination)
     assert [path.name for path in destination.parent.iterdir()] == ["room"]
 
 
-def test_publishing_replaces_no_file(destination):
-    destination.parent.mkdir()
-    destination.write_text("mine")
-    with pytest.raises(AlreadyPublishedError):
-        publish_one(destination)
-    assert destination.read_text() == "mine"
-
-
-def test_publishing_replaces_no_unfinished_directory(destination):
-    (destination / "part").mkdir(parents=True)
-    with pytest.raises(AlreadyPublishedError):
-        publish_one(destination)
-    assert [path.name for path in destination.iterdir()] == ["part"]
-
-
-def test_publishing_replaces_no_link(destination, tmp_path):
-    destination.parent.mkdir()
-    destination.symlink_to(tmp_path)
-    with pytest.raises(AlreadyPublishedError):
-        publish_one(destination)
-    assert destination.is_symlink()
+def adopt(destination: Path, fingerprint: str = MANIFEST.fingerprint) -> Artifact:
+    with staging(destination) as directory:
+        (directory / "file.txt").write_text("second")
+        return publish_or_adopt(directory, destination, replace(MANIFEST, fingerprint=fingerprint))
 
 
 def test_the_slower_of_two_equal_jobs_adopts_the_first_result(destination):
     first = publish_one(destination, text="first")
-    with staging(destination) as directory:
-        (directory / "file.txt").write_text("second")
-        adopted = publish_or_adopt(directory, destination, MANIFEST)
-    assert adopted == first
+    assert adopt(destination) == first
     assert (destination / "file.txt").read_text() == "first"
+
+
+def test_what_is_another_result_or_unfinished_is_not_adopted(destination):
+    publish_one(destination.with_name("other"), text="first")
+    with pytest.raises(AlreadyPublishedError):
+        adopt(destination.with_name("other"), fingerprint="00" * 32)
+    (destination / "something").mkdir(parents=True)
+    with pytest.raises(AlreadyPublishedError):
+        adopt(destination)
+    assert (destination / "something").is_dir()
 
 
 def test_what_is_found_is_not_built_again(destination):
@@ -274,50 +252,25 @@ def test_what_is_found_is_not_built_again(destination):
     assert [path.name for path in destination.parent.iterdir()] == [destination.name]
 
 
-def test_another_result_is_not_adopted(destination):
-    publish_one(destination, text="first")
-    other = replace(MANIFEST, fingerprint="00" * 32)
-    with staging(destination) as directory, pytest.raises(AlreadyPublishedError):
-        publish_or_adopt(directory, destination, other)
-
-
-def test_an_unfinished_directory_is_not_adopted(destination):
-    (destination / "something").mkdir(parents=True)
-    with staging(destination) as directory, pytest.raises(AlreadyPublishedError):
-        publish_or_adopt(directory, destination, MANIFEST)
-    assert (destination / "something").is_dir()
-
-
 def test_two_staging_directories_of_one_destination_are_apart(destination):
     with staging(destination) as one, staging(destination) as other:
         assert one != other and one.is_dir() and other.is_dir()
 
 
-def test_what_a_killed_job_left_is_cleared(destination):
-    left = staging_directory_of(dead_pid(), destination)
+def test_what_a_killed_job_left_is_cleared_and_what_others_build_is_kept(destination):
+    of_a_living_job = left_by_a_killed_job(destination, os.getpid())
+    for_another_destination = left_by_a_killed_job(destination.with_name("room2"))
+    of_another_host = left_by_a_killed_job(destination)
+    of_another_host = of_another_host.rename(
+        str(of_another_host).replace(platform.node(), "elsewhere")
+    )
+    left = left_by_a_killed_job(destination)
     assert left.is_dir()
     with staging(destination):
         assert not left.exists()
-
-
-def test_what_a_living_job_builds_is_kept(destination):
-    theirs = staging_directory_of(os.getpid(), destination)
-    with staging(destination):
-        assert theirs.is_dir()
-    assert theirs.is_dir()
-
-
-def test_what_a_killed_job_builds_for_another_destination_is_kept(destination):
-    theirs = staging_directory_of(dead_pid(), destination.with_name("room2"))
-    with staging(destination):
-        assert theirs.is_dir()
-
-
-def test_what_another_host_builds_is_kept(destination):
-    theirs = staging_directory_of(dead_pid(), destination)
-    theirs = theirs.rename(theirs.with_name(theirs.name.replace(platform.node(), "elsewhere")))
-    with staging(destination):
-        assert theirs.is_dir()
+        for theirs in (of_a_living_job, for_another_destination, of_another_host):
+            assert theirs.is_dir()
+    assert of_a_living_job.is_dir()
 
 
 def test_artifacts_are_found_by_name_and_others_are_not(tmp_path):
@@ -380,8 +333,8 @@ def test_other_errors_while_building_stay_what_they_are(destination):
 
 def test_what_is_found_finished_is_rid_of_what_others_left(destination):
     publish_one(destination)
-    left = staging_directory_of(dead_pid(), destination)
-    living = staging_directory_of(os.getpid(), destination)
+    living = left_by_a_killed_job(destination, os.getpid())
+    left = left_by_a_killed_job(destination)
     clear_abandoned(destination)
     assert not left.exists() and living.exists()
 

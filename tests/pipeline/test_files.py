@@ -42,21 +42,9 @@ def test_a_new_file_is_durable_with_and_without_hard_links(
     assert disk_calls == ["fsync .a", moved, f"fsync {tmp_path.name}"]
 
 
-def make_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_folder(path: Path) -> None:
-    path.mkdir()
-
-
 def make_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
-
-
-def link_to_device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
 
 
 def link_to_pipe(path: Path) -> None:
@@ -64,15 +52,18 @@ def link_to_pipe(path: Path) -> None:
     path.symlink_to("pipe")
 
 
-def link_to_itself(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-OTHERS = [make_pipe, make_folder, make_socket, link_to_device, link_to_pipe, link_to_itself]
+OTHERS: dict[str, Callable[[Path], None]] = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a socket": make_socket,
+    "a link to a pipe": link_to_pipe,
+    "a link to itself": lambda path: path.symlink_to(path.name),
+}
 
 
 @pytest.mark.parametrize("mode", ["rb", "ab", "wb", "rb+"])
-@pytest.mark.parametrize("make", OTHERS)
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS.keys())
 @pytest.mark.timeout(10)
 def test_what_is_no_file_is_refused_at_once(
     tmp_path: Path, make: Callable[[Path], None], mode: str
@@ -83,11 +74,9 @@ def test_what_is_no_file_is_refused_at_once(
             pass
 
 
-@pytest.mark.parametrize(
-    ("make", "found"), [(make_pipe, "a pipe"), (make_folder, "a folder"), (link_to_device, "a dev")]
-)
-def test_what_was_found_is_named(tmp_path: Path, make: Callable[[Path], None], found: str) -> None:
-    make(tmp_path / "a")
+@pytest.mark.parametrize("found", ["a pipe", "a folder", "a device"])
+def test_what_was_found_is_named(tmp_path: Path, found: str) -> None:
+    OTHERS[found](tmp_path / "a")
     with pytest.raises(OSError, match=f"found {found}.*expected a regular file.*{tmp_path}"):
         read_regular(tmp_path / "a")
 

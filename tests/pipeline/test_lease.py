@@ -30,8 +30,7 @@ PRIOR = PriorRequest("random:shufflenet_v2_x0_5", image_size=32)
 HOLD = """
 import sys, time
 from pathlib import Path
-from rela.pipeline.lease import Leases, holders
-from rela.pipeline.owner import owner_token
+from rela.pipeline.lease import Leases
 with Leases(Path(sys.argv[1])) as leases:
     print(leases.take("bread"), flush=True)
     time.sleep(600)
@@ -45,7 +44,7 @@ def lease_of(directory: Path) -> Path:
 
 def age(path: Path, seconds: float) -> None:
     then = time.time() - seconds
-    os.utime(path, (then, then))
+    os.utime(path, (then, then), follow_symlinks=False)
 
 
 def test_one_holds_it_until_it_is_given_back(tmp_path: Path):
@@ -226,7 +225,6 @@ def test_what_is_no_lease_is_waited_for_as_long_as_one(
     make(path)
     with Leases(tmp_path) as ours:
         assert not ours.take("bread")
-        then = time.time() - 70
-        os.utime(path, (then, then), follow_symlinks=False)
+        age(path, 70)
         assert ours.take("bread")
     assert holders(tmp_path) == {}

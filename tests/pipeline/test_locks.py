@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -25,7 +26,6 @@ from rela.pipeline.locks import (
     NO_LOCKS,
     _lock_soon,
     exclusive,
-    holder,
     mark_used,
     remove_if_free,
     remove_unused,
@@ -43,14 +43,21 @@ with exclusive(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def flock_fails(monkeypatch: pytest.MonkeyPatch):
-    def fail_with(number: int) -> None:
-        def fail(file: object, operation: int) -> None:
-            raise OSError(number, os.strerror(number))
+def before_flock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """before_flock(act): do that before every lock, and the lock unless that raises."""
+    flock = fcntl.flock
 
-        monkeypatch.setattr(fcntl, "flock", fail)
+    def set_act(act: Callable[[], object]) -> None:
+        monkeypatch.setattr(fcntl, "flock", lambda *arguments: (act(), flock(*arguments)))
 
-    return fail_with
+    return set_act
+
+
+def fail_with(number: int) -> Callable[[], None]:
+    def fail() -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 @contextlib.contextmanager
@@ -99,8 +106,8 @@ def test_another_process_is_named_until_it_is_killed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("number", NO_LOCKS)
-def test_without_locks_a_lease_does(tmp_path: Path, flock_fails, number: int):
-    flock_fails(number)
+def test_without_locks_a_lease_does(tmp_path: Path, before_flock, number: int):
+    before_flock(fail_with(number))
     for _ in range(2):
         with (
             exclusive(tmp_path / ".lock"),
@@ -112,8 +119,8 @@ def test_without_locks_a_lease_does(tmp_path: Path, flock_fails, number: int):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_other_errors_come_through(tmp_path: Path, flock_fails):
-    flock_fails(errno.EIO)
+def test_other_errors_come_through(tmp_path: Path, before_flock):
+    before_flock(fail_with(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"), exclusive(tmp_path / ".lock"):
         pass
 
@@ -123,7 +130,7 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path):
     (tmp_path / ".lock").symlink_to("letter")
     for look in (
         lambda: exclusive(tmp_path / ".lock").__enter__(),
-        lambda: holder(tmp_path / ".lock"),
+        lambda: who_holds(tmp_path / ".lock"),
     ):
         with pytest.raises(OSError, match="found a link"):
             look()
@@ -133,7 +140,7 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path):
 def test_what_a_lock_says_is_one_line(tmp_path: Path):
     with exclusive(tmp_path / ".lock"):
         (tmp_path / ".lock").write_bytes(b"process 1\n\x1b[2Jon \xff")
-        assert holder(tmp_path / ".lock") == "process 1??[2Jon \N{REPLACEMENT CHARACTER}"
+        assert who_holds(tmp_path / ".lock") == "process 1??[2Jon \N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("made_again", [False, True])
@@ -163,21 +170,17 @@ def test_a_directory_that_is_not_there_has_no_lock(tmp_path: Path):
         pass
 
 
-def test_what_was_made_again_where_another_was_removed_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_was_made_again_where_another_was_removed_stays(tmp_path: Path, before_flock):
     directory = tmp_path / "run"
     directory.mkdir()
     (directory / ".lock").touch()
-    flock = fcntl.flock
 
-    def replaced_first(file: object, operation: int) -> None:
+    def replace() -> None:
         directory.rename(tmp_path / "removed")
         directory.mkdir()
         (directory / ".lock").touch()
-        flock(file, operation)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("rela.pipeline.locks.fcntl.flock", replaced_first)
+    before_flock(replace)
     assert not remove_if_free(directory / ".lock")
     assert directory.is_dir()
 
@@ -199,18 +202,12 @@ def test_a_clean_up_asks_again_while_it_holds_the_lock(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_artifact_that_is_used_just_before_it_is_locked_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    directory, flock = tmp_path / "artifact", fcntl.flock
+def test_an_artifact_that_is_used_just_before_it_is_locked_stays(tmp_path: Path, before_flock):
+    directory = tmp_path / "artifact"
     directory.mkdir()
     (directory / "manifest.json").touch()
     os.utime(directory / "manifest.json", (1, 1))
 
-    def used_first(file: object, operation: int) -> None:
-        mark_used(directory)
-        flock(file, operation)  # type: ignore[arg-type]
-
-    monkeypatch.setattr("rela.pipeline.locks.fcntl.flock", used_first)
+    before_flock(lambda: mark_used(directory))
     assert not remove_unused(directory, used_before=100.0)
     assert directory.is_dir()
