@@ -1,6 +1,6 @@
 """The command line, in the order of the flow: build a request, call a job, print the result.
 
-Nothing heavy is imported until a command runs.
+Heavy modules are imported only when a command runs.
 """
 
 import sys
@@ -54,7 +54,7 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
     """
     end_with_launcher()
     if ctx.invoked_subcommand == doctor.name:
-        return  # it works where what the others import does not
+        return  # doctor must work even if the imports of the other commands fail
     from rela.stages.workspace.workspace import Workspace
 
     ctx.obj = Workspace(workspace)
@@ -65,8 +65,9 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
 def convert(workspace: Any, request: "requests.Convert") -> Shown:
     """Convert images to an FFCV data set.
 
-    SRC holds one folder per class, or train/ and val/ (or test/) with class folders, or just images. Or it
-    is CIFAR's archive, a Hugging Face data set, WebDataset shards or a CSV of paths: see docs/data.md.
+    SRC is a folder with one subfolder per class, with train/ and val/ (or test/), or with unlabelled
+    images; or CIFAR's archive, a Hugging Face data set, WebDataset shards or a CSV of paths: see
+    docs/data.md.
     """
     from rela.stages import convert as stage
 
@@ -76,7 +77,7 @@ def convert(workspace: Any, request: "requests.Convert") -> Shown:
 @main.command()
 @takes("Embed")
 def embed(workspace: Any, request: "requests.Embed") -> Shown:
-    """Represent every image of DATASET by a prior, once.
+    """Embed every image of DATASET with a prior, once.
 
     DATASET is the name of a data set, or a folder of images, which is converted first.
     """
@@ -91,20 +92,20 @@ def embed(workspace: Any, request: "requests.Embed") -> Shown:
     "preset_name",
     type=click.Choice(PRESET_NAMES),
     show_default="none",
-    help="The reference's input size, batch, model and epochs for a data set; options given here "
-    "override it.",
+    help="The reference's input size, batch size, model and epochs for a data set; explicit options "
+    "override them.",
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Resume an interrupted run as it was configured; --name chooses which. It may resume elsewhere: "
-    "--devices, --logger, --checkpoint-minutes and --rank-timeout can be given anew.",
+    help="Resume an interrupted run with its own configuration; --name chooses which. Only --devices, "
+    "--logger, --checkpoint-minutes and --rank-timeout may change.",
 )
 @takes("Train")
 def train(
     workspace: Any, request: "requests.Train", preset_name: str | None, resume: bool
 ) -> Shown:
-    """Train a model on DATASET: targets first, then the algorithm."""
+    """Train a model on DATASET: first to predict the targets, then with the algorithm."""
     from rela.stages.train import train as stage
     from rela.training.settings import WHERE_TO_RUN
 
@@ -116,7 +117,7 @@ def train(
     where = {option: given.pop(option) for option in WHERE_TO_RUN if option in given}
     if given or dataset or preset_name:
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
-        by_name = f"; a run is chosen by --name {dataset}" if dataset and not name else ""
+        by_name = f"; use --name {dataset} to choose a run" if dataset and not name else ""
         raise click.UsageError(
             f"--resume uses the run's own configuration; leave out {', '.join(flags) or dataset}{by_name}"
         )
@@ -128,7 +129,7 @@ def train(
 def evaluate(workspace: Any, request: "requests.Evaluate") -> Shown:
     """Measure RUNs or a prior: k-NN, linear probes, fine-tuning, segmentation.
 
-    Of runs that differ in nothing but their seed, mean and standard deviation are shown too.
+    For runs that differ only in their seed, also show mean and standard deviation.
     """
     from rela.stages.evaluate import evaluate as stage
     from rela.stages.evaluate.table import format_report, summarize
@@ -139,10 +140,10 @@ def evaluate(workspace: Any, request: "requests.Evaluate") -> Shown:
 @main.command()
 @takes("Report")
 def report(workspace: Any, request: "requests.Report") -> Shown:
-    """Write one page about RUNs, or about all finished ones: was the prior worth it?
+    """Write one page about RUNs (default: all finished runs): was the prior worth it?
 
-    Accuracy against cost, curves of training, features, neighbours, priors, how to reproduce it all.
-    The page is one file and needs no network.
+    It shows accuracy against cost, training curves, features, neighbours, priors, and how to reproduce
+    the runs. The page is one file and needs no network.
     """
     from rela.stages.report import report as stage
 
@@ -154,7 +155,7 @@ def report(workspace: Any, request: "requests.Report") -> Shown:
 def export(workspace: Any, request: "requests.Export") -> Shown:
     """Write the backbone of RUN, or its features of a data set, for other programs.
 
-    What loads the file is printed. Embedding options are for --to hdf5-features.
+    Print the code that loads the file. Embedding options apply only to --to hdf5-features.
     """
     from rela.stages import export as stage
 
@@ -164,7 +165,7 @@ def export(workspace: Any, request: "requests.Export") -> Shown:
 @main.command()
 @takes("Neighbors")
 def neighbors(workspace: Any, request: "requests.Neighbors") -> Shown:
-    """Find the images of a data set that are most like IMAGE, by cached representations."""
+    """Find the images of a data set most similar to IMAGE, by cached representations."""
     from rela.stages import neighbors as stage
 
     return stage.neighbors(workspace, request, say), stage.format_result
@@ -172,14 +173,14 @@ def neighbors(workspace: Any, request: "requests.Neighbors") -> Shown:
 
 @main.group()
 def priors() -> None:
-    """Choose a prior: list what can be used here, rank what is embedded."""
+    """Choose a prior: list those available here, rank those embedded."""
 
 
 @priors.command("list")
 @json_option
 @click.pass_obj
 def list_priors(workspace: Any, /, as_json: bool) -> None:
-    """Show which priors can be used here and now, and which are embedded for which data sets."""
+    """Show which priors are available here, and for which data sets each is embedded."""
     from rela.stages.priors import list as stage
 
     print_result(as_json, stage.format_result, stage.list_priors(workspace))
@@ -191,7 +192,7 @@ def rank_priors(workspace: Any, request: "requests.Rank") -> Shown:
     """Compare the embedded priors of DATASET by their representations, without training.
 
     Effective rank (RankMe; more is better), uniformity (less is better), k-NN accuracy where there
-    are labels, and how alike the priors are (linear CKA, 0 to 1).
+    are labels, and the similarity of the priors (linear CKA, 0 to 1).
     """
     from rela.stages.priors import rank as stage
 
@@ -208,11 +209,11 @@ def rank_priors(workspace: Any, request: "requests.Rank") -> Shown:
     show_default="the recipe's [variables]",
     help="Fill {NAME} in the recipe; can be repeated.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the jobs and what they will cost.")
+@click.option("--dry-run", is_flag=True, help="Print the jobs and their estimated cost.")
 @click.option(
     "--no-measure",
     is_flag=True,
-    help="Estimate only from what the workspace has measured, without trying a few steps.",
+    help="Estimate only from speeds measured in the workspace, without trial steps.",
 )
 @json_option
 @click.pass_context
@@ -225,14 +226,14 @@ def run(
     no_measure: bool,
     as_json: bool,
 ) -> None:
-    """Run the jobs and sweeps of a recipe (docs/recipes.md): what is missing, not what is there.
+    """Run the jobs and sweeps of a recipe (docs/recipes.md); finished jobs are skipped.
 
-    A job that fails does not stop the others; the exit status is that of the first failure.
+    A failed job does not stop the others; the exit status is that of the first failure.
     """
     from rela.stages.recipe.jobs import load_recipe
 
     if no_measure and not dry_run:
-        raise click.UsageError("--no-measure is for --dry-run")
+        raise click.UsageError("--no-measure requires --dry-run")
     jobs = load_recipe(recipe, ctx.obj, dict(_assignment(text) for text in variables))
     if dry_run:
         from rela.stages.recipe import plan as planning
@@ -263,9 +264,9 @@ def _assignment(text: str) -> tuple[str, str]:
     "--output",
     default="rela-demo",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where images, workspace and plot go.",
+    help="Folder for images, workspace and plot.",
 )
-@click.option("--seeds", default=3, type=click.IntRange(1), help="Runs of each kind.")
+@click.option("--seeds", default=3, type=click.IntRange(1), help="Seeds per configuration.")
 @json_option
 def demo(output: Path, seeds: int, as_json: bool) -> None:
     """Show the whole method on scikit-learn's handwritten digits, in a few minutes."""
@@ -275,21 +276,21 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--watch", is_flag=True, help="Show what runs, again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show running jobs and refresh until Ctrl-C.")
 @click.option(
     "--interval",
     metavar="SECONDS",
     default=2.0,
     type=click.FloatRange(0.1),
-    help="How often --watch looks.",
+    help="Time between refreshes of --watch.",
 )
 @json_option
 @click.pass_obj
 def status(workspace: Any, /, watch: bool, interval: float, as_json: bool) -> None:
     """Show data sets, representations, runs, what is running and what can be resumed.
 
-    With --watch: where every training and embedding stands, who works on it, and the age of its last
-    checkpoint. It only reads the workspace's files, so any terminal and machine that sees them will do.
+    With --watch: the progress of every training and embedding, the processes that work on it, and the age
+    of its last checkpoint. It only reads files, so it works on any machine that sees the workspace.
     """
     if watch:
         from rela.stages.commandline.watch import watch as show
@@ -299,20 +300,20 @@ def status(workspace: Any, /, watch: bool, interval: float, as_json: bool) -> No
     from rela.stages.workspace import status as stage
 
     if is_typed("interval"):
-        raise click.UsageError("--interval is for --watch")
+        raise click.UsageError("--interval requires --watch")
     print_result(as_json, stage.format_status, stage.status(workspace))
 
 
 @main.group()
 def cache() -> None:
-    """List, check and clean what the workspace keeps."""
+    """List, verify and clean the artifacts of the workspace."""
 
 
 @cache.command("ls")
 @json_option
 @click.pass_obj
 def list_cache(workspace: Any, /, as_json: bool) -> None:
-    """Show every artifact with its size, age and last use, and what is left of interrupted jobs."""
+    """Show every artifact with its size, age and last use, and leftovers of interrupted jobs."""
     from rela.stages.workspace import cache as stage
 
     print_result(as_json, stage.format_listing, stage.list_cache(workspace))
@@ -325,7 +326,7 @@ def list_cache(workspace: Any, /, as_json: bool) -> None:
 def verify_cache(ctx: click.Context, /, names: tuple[str, ...], as_json: bool) -> None:
     """Read every byte of the named artifacts (default: all) and compare it with the manifests.
 
-    Ends with status 65 if anything is damaged.
+    Exits with status 65 if anything is damaged.
     """
     from rela.stages.workspace import cache as stage
 
@@ -340,16 +341,16 @@ def verify_cache(ctx: click.Context, /, names: tuple[str, ...], as_json: bool) -
     "--unused-days",
     default=30.0,
     type=click.FloatRange(0),
-    help="Remove what was last used longer ago.",
+    help="Remove what has not been used for this many days.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 @json_option
 @click.pass_obj
 def collect_garbage(workspace: Any, /, unused_days: float, dry_run: bool, as_json: bool) -> None:
-    """Remove representations and targets that were not used for long: they can be computed again.
+    """Remove representations and targets that have not been used for long; they can be computed again.
 
-    Also removes what killed jobs left behind. Data sets, runs, what a job uses at the moment and
-    what an interrupted run needs to resume stay.
+    Also removes leftovers of killed jobs. Keeps data sets, runs, what a running job uses, and what an
+    interrupted run needs to resume.
     """
     from rela.stages.workspace import cache as stage
 
@@ -360,10 +361,10 @@ def collect_garbage(workspace: Any, /, unused_days: float, dry_run: bool, as_jso
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, /, as_json: bool) -> None:
-    """Check what is installed and whether it runs, and what this machine offers; say how to fix the rest.
+    """Check packages and machine, and print the command that fixes each problem.
 
-    An image is really decoded, a GPU really computes. Ends with status 1 if rela cannot be used here;
-    warnings, and extras that are not there, do not count.
+    Includes decoding an image and computing on each GPU. Exits with status 1 if rela cannot be used here;
+    warnings and missing extras do not count.
     """
     from rela.stages.doctor import doctor as stage
 

@@ -28,7 +28,7 @@ html_theme = "furo"
 html_title = f"rela {release}"
 html_show_sphinx = False
 html_show_copyright = False
-smartquotes = False  # a dash is no part of --option
+smartquotes = False  # would turn the hyphens of --option into a dash
 python_maximum_signature_line_length = 80
 exclude_patterns = ["_build"]
 

@@ -1,4 +1,4 @@
-"""An artifact is a directory with files and a manifest. Building one is staging and publishing."""
+"""Artifacts, directories with files and a manifest: find, stage, publish."""
 
 import contextlib
 import errno
@@ -70,7 +70,7 @@ A = TypeVar("A", bound=Artifact)
 
 
 def open_artifact(path: Path) -> Artifact | None:
-    """The artifact at `path`, or None if nothing complete is there."""
+    """The artifact at `path`, or None if there is no complete one."""
     try:
         return Artifact(path, Manifest.read(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -89,7 +89,7 @@ def find_artifacts(parent: Path) -> list[Artifact]:
 def staging(destination: Path) -> Iterator[Path]:
     """A private directory beside `destination` to build in; removed unless it is published.
 
-    Directories that killed jobs of this host left are removed on entry.
+    Leftovers of killed jobs on this host are removed on entry.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(destination)
@@ -112,7 +112,7 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
     """Turn a staged directory into the artifact `destination` in one rename.
 
     Digests every file into the manifest, makes bytes and names durable, and refuses to replace
-    anything: raises AlreadyPublishedError if `destination` is already there.
+    anything: raises AlreadyPublishedError if `destination` exists.
     """
     files = sorted(p for p in directory.rglob("*") if p.is_file())
     digests = {str(p.relative_to(directory)): file_sha256(p) for p in files}
@@ -128,8 +128,8 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise AlreadyPublishedError(
-                f"{destination} was made by another job just now; give the command again to use it, or "
-                "choose another name"
+                f"another job has just made {destination}; run the command again to use it, or choose "
+                "another name"
             ) from error
         raise
     fsync(destination.parent)
@@ -153,7 +153,7 @@ def cached(
     find: Callable[[], A | None],
     fill: Callable[[Path], Manifest],
 ) -> tuple[A, bool]:
-    """Find or build: what `find` returns, else `destination`, built; and whether it was found.
+    """Return what `find` returns, else build `destination`; also whether it was found.
 
     `fill` writes files into a private directory and returns their manifest; they are published whole
     or not at all. Raises as `staging` and `publish_or_adopt`.
@@ -167,9 +167,9 @@ def cached(
 
 
 def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
-    """Leftovers of killed jobs directly under `parent`: staged, or half removed.
+    """Leftovers of killed jobs directly under `parent`: staged or partly removed directories.
 
-    On this host, those of processes that ended; of other hosts, those older than `used_before` (seconds
+    On this host, those of ended processes; of other hosts, those older than `used_before` (seconds
     since 1970).
     """
     if not parent.is_dir():
@@ -181,7 +181,7 @@ def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
 def clear_abandoned(destination: Path) -> None:
     """Remove staging directories of `destination` whose process on this host has ended.
 
-    `staging` and `cached` do so.
+    Called by `staging` and `cached`.
     """
     for path in abandoned(destination.parent):
         if path.name.startswith(f"{_STAGING_PREFIX}{destination.name}@"):

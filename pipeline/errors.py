@@ -33,7 +33,7 @@ class BusyError(PipelineError):
 
 
 class AlreadyPublishedError(PipelineError):
-    """A complete artifact is at the destination already; it is never overwritten."""
+    """A complete artifact already exists at the destination; it is never overwritten."""
 
     exit_status = 75
 
@@ -43,5 +43,5 @@ def storage_remedy(error: OSError, option: str = "--workspace") -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space or choose another {option}"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"choose a{'n' if option == '--output' else ''} {option} that can be written"
-    return "check that file system, then give the same command again"
+        return f"choose a writable {option}"
+    return "check that file system, then run the same command again"

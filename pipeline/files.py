@@ -28,7 +28,7 @@ def fsync(path: Path) -> None:
 
 
 def replace_durably(source: Path, destination: Path) -> None:
-    """Rename a file over `destination`; after a power cut the old file is there or the whole new one.
+    """Rename a file over `destination`; after a power cut, the old file or the complete new one exists.
 
     The order matters: the bytes reach the disk before the name, and the name before this returns.
     """
@@ -54,7 +54,7 @@ def replacing(path: Path, clobber: bool = True, option: str = "--workspace") -> 
             _move_without_clobbering(temporary, path)
             fsync(path.parent)
     except FileExistsError as error:
-        raise AlreadyPublishedError(f"{path} was made by another job just now") from error
+        raise AlreadyPublishedError(f"another job has just made {path}") from error
     except OSError as error:
         raise StorageError(
             f"cannot write {path}: {error.strerror}; {storage_remedy(error, option)}"

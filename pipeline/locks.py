@@ -23,7 +23,7 @@ from rela.pipeline.manifest import MANIFEST_NAME
 from rela.pipeline.owner import describe, owner_token, printable
 
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-_ATTEMPTS, _PAUSE_SECONDS = 4, 0.05  # `holder` also takes a lock for a moment
+_ATTEMPTS, _PAUSE_SECONDS = 4, 0.05  # `holder` also takes the lock briefly
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ def is_still(path: Path, descriptor: int) -> bool:
 
 def removed(directory: Path) -> BusyError:
     """The error to raise if `is_still` is false."""
-    return BusyError(f"{directory} was removed just now; run the command again")
+    return BusyError(f"{directory} was just removed; run the command again")
 
 
 def holder(path: Path) -> str | None:
@@ -88,7 +88,7 @@ def holder(path: Path) -> str | None:
 
 
 def _lock_soon(file: TextIO) -> bool:
-    """Try to lock the file, for a moment; return whether it is locked."""
+    """Try briefly to lock the file; return whether it is locked."""
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
@@ -141,8 +141,8 @@ def hold(path: Path) -> Iterator[None]:
 def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool:
     """Remove the directory of the lock file `path` if no process holds it; returns whether it did.
 
-    `still` is asked again under the lock. The directory disappears in one rename, so it is never found
-    partly removed.
+    `still` is evaluated under the lock. The directory disappears in one rename, so it is never seen partly
+    removed.
     """
     with contextlib.ExitStack() as stack:
         try:

@@ -31,7 +31,7 @@ def is_gone(token: str) -> bool:
 
 
 def describe(token: str) -> str:
-    """ "process 1234 on node7", for people."""
+    """Describe the owner: "process 1234 on node7"."""
     host, pid = _host_and_pid(token)
     return printable(f"process {pid} on {host.rpartition('~')[0] or host}")
 

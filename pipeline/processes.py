@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # `rela --help` does without it
+if TYPE_CHECKING:  # not needed by `rela --help`
     import subprocess
 
 PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by batch systems before they kill
@@ -28,7 +28,7 @@ class ProcessExit:
 def run_processes(
     command: Sequence[str], environments: Sequence[Mapping[str, str]], grace_seconds: float
 ) -> list[ProcessExit]:
-    """Run `command` once per environment, all at the same time; return their exits in that order.
+    """Run `command` once per environment, concurrently; return their exits in the same order.
 
     When one fails, the others have `grace_seconds` to end; then they are killed. They are also killed
     if this call raises. SIGTERM, SIGUSR1 and SIGINT are forwarded; after SIGINT, KeyboardInterrupt is
@@ -92,7 +92,7 @@ def _forwarding(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]
 
 
 class AskedToMakeRoom(BaseException):
-    """A batch system asked this job to stop; not an error, like KeyboardInterrupt. Says the signal's name."""
+    """A batch system asked this job to stop; no error, like KeyboardInterrupt. `str` names the signal."""
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@
     features = rela.open_representations()
 
 These are the commands of the command line as functions (`help(rela.train)`), from `rela.stages.api`, which is
-imported when the first is used. The modules below are the method and its formats: images, betons, priors,
-targets, views, algorithms, probes. They know nothing of command lines, workspaces or stages.
+imported on first use. The packages below are the method and its formats: images, betons, priors, targets,
+views, algorithms, probes. They do not depend on command lines, workspaces or stages.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # to whom everything else is missing
+if not TYPE_CHECKING:  # type checkers must see that every other name is missing
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:

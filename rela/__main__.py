@@ -1,4 +1,4 @@
-"""`python -m rela`: the command line, also as the program of each process of a training."""
+"""`python -m rela`: the command line; each process of a training on several devices runs it."""
 
 import sys
 

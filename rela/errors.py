@@ -17,7 +17,7 @@ class RelaError(Exception):
 
 
 class ChoiceError(RelaError):
-    """An option or name that does not exist or cannot be used; the message lists what can."""
+    """An option or name that does not exist or cannot be used; the message lists the alternatives."""
 
     exit_status = 2
 
@@ -58,9 +58,9 @@ def one_line(text: str) -> str:
 
 
 def require(package: str, extra: str, use: str, error: type[RelaError] = ChoiceError) -> Any:
-    """Import `package`; raises `error` with the command that installs it, where it is missing.
+    """Import `package`; if it is missing, raise `error` with the command that installs it.
 
-    `extra` is the extra of `rela` that brings it, `use` what it is needed for.
+    `extra` is the extra of `rela` that contains it, `use` the purpose in words.
     """
     try:
         return import_module(package)
@@ -82,7 +82,7 @@ def failure_of(error: Exception) -> tuple[str, int] | None:
             what = f"cannot use {error.filename}: " if error.filename else ""
             return f"{what}{error.strerror}; {storage_remedy(error)}", _STORAGE
         where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror or error}{where}; --debug shows where this came from", _STORAGE
+        return f"{error.strerror or error}{where}; --debug shows the traceback", _STORAGE
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "out of memory; lower --batch-size or --image-size", _TRY_AGAIN
     return None

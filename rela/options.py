@@ -33,9 +33,9 @@ def option(
 ) -> Any:
     """A keyword of a dataclass, and an option of the command line.
 
-    - `kind`: its type where the default is None; `several`: repeated for several, as a tuple default is;
+    - `kind`: its type if the default is None; `several`: can be repeated, like one with a tuple default;
     - `shown`: the default in words;
-    - `metavar`, `complete`: what help shows and a shell completes (a name in stages.commandline.completion).
+    - `metavar`: its value in the help; `complete`: a name in stages.commandline.completion.
     """
     metadata = {
         "help": help,
@@ -97,7 +97,7 @@ def _accepted(rules: Any) -> str:
     if rules["choices"]:
         return "one of " + ", ".join(rules["choices"])
     if all(rules[limit] is None for limit in ("minimum", "above", "maximum")):
-        named = {bool: "True or False", str: "a text", Path: "a path", int: "a whole number"}
+        named = {bool: "True or False", str: "a string", Path: "a path", int: "an integer"}
         return named.get(rules["kind"], "a number")
     limits = (("minimum", "at least"), ("above", "more than"), ("maximum", "at most"))
     words = (f"{word} {rules[key]:g}" for key, word in limits if rules[key] is not None)

@@ -1,8 +1,8 @@
 """What `import rela` offers: the commands of the command line as functions, and cached features.
 
-Every function works in a workspace: `workspace`, or RELA_WORKSPACE, or ./workspace. Names and
-defaults are those of the command line. What a person should know on the way goes to `say`, and without
-it to the logger `rela`. Failures are `rela.errors.RelaError` and `rela.pipeline.errors.PipelineError`.
+Every function works in a workspace: `workspace`, else RELA_WORKSPACE, else ./workspace. Names and
+defaults are those of the command line. Progress messages go to `say`, by default the logger `rela`.
+Functions raise `rela.errors.RelaError` and `rela.pipeline.errors.PipelineError`.
 """
 
 from pathlib import Path
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @keyword_function(requests.Convert)
 def convert(request: requests.Convert) -> ConvertResult:
-    """Convert class folders of images to an FFCV data set, or find that it was done before.
+    """Convert class folders of images to an FFCV data set; an existing one is reused.
 
     >>> result = rela.convert("images")
     >>> result.artifact.name, result.cached
@@ -50,9 +50,9 @@ def convert(request: requests.Convert) -> ConvertResult:
 
 @keyword_function(requests.Embed)
 def embed(request: requests.Embed) -> EmbedResult | CombineResult:
-    """Represent every image of a data set, or of a folder of images, by a prior, once.
+    """Embed every image of a data set, or of a folder of images, with a prior, once.
 
-    `prior` is what `--prior` takes, one or several, which are combined.
+    `prior`: one or several values of `--prior`; several are combined.
 
     >>> result = rela.embed(prior="random:shufflenet_v2_x0_5", image_size=32)
     >>> result.artifact.manifest.content["shape"]
@@ -65,9 +65,9 @@ def embed(request: requests.Embed) -> EmbedResult | CombineResult:
 
 @keyword_function(requests.Train)
 def train(request: requests.Train) -> TrainResult:
-    """Train a model: targets first, then the algorithm. An interrupted run with these settings resumes.
+    """Train a model, or resume an interrupted run with these settings.
 
-    `embed`: embed the prior first if that was not done. With the reference's settings for a data set:
+    `embed`: embed the prior first if necessary. With the reference's settings for a data set:
     `rela.train(**rela.preset("cifar10") | {"epochs": 5})`.
 
     >>> result = rela.train(
@@ -105,7 +105,7 @@ def export(request: requests.Export) -> ExportResult:
 
 @keyword_function(requests.Neighbors)
 def neighbors(request: requests.Neighbors) -> Neighbors:
-    """Find the images of a data set that are most like an image file, by cached representations.
+    """Find the images of a data set most similar to an image file, by cached representations.
 
     >>> found = rela.neighbors("images/train/bee/03.png", count=2)
     >>> found.neighbors[0].path, found.neighbors[0].class_name, len(found.neighbors)
@@ -116,7 +116,7 @@ def neighbors(request: requests.Neighbors) -> Neighbors:
 
 @keyword_function(requests.Report)
 def report(request: requests.Report) -> ReportResult:
-    """Write one page about finished runs, all or those named: was the prior worth it?
+    """Write one page about finished runs (default: all): was the prior worth it?
 
     >>> print(rela.report("first", output="page", maps=0).page)
     page/report.html
@@ -125,7 +125,7 @@ def report(request: requests.Report) -> ReportResult:
 
 
 def status(workspace: str | Path | None = None) -> Status:
-    """What the workspace holds: data sets, representations, runs, and what can be gone on with.
+    """Data sets, representations and runs of the workspace, running jobs, and jobs to resume.
 
     >>> [row["name"] for row in rela.status().runs]
     ['first']
@@ -143,9 +143,9 @@ def open_representations(
 ) -> "NamedRepresentations":
     """Cached representations with the names of their images, a mapping from path to vector.
 
-    `representations` is a prior's name, or a folder that `rela embed` made; it may be left out if there
-    is only one. `split` is train unless a folder says otherwise. With `verify` every byte is compared
-    with its digest first; the file is memory-mapped all the same.
+    `representations`: a prior's name or a folder made by `rela embed`; optional if there is only one.
+    `split`: that of the folder, else train. `verify`: compare the file with its digest first; the file
+    is memory-mapped either way.
 
     >>> features = rela.open_representations()
     >>> features

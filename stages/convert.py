@@ -1,4 +1,4 @@
-"""Images of any source → a data set: per split one beton, and a CSV from its rows to their files."""
+"""Images of any source → a data set: for each split, a beton and a CSV with the file of each row."""
 
 import csv
 import hashlib
@@ -37,7 +37,7 @@ _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOpt
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """The data set, and whether it was there already."""
+    """The data set, and whether it existed."""
 
     artifact: DataSet
     cached: bool
@@ -47,8 +47,8 @@ class ConvertResult:
 def convert(workspace: Workspace, request: Convert, say: Say = print) -> ConvertResult:
     """Convert a source into a data set, named after the source by default.
 
-    A data set of that name with the same images and settings is reused. Raises DataError listing
-    every bad image, and writes nothing, unless the settings skip them.
+    A data set of that name with the same images and settings is reused. Unless bad images are skipped,
+    raises DataError listing them, and writes nothing.
     """
     start = time.perf_counter()
     source, settings = Path(request.source), part_of(request, ConvertSettings)
@@ -84,9 +84,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
             say(f"left out {one_line(path)}: {one_line(reason)}")
         for split, result in results.items():
             if not result.samples:
-                raise DataError(
-                    f"none of the {len(result.bad_images)} images of {split} can be used"
-                )
+                raise DataError(f"all {len(result.bad_images)} images of {split} are bad")
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         return _manifest(images, settings, results, bad, time.perf_counter() - start)
 
@@ -96,7 +94,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
 
 
 def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
-    """The images of a source, by name; their files are not opened."""
+    """List the images of a source without opening their files."""
     chosen = {f.name: getattr(settings, f.name) for f in fields(SourceOptions)}
     with bar_of_bytes("list the images") as listed:
         found = open_source(source, settings.format, SourceOptions(**chosen), listed)
@@ -106,9 +104,9 @@ def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
 def find_dataset(
     workspace: Workspace, images: ImageSource, settings: ConvertSettings, name: str
 ) -> DataSet | None:
-    """The data set that `convert` would find, compared only by settings and names of files.
+    """The data set that `convert` would reuse, compared by settings and file names only.
 
-    Contents, which `convert` compares too, are not read. Raises ChoiceError if `name` is taken by
+    File contents, which `convert` also compares, are not read. Raises ChoiceError if `name` is taken by
     another data set.
     """
     existing = open_as(DataSet, workspace.datasets_dir / name)
@@ -129,9 +127,9 @@ def find_dataset(
 def find_same_files(
     workspace: Workspace, images: ImageSource, settings: ConvertSettings
 ) -> DataSet | None:
-    """The data set, under any name, that converting `images` would give.
+    """The existing data set, under any name, that converting `images` would give.
 
-    Bad images that it left out count as part of it.
+    Bad images that were skipped count as part of it.
     """
     lenient = replace(settings, on_bad_image="skip")
     alike = [d for d in workspace.datasets() if _may_be_of(d, images, lenient)]
@@ -174,10 +172,10 @@ def format_result(result: ConvertResult) -> str:
         f"{len(dataset.content.class_names)} classes" if dataset.content.labelled else "no labels"
     )
     if result.cached:
-        how = f"is there already, unchanged: {dataset.path}"
+        how = f"already exists, unchanged: {dataset.path}"
     else:
         rate = dataset.num_images() / result.seconds
-        how = f"is at {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
+        how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
     return "\n".join([*lines, f"data set {dataset.name} ({classes}) {how}"])
 
 
@@ -220,7 +218,7 @@ def _manifest(
 
 
 def _deciding(settings: ConvertSettings) -> dict[str, Any]:
-    """The settings that decide what is stored; the seed only if something is drawn by it."""
+    """The settings that affect the stored data; the seed only if it is used."""
     parameters = {"stage_version": STAGE_VERSION, **asdict(settings)}
     for name in ("on_bad_image", *_SOURCE_SETTINGS):
         del parameters[name]
@@ -247,7 +245,7 @@ def _split_content(result: WriteResult) -> dict[str, Any]:
 def _index_csv(result: WriteResult) -> bytes:
     text = io.StringIO()
     plain = csv.writer(text, lineterminator="\n")
-    # csv does not quote carriage returns by itself, and readers take them for the end of a row
+    # csv does not quote carriage returns by itself, and readers would end the row there
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     plain.writerow(INDEX_COLUMNS)
     for index, sample in enumerate(result.samples):
@@ -271,7 +269,7 @@ def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> 
 
 
 def _may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
-    """Whether it can be, as far as known without reading the files."""
+    """Whether it may, judged without reading the files."""
     if existing.manifest.parameters != _deciding(settings):
         return False
     if existing.content.class_names != images.class_names or set(existing.splits) != set(
@@ -316,7 +314,7 @@ def _report_oddities(images: ImageSource, say: Say) -> None:
 
 
 def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
-    """The message, with the whole command: other jobs convert too."""
+    """The error message, with the full command, because other jobs convert too."""
     lines = [f"  {one_line(p)}: {one_line(reason)}" for p, reason in bad[:_LISTED_BAD_IMAGES]]
     if len(bad) > _LISTED_BAD_IMAGES:
         lines.append(f"  and {len(bad) - _LISTED_BAD_IMAGES} more")
@@ -339,7 +337,7 @@ def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print)
     source = Path(which)
     if not source.exists():
         if isinstance(which, Path) or "/" in which:
-            raise ChoiceError(f"{which}: found nothing there, and no data set has that name")
+            raise ChoiceError(f"{which}: no such path, and no data set has that name")
         return workspace.dataset(which)  # raises, listing those that exist
     settings = ConvertSettings()
     found = find_same_files(workspace, read_source(source, settings), settings)
@@ -350,8 +348,8 @@ def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print)
     if workspace.has_dataset(name):
         raise ChoiceError(
             f"{workspace.datasets_dir / name} was made from other images than {source}, or with other "
-            f"options; embed it by its name, {name}, or convert these under another: `rela convert "
-            f"{source} --name NAME`"
+            f"options; embed it by its name, {name}, or convert these images under another name: "
+            f"`rela convert {source} --name NAME`"
         )
     result = convert(workspace, Convert(source), say)
     say(format_result(result))

@@ -1,6 +1,6 @@
-"""The whole method on scikit-learn's handwritten digits: does a prior make training cheaper?
+"""The method on scikit-learn's handwritten digits: does a prior make training cheaper?
 
-The recipe in `demo.toml` trains a small prior on the digits 0 to 4, then a new model on all ten digits,
+The recipe in `demo.toml` trains a small prior on the digits 0 to 4, then models on all ten digits,
 with and without that prior, at two budgets and with several seeds, and evaluates every run.
 """
 
@@ -35,7 +35,7 @@ _LINEAR = "linear-reference"
 
 @dataclass(frozen=True)
 class DemoRun:
-    """One evaluated run: accuracies in [0, 1], seconds with all costs included."""
+    """One evaluated run: accuracies in [0, 1], seconds of everything."""
 
     kind: str
     epochs: int
@@ -47,7 +47,7 @@ class DemoRun:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Every run, the cost of the prior (paid once, and by others for a public one), the picture."""
+    """Every run, the one-time cost of training the prior, and the plot."""
 
     runs: list[DemoRun]
     prior_seconds: float
@@ -58,8 +58,8 @@ class DemoResult:
 def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -> DemoResult:
     """Run the demonstration in `output`, where finished jobs are reused and unfinished ones resumed.
 
-    The recipe is written there with seeds 0 to `num_seeds` - 1. Raises UnavailableError without the
-    extra, and RelaError with the exit status of the first job that failed.
+    The recipe is written there with seeds 0 to `num_seeds` - 1. Raises UnavailableError if the extra is
+    not installed, and RelaError with the exit status of the first failed job.
     """
     start = time.perf_counter()
     for package in ("matplotlib", "sklearn"):
@@ -101,7 +101,7 @@ def write_digits(folder: Path, digits: range) -> None:
 
 
 def format_result(result: DemoResult) -> str:
-    """The table over seeds, the comparison in words, and where the picture is."""
+    """The table over seeds, the comparison in words, and the path of the plot."""
     header = ["training", "epochs", "20-NN %", "linear %", "seconds, everything counted"]
     rows = [
         [
@@ -138,7 +138,7 @@ def _demo_run(record: RunRecord) -> DemoRun:
 
 
 def _draw(records: list[RunRecord], path: Path) -> Path:
-    """What `rela report` draws: linear accuracy against all seconds, a line through the means."""
+    """The figure of `rela report`: linear accuracy against seconds, a line through the means."""
     numbers = {record.name: number for number, record in enumerate(records)}
     figure = Plots("digits", lines_of(records), numbers).final_against_cost("seconds", _LINEAR)
     assert figure is not None, "every run is evaluated"
@@ -147,7 +147,7 @@ def _draw(records: list[RunRecord], path: Path) -> Path:
 
 
 def _comparison(runs: list[DemoRun]) -> str:
-    """What the prior is worth at one budget: pairs of runs with equal seeds."""
+    """The prior's effect at one budget, over pairs of runs with equal seeds."""
     by_kind = [{run.seed: run for run in runs if run.kind == kind} for kind in (RELA, PLAIN)]
     pairs = [(by_kind[0][seed], by_kind[1][seed]) for seed in by_kind[0]]
     gains = [with_prior.linear - without.linear for with_prior, without in pairs]

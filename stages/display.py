@@ -40,8 +40,8 @@ _PATIENCE_SECONDS = 1.0
 
 
 def progress_bar(total: int, description: str, unit: str, initial: int = 0, **more: Any) -> Any:
-    """Make a bar on standard error, silent if that is not a terminal. `more` goes to tqdm."""
-    from tqdm import tqdm  # `rela status` does without it
+    """Make a bar on standard error, hidden unless that is a terminal. `more` goes to tqdm."""
+    from tqdm import tqdm  # imported here to keep `rela status` light
 
     return tqdm(
         total=total, desc=description, unit=unit, initial=initial, disable=None, dynamic_ncols=True,
@@ -51,9 +51,9 @@ def progress_bar(total: int, description: str, unit: str, initial: int = 0, **mo
 
 @contextmanager
 def bar_of_bytes(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a thread-safe function of (bytes since the last call, bytes in all) that moves a bar.
+    """Yield a thread-safe function of (bytes since the last call, total bytes) that moves a bar.
 
-    A job of less than a second shows no bar.
+    Jobs shorter than a second show no bar.
     """
     bar = progress_bar(
         0, description, "B", unit_scale=True, delay=_PATIENCE_SECONDS, mininterval=0.2, leave=False
@@ -71,14 +71,14 @@ def bar_of_bytes(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (None of a single value)."""
+    """Mean and sample standard deviation (None for a single value)."""
 
     mean: float
     std: float | None
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """From at least one value."""
+        """Compute both from at least one value."""
         import statistics
 
         std = statistics.stdev(values) if len(values) > 1 else None

@@ -63,7 +63,7 @@ def export(workspace: Workspace, request: Export, say: Say = print) -> ExportRes
     run = workspace.run(request.run)
     settings, embedding = part_of(request, ExportSettings), part_of(request, EmbedSettings)
     if settings.dataset is not None and settings.to != "hdf5-features":
-        raise ChoiceError(f"--dataset is for --to hdf5-features, not {settings.to}; leave it out")
+        raise ChoiceError(f"--dataset does not apply to --to {settings.to}; remove it")
     path = _destination(run.name, settings)
     identity = read_identity(run.path)
     if settings.to == "hdf5-features":
@@ -117,11 +117,11 @@ def _destination(run: str, settings: ExportSettings) -> Path:
         )
     if not path.parent.is_dir():
         raise UnavailableError(
-            f"{path.parent}: no such folder to write {path.name} to; make it first"
+            f"{path.parent}: no such folder to write {path.name} to; create it first"
         )
     if path.exists() and not settings.force:
         raise ChoiceError(
-            f"{path} is there already; choose another --output, or replace it with --force"
+            f"{path} already exists; choose another --output, or replace it with --force"
         )
     return path
 
@@ -177,7 +177,7 @@ def _refuse_what_does_not_fit(
     stem = " (its stem is for small images)" if is_small else ""
     fits += ["safetensors", "onnx", "hdf5-features"]
     raise ChoiceError(
-        f"run {run.name} trained {name}{stem}, {problem}; what fits: --to {', '.join(fits)}"
+        f"run {run.name} trained {name}{stem}, {problem}; supported: --to {', '.join(fits)}"
     )
 
 

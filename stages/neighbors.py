@@ -44,7 +44,7 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Neighbors, nearest first, and the representations they were found by."""
+    """Neighbors, nearest first, and the representations that were searched."""
 
     image: str
     dataset: str
@@ -57,7 +57,7 @@ class Neighbors:
 def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = print) -> Neighbors:
     """Find the images of a data set whose representations have the largest cosine with that of an image.
 
-    The image is encoded as the data set's images are and embedded by the same prior, or by all priors of
+    The image is encoded like the data set's images and embedded by the same prior, or by all priors of
     a combination. So an image of the data set finds itself with a similarity of 1, up to the rounding of
     the stored features (float16 rounds those below 6e-5 coarsely). Raises ChoiceError with the command
     to use if there are no representations, DataError or UnavailableError if `image` is not an image.
@@ -113,7 +113,7 @@ def format_result(result: Neighbors) -> str:
     return "\n".join(
         [
             f"nearest to {one_line(result.image)} in data set {result.dataset} ({result.split}), by "
-            f"{result.prior}; paths are below {one_line(result.source or 'the folder of images')}",
+            f"{result.prior}; paths are relative to {one_line(result.source or 'the folder of images')}",
             format_table(["similarity", "class", "path"], rows),
         ]
     )
@@ -130,8 +130,8 @@ def represent(
 ) -> "NDArray[np.floating[Any]]":
     """The vector [D] that `image` would have among `representations` of centre crops.
 
-    For a combination, each prior embeds the image, and each vector is standardised as the component's
-    rows are. Priors are found by `requests`, or by the identity that the representations record.
+    For a combination, each prior embeds the image, and each vector is standardised like the component's
+    rows. Priors come from `requests`, or from the identity recorded in the representations.
     Raises ChoiceError if one cannot be found, DataError if `image` is not an image.
     """
     import numpy as np
@@ -167,7 +167,7 @@ def _same_prior(
         try:
             known = identify(workspace, candidate)
         except ChoiceError:
-            continue  # the name may not be enough without its options
+            continue  # the prior may need options in addition to its name
         if known.identity.key() == identity.key():
             return known
     raise ChoiceError(
@@ -189,7 +189,7 @@ def _request_of(identity: PriorIdentity, run: str | None) -> PriorRequest:
 def _look(
     image: Path, dataset: DataSet, priors: Sequence[KnownPrior], device: str, say: Say
 ) -> "list[NDArray[np.float32]]":
-    """The features of the image by each prior; it is encoded as the data set's images are."""
+    """The features of the image by each prior, encoded like the data set's images."""
     import numpy as np
 
     from rela.data.beton.reader import open_beton

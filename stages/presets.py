@@ -21,12 +21,12 @@ PRESET_NAMES = tuple(PRESETS)
 
 
 def preset(name: str | None) -> dict[str, Any]:
-    """Options of `rela train` by name, for the data set `name`; none without a name.
+    """The reference's options of `rela train` for the data set `name`; empty for None.
 
-    Raises ChoiceError listing the names there are.
+    Raises ChoiceError listing the known names.
     """
     if name is None:
         return {}
     if name not in PRESETS:
-        raise ChoiceError(f"no preset {name!r}; there is {', '.join(PRESET_NAMES)}")
+        raise ChoiceError(f"no preset {name!r}; choose one of {', '.join(PRESET_NAMES)}")
     return dict(PRESETS[name])

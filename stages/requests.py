@@ -25,7 +25,7 @@ from rela.stages.settings import (
 )
 from rela.training.settings import TrainSettings
 
-if TYPE_CHECKING:  # which reads JSON with a library that `rela --help` does without
+if TYPE_CHECKING:  # imports msgspec, which `rela --help` does without
     from rela.stages.workspace.workspace import Workspace
 
 _NAMES_OF_PRIORS = ", ".join(
@@ -35,14 +35,14 @@ _NAMES_OF_PRIORS = ", ".join(
 
 
 def _log(message: str) -> None:
-    import logging  # the command line does without it
+    import logging  # imported here to keep the command line light
 
     logging.getLogger("rela").info(message)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Request:
-    """What Python callers may add to every request. The command line has a `--workspace` of its own.
+    """Fields of every request for Python callers; on the command line, `--workspace` is a global option.
 
     - `workspace`: its folder; RELA_WORKSPACE or ./workspace by default;
     - `say`: receives progress messages; the logger `rela` by default.
@@ -75,14 +75,12 @@ class Convert(ConvertSettings, Request):
 
     source: str | Path = argument("SRC", kind=Path)
     name: str | None = option(None, "Name of the data set.", kind=str, shown="that of SRC")
-    workers: int | None = option(
-        None, "Processes that read and encode.", minimum=1, kind=int, shown="all cores"
-    )
+    workers: int | None = option(None, "Worker processes.", minimum=1, kind=int, shown="all cores")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Embed(PriorSettings, EmbedSettings, Request):
-    """A data set to represent by a prior, or by several, which are combined."""
+    """A data set to embed with a prior, or with several, which are combined."""
 
     dataset: str | Path | None = argument("[DATASET]", None, complete="datasets")
     prior: str | Sequence[str] = option(
@@ -93,13 +91,13 @@ class Embed(PriorSettings, EmbedSettings, Request):
         required=True,
         complete="priors",
     )
-    split: str = option("train", "Which images.", choices=("train", "val"))
+    split: str = option("train", "Split to embed.", choices=("train", "val"))
     shard: str | None = option(
         None,
-        "Do part I of N, counted from 0.",
+        "Embed only shard I of N, counted from 0.",
         kind=str,
         metavar="I/N",
-        shown="what torchrun or a SLURM array say",
+        shown="from torchrun or a SLURM array",
     )
 
     @property
@@ -127,7 +125,7 @@ class Train(TrainSettings, Request):
         shown="DATASET-METHOD-NUMBER",
         complete="unfinished_runs",
     )
-    embed: bool = option(False, "Embed the prior first if that was not done.")
+    embed: bool = option(False, "Embed the prior first if necessary.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,7 +139,7 @@ class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
     )
     dataset: str | None = option(
         None,
-        "Which data set.",
+        "Data set to evaluate on.",
         kind=str,
         shown="the run's own, or the only one",
         complete="datasets",
@@ -165,7 +163,7 @@ class Export(ExportSettings, EmbedSettings, Request):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Neighbors(NeighborsSettings, PriorSettings, Request):
-    """An image to find the most similar images of."""
+    """An image whose nearest neighbours to find."""
 
     image: str | Path = argument("IMAGE", kind=Path)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")

@@ -14,10 +14,10 @@ EXPORT_FORMATS = ("torchvision", "timm", "safetensors", "onnx", "hdf5-features")
 class ConvertSettings:
     """Everything that decides what a data set holds."""
 
-    format: str = option("auto", "What SRC is, where that is not plain.", choices=("auto", *KINDS))
+    format: str = option("auto", "Format of SRC.", choices=("auto", *KINDS))
     image_column: str | None = option(
         None,
-        "Column of the images, in tables where several could be meant.",
+        "Column of the images in a table.",
         kind=str,
         shown="path in a CSV, else by its type",
     )
@@ -29,7 +29,7 @@ class ConvertSettings:
     )
     val_fraction: float = option(
         0.0,
-        "Share of each class cut off as validation split, if SRC brings none.",
+        "Share of each class held out as validation split, if SRC has none.",
         minimum=0,
         maximum=0.9,
     )
@@ -40,7 +40,7 @@ class ConvertSettings:
     )
     jpeg_quality: int = option(
         90,
-        "For images that have to be encoded; plain JPEG files are stored as they are.",
+        "Quality of re-encoded images; plain JPEG files are stored unchanged.",
         minimum=1,
         maximum=100,
     )
@@ -50,20 +50,20 @@ class ConvertSettings:
         "Shrink larger images to this longer side, in pixels.",
         minimum=1,
         kind=int,
-        shown="as they are",
+        shown="unchanged",
     )
     alpha_on_white: bool = option(
         False, "Composite transparent images on white instead of dropping alpha."
     )
     on_bad_image: str = option(
-        "stop", "List bad images and stop, or leave them out.", choices=("stop", "skip")
+        "stop", "List bad images and stop, or skip them.", choices=("stop", "skip")
     )
-    seed: int = option(0, "Decides the validation split and the JPEG share.", minimum=0)
+    seed: int = option(0, "Seed of the validation split and the JPEG share.", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorSettings:
-    """What finds a prior, beside its name."""
+    """Options that identify a prior, in addition to its name."""
 
     weights: str | Path | None = option(
         None,
@@ -79,20 +79,20 @@ class PriorSettings:
         "Features of another layer: class, patches or class+patches of a vision transformer, or a "
         "module's name (layer3, blocks.8).",
     )
-    trust_code: bool = option(False, "Open TorchScript files, which runs the code in them.")
+    trust_code: bool = option(False, "Allow TorchScript files; loading one runs its code.")
     image_size: int | None = option(
         None,
-        "Input size in pixels of a prior that has none of its own.",
+        "Input size in pixels, for a prior without a published one.",
         minimum=1,
         kind=int,
         shown="the data set's, at most 224",
     )
-    seed: int = option(0, "Initial weights of a random prior.", minimum=0)
+    seed: int = option(0, "Seed of the weights of a random prior.", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedSettings:
-    """How to compute representations; `crops` and `dtype` are part of what they mean."""
+    """How to compute representations; `crops` and `dtype` are part of their fingerprint."""
 
     crops: int = option(
         0,
@@ -101,7 +101,9 @@ class EmbedSettings:
         maximum=1000,
     )
 
-    dtype: str = option("float16", "Of the stored representations.", choices=("float16", "float32"))
+    dtype: str = option(
+        "float16", "Number format of stored representations.", choices=("float16", "float32")
+    )
     batch_size: int = option(128, "Images per forward pass.", minimum=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     threads: int | None = option(None, "Loading threads.", minimum=1, kind=int, shown="all cores")
@@ -112,23 +114,23 @@ class RankSettings:
     """How to compare priors."""
 
     rows: int = option(
-        5000, "Images to compare, drawn by a fixed rule; the same for every prior.", minimum=2
+        5000, "Images to compare, drawn with a fixed seed; the same for every prior.", minimum=2
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """What to measure, and how often."""
+    """What to measure, and with how many seeds."""
 
     protocol: tuple[str, ...] = option(
         DEFAULT_PROTOCOLS,
-        "How to measure; say it several times for several. What was measured before is kept.",
+        "Evaluation protocol; can be repeated. Existing results are reused.",
         choices=tuple(PROTOCOLS),
         shown=", ".join(DEFAULT_PROTOCOLS),
     )
     seeds: int = option(
         1,
-        "Repeat trained probes with this many probe seeds: initial layer, order, labelled subset.",
+        "Number of probe seeds for trained probes: initial layer, order, labelled subset.",
         minimum=1,
     )
     voc: str | Path | None = option(
@@ -147,49 +149,51 @@ class EvaluateSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings:
-    """What a report shows of features."""
+    """How a report shows features."""
 
     maps: int = option(
-        3, "Maps of features: of the best run of so many ways of training; 0: none.", minimum=0
+        3,
+        "Number of feature maps, each of the best run of one way of training; 0: none.",
+        minimum=0,
     )
     projection: str = option(
-        "pca", "How features are brought to two dimensions.", choices=("pca", "umap")
+        "pca", "Projection of features to two dimensions.", choices=("pca", "umap")
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """For whom to write a run's backbone, and where."""
+    """The format of an export, and where to write it."""
 
     to: str = option(
         "safetensors",
-        "For torchvision.models, for timm, for whatever built the model, as ONNX, or the features of a "
-        "data set.",
+        "Format: weights for torchvision.models, for timm, or under the names of the library that built "
+        "the model (safetensors); an ONNX file; or the features of a data set.",
         choices=EXPORT_FORMATS,
     )
     output: str | Path | None = option(
         None,
-        "File to write, or a folder for it; .pth or .safetensors for torchvision and timm.",
+        "File to write, or its folder; .pth or .safetensors for torchvision and timm.",
         kind=Path,
-        shown="RUN-FORMAT in this folder",
+        shown="RUN-FORMAT in the current folder",
     )
     dataset: str | None = option(
         None, "Data set for hdf5-features.", kind=str, shown="the run's own"
     )
-    force: bool = option(False, "Replace a file that is there already.")
+    force: bool = option(False, "Replace an existing file.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeighborsSettings:
-    """Among what to look for neighbours, and for how many."""
+    """Where to search for neighbours, and how many to return."""
 
-    dataset: str | None = option(None, "Data set to look in.", kind=str, shown="the only one")
-    split: str = option("train", "Which of its images.", choices=("train", "val"))
+    dataset: str | None = option(None, "Data set to search.", kind=str, shown="the only one")
+    split: str = option("train", "Split to search.", choices=("train", "val"))
     prior: str | None = option(
         None,
-        "By whose representations: an embedded prior, as `rela embed` was given it (A+B if combined), or "
+        "Representations to compare: an embedded prior, named as for `rela embed` (A+B if combined), or "
         "a run.",
         kind=str,
         shown="the one embedded",
     )
-    count: int = option(10, "How many neighbours.", minimum=1)
+    count: int = option(10, "Number of neighbours.", minimum=1)

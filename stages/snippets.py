@@ -15,7 +15,7 @@ def run_snippet(run: Run) -> str:
 def backbone_snippet(model: str, image_size: int, path: Path, with_timm: bool = False) -> str:
     """Code that makes `model`, which returns features [B, D], with the weights in `path`.
 
-    `with_timm`: by timm, a model that torchvision has too.
+    `with_timm`: use timm for a torchvision model that it has too.
     """
     if model.startswith("timm:") or with_timm:
         library, lines = "timm", _by_timm(model, image_size)
@@ -58,7 +58,7 @@ def _by_torchvision(model: str, image_size: int) -> list[str]:
 
     parsed = parse_model_name(model)
     name = parsed.torchvision_name
-    with torch.device("meta"):  # only the structure, without weights
+    with torch.device("meta"):  # structure without weights
         built = build_classifier(name, image_size)
     options = classifier_options(name, image_size)
     given = "".join(f", {key}={value}" for key, value in options.items())
@@ -69,7 +69,7 @@ def _by_torchvision(model: str, image_size: int) -> list[str]:
             f"model.conv1 = torch.nn.Conv2d(3, {width}, 3, padding=1, bias=False)  # for small images",
             "model.maxpool = torch.nn.Identity()",
         ]
-    note = "  # its classifier, which was not trained"
+    note = "  # the classifier was not trained"
     for module in classifier_modules(built):
         lines.append(f"model.{_attribute(module)} = torch.nn.Identity(){note}")
         note = ""
@@ -125,5 +125,5 @@ def representations_snippet(representations: Representations, names: Path) -> st
 
 
 def pasteable(title: str, snippet: str) -> str:
-    """A snippet under its title, not indented, so that it can be pasted."""
+    """A snippet under its title, not indented, ready to paste."""
     return f"{title}\n\n{snippet}\n"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 def release_pages(values: NDArray[Any]) -> None:
-    """Take the pages of a read-only `np.memmap` out of the resident set; other arrays are left alone.
+    """Drop the pages of a read-only `np.memmap` from the resident set; other arrays are unchanged.
 
     A scheduler with a memory limit would count them. The values stay valid, in the page cache.
     """

@@ -35,7 +35,7 @@ class _Tokens:
 
 
 class LayerFeatures(nn.Module):
-    """A backbone's features [B, D] at another layer than its last.
+    """A backbone's features [B, D] at a layer other than its last.
 
     `layer` is one of TOKEN_LAYERS, for vision transformers, or the dotted name of a module. Maps
     [B, C, H, W] are averaged over space, tokens [B, N, C] over tokens (of known vision transformers:
@@ -51,7 +51,7 @@ class LayerFeatures(nn.Module):
             name = type(backbone).__name__
             if self._tokens is None:
                 raise ChoiceError(
-                    f"--layer {layer}: {name} is not known as a vision transformer; choose one of "
+                    f"--layer {layer}: {name} is not a known vision transformer; choose one of "
                     f"its modules, such as {list(dict(backbone.named_children()))[-1]}"
                 )
             if "class" in layer and not self._tokens.has_class:
@@ -84,7 +84,7 @@ class LayerFeatures(nn.Module):
         if isinstance(output, Tensor) and output.ndim == 2:
             return output
         raise ChoiceError(
-            f"--layer {self.layer} gives {shape}; choose one that gives maps [B, C, H, W], tokens "
+            f"--layer {self.layer} returns {shape}; choose one that returns maps [B, C, H, W], tokens "
             "[B, N, C] or features [B, C]"
         )
 
@@ -111,7 +111,7 @@ def spatial_features(backbone: nn.Module, images: Tensor) -> Tensor:
         if maps.ndim == 4:
             return maps
     raise ChoiceError(
-        f"no feature map is known of {type(backbone).__name__}; use a ResNet, a vision transformer, "
+        f"the feature map of {type(backbone).__name__} is unknown; use a ResNet, a vision transformer, "
         "or a CNN of timm"
     )
 
@@ -157,5 +157,5 @@ def _outputs(backbone: nn.Module, module: str, images: Tensor) -> Any:
     finally:
         hook.remove()
     if not found:
-        raise ChoiceError(f"--layer {module} does not run when the model looks at an image")
+        raise ChoiceError(f"--layer {module} is not part of the model's forward pass")
     return found[-1]

@@ -1,4 +1,4 @@
-"""timm's models as backbones, and those that are equal to torchvision's."""
+"""timm's models as backbones, and which of them equal torchvision's."""
 
 import difflib
 from typing import Any

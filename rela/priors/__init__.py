@@ -32,7 +32,7 @@ def prefix_of(name: str) -> str:
 
 
 def resolve(request: PriorRequest) -> Prior:
-    """Find and build the prior that `request` names, at the layer that it names."""
+    """Find and build the prior that `request` names, at the requested layer."""
     from rela.priors.names import check_name
 
     check_name(request.name)
@@ -40,10 +40,10 @@ def resolve(request: PriorRequest) -> Prior:
     if prefix not in KINDS:
         prefixes = ", ".join(filter(None, KINDS))
         raise ChoiceError(
-            f"no priors called {prefix}...; there are torchvision's names, {prefixes} and run:"
+            f"unknown prefix {prefix}; expected a torchvision name, {prefixes} or run:"
         )
     if request.arch is not None and prefix != checkpoint_file.PREFIX:
         raise ChoiceError(
-            f"--arch {request.arch} is for file:PATH, not for {request.name}; remove it"
+            f"--arch {request.arch} applies only to file:PATH, not to {request.name}; remove it"
         )
     return at_layer(KINDS[prefix].resolve(request), request.layer)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rela.models.preprocessing import Preprocessing
 
 PREFIX, METAVAR, EXAMPLE = "clip:", "NAME", "clip:ViT-B-16"
-ABOUT = "fetched when first used"
+ABOUT = "downloaded on first use"
 EXTRA = "clip"
 PACKAGES = {"open_clip": "open_clip_torch"}
 LITERAL = "@"  # before the tag
@@ -66,7 +66,7 @@ def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest
     if tag not in tags:
         names = ", ".join(f"{PREFIX}{model_name}@{t}" for t in tags) or "none"
         raise ChoiceError(
-            f"{PREFIX}{model_name} has no weights {tag!r}; there are {names}, or give --weights FILE"
+            f"{PREFIX}{model_name} has no weights {tag!r}; choose one of {names}, or give --weights FILE"
         )
     return dict(open_clip.get_pretrained_cfg(model_name, tag))
 

@@ -63,7 +63,7 @@ class PriorKind(Protocol):
     LITERAL: str
 
     def resolve(self, request: PriorRequest) -> "Prior":
-        """Find and build the prior that `request` names; its layer is taken care of afterwards."""
+        """Find and build the prior that `request` names; its layer is selected afterwards."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 PREFIX, METAVAR, EXAMPLE = "timm:", "NAME", "timm:resnet18.a1_in1k"
-ABOUT = "fetched when first used"
+ABOUT = "downloaded on first use"
 EXTRA, LITERAL = "timm", ""
 PACKAGES = {"timm": "timm"}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rela.models.preprocessing import Preprocessing
 
-PREFIX, METAVAR, EXAMPLE, ABOUT = "", "NAME", "resnet18", "fetched when first used"
+PREFIX, METAVAR, EXAMPLE, ABOUT = "", "NAME", "resnet18", "downloaded on first use"
 EXTRA, LITERAL = "", ""
 PACKAGES = {"torchvision": "torchvision"}
 

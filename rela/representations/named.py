@@ -24,7 +24,7 @@ class NamedRepresentations(Mapping[str, NDArray[np.floating]]):
 
     - `array` float16 or float32 [N, D], memory-mapped and read-only; row i is image i;
     - `paths`: the N files, relative to the folder that was converted;
-    - `labels` int64 [N], numbers of `class_names`; -1 without a class;
+    - `labels` int64 [N], indices of `class_names`; -1 without a class;
     - `attributes` of the file: prior, preprocessing, data set, split;
     - `crops_per_image`: K for K random crops of each image; then `array` is [N · K, D], image i starts at
       row i · K, and vectors are [K, D]. 0 for one centre crop.

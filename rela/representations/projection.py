@@ -56,8 +56,8 @@ def fit_projection(
 ) -> Projection:
     """PCA of rows [N, D] to at most `width` components (ReLA-D, arXiv 2405.14669).
 
-    With `variance_share`, to the smallest number of them with this share of the total variance, but at
-    least LEAST_WIDTH.
+    With `variance_share`, the fewest components with this share of the total variance, but at least
+    LEAST_WIDTH.
 
     The covariance Y'Y / (N − 1) is accumulated in float64 around the first row. The sign of each component
     makes its largest entry positive, so the result is the same on every machine. The rows may be a memory

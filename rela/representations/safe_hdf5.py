@@ -62,7 +62,7 @@ def has_entry(file: h5py.File, name: str) -> bool:
 
 
 def plain_attributes(of: h5py.File | h5py.Dataset, num_file_bytes: int) -> dict[str, Any]:
-    """The attributes, each a single text or number; raises OddHdf5Error for anything else.
+    """The attributes, each a string or a number; raises OddHdf5Error for anything else.
 
     Attributes can share bytes, so their total length is limited to that of the file.
     """

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, cast
 from rela.errors import ChoiceError, DataError, one_line
 from rela.options import flag_name
 
-if TYPE_CHECKING:  # which brings NumPy and Pillow
+if TYPE_CHECKING:  # imports NumPy and Pillow
     from rela.sources.source import ImageSource, ListingProgress, SourceKind, SourceOptions
 
-KINDS = {  # value of --format → module, in the order in which they are asked
+KINDS = {  # value of --format → module, in the order in which they are tried
     "cifar": "cifar",
     "huggingface": "hugging_face",
     "webdataset": "webdataset",
@@ -28,13 +28,13 @@ KINDS = {  # value of --format → module, in the order in which they are asked
 
 
 def find_kind(path: Path, kind: str = "auto") -> str:
-    """The name in `KINDS` of the source at `path`; raises DataError listing the kinds if it is of none."""
+    """The name in `KINDS` of the source at `path`; raises DataError listing the kinds if none matches."""
     for name in KINDS:
         if kind == name or (kind == "auto" and _module(name).recognises(path)):
             return name
     if re.match(r"[a-z][a-z0-9+]*:/", str(path)):
         raise DataError(
-            f"{one_line(str(path))} is an address; download what is there, then convert the file or folder"
+            f"{one_line(str(path))} is a URL; download it, then convert the file or folder"
         )
     *first, last = [_module(name).WHAT for name in reversed(KINDS)]
     raise DataError(
@@ -58,8 +58,8 @@ def open_source(
 ) -> "ImageSource":
     """List the images of the source at `path`.
 
-    Raises DataError for a damaged source or one of no known kind, ChoiceError where `options` must say
-    more or do not apply, UnsafeError for one that would run code or lead to files elsewhere.
+    Raises DataError for a damaged source or an unknown kind, ChoiceError if `options` are ambiguous or do
+    not apply, UnsafeError if reading it would run code or lead to files elsewhere.
     """
     name = find_kind(path, kind)
     module = _module(name)

@@ -68,7 +68,7 @@ _EDITIONS = (
 
 
 def recognises(path: Path) -> bool:
-    """One of CIFAR's folders, or an archive whose first member is in one."""
+    """Whether `path` is one of CIFAR's folders, or an archive whose first member is in one."""
     return _edition(path) is not None
 
 
@@ -126,7 +126,7 @@ def _files_of_folder(folder: Path, edition: _Edition) -> dict[str, bytes]:
 
 
 def _files_of_archive(path: Path, edition: _Edition) -> dict[str, bytes]:
-    """Name → content of the files of an edition; other members are passed over."""
+    """Name → content of the files of an edition; other members are skipped."""
     wanted = {f"{edition.folder}/{name}": name for name in edition.files}
     contents: dict[str, bytes] = {}
     with open_tar_file(path) as file:

@@ -1,7 +1,7 @@
 """A CSV or TSV of paths and labels with a header: `path,label,split`, the latter two optional.
 
-Paths are relative to the file's folder or to --image-root, and must stay within it: a list from elsewhere
-must not pick from the whole disk. Absolute paths are accepted if they lead into that folder.
+Paths are relative to the file's folder or to --image-root, and must stay within it: an untrusted list
+must not read arbitrary files. Absolute paths are accepted if they lead into that folder.
 """
 
 import csv
@@ -22,7 +22,7 @@ _PATH, _LABEL, _SPLIT, _TRAIN = "path", "label", "split", "train"
 
 
 def recognises(path: Path) -> bool:
-    """A .csv or .tsv file."""
+    """Whether `path` is a .csv or .tsv file."""
     return path.is_file() and path.suffix.lower() in _DELIMITERS
 
 
@@ -39,7 +39,7 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
         where = f"{one_line(str(path))}, line {line}"
         name = _within(root, image, where)
         if lines.setdefault(name, line) != line:
-            raise DataError(f"{where}: {one_line(name)} is in line {lines[name]} already")
+            raise DataError(f"{where}: {one_line(name)} is already in line {lines[name]}")
         by_split.setdefault(split, []).append(Labelled(name, label or None))
     if not by_split:
         raise DataError(f"{one_line(str(path))} lists no images")

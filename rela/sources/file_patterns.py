@@ -17,7 +17,7 @@ _SHARD_NUMBER = re.compile(r"-\d{5}-of-\d{5}\.parquet$")
 
 
 def is_pattern(path: Path) -> bool:
-    """Whether it is like `train-*.tar` or `train-{000..146}.tar`, with no file of that name."""
+    """Whether it is a pattern such as `train-*.tar` or `train-{000..146}.tar`, and not an existing file."""
     return glob.has_magic(str(path).replace("{", "*")) and not os.path.lexists(path)
 
 
@@ -29,7 +29,7 @@ def has_suffix(path: Path, suffix: str) -> bool:
 def list_files(path: Path, suffix: str) -> tuple[Path, list[Path]]:
     """(root, files sorted by name) of a file, a folder or a pattern; raises DataError if there are none.
 
-    Hidden files and folders are passed over; links to folders are not followed.
+    Hidden files and folders are skipped; links to folders are not followed.
     """
     if path.is_dir():
         root, files = path, sorted(_below(path, suffix))
@@ -77,7 +77,7 @@ def typical_suffix(folder: Path) -> str:
     while waiting:
         parent = waiting.popleft()
         identity = _identity(parent)
-        if identity in seen:  # a link upwards
+        if identity in seen:  # a link to a parent folder
             continue
         seen.add(identity)
         for entry in _entries(parent):

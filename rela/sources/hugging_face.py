@@ -28,7 +28,7 @@ _SPLITS_FILE, _STATE_FILE = "dataset_dict.json", "state.json"
 
 
 def recognises(path: Path) -> bool:
-    """A folder written by `save_to_disk`, or Parquet files: one, a folder, a pattern."""
+    """Whether `path` is a folder written by `save_to_disk`, or Parquet files (one, a folder, a pattern)."""
     if has_suffix(path, ".parquet"):
         return True
     return path.is_dir() and (_is_saved(path) or typical_suffix(path) == ".parquet")

@@ -6,7 +6,7 @@ Accepted layouts, where `.` is the given folder:
 - `./train/CLASS/**`, `./val/CLASS/**` (or `test`, or `valid`): two splits, one class list;
 - `./image`: a flat folder without labels (also as `./train/image`).
 
-Folders that rela itself wrote, such as a report among the images it is about, are passed over.
+Folders written by rela, such as a report among its images, are skipped.
 """
 
 import functools
@@ -63,7 +63,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
-    """What `scan` finds."""
+    """The images that `scan` finds."""
     return scan(path)
 
 

@@ -45,7 +45,7 @@ def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list
         spellings.setdefault(found, set()).add(str(label))
     values = {split: {value[s.label] for s in of} - {None} for split, of in splits.items()}
     in_order = sorted(values["train"])
-    class_names = [  # 007 as it is, and 7 where both are used
+    class_names = [  # "007" stays, unless "7" also occurs
         str(found) if len(spellings[found]) > 1 else min(spellings[found]) for found in in_order
     ]
     unknown = sorted(values.get("val", set()) - values["train"])
@@ -66,7 +66,7 @@ def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list
 def check_classes(
     where: Path, splits: Splits, class_names: list[str]
 ) -> tuple[list[str], dict[str, list[Sample]]]:
-    """The same for labels that are indices of `class_names`, all of which are kept.
+    """As `find_classes`, for labels that are indices of `class_names`, all of which are kept.
 
     Raises DataError for two classes of one name, a label beyond the classes, or if only some images
     have labels.

@@ -37,7 +37,7 @@ def read_plain_pickle(content: bytes, name: str) -> Any:
     try:
         return _Unpickler(content).load()
     except UnsafeError as error:
-        raise UnsafeError(f"{name} is a pickle that {error}; nothing of it was run") from error
+        raise UnsafeError(f"{name} is a pickle that {error}; none of it was run") from error
     except Exception as error:  # a pickle can be wrong in any way
         what = str(error).strip() or type(error).__name__
         raise DataError(
@@ -120,7 +120,7 @@ class _Unpickler(pickle._Unpickler):
         self.dispatch = _Opcodes({code: pickle._Unpickler.dispatch[code] for code in codes})  # type: ignore[misc]
         self.dispatch[pickle.DICT[0]] = _Unpickler.load_dict
         self.dispatch[pickle.EMPTY_DICT[0]] = lambda unpickler: unpickler.append(_Dict())
-        # cached: text that is named a thousand times must not become a thousand copies
+        # cached: text that occurs a thousand times must not become a thousand copies
         self._encode = functools.cache(lambda text: str.encode(text, "latin-1"))
 
     def find_class(self, module: str, name: str) -> Any:
@@ -132,7 +132,7 @@ class _Unpickler(pickle._Unpickler):
         if module == "numpy" and name in ("ndarray", "dtype"):
             return _Dtype if name == "dtype" else _StandIn
         raise UnsafeError(
-            f"would import {one_line(f'{module}.{name}')}; plain images need nothing of the kind"
+            f"would import {one_line(f'{module}.{name}')}, which plain images do not need"
         )
 
     def load_dict(self: Any) -> None:

@@ -1,4 +1,4 @@
-"""What every kind of source gives: splits of samples, one class list, and where the images are."""
+"""The result of every kind of source: splits of samples, one class list, and where the images are."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ ListingProgress = Callable[[int, int], None]  # (bytes read since the last call,
 
 
 class Place(Protocol):
-    """Where an image is that has no file of its own. Pickled for the worker that reads it."""
+    """The location of an image without its own file; pickled for the worker that reads it."""
 
     def read(self) -> Content:
         """The image; raises BadImageError with the reason if it cannot be read."""
@@ -72,7 +72,7 @@ class FileRange:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """An image that the source lists and does not have."""
+    """An image that the source lists but does not contain."""
 
     reason: str
 
@@ -117,10 +117,10 @@ class SourceOptions:
 
 
 class SourceKind(Protocol):
-    """What a module of `rela.sources.KINDS` has.
+    """The interface of a module in `rela.sources.KINDS`.
 
     - `WHAT`: the kind in a noun phrase, for messages;
-    - `SUFFIXES`: of its files, lower case; the name of a data set leaves them out;
+    - `SUFFIXES`: its file suffixes, lower case; they are removed in the names of data sets;
     - `OPTIONS`: the fields of SourceOptions that apply to it.
     """
 
@@ -142,7 +142,7 @@ class ImageSource:
     """The content of a source: splits in a fixed order, one class list for all of them.
 
     - `val_name`: the source's own name of its validation split;
-    - `stray_files`, `empty_classes`, `ignored_splits`: names of what is there and not used.
+    - `stray_files`, `empty_classes`, `ignored_splits`: names of what was found but not used.
     """
 
     root: Path
@@ -159,10 +159,10 @@ class ImageSource:
         return bool(self.class_names)
 
     def with_val(self, fraction: float, seed: int) -> "ImageSource":
-        """The same with a validation split cut out of each class of train, and no empty split.
+        """This source with a validation split drawn from each class of train, without empty splits.
 
-        A hash of (seed, name) decides which images are cut out. Raises DataError if there is a
-        validation split already, or if the fraction is less than one image of every class.
+        A hash of (seed, name) selects the images. Raises DataError if there is already a validation
+        split, or if the fraction is less than one image of every class.
         """
         splits = self.splits
         if fraction:
@@ -176,7 +176,7 @@ class ImageSource:
             if not splits["val"]:
                 raise DataError(
                     f"--val-fraction {fraction:g} of {self.root} is less than one image of any class (the "
-                    f"largest has {largest}, and one stays in train); give a larger one, or more images"
+                    f"largest has {largest}, and one stays in train); use a larger one, or more images"
                 )
         return replace(self, splits={split: found for split, found in splits.items() if found})
 

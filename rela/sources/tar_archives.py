@@ -72,7 +72,7 @@ def leads_out(name: str) -> bool:
 
 
 class _Headers:
-    """A tar file of which `tarfile` can read headers, but not as many bytes as a header claims."""
+    """A tar file from which `tarfile` can read headers only, not as many bytes as a header claims."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -28,7 +28,7 @@ _LARGEST_LABEL_BYTES = 1 << 20
 
 
 def recognises(path: Path) -> bool:
-    """A .tar, a pattern of .tar files, or a folder with .tar files and no images."""
+    """Whether `path` is a .tar, a pattern of .tar files, or a folder with .tar files and no images."""
     return any(has_suffix(path, suffix) for suffix in SUFFIXES) or (
         path.is_dir() and typical_suffix(path) == ".tar"
     )
@@ -37,7 +37,7 @@ def recognises(path: Path) -> bool:
 def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
     """The samples of all shards, ordered by shard name, then as stored.
 
-    The name or folder of a shard gives its split; without a `train` all shards are train.
+    The name or folder of a shard determines its split; without a `train` split, all shards are train.
     """
     root, shards = list_files(path, ".tar")
     by_split: dict[str, list[Path]] = {}

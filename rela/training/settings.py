@@ -25,34 +25,34 @@ class TrainSettings:
         complete="learned_priors",
     )
     crops: int | None = option(
-        None, "Targets of how many crops per image.", minimum=0, kind=int, shown="those embedded"
+        None, "Crops per image of the targets.", minimum=0, kind=int, shown="those embedded"
     )
     method: str = option(
-        "byol", "The algorithm of stage 2; none: stage 1 alone.", choices=tuple(METHODS)
+        "byol", "The algorithm of stage 2; none: stage 1 only.", choices=tuple(METHODS)
     )
     hyperparameters: str | None = option(
         None,
-        "ReLA's reference (AdamW, constant rate and momentum), or the algorithm's own paper.",
+        "Those of ReLA's reference (AdamW, constant rate and momentum) or of the algorithm's paper.",
         choices=("reference", "paper"),
         kind=str,
         shown="reference for byol and dino, else paper",
     )
     model: str | None = option(
         None,
-        "A torchvision model, where NAME_small has the stem for small images, or timm:NAME.",
+        "A torchvision model (NAME_small: with a stem for small images) or timm:NAME.",
         kind=str,
         shown="resnet18, or resnet18_small up to 64 pixels",
     )
     image_size: int | None = option(
         None,
-        "Size of the views in pixels.",
+        "Side of the views in pixels.",
         minimum=1,
         kind=int,
         shown="the data set's, at most 224",
     )
     handover: float | None = option(
         None,
-        "Fraction of all steps given to stage 1.",
+        "Fraction of all steps spent in stage 1.",
         minimum=0,
         maximum=1,
         kind=float,
@@ -65,30 +65,30 @@ class TrainSettings:
     )
     target_width: int | None = option(
         None,
-        "Most principal components that the targets keep; the paper keeps as many as the model has "
-        "features, which any large number does.",
+        "Maximum number of principal components in the targets. The paper keeps as many as the model has "
+        "features; any large number does the same.",
         minimum=1,
         kind=int,
         shown="those with 90 % of the variance, at least 16",
     )
     data_ratio: float = option(
-        1.0, "Share of the images that each epoch draws afresh.", above=0, maximum=1
+        1.0, "Share of the images in each epoch, drawn anew every time.", above=0, maximum=1
     )
-    epochs: int = option(100, "Passes over the drawn images.", minimum=1)
+    epochs: int = option(100, "Passes over that share of the images.", minimum=1)
     batch_size: int = option(128, "Images per optimizer step, over all devices.", minimum=2)
     accumulate: int = option(1, "Micro-batches that a batch is split into.", minimum=1)
     optimizer: str | None = option(
         None, "The optimizer.", choices=OPTIMIZER_NAMES, kind=str, shown="the method's"
     )
     lr: float | None = option(
-        None, "Peak learning rate, as it is.", above=0, kind=float, shown="the method's"
+        None, "Peak learning rate, not scaled.", above=0, kind=float, shown="the method's"
     )
     weight_decay: float | None = option(
         None, "Weight decay.", minimum=0, kind=float, shown="the method's"
     )
     schedule: str | None = option(
         None,
-        "Course of the learning rate over both stages.",
+        "Learning rate schedule over both stages.",
         choices=SCHEDULE_NAMES,
         kind=str,
         shown="the method's",
@@ -98,42 +98,48 @@ class TrainSettings:
     )
     ema: str | None = option(
         None,
-        "Course of a momentum network's coefficient, from the hand-over on.",
+        "Schedule of the momentum network's coefficient in stage 2.",
         choices=("constant", "cosine"),
         kind=str,
         shown="the method's",
     )
     local_crops: int | None = option(
-        None, "Small views beside the two full ones.", minimum=0, kind=int, shown="the method's"
+        None,
+        "Small views in addition to the two full ones.",
+        minimum=0,
+        kind=int,
+        shown="the method's",
     )
     min_scale: float | None = option(
         None,
-        "Smallest share of the image that a full view of stage 2 shows.",
+        "Smallest share of the image in a full view of stage 2.",
         above=0,
         maximum=1,
         kind=float,
         shown="the method's",
     )
-    seed: int = option(0, "Initial weights, order and views.", minimum=0)
+    seed: int = option(0, "Seed of initial weights, order and views.", minimum=0)
     precision: str = option(
         "auto",
-        "Of the arithmetic; auto: 16-mixed on a GPU, 32-true on the CPU.",
+        "Number format of the arithmetic; auto: 16-mixed on a GPU, 32-true on the CPU.",
         choices=("auto", "32-true", "16-mixed", "bf16-mixed"),
     )
     devices: str = option(
-        "auto", "How many GPUs, or which: 2, or 0,3; a process for each, or as many without GPUs."
+        "auto",
+        "Number of GPUs, or their indices: 2, or 0,3. One process per GPU; without GPUs, the number of CPU "
+        "processes.",
     )
     logger: str = option(
         "tensorboard",
-        "Where the figures go beside metrics.jsonl: tensorboard, wandb, mlflow, several with commas, or "
+        "Loggers in addition to metrics.jsonl: tensorboard, wandb, mlflow, several separated by commas, or "
         "none.",
     )
     checkpoint_minutes: float = option(
-        10.0, "Longest time between two checkpoints; every epoch ends with one.", minimum=0
+        10.0, "Maximum minutes between checkpoints; every epoch ends with one.", minimum=0
     )
     rank_timeout: float = option(
         5.0,
-        "Minutes that one of several processes waits for the others before it gives them up.",
+        "Minutes that a process waits for the others before it gives up.",
         above=0,
     )
 
@@ -144,7 +150,7 @@ WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedSettings(TrainSettings):
-    """Complete settings, as a training runs with them.
+    """Settings of a training without gaps: every default is filled in.
 
     - `hyperparameters`, `ema`, `local_crops`, `min_scale`: see rela.methods.method.MethodOptions;
     - `handover`: None is the adaptive rule, a number the fraction of all steps given to stage 1;
@@ -158,7 +164,7 @@ class ResolvedSettings(TrainSettings):
 
     @property
     def optimizer_settings(self) -> "OptimizerSettings":
-        """The optimizer, with the learning rate for this very batch size."""
+        """The optimizer, with the learning rate for this batch size."""
         from rela.methods import method_class
 
         method = method_class(self.method)

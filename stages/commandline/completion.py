@@ -1,4 +1,4 @@
-"""Completion of commands, options and the workspace's names by bash, zsh and fish; light, as Tab waits."""
+"""Completion of commands, options and names in bash, zsh and fish; light, because the user waits."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _LARGEST_MANIFEST_BYTES = 10_000_000
 @click.argument("shell", type=click.Choice(tuple(_SETUP)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete commands, options, data sets, priors and runs on Tab.
+    """Print the script with which SHELL completes commands, options, data sets, priors and runs on Tab.
 
     \b
         rela completion bash >> ~/.bashrc
@@ -34,7 +34,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     """
     made_for = get_completion_class(shell)
     assert made_for is not None
-    # without `source`, which looks which bash there is
+    # not click's `source`, which checks the version of bash first
     script = made_for(ctx.find_root().command, {}, "rela", "_RELA_COMPLETE")
     click.echo(script.source_template % script.source_vars())
     if sys.stdout.isatty():
@@ -42,7 +42,7 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 def _of(find: Callable[[Path], Iterable[str]]) -> _Completion:
-    """A click callback: those of `find(workspace)` that begin with what is typed."""
+    """A click callback: the names of `find(workspace)` that begin with the typed text."""
 
     def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
         known = ctx.find_root().params.get("workspace") or os.environ.get("RELA_WORKSPACE")
@@ -56,7 +56,7 @@ def _of(find: Callable[[Path], Iterable[str]]) -> _Completion:
 
 
 def _names(parent: Path, mark: str = "manifest.json") -> list[str]:
-    """Directories in `parent` that hold a file of the name `mark`."""
+    """Directories in `parent` that contain a file named `mark`."""
     return [path.parent.name for path in parent.glob(f"[!.]*/{mark}")]
 
 

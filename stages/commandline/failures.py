@@ -1,4 +1,4 @@
-"""Exceptions of jobs to one line on standard error and an exit status."""
+"""Exceptions of jobs → one line on standard error and an exit status."""
 
 from typing import Any
 

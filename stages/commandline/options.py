@@ -1,4 +1,4 @@
-"""Request classes to click: arguments, options, and results for people or for scripts."""
+"""Request classes → click arguments and options; results as text or JSON."""
 
 import functools
 import inspect
@@ -14,12 +14,12 @@ import click
 from rela.options import flag_name
 from rela.stages.commandline import completion
 
-Shown = tuple[Any, Callable[[Any], str]]  # a result, and what puts it into words
+Shown = tuple[Any, Callable[[Any], str]]  # a result, and the function that formats it
 _RANGES: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
 
 
 class RequestCommand(click.Command):
-    """A command whose options are the fields of a request, which is imported when they are needed."""
+    """A command with the fields of a request as options; the request is imported when they are needed."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
@@ -34,10 +34,10 @@ class RequestCommand(click.Command):
 
 
 def takes(request_name: str) -> Callable[[Callable[..., Shown]], Callable[..., Any]]:
-    """Make a RequestCommand of `job(workspace, request)`: the fields of the request class, and --json.
+    """Turn `job(workspace, request)` into a RequestCommand: the fields of its request, and --json.
 
-    The class is that name of rela.stages.requests. The command prints the result that the job returns.
-    Its other options are keywords of the job.
+    `request_name` is a class of rela.stages.requests. The command prints the job's result. Options that
+    are not fields become keywords of the job.
     """
 
     def decorate(job: Callable[..., Shown]) -> Callable[..., Any]:
@@ -62,7 +62,7 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def print_result(as_json: bool, words: Callable[[Any], str], result: Any) -> None:
-    """Print a result on standard output, for people or for scripts."""
+    """Print a result on standard output, as text or as JSON."""
     click.echo(json.dumps(asdict(result), default=str) if as_json else words(result))
 
 
@@ -82,7 +82,7 @@ def _request_class(name: str) -> Any:
 
 
 def _own_first(request: type) -> list["Field[Any]"]:
-    """The fields that the command line knows: those of the class, then those of its bases in their order."""
+    """The fields with options: those of the class, then those of its bases in their order."""
     known = {f.name: f for f in fields(request) if f.init and "kind" in f.metadata}
     names = (name for of in request.__mro__ for name in inspect.get_annotations(of))
     return [known[name] for name in dict.fromkeys(names) if name in known]
@@ -104,7 +104,8 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
             required=described.default is MISSING,
             shell_complete=complete,
         )
-    is_prior = described.name == "prior"  # several name the combination, as `rela embed` makes it
+    # several priors name the combination that `rela embed` makes
+    is_prior = described.name == "prior"
     if rules["kind"] is bool:
         return click.Option([flag_name(described.name)], is_flag=True, help=rules["help"])
     if rules["choices"]:
@@ -132,6 +133,6 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
 def _joined(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:
     if len(names) < 2:
         return names[0] if names else None
-    from rela.priors.prior import JOINT  # not while a shell completes: it brings NumPy
+    from rela.priors.prior import JOINT  # imports NumPy, so not at completion time
 
     return JOINT.join(names)

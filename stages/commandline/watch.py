@@ -1,4 +1,4 @@
-"""`rela status --watch`: what runs in a workspace, again and again."""
+"""`rela status --watch`: the running jobs of a workspace, refreshed."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ _HOME, _CLEAR_REST_OF_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def watch(workspace: Workspace, interval: float, as_json: bool) -> None:
-    """Print it every `interval` seconds until Ctrl-C; on a terminal in place of the picture before."""
+    """Print running jobs every `interval` seconds until Ctrl-C; on a terminal, redraw in place."""
     if sys.stdout.isatty() and not as_json:
         click.clear()
     try:
@@ -32,8 +32,10 @@ def _show(workspace: Workspace, as_json: bool) -> None:
         click.echo(json.dumps(asdict(found)))
     elif sys.stdout.isatty():
         columns, rows = shutil.get_terminal_size()
-        text = f"{format_under_way(found, columns - 1)}\n\n{time.strftime('%H:%M:%S')}, Ctrl-C ends"
-        # each line replaces what was there, so that nothing flickers
+        text = (
+            f"{format_under_way(found, columns - 1)}\n\n{time.strftime('%H:%M:%S')}, Ctrl-C to quit"
+        )
+        # each line overwrites the old one, so that nothing flickers
         lines = [f"{line}{_CLEAR_REST_OF_LINE}\n" for line in text.splitlines()[: rows - 1]]
         click.echo(f"{_HOME}{''.join(lines)}{_CLEAR_BELOW}", nl=False)
     else:

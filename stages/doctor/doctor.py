@@ -58,7 +58,7 @@ class Health:
 
 
 def examine(workspace: Path) -> Health:
-    """Run every check; raises nothing for what is missing, writes only temporary files."""
+    """Run every check. Missing parts become findings, not exceptions; only temporary files are written."""
     with ThreadPoolExecutor() as pool:
         probes = [
             pool.submit(_probe, name) for name in ("torch", "torchvision", "training", "decoder")
@@ -78,7 +78,7 @@ def examine(workspace: Path) -> Health:
 
 
 def format_health(health: Health) -> str:
-    """A line for each check, its remedy below."""
+    """One line per check, with the remedy below it."""
     width = max(len(check.what) for check in health.checks)
     lines = []
     for check in health.checks:
@@ -91,11 +91,11 @@ def format_health(health: Health) -> str:
 
 
 def _guarded(what: str, look: Callable[[], list[Check]]) -> list[Check]:
-    """The checks of `look`; an error in them is a warning, so that the other checks still run."""
+    """The checks of `look`; an exception becomes a warning, so that the other checks still run."""
     try:
         return look()
     except Exception as error:
-        return [Check(what, WARNING, f"cannot be told: {type(error).__name__}: {error}")]
+        return [Check(what, WARNING, f"check failed: {type(error).__name__}: {error}")]
 
 
 def _probe(name: str) -> list[Check]:
@@ -142,7 +142,7 @@ def _packages() -> list[Check]:
     try:
         needed, own = _requirements()[""], metadata.version("rela")
     except (metadata.PackageNotFoundError, KeyError):
-        return [Check("rela", WARNING, "runs without being installed", "pip install -e .")]
+        return [Check("rela", WARNING, "runs from source, not installed", "pip install -e .")]
     checks, sound = [], []
     for name, specifier in needed:
         version = _version(name)
@@ -187,7 +187,7 @@ def _satisfies(version: str, specifier: str) -> bool:
 
 
 def _ffcv() -> list[Check]:
-    """FFCV's compiled library, and the libraries that it is linked with."""
+    """FFCV's compiled library and the libraries it is linked with."""
     try:
         package = util.find_spec("ffcv")
     except ImportError:
@@ -197,9 +197,9 @@ def _ffcv() -> list[Check]:
     for folder in [] if package is None else package.submodule_search_locations or []:
         found += [*Path(folder).glob("_libffcv*.so"), *Path(folder).parent.glob("_libffcv*.so")]
     if not found:
-        return [Check("FFCV", MISSING, "its compiled library is not there", remedy)]
+        return [Check("FFCV", MISSING, "compiled library not found", remedy)]
     if shutil.which("ldd") is None:
-        return [Check("FFCV", OK, f"{found[0]} (no ldd to see what it is linked with)")]
+        return [Check("FFCV", OK, f"{found[0]} (linked libraries unknown: no ldd)")]
     linked = subprocess.run(["ldd", found[0]], capture_output=True, text=True).stdout
     lacking = re.findall(r"(\S+) => not found", linked)
     if lacking:
@@ -211,7 +211,7 @@ def _ffcv() -> list[Check]:
 
 
 def _with_driver(checks: list[Check]) -> list[Check]:
-    """The checks, with the driver that nvidia-smi reports; a warning if torch does not see its GPU."""
+    """Add the driver that nvidia-smi reports; warn if torch does not see its GPU."""
     tool = shutil.which("nvidia-smi")
     lines: list[str] = []
     if tool is not None:
@@ -224,9 +224,7 @@ def _with_driver(checks: list[Check]) -> list[Check]:
     if not lines:
         return checks
     driver = lines[0].rpartition(", ")[2]
-    remedy = (
-        "look at CUDA_VISIBLE_DEVICES; pip install a torch for this driver's CUDA (pytorch.org)"
-    )
+    remedy = "check CUDA_VISIBLE_DEVICES; pip install a torch for this driver's CUDA (pytorch.org)"
     found = []
     for check in checks:
         if check.what == "GPU" and check.state == ABSENT:
@@ -246,8 +244,8 @@ def _kernel_cache() -> list[Check]:
     places = [Path(chosen)] if chosen else [beside, home]
     for place in places:
         if os.access(writable_parent(place), os.W_OK):
-            return [Check("kernel cache", OK, f"{place} can be written")]
-    words = f"{' and '.join(map(str, places))} cannot be written"
+            return [Check("kernel cache", OK, f"{place} is writable")]
+    words = f"{' and '.join(map(str, places))}: not writable"
     return [Check("kernel cache", MISSING, words, "export NUMBA_CACHE_DIR=/tmp/numba-$USER")]
 
 
@@ -255,10 +253,10 @@ def _cores() -> list[Check]:
     cores, quota = num_cores(), quota_cores()
     if quota is not None and quota < cores:
         words = f"{cores} visible, {quota:g} granted by the control group"
-        remedy = f"taskset -c 0-{max(0, round(quota) - 1)} rela …, or ask for more cores"
+        remedy = f"taskset -c 0-{max(0, round(quota) - 1)} rela …, or request more cores"
         return [Check("CPU cores", WARNING, words, remedy)]
     if cores == 1:
-        words, remedy = "1: images may come slowly", "ask for more (SLURM: --cpus-per-task)"
+        words, remedy = "1: loading may be slow", "request more (SLURM: --cpus-per-task)"
         return [Check("CPU cores", WARNING, words, remedy)]
     return [Check("CPU cores", OK, str(cores))]
 
@@ -267,7 +265,7 @@ def _memory() -> list[Check]:
     total, available = memory_bytes()
     words = f"{human_bytes(available)} free of {human_bytes(total)}"
     if available < _LEAST_MEMORY_BYTES:
-        remedy = "ask for more (SLURM: --mem), or lower --batch-size"
+        remedy = "request more (SLURM: --mem), or lower --batch-size"
         return [Check("memory", WARNING, words, remedy)]
     return [Check("memory", OK, words)]
 
@@ -275,7 +273,7 @@ def _memory() -> list[Check]:
 def _shared_memory() -> list[Check]:
     total = shutil.disk_usage("/dev/shm").total
     if total < _LEAST_SHARED_BYTES:
-        remedy = "docker run --shm-size=1g (several GPUs talk through it)"
+        remedy = "docker run --shm-size=1g (several GPUs communicate through it)"
         return [Check("shared memory", WARNING, f"/dev/shm has {human_bytes(total)}", remedy)]
     return [Check("shared memory", OK, f"/dev/shm has {human_bytes(total)}")]
 
@@ -289,13 +287,13 @@ def _open_files() -> list[Check]:
 
 def _workspace(root: Path) -> list[Check]:
     place = writable_parent(root)
-    where = str(root) if place == root else f"{root} (not there yet)"
+    where = str(root) if place == root else f"{root} (does not exist yet)"
     try:
         error = file_system_locks(place)
     except OSError as refused:
-        words = f"{where} cannot be written: {refused.strerror}"
+        words = f"{where}: not writable: {refused.strerror}"
         return [Check("workspace", MISSING, words, "choose another --workspace")]
-    checks = [Check("workspace", OK, f"{where} can be written")]
+    checks = [Check("workspace", OK, f"{where}: writable")]
     free = shutil.disk_usage(place).free
     low = free < _LEAST_DISK_BYTES
     remedy = "free some space (rela cache gc), or choose another --workspace" if low else ""
@@ -305,11 +303,11 @@ def _workspace(root: Path) -> list[Check]:
         words = f"{kind}: locking fails ({os.strerror(error)})"
         checks.append(Check("file system", MISSING, words, "choose a --workspace on another one"))
     elif error is not None:
-        words = f"{kind} without locks: leases do, which last a minute beyond a killed job"
+        words = f"{kind} without locks: leases are used; a killed job holds its lease for a minute"
         checks.append(Check("file system", WARNING, words, "mount it with locks"))
     elif kind.startswith(_NETWORK):
-        words = f"{kind}: locks work from this machine; they must from all that share it"
-        remedy = "not mounted with nolock or local_lock? see docs/scaling.md"
+        words = f"{kind}: locks work on this machine; they must work on all that share it"
+        remedy = "make sure it is not mounted with nolock or local_lock; see docs/scaling.md"
         checks.append(Check("file system", WARNING, words, remedy))
     else:
         checks.append(Check("file system", OK, f"{kind}, with locks"))

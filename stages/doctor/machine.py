@@ -1,4 +1,4 @@
-"""What this machine, and the control group on it, give a job."""
+"""Cores, memory and file system that the machine and its control group grant to a job."""
 
 import fcntl
 import os
@@ -41,7 +41,7 @@ def memory_bytes() -> tuple[int, int]:
 
 
 def file_system(directory: Path) -> str:
-    """The type of the file system of an existing directory, such as ext4 or nfs4."""
+    """The file system type of an existing directory, such as ext4 or nfs4."""
     device = os.stat(directory).st_dev
     wanted, resolved = f"{os.major(device)}:{os.minor(device)}", directory.resolve()
     best = ("", "unknown")
@@ -55,7 +55,7 @@ def file_system(directory: Path) -> str:
 
 
 def file_system_locks(directory: Path) -> int | None:
-    """The error number with which locking a file there fails; None if it works."""
+    """The error number of locking a file in `directory`; None if locking works."""
     with tempfile.TemporaryFile(dir=directory) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,7 +65,7 @@ def file_system_locks(directory: Path) -> int | None:
 
 
 def writable_parent(path: Path) -> Path:
-    """`path`, or the nearest directory above it that is there, in which it would be made."""
+    """`path`, or its nearest existing parent directory."""
     return next((p for p in [path, *path.absolute().parents] if p.exists()), Path("/"))
 
 
@@ -76,7 +76,7 @@ def _groups(controller: str) -> list[Path]:
         if not controllers or controller in controllers.split(","):
             root = _CGROUP / (controllers if controllers else "")
             own = root / path.lstrip("/")
-            # in a container the path may be that of the host, which is not there
+            # in a container this may be the host's path, which does not exist
             around = [p for p in [own, *own.parents] if p.is_relative_to(root)]
             found = [p for p in [*around, _CGROUP / controller] if p.is_dir()]
             if found:

@@ -1,7 +1,7 @@
-"""What can only be known by trying: libraries are imported, an image is decoded, a GPU computes.
+"""Checks that must be tried: importing libraries, decoding an image, computing on a GPU.
 
-Each trial runs in a process of its own, because what is broken may also crash. It prints its findings
-as JSON, [what, state, found, remedy] each, as the last line.
+Each runs in its own process, because broken libraries may crash. It prints its findings as JSON,
+[what, state, found, remedy] each, on the last line.
 """
 
 import json
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 Finding = tuple[str, str, str, str]
-_REINSTALL_TORCH = "pip install --upgrade torch torchvision  # versions that belong together"
+_REINSTALL_TORCH = "pip install --upgrade torch torchvision  # matching versions"
 _LARGEST_ERROR = 24.0  # of a smooth picture's pixels after JPEG
 
 
 def probe_torch() -> list[Finding]:
-    """torch, and whether a GPU computes for it."""
+    """torch, and whether it can compute on each GPU."""
     import torch
 
     found: list[Finding] = [("torch", "ok", str(torch.__version__), "")]
@@ -35,7 +35,7 @@ def probe_torch() -> list[Finding]:
 
 
 def probe_torchvision() -> list[Finding]:
-    """torchvision fails when it is imported if it was built for another torch."""
+    """torchvision, whose import fails if it was built for another torch."""
     import torch
     import torchvision
 
@@ -56,7 +56,7 @@ def probe_training() -> list[Finding]:
 
 
 def probe_decoder() -> list[Finding]:
-    """A picture goes into a beton as JPEG, and comes out again by FFCV's decoder."""
+    """Write an image to a beton as JPEG, and decode it with FFCV's decoder."""
     import numpy as np
     from PIL import Image
 
@@ -76,8 +76,8 @@ def probe_decoder() -> list[Finding]:
         decoded = next(iter(loader))[1][0].permute(1, 2, 0).numpy()
     error = np.abs(decoded.astype(int) - picture).max()
     if error > _LARGEST_ERROR:
-        raise RuntimeError(f"a decoded picture is {error} levels off")
-    return [("decoder", "ok", f"a JPEG came back, {error} of 255 levels off", "")]
+        raise RuntimeError(f"a decoded image is {error} levels off")
+    return [("decoder", "ok", f"a JPEG round trip is {error} of 255 levels off", "")]
 
 
 PROBES: dict[str, tuple[Callable[[], list[Finding]], str]] = {
@@ -92,7 +92,7 @@ PROBES: dict[str, tuple[Callable[[], list[Finding]], str]] = {
 
 
 def main(name: str) -> None:
-    """Run one probe and print what it found; whatever it raises is a finding, too."""
+    """Run one probe and print its findings; an exception is a finding, too."""
     probe, remedy = PROBES[name]
     try:
         found = probe()

@@ -48,7 +48,7 @@ class CombineResult:
 def embed_priors(
     workspace: Workspace, request: Embed, say: Say = print
 ) -> EmbedResult | CombineResult:
-    """Embed the priors of a request, all described alike. A folder of images is converted first.
+    """Embed the priors of a request with its options. A folder of images is converted first.
 
     Raises ChoiceError if --weights or --arch is given for several priors.
     """
@@ -67,7 +67,7 @@ def embed_priors(
     for option in ("weights", "arch"):
         if getattr(described, option) is not None and len(requests) > 1:
             raise ChoiceError(
-                f"--{option} describes one --prior, and {len(requests)} are named; leave one out"
+                f"--{option} describes one --prior, but {len(requests)} are given; remove one"
             )
     return embed_all(workspace, dataset, requests, settings, request.split, part, say)
 
@@ -83,8 +83,8 @@ def embed_all(
 ) -> EmbedResult | CombineResult:
     """Embed one prior, or several one by one, each cached, and combine them.
 
-    With shards, the process that finds all components finished combines them. Raises ChoiceError,
-    before anything is embedded, if two requests mean the same prior.
+    With shards, the process that finds all components finished combines them. Raises ChoiceError before
+    embedding if two requests mean the same prior.
     """
     start = time.perf_counter()
     settings = settings or EmbedSettings()
@@ -230,7 +230,7 @@ def _write(
 
 
 def format_result(result: EmbedResult | CombineResult) -> str:
-    """What was made or found, and its path; of a combination its components first."""
+    """The result and its path; for a combination, its components first."""
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:
@@ -238,18 +238,18 @@ def format_result(result: EmbedResult | CombineResult) -> str:
         return "\n".join(lines)
     lines = [format_embed_result(component) for component in result.components]
     if result.artifact is None:
-        return "\n".join([*lines, "the shard that finds all of them finished combines them"])
+        return "\n".join([*lines, "the last shard to finish combines them"])
     rows, width = result.artifact.content.shape
     num_dropped = sum(component.num_dropped for component in result.artifact.content.components)
-    dropped = f" ({num_dropped} columns that do not vary left out)" if num_dropped else ""
+    dropped = f" ({num_dropped} constant columns left out)" if num_dropped else ""
     what = f"{result.artifact.prior.name}: {rows:,} × {width} combined representations{dropped}"
-    there = " are there already" if result.cached else ""
+    there = " already exist" if result.cached else ""
     where = format_location(result.artifact, result.names)
     return "\n".join([*lines, f"{what}{there}: {result.artifact.path}", where])
 
 
 def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> None:
-    """Raises ChoiceError for a prior given twice or unavailable, before hours of embedding."""
+    """Raise ChoiceError for a prior that is given twice or unavailable, before hours of embedding."""
     seen: list[dict[str, object]] = []
     for request in requests:
         key = identify(workspace, request).identity.key()
@@ -264,6 +264,6 @@ def _equal_crops(components: Sequence[Representations]) -> int:
     if len(crops) > 1:
         raise ChoiceError(
             f"representations of {' and '.join(map(str, sorted(crops)))} crops per image cannot be "
-            "combined; embed the priors again with the same crops"
+            "combined; embed the priors again with the same --crops"
         )
     return crops.pop()

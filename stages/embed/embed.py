@@ -38,7 +38,7 @@ _POLL_SECONDS = 0.5
 class EmbedResult:
     """The representations (None while other shards still work), and whether they existed.
 
-    `names` is the CSV of the data set whose row i, in its column `path`, is the image of row i.
+    `names` is the CSV of the data set; column `path` of its row i is the image of row i.
     """
 
     artifact: Representations | None
@@ -57,11 +57,11 @@ def embed(
     shard: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
 ) -> EmbedResult:
-    """Represent every image of one split by the prior, or find that it was done before.
+    """Embed every image of one split with the prior; existing representations are reused.
 
-    `shard` (i, n) takes every n-th part from i on; the process that finds all parts finished joins
+    `shard` (i, n) computes every n-th part from i on; the process that finds all parts finished joins
     them. An interrupted call keeps its finished parts for the next one. Raises DataError naming the
-    images for which the prior gives NaN or Inf.
+    images for which the prior returns NaN or Inf.
     """
     start = time.perf_counter()
     settings = settings or EmbedSettings()
@@ -72,7 +72,7 @@ def embed(
     if existing is not None:
         mark_used(existing.path)
         clear_abandoned(existing.path)
-        shutil.rmtree(parts_directory, ignore_errors=True)  # left by a call that another overtook
+        shutil.rmtree(parts_directory, ignore_errors=True)  # left by a slower call
         return EmbedResult(existing, names, True, 0, time.perf_counter() - start)
     if prior.note:
         say(prior.note)
@@ -127,14 +127,14 @@ def find_representations(
 
 
 def format_result(result: EmbedResult) -> str:
-    """What was made or found, and its path."""
+    """The result and its path."""
     artifact = result.artifact
     if artifact is None:
         return f"this shard is done ({result.num_embedded:,} images); other shards still work"
     content, (rows, width) = artifact.content, artifact.content.shape
     what = f"{rows:,} × {width} representations of data set {content.dataset} ({content.split})"
     if result.cached:
-        return f"{what} are there already: {artifact.path}"
+        return f"{what} already exist: {artifact.path}"
     rate = result.num_embedded / result.seconds
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 

@@ -33,7 +33,7 @@ class Rounding:
         """
         import numpy as np
 
-        with np.errstate(over="ignore"):  # what overflows is named below
+        with np.errstate(over="ignore"):  # overflows are reported below
             values = features.astype(self.dtype)
         bad = np.unique(rows[~np.isfinite(values).all(axis=1)])
         if bad.size:
@@ -45,7 +45,7 @@ class Rounding:
             self._has_said = True
             self._say(
                 f"warning: the prior's features are so small (at most {np.abs(exact).max():.0e}) that "
-                f"{self.dtype} loses {100 * lost:.0f} % of them; use --dtype float32"
+                f"rounding to {self.dtype} changes them by {100 * lost:.0f} %; use --dtype float32"
             )
         return values
 
@@ -55,8 +55,8 @@ class Rounding:
         more = f" and {bad.size - _NAMED_IMAGES} more" if bad.size > _NAMED_IMAGES else ""
         hint = ""
         if self.dtype == "float16":
-            hint = "; if its features are merely large, use --dtype float32"
+            hint = "; if its features are only too large, use --dtype float32"
         return (
-            f"the prior gives NaN or Inf for {bad.size} images: {paths}{more}; nothing was stored "
+            f"the prior returns NaN or Inf for {bad.size} images: {paths}{more}; nothing was stored "
             f"for them. Check the prior's weights{hint}"
         )

@@ -30,7 +30,7 @@ STAGE_VERSION = 2
 class Evaluation:
     """The requested part of `eval.json` at `path` (see rela.stages.workspace.evaluations).
 
-    `cached`: nothing had to be measured. `run` is the run's name and `parameters` its settings.
+    `cached`: all results existed. `run` is the run's name and `parameters` its settings.
     """
 
     path: Path
@@ -66,7 +66,7 @@ def evaluate_run(
 
 
 def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[Evaluation]:
-    """Evaluate the named runs, the only one there is, or `all`; or a prior, as a baseline for them."""
+    """Evaluate the named runs, the only run, `all` runs, or a prior as a baseline for them."""
     described, settings = part_of(request, PriorSettings), part_of(request, EvaluateSettings)
     embedding = part_of(request, EmbedSettings)
     if request.prior is None:
@@ -81,7 +81,7 @@ def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[
         raise ChoiceError("give a run or --prior, not both")
     if len(names := names_of(workspace, request.prior)) > 1:
         raise ChoiceError(
-            f"rela eval measures one prior at a time, {len(names)} were given; choose one of "
+            f"rela eval measures one prior at a time, but {len(names)} were given; choose one of "
             f"{', '.join(names)}, or compare them with `rela priors rank`"
         )
     wanted = request.dataset is not None or needs_dataset(settings)
@@ -98,7 +98,7 @@ def _evaluate_runs(
     embedding: EmbedSettings,
     say: Say,
 ) -> list[Evaluation]:
-    """Of `all` runs, those whose data set cannot be evaluated on are left out with a message."""
+    """Evaluate each run; with `all`, runs without a usable data set are skipped with a message."""
     if request.all:
         chosen = workspace.runs() or [workspace.run()]
     else:
@@ -113,7 +113,7 @@ def _evaluate_runs(
             if not request.all:
                 raise
             reasons.append(error)
-            say(f"run {run.name} is skipped: {error}")
+            say(f"skipped run {run.name}: {error}")
     if not found:
         raise reasons[0]
     return found
@@ -141,13 +141,13 @@ def _evaluate(
         assert dataset is not None
         if not dataset.content.labelled:
             raise ChoiceError(
-                f"data set {dataset.name} has no labels; this evaluation requires class folders"
+                f"data set {dataset.name} has no labels; this protocol requires class folders"
             )
         dataset.split("val")
     voc = open_voc_of(settings)
     model = identify(workspace, request)
     dataset_name, dataset_key = dataset_identity
-    # features in another number format are other features
+    # features in another number format differ
     identity = {"model": model.identity.key(), "dtype": embedding.dtype, "dataset": dataset_key}
     subject = fingerprint(identity)
     if path is None:
@@ -188,7 +188,7 @@ def _evaluate(
 
 
 def _protocols(settings: EvaluateSettings) -> list[Protocol]:
-    """Those asked for, each once, with the number of classes from the settings."""
+    """The requested protocols, each once, with the number of classes from the settings."""
     chosen = [PROTOCOLS[name] for name in dict.fromkeys(settings.protocol)]
     classes: dict[str, Any] = {"num_classes": settings.voc_classes}
     return [replace(p, **classes) if p.data == "voc" else p for p in chosen]
@@ -202,10 +202,10 @@ def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:
         if not asked:
             return None
         raise ChoiceError(
-            f"--protocol {asked[0]} needs --voc PATH: a folder in the layout of Pascal VOC 2012, with "
+            f"--protocol {asked[0]} requires --voc PATH: a folder in the layout of Pascal VOC 2012, with "
             "JPEGImages, SegmentationClass and ImageSets/Segmentation"
         )
     if not asked:
         names = " or ".join(on_voc)
-        raise ChoiceError(f"--voc is for {names}; add --protocol {names}")
+        raise ChoiceError(f"--voc is used only by {names}; add --protocol {names}")
     return open_voc(Path(settings.voc))

@@ -1,4 +1,4 @@
-"""Runs that are equal but for their seed: how they are grouped, what varies, figures over seeds."""
+"""Groups of runs that differ only in their seed: grouping, varying settings, figures over seeds."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,13 +17,13 @@ Item = TypeVar("Item")
 
 
 def compared(settings: Mapping[str, Any], leave_out: Iterable[str] = ()) -> dict[str, Any]:
-    """The settings that shape a run's weights, without its seed and those in `leave_out`."""
+    """The settings that affect a run's weights, without its seed and those in `leave_out`."""
     left_out = {*_NOT_COMPARED, *leave_out}
     return {name: value for name, value in settings.items() if name not in left_out}
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Item]]:
-    """Items whose `key` has the same JSON, in the order of each group's first item."""
+    """Group items whose `key` has the same JSON, in the order of each group's first item."""
     groups: dict[bytes, list[Item]] = {}
     for item in items:
         groups.setdefault(canonical_json(key(item)), []).append(item)
@@ -53,7 +53,7 @@ def over_probe_seeds(evaluation: Evaluation) -> Spreads:
 
 
 def over_runs(evaluations: Sequence[Evaluation]) -> Spreads:
-    """The same over several runs, each of which counts by its mean over probe seeds."""
+    """Mean and standard deviation over runs, where each run counts by its mean over probe seeds."""
     of_each = [over_probe_seeds(evaluation) for evaluation in evaluations]
     return {
         protocol: {

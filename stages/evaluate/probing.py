@@ -1,4 +1,4 @@
-"""Measuring one model by protocols; features and feature maps are computed once for all of them."""
+"""Measuring one model by protocols, which share its features and feature maps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -105,7 +105,7 @@ class Probing:
         return len(self.dataset.content.class_names)
 
     def features(self, split: str) -> "tuple[Tensor, Tensor]":
-        """Features float32 [N, D] and labels int64 [N] of a split; embedded if they are not there yet."""
+        """Features float32 [N, D] and labels int64 [N] of a split; embedded if they are missing."""
         if split not in self._features:
             self._features[split] = self._load_features(split)
         return self._features[split]

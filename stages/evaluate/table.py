@@ -121,7 +121,7 @@ def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | 
 
 
 def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
-    """A summary of each group of runs that are equal but for their seed, where there are several seeds."""
+    """A summary of each group of runs with several seeds that differ only in their seed."""
     of_runs = [evaluation for evaluation in evaluations if evaluation.parameters is not None]
     found = []
     for group in grouped(of_runs, _equal_but_for_seed):

@@ -57,9 +57,9 @@ def find_cached(
 ) -> Representations:
     """The representations of one split for `requests`, called `name`; or the only ones.
 
-    Without `by_name` only the identities of the requested priors are compared, not names.
-    `only_centre_crops` excludes those of random crops. Raises ChoiceError with the command that makes them,
-    or with the names to choose from.
+    Without `by_name`, only the identities of the requested priors are compared, not names.
+    `only_centre_crops` excludes those of random crops. Raises ChoiceError with the command that makes
+    them, or with the names to choose from.
     """
     cached = workspace.representations(dataset.images_sha256(split))
     if only_centre_crops:
@@ -84,7 +84,7 @@ def find_cached(
             f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior "
             f"{' --prior '.join(priors)}{which}` first"
         )
-    return require_one(matching, f"representations of {of_data_set} are there")
+    return require_one(matching, f"representations of {of_data_set} exist")
 
 
 def with_names(

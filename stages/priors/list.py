@@ -1,4 +1,4 @@
-"""Priors that can be used now, and those that are embedded. Nothing is built or downloaded."""
+"""Available and embedded priors. Nothing is built or downloaded."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def _torchvision_rows(workspace: Workspace, embedded: dict[str, list[str]]) -> l
             rows.append(ListedPrior("torchvision", name, True, note, embedded.get(name, [])))
     examples = (name for name in (*_EXAMPLES, *published) if published.get(name) not in on_disk)
     others = f"{len(published) - len(rows)} others" if published else "any classification model"
-    note = f"{others}, such as {next(examples)}; fetched when first used"
+    note = f"{others}, such as {next(examples)}; downloaded on first use"
     return [*rows, ListedPrior("torchvision", "NAME", True, note, [])]
 
 
@@ -134,7 +134,7 @@ def _row(kind: PriorKind) -> ListedPrior:
     """The row of a kind of prior; its packages are found without importing them."""
     source, syntax = kind.PREFIX.removesuffix(":"), kind.PREFIX + kind.METAVAR
     if not all(map(find_spec, kind.PACKAGES)):
-        note = f"needs a package: pip install 'rela[{kind.EXTRA}]'"
+        note = f"requires a package: pip install 'rela[{kind.EXTRA}]'"
         return ListedPrior(source, syntax, False, note, [])
     cached = [path for path in _hub_cache_dir().glob("models--*") if source in path.name.lower()]
     there = f"; {len(cached)} in the Hugging Face cache" if kind.PACKAGES and cached else ""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _PROTOCOL = KNN_PROTOCOLS[0]
-_HELD_OUT_SHARE = 5  # one row in five is classified by the others
+_HELD_OUT_SHARE = 5  # one row in five is held out
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,14 @@ def format_result(ranking: Ranking) -> str:
         format_table(header, rows),
     ]
     if any(ranked.own_run for ranked in ranking.priors):
-        lines.append("* trained on these very images")
+        lines.append("* trained on these images")
     if len(names) > 1:
         alignment = [
             [f"{number} {name}", *(f"{value:.2f}" for value in row)]
             for number, (name, row) in enumerate(zip(names, ranking.cka, strict=True), start=1)
         ]
         numbers = [str(number) for number in range(1, len(names) + 1)]
-        lines += ["", "how alike (linear CKA)", format_table(["", *numbers], alignment)]
+        lines += ["", "similarity (linear CKA)", format_table(["", *numbers], alignment)]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Seconds that a job will take: by rates of the workspace, else by a few steps measured now, else None."""
+"""Estimated seconds of a job: from rates of the workspace, else from a few measured steps, else None."""
 
 import functools
 import os
@@ -21,13 +21,13 @@ from rela.training.settings import ResolvedSettings, TrainSettings
 
 MEASURED_NOW = "measured now"
 _ENCODED_SECONDS = 1.0
-_MEASURED_SIDES = 50  # images whose size is looked at
+_MEASURED_SIDES = 50  # images whose size is read
 _TYPICAL_LOSS = 0.5  # of stage 1, for the adaptive rule's number of steps
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds (None: unknown), and what they were taken from, in words."""
+    """Seconds (None: unknown), and their source in words."""
 
     seconds: float | None
     basis: str
@@ -43,7 +43,7 @@ NOTHING = Estimate(0.0, "")
 
 @dataclass
 class Estimator:
-    """Estimates from `rates`; where they are silent, measures if `measure` is set."""
+    """Estimates from `rates`; if they lack one, it is measured, provided that `measure` is set."""
 
     rates: Rates
     measure: bool
@@ -64,7 +64,7 @@ class Estimator:
     def embed(self, key: EmbedKey | None, num_images: int, settings: EmbedSettings) -> Estimate:
         """A prior of this architecture and input size over so many images or crops."""
         if key is None:
-            return Estimate(None, "the prior's architecture is not known here")
+            return Estimate(None, "the prior's architecture is unknown")
         rate = self.rates.embed.get(key)
         if rate is not None and rate.seconds_per_image is not None:
             return Estimate(rate.seconds_per_image * num_images, rate.basis)
@@ -72,7 +72,7 @@ class Estimator:
         return _times(seconds, num_images)
 
     def train(self, dataset: DataSet, settings: TrainSettings) -> Estimate:
-        """Every step of both stages, waiting for data, and what a run costs beside."""
+        """Every step of both stages, waiting for data, and the overhead of a run."""
         from rela.data.sampling import num_chosen
 
         resolved = resolve_settings(dataset, settings)
@@ -101,7 +101,7 @@ class Estimator:
         return Estimate(seconds, "; ".join(dict.fromkeys([*basis, *assumed])))
 
     def evaluate(self, dataset: DataSet, key: EmbedKey, settings: EvaluateSettings) -> Estimate:
-        """Features of both splits, and the linear probes; other trained protocols are not known."""
+        """Features of both splits, and the linear probes; other trained protocols are not estimated."""
         num_images, num_train = dataset.num_images(), dataset.num_images("train")
         rate = self.rates.evaluate.get(key)
         if rate is not None and rate.seconds_per_image is not None:
@@ -118,7 +118,7 @@ class Estimator:
         return self.embed(key, num_images, EmbedSettings()) + Estimate(probes, MEASURED_NOW)
 
     def _now(self, key: Any, measured: Callable[[], float]) -> float | None:
-        """Measure once for all jobs with this key; None if that is not wanted or cannot be done."""
+        """Measure once for all jobs with this key; None if disabled or impossible."""
         if not self.measure:
             return None
         if key not in self._measured:
@@ -134,7 +134,7 @@ class Estimator:
 
 
 def embed_key(arch: str, image_size: int | None, dataset: DataSet) -> EmbedKey:
-    """Architecture and input size of a model of torchvision, as `rela embed` would choose them."""
+    """Architecture and input size of a torchvision model, as `rela embed` would choose them."""
     from rela.stages.recipe.trial_steps import published_image_size
 
     published = published_image_size(arch)
@@ -142,7 +142,7 @@ def embed_key(arch: str, image_size: int | None, dataset: DataSet) -> EmbedKey:
 
 
 def expected_dataset(workspace: Workspace, images: ImageSource, name: str) -> DataSet:
-    """The data set that converting will make, as far as settings follow from it."""
+    """The data set that the conversion will make, with the facts that settings depend on."""
     samples = images.splits["train"]
     sides = []
     for sample in samples[:: max(1, len(samples) // _MEASURED_SIDES)]:
@@ -153,7 +153,7 @@ def expected_dataset(workspace: Workspace, images: ImageSource, name: str) -> Da
                     sides.append(min(image.size))
             else:
                 sides.append(min(found.shape[:2]))
-        except BadImageError:  # converting will list it
+        except BadImageError:  # the conversion will list it
             continue
     side = sorted(sides)[len(sides) // 2] if sides else 224
     content = {
@@ -175,14 +175,14 @@ def expected_dataset(workspace: Workspace, images: ImageSource, name: str) -> Da
 
 def _times(seconds_per_image: float | None, num_images: int) -> Estimate:
     if seconds_per_image is None:
-        return Estimate(None, "nothing alike in the workspace yet")
+        return Estimate(None, "nothing similar in the workspace yet")
     return Estimate(seconds_per_image * num_images, MEASURED_NOW)
 
 
 def _stage1_steps(
     settings: TrainSettings, num_steps: int, rates: TrainRates
 ) -> tuple[int, list[str]]:
-    """How many steps stage 1 lasts, and in words if that is an assumption."""
+    """Number of steps of stage 1, and the assumption behind it in words, if any."""
     if settings.prior == "none":
         return 0, []
     if settings.handover is not None:
@@ -198,7 +198,7 @@ def _stage1_steps(
 
 @functools.cache
 def _adaptive_steps() -> int:
-    """Steps until the adaptive rule hands over if the loss settles at once."""
+    """Steps until the adaptive rule hands over if the loss is constant from the start."""
     from rela.training.handover import AdaptiveHandOver
 
     return AdaptiveHandOver().steps_left(_TYPICAL_LOSS)
@@ -225,7 +225,7 @@ def _probe_seconds(key: EmbedKey, num_train: int, num_classes: int) -> float:
 
 
 def _encode_seconds(images: ImageSource, settings: ConvertSettings) -> float:
-    """Seconds per image on all cores, from as many images, far apart, as a second is enough for."""
+    """Seconds per image on all cores, from as many spaced-out images as can be encoded in a second."""
     from rela.data.beton.encoding import encode_image
     from rela.stages.convert import encoding_by
 

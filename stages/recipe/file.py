@@ -29,19 +29,19 @@ class Table:
 
 
 def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
-    """The tables of the recipe at `path`; `given` goes before the defaults in [variables].
+    """The tables of the recipe at `path`; `given` overrides the defaults in [variables].
 
-    Relative paths become absolute: from the recipe's folder, or from the working directory if a
-    given variable begins them. Raises ChoiceError for a file that is not a recipe.
+    Relative paths become absolute: from the recipe's folder, or from the working directory if they
+    begin with a given variable. Raises ChoiceError for a file that is not a recipe.
     """
     text = _read(path)
     try:
         document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of numbers and nesting without end, too
+    except (ValueError, RecursionError) as error:  # also for huge numbers and deep nesting
         raise ChoiceError(f"{path} is not TOML: {error}") from error
     defaults = document.pop(_VARIABLES, {})
     if not isinstance(defaults, dict):
-        raise ChoiceError(f"{path}: {_VARIABLES} is a table, [{_VARIABLES}]")
+        raise ChoiceError(f"{path}: {_VARIABLES} must be a table, [{_VARIABLES}]")
     wrong = [name for name, value in defaults.items() if not isinstance(value, str)]
     if wrong:
         raise ChoiceError(
@@ -50,7 +50,7 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
     for name in document:
         if name not in STAGES:
             known = [*(f"[[{stage}]]" for stage in STAGES), f"[{_VARIABLES}]"]
-            raise ChoiceError(f"{path}: unknown table {name!r}; there is {', '.join(known)}")
+            raise ChoiceError(f"{path}: unknown table {name!r}; expected one of {', '.join(known)}")
     fill = _Filler(path, {**defaults, **given}, given)
     tables = []
     rest = {stage: iter(_list_of_tables(path, stage, found)) for stage, found in document.items()}
@@ -60,7 +60,7 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
             where = f"{path}, line {number}, [[{header[1]}]]"
             values = next(rest[header[1]], None)
             if values is None:
-                raise ChoiceError(f"{where} stands within a text; break that line differently")
+                raise ChoiceError(f"{where} is inside a string; break that line differently")
             tables.append(Table(header[1], where, fill.table(where, values)))
     if any(next(remaining, None) is not None for remaining in rest.values()):
         raise ChoiceError(f"{path}: begin every job with its own line, such as [[train]]")
@@ -71,10 +71,10 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """`did you mean X?`, or everything that is known."""
+    """`did you mean X?`, or the list of known names."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"there is {', '.join(known) or 'none'}"
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def _read(path: Path) -> str:
@@ -96,18 +96,18 @@ def _list_of_tables(path: Path, stage: str, found: Any) -> list[dict[str, Any]]:
 
 
 class _Filler:
-    """Fills placeholders in strings, and remembers which variables were of use."""
+    """Fills placeholders in strings, and remembers which variables were used."""
 
     def __init__(self, path: Path, values: dict[str, str], given: Mapping[str, str]) -> None:
         self._path, self._values, self._given = path, values, given
         self._used: set[str] = set()
 
     def table(self, where: str, values: dict[str, Any]) -> dict[str, Any]:
-        """Every string of a table, in lists too."""
+        """Fill every string of a table, also in lists."""
         return {key: self._value(where, key, value) for key, value in values.items()}
 
     def refuse_unused(self, defaults: Mapping[str, str]) -> None:
-        """A variable given and of no use is a slip of the pen."""
+        """Raise ChoiceError for a given variable that the recipe does not use: probably a typo."""
         for name in self._given:
             if name not in self._used and name not in defaults:
                 known = sorted({*defaults, *self._used})
@@ -126,7 +126,7 @@ class _Filler:
             name = placeholder[1]
             if name not in self._values:
                 raise ChoiceError(
-                    f'{where}: {key} = "{text}" needs a value for {name}; add --set {name}=VALUE, or '
+                    f'{where}: {key} = "{text}" requires a value for {name}; add --set {name}=VALUE, or '
                     f"a default under [{_VARIABLES}]"
                 )
             self._used.add(name)
@@ -148,4 +148,4 @@ class _Filler:
         try:
             return Path(text).expanduser()
         except RuntimeError as error:
-            raise ChoiceError(f"{where}: {key} = {text!r} names no user's folder") from error
+            raise ChoiceError(f"{where}: {key} = {text!r}: no such user") from error

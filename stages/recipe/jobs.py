@@ -1,4 +1,4 @@
-"""A recipe → its jobs: sweeps expanded, every value checked, who needs whom; before anything runs."""
+"""A recipe → its jobs: sweeps expanded, values checked, dependencies found, before anything runs."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ _SHOWN_ALWAYS = ("prior", "data_ratio", "method", "seed")
 
 
 _IN_WORDS = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path",
+    bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path",
     tuple: "a list",
 }  # fmt: skip
 
@@ -36,8 +36,8 @@ def load_recipe(
 ) -> list[Job]:
     """The jobs of the recipe at `path`, in the order in which they run.
 
-    `given` fills placeholders. Raises ChoiceError, naming file, line and table, for anything that
-    can be known to be wrong without running a job.
+    `given` fills placeholders. Raises ChoiceError, naming file, line and table, for every mistake that
+    can be found without running a job.
     """
     jobs: list[Job] = []
     for table in read_tables(path, given or {}):
@@ -53,7 +53,7 @@ def load_recipe(
 
 
 def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every combination of the swept values, the last key fastest; and what was swept of each."""
+    """Every combination of the swept values, the last key fastest, each with its swept part."""
     kind = KINDS[table.stage]
     kinds = kind.keys()
     choices: list[list[Any]] = []
@@ -62,13 +62,13 @@ def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
             raise ChoiceError(f"unknown key {key!r}; {closest(key, kinds)}")
         swept = isinstance(value, list) and kinds[key] is not tuple
         if value == []:
-            raise ChoiceError(f"{key} = [] has no values; give some, or leave it out")
+            raise ChoiceError(f"{key} = [] has no values; add some, or remove it")
         choices.append([_typed(key, v, kinds[key]) for v in (value if swept else [value])])
     missing = [key for key in kind.required() if key not in table.values]
     if missing:
         raise ChoiceError(f"{missing[0]} is missing")
     if math.prod(map(len, choices)) > _MOST_JOBS:
-        raise ChoiceError(f"its sweeps make more than {_MOST_JOBS:,} jobs; sweep over fewer values")
+        raise ChoiceError(f"its sweeps give more than {_MOST_JOBS:,} jobs; sweep over fewer values")
     keys = list(table.values)
     several = [key for key, found in zip(keys, choices, strict=True) if len(found) > 1]
     combinations = (dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*choices))
@@ -76,7 +76,7 @@ def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def _typed(key: str, value: Any, kind: type) -> Any:
-    """The value as its option takes it; raises ChoiceError for one of another type."""
+    """The value in the type of its option; raises ChoiceError for another type."""
     if key == "prior" and isinstance(value, list) and value:
         return JOINT.join(_typed(key, part, str) for part in value)
     if kind is tuple and isinstance(value, list):
@@ -116,7 +116,7 @@ def _job(
     else:
         _check_training(jobs, request, swept)
         shown = {key: getattr(request, key) for key in _SHOWN_ALWAYS} | swept
-        if prior is not None:  # a prior embedded with options of its own, or in several parts
+        if prior is not None:  # a prior embedded with its own options, or a combination
             needs += [i for i, job in enumerate(jobs) if job.embeds(prior, request.dataset)]
     for part in (prior or "").split(JOINT):
         needs += _makers(jobs, "train", part.removeprefix("run:"))
@@ -138,7 +138,7 @@ def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:
 
 
 def _check_files(request: Embed) -> None:
-    """Weights that are read in hours to come had better be there now."""
+    """Raise ChoiceError for missing weights files now, instead of when they are read in hours."""
     paths = [] if request.weights is None else [Path(request.weights)]
     if str(request.prior).startswith(FILE_PREFIX):
         paths.append(Path(str(request.prior).removeprefix(FILE_PREFIX)))
@@ -156,8 +156,8 @@ def _check_training(jobs: list[Job], request: Train, swept: dict[str, Any]) -> N
     if request.name is not None:
         name = check_name(request.name, "run")
         if _makers(jobs, "train", name):
-            among = f"; what is swept ({', '.join(swept)}) makes several" if swept else ""
-            raise ChoiceError(f"run {name} is trained twice{among}; leave name out, or give others")
+            among = f"; its sweep ({', '.join(swept)}) gives several runs" if swept else ""
+            raise ChoiceError(f"run {name} is trained twice{among}; remove name, or choose others")
 
 
 def _evaluations(
@@ -166,7 +166,7 @@ def _evaluations(
     """One evaluation for every run of the recipe's train tables so far."""
     trained = [i for i, job in enumerate(jobs) if job.stage == "train"]
     if not trained:
-        raise ChoiceError("no [[train]] stands above it; name a run, or put it after them")
+        raise ChoiceError("there is no [[train]] above it; name a run, or move it below them")
     request = _checked_evaluation(Evaluate(**values))
     on = _conversions_of(workspace, jobs, request.dataset)
     return [
@@ -192,7 +192,7 @@ def _checked_evaluation(request: Evaluate) -> Evaluate:
 
 
 def _dataset(workspace: Workspace, jobs: list[Job], name: str | None) -> str:
-    """The data set's name: of the workspace or of the recipe, whose only one is meant without one."""
+    """The name of a data set of the workspace or of the recipe; by default the recipe's only one."""
     converted = [job.request.name for job in jobs if job.stage == "convert"]
     if name in converted:
         return str(name)
@@ -204,7 +204,7 @@ def _dataset(workspace: Workspace, jobs: list[Job], name: str | None) -> str:
 
 
 def _conversions_of(workspace: Workspace, jobs: list[Job], dataset: str | None) -> list[int]:
-    """Who converts the data set that an evaluation names, if it names one and the recipe does."""
+    """The jobs that convert the data set named by an evaluation, if the recipe converts it."""
     if dataset is None:
         return []
     return _makers(jobs, "convert", _dataset(workspace, jobs, dataset))

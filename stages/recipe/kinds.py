@@ -1,4 +1,4 @@
-"""The kinds of jobs of a recipe: what a table may hold, whether the result is there, its cost, its run."""
+"""The kinds of jobs of a recipe: the keys of their tables; find, estimate and run."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -38,10 +38,10 @@ Made = Artifact | Evaluation
 class Outlook:
     """A recipe while it is planned.
 
-    - `there`: the results that jobs find, by the job's number;
-    - `converted`: the data sets that jobs find, or will make;
+    - `there`: existing results, by the job's number;
+    - `converted`: the data sets that exist or will be made;
     - `trained`: settings of the named runs of the recipe;
-    - `seen`: what earlier jobs will have done, so that it costs once.
+    - `seen`: work of earlier jobs, which is counted once.
     """
 
     workspace: Workspace
@@ -57,7 +57,7 @@ class Outlook:
         return self.converted.get(name) or self.workspace.dataset(name)
 
     def is_new(self, *key: Any) -> bool:
-        """Whether no earlier job did this; from now on one has."""
+        """Whether no earlier job does this work; remembers that one does now."""
         new = key not in self.seen
         self.seen.add(key)
         return new
@@ -68,7 +68,7 @@ class Job:
     """One call of a stage.
 
     - `what`: the data set, and what distinguishes the job in its table;
-    - `needs`: the earlier jobs, by number from 0, that make what this one reads.
+    - `needs`: the earlier jobs, by number from 0, whose results this one reads.
     """
 
     stage: ClassVar[str]
@@ -96,7 +96,7 @@ class Job:
 
     @cached_property
     def settings(self) -> Any:
-        """The part of the request that decides what the result means."""
+        """The part of the request that decides the result."""
         return part_of(self.request, self.SETTINGS)
 
     def find(self, outlook: Outlook) -> object | None:
@@ -104,19 +104,19 @@ class Job:
         raise NotImplementedError
 
     def estimate(self, outlook: Outlook) -> Estimate:
-        """What it costs to run, after `find` found nothing; NOTHING if an earlier job does all of it."""
+        """The cost of running, after `find` found nothing; NOTHING if an earlier job does all the work."""
         raise NotImplementedError
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
-        """The result, and whether it was there; `made` holds those of the jobs it needs."""
+        """The result, and whether it existed; `made` holds the results of the jobs it needs."""
         raise NotImplementedError
 
     def embeds(self, prior: str, dataset: str) -> bool:
-        """Whether the job embeds this data set by what trainings call `prior`."""
+        """Whether the job embeds this data set with the prior that trainings call `prior`."""
         return False
 
     def _can_look(self, outlook: Outlook) -> bool:
-        """Whether all that it needs is there."""
+        """Whether the results of all jobs it needs exist."""
         return all(i in outlook.there for i in self.needs)
 
 
@@ -127,11 +127,11 @@ class ConvertJob(Job):
 
     @cached_property
     def images(self) -> ImageSource:
-        """What is to be converted."""
+        """The images to convert."""
         return read_source(Path(self.request.source), self.settings)
 
     def find(self, outlook: Outlook) -> DataSet | None:
-        """The data set, if it was converted."""
+        """The data set, if it exists."""
         name = self.request.name
         found = find_dataset(outlook.workspace, self.images, self.settings, name)
         outlook.converted[name] = found or expected_dataset(outlook.workspace, self.images, name)
@@ -148,13 +148,13 @@ class ConvertJob(Job):
 
 
 class EmbedJob(Job):
-    """A data set to represent by a prior, or by several."""
+    """A data set to embed with a prior, or with several."""
 
     stage, REQUEST, SETTINGS = "embed", requests.Embed, EmbedSettings
     NOT_HERE = ("shard",)
 
     def find(self, outlook: Outlook) -> Artifact | None:
-        """The representations, if all of them are there."""
+        """The representations, if all exist."""
         dataset, split = outlook.dataset(self.request.dataset), self.request.split
         if split not in dataset.splits:
             raise ChoiceError(f"data set {dataset.name} has no {split} split")
@@ -176,7 +176,7 @@ class EmbedJob(Job):
         return result.artifact, result.cached
 
     def embeds(self, prior: str, dataset: str) -> bool:
-        """For its prior as the table names it, with or without its weights."""
+        """Whether `prior` is its prior as named in the table, with or without its weights."""
         request = self.request
         if (request.dataset, request.split) != (dataset, "train"):
             return False
@@ -187,7 +187,7 @@ class EmbedJob(Job):
         return prior in names
 
     def _priors(self, workspace: Workspace, dataset: DataSet) -> list[PriorRequest]:
-        """The prior, or several to be combined, with the options of the table."""
+        """The prior, or several to combine, with the options of the table."""
         described, named = part_of(self.request, PriorSettings), self.request.priors
         return [r for name in named for r in requests_of(workspace, dataset, name, described)]
 
@@ -199,7 +199,7 @@ class TrainJob(Job):
     NOT_HERE, ONLY_HERE = ("embed",), MappingProxyType({"preset": str})
 
     def resolved(self, outlook: Outlook) -> TrainSettings:
-        """The settings with which it trains on its data set."""
+        """The settings resolved for its data set."""
         return resolve_settings(outlook.dataset(self.request.dataset), self.settings)
 
     def find(self, outlook: Outlook) -> Artifact | None:
@@ -213,7 +213,7 @@ class TrainJob(Job):
         return find_run(outlook.workspace, dataset, self.settings, name)
 
     def estimate(self, outlook: Outlook) -> Estimate:
-        """Both stages, and embedding the prior where that is missing."""
+        """Both stages, and embedding the prior if necessary."""
         dataset, resolved = outlook.dataset(self.request.dataset), self.resolved(outlook)
         if not outlook.is_new("train", dataset.name, resolved) and self.request.name is None:
             return NOTHING
@@ -229,7 +229,7 @@ class TrainJob(Job):
         return estimate if embedding is NOTHING else embedding + estimate
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
-        """Train; embed the prior first if that is missing."""
+        """Train; embed the prior first if necessary."""
         result = train(workspace, replace(self.request, embed=True), say)
         return result.artifact, result.cached
 
@@ -255,7 +255,7 @@ class EvalJob(Job):
     trained_by: int | None = None
 
     def find(self, outlook: Outlook) -> object | None:
-        """The measures, if those of every protocol are there. The data set must have a val split."""
+        """The measures, if those of every protocol exist. The data set must have a val split."""
         run = self._run_of(outlook)
         trained_on = self._training(outlook).request.dataset if run is None else run.content.dataset
         on = self.request.dataset or trained_on
@@ -268,7 +268,7 @@ class EvalJob(Job):
             return None
         name = EVALUATION_FILE if on == trained_on else f"eval-{on}.json"
         found = read_evaluation(run.path / name).accuracies
-        # whether other protocols or seeds are missing, the stage finds out when it runs
+        # missing protocols or seeds are found when the stage runs
         return found if all(protocol in found for protocol in self.settings.protocol) else None
 
     def estimate(self, outlook: Outlook) -> Estimate:
@@ -312,7 +312,7 @@ def _embedding(
     settings: EmbedSettings,
     split: str,
 ) -> Estimate:
-    """What embedding by these priors costs; NOTHING if earlier jobs do all of it."""
+    """The cost of embedding with these priors; NOTHING if earlier jobs do all of it."""
     total = NOTHING
     num_rows = dataset.num_images(split) * (settings.crops or 1)
     for prior in priors:
@@ -325,7 +325,7 @@ def _embedding(
 
 
 def _model_of(outlook: Outlook, dataset: DataSet, prior: PriorRequest) -> EmbedKey | None:
-    """Architecture and input size of a prior: a run, of the recipe or finished, or by its name."""
+    """Architecture and input size of a prior: a run of the recipe, a finished run, or a model name."""
     name = prior.name.removeprefix("run:")
     if name in outlook.trained:
         settings = outlook.trained[name]

@@ -1,6 +1,6 @@
-"""What running a recipe would do: every job, whether its result is there, and what it will cost.
+"""The plan of a recipe: every job, whether its result exists, and its estimated cost.
 
-Nothing is written into the workspace, no prior is built or fetched, no image is read but to measure.
+Nothing is written into the workspace, no prior is built or downloaded, and images are read only to measure.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every job; `seconds` is the sum of what could be estimated, `num_unknown` what could not."""
+    """Every job; `seconds` is the sum of all estimates, `num_unknown` the number of jobs without one."""
 
     jobs: list[PlannedJob]
     seconds: float
@@ -39,7 +39,7 @@ class Plan:
 def plan_recipe(
     workspace: Workspace, jobs: list[Job], measure: bool = True, say: Say = print
 ) -> Plan:
-    """Look every job up; estimate those to do, and measure speeds that are not known if `measure`."""
+    """Look up every job and estimate those to do; `measure`: time a few steps for unknown speeds."""
     outlook = Outlook(workspace, jobs, Estimator(measured_rates(workspace), measure, say))
     planned = [_plan(outlook, number, job) for number, job in enumerate(jobs)]
     seconds = [job.seconds for job in planned if job.seconds is not None]
@@ -47,7 +47,7 @@ def plan_recipe(
 
 
 def format_plan(plan: Plan) -> str:
-    """The table and its sum."""
+    """The table and the total."""
     rows = [
         [job.job, job.what, job.state, _rounded(job.seconds, job.state), job.basis or None]
         for job in plan.jobs
@@ -59,7 +59,7 @@ def format_plan(plan: Plan) -> str:
 
 
 def _plan(outlook: Outlook, number: int, job: Job) -> PlannedJob:
-    """State and cost of one job; those before it are planned."""
+    """State and cost of one job, after the jobs before it are planned."""
     try:
         found = job.find(outlook)
         estimate = NOTHING if found is not None else job.estimate(outlook)

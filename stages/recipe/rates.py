@@ -1,4 +1,4 @@
-"""What the workspace knows about speed: seconds per image of every stage, from manifests and ledgers."""
+"""Speeds measured in a workspace: seconds per image of every stage, from manifests and cost files."""
 
 import statistics
 from collections import defaultdict
@@ -15,14 +15,14 @@ TrainKey = tuple[str, int, str, int]
 
 @dataclass
 class Rate:
-    """Seconds over images, summed over artifacts; `names` of those it was measured on."""
+    """Seconds per image over several artifacts; `names` are those of the artifacts."""
 
     seconds: float = 0.0
     num_images: int = 0
     names: list[str] = field(default_factory=list)
 
     def add(self, seconds: float | None, num_images: int, name: str) -> None:
-        """Count one more artifact, unless it did nothing."""
+        """Add an artifact, unless it has no seconds or images."""
         if seconds and num_images:
             self.seconds += seconds
             self.num_images += num_images
@@ -35,14 +35,14 @@ class Rate:
 
     @property
     def basis(self) -> str:
-        """Where it was measured."""
+        """The artifacts on which it was measured, in words."""
         more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
         return f"{self.names[0]}{more}" if self.names else "nothing"
 
 
 @dataclass
 class TrainRates:
-    """Of runs that are alike: per image of each stage and of waiting for data, per run the rest."""
+    """Rates of similar runs: each stage and waiting for data per image, the rest per run."""
 
     stages: dict[int, Rate] = field(default_factory=lambda: {1: Rate(), 2: Rate()})
     wait: Rate = field(default_factory=Rate)
@@ -51,13 +51,13 @@ class TrainRates:
 
     @property
     def overhead(self) -> float:
-        """Starting, checkpoints, exporting: seconds of a typical run."""
+        """Seconds of starting, checkpoints and exporting in a typical run."""
         return statistics.median(self.overhead_seconds) if self.overhead_seconds else 0.0
 
 
 @dataclass
 class Rates:
-    """By what decides the speed: prior and input size; model, input size, method and batch."""
+    """Rates by what decides the speed: prior and input size; model, input size, method and batch."""
 
     convert: Rate = field(default_factory=Rate)
     embed: dict[EmbedKey, Rate] = field(default_factory=lambda: defaultdict(Rate))
@@ -66,7 +66,7 @@ class Rates:
 
 
 def measured_rates(workspace: Workspace) -> Rates:
-    """Everything that was made in the workspace, wherever; an artifact's own seconds count."""
+    """Rates of everything made in the workspace, on any machine, from each artifact's own seconds."""
     rates = Rates()
     sizes = {}
     for dataset in workspace.datasets():
@@ -74,7 +74,7 @@ def measured_rates(workspace: Workspace) -> Rates:
         rates.convert.add(dataset.seconds, sizes[dataset.name], f"data set {dataset.name}")
     for made in workspace.representations():
         prior = made.prior
-        if isinstance(prior, PriorIdentity):  # a combination is not embedded as one
+        if isinstance(prior, PriorIdentity):  # a combination is embedded component by component
             rates.embed[prior.arch, prior.image_size].add(
                 made.seconds, made.content.shape[0], made.name
             )
@@ -103,7 +103,7 @@ def _add_run(rates: Rates, run: Run) -> None:
 
 
 def train_key(settings: TrainSettings) -> TrainKey:
-    """What decides the seconds per image of a training."""
+    """The settings that decide the seconds per image of a training."""
     return (
         str(settings.model), settings.image_size or 0, settings.method, settings.batch_size,
     )  # fmt: skip

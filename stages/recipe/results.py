@@ -1,4 +1,4 @@
-"""Evaluated runs → a table: mean and spread over seeds of everything else that was varied."""
+"""Evaluated runs → a table: mean and spread over seeds for every combination of varied settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class ResultRow:
 
 
 def results_of(workspace: Workspace, evaluations: list[Evaluation]) -> list[ResultRow]:
-    """One row for every group of runs that are equal but for their seed, in the order of `evaluations`."""
+    """One row per group of runs that differ only in their seed, in the order of `evaluations`."""
     last = {(e.run, e.results["dataset"]): e for e in evaluations}
     evaluated = [(workspace.run(evaluation.run), evaluation) for evaluation in last.values()]
     groups = grouped(evaluated, _equal_but_for_seed)
@@ -44,7 +44,7 @@ def results_of(workspace: Workspace, evaluations: list[Evaluation]) -> list[Resu
 
 
 def format_results(rows: Sequence[ResultRow]) -> str:
-    """The table, and what its figures are."""
+    """The table, and a line that explains its figures."""
     names = list(rows[0].settings)
     protocols = list(dict.fromkeys(name for row in rows for name in row.accuracies))
     header = [
@@ -76,7 +76,7 @@ def _equal_but_for_seed(evaluated: tuple[Run, Evaluation]) -> Any:
 
 
 def _varied(runs: list[Run]) -> list[str]:
-    """Settings that differ between runs that both have a prior, or both have none."""
+    """Settings that vary among the runs with a prior, or among those without."""
     settings = [
         [vars(run.settings) for run in group]
         for group in grouped(runs, lambda run: run.content.prior is None)

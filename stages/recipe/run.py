@@ -1,4 +1,4 @@
-"""The jobs of a recipe, one after the other: what is there is skipped, what fails is told at the end."""
+"""Run the jobs of a recipe one after the other: skip existing results, report failures at the end."""
 
 import time
 import traceback
@@ -22,7 +22,7 @@ _UNEXPLAINED = 70
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job; `path` of what it made or found, `message` of what went wrong."""
+    """The outcome of a job: the `path` of its result, or the error `message`."""
 
     job: str
     what: str
@@ -35,7 +35,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RecipeResult:
-    """Every job's outcome, what the evaluated runs say, and the exit status of the first failure."""
+    """Every job's outcome, the results of evaluated runs, and the exit status of the first failure."""
 
     jobs: list[Outcome]
     results: list[ResultRow]
@@ -43,7 +43,7 @@ class RecipeResult:
 
 
 def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> RecipeResult:
-    """Run what is missing, in the order of the jobs; those that need a failed one are not run."""
+    """Run the jobs in order, skipping finished ones and those that need a failed one."""
     if current_ranks().world_size > 1:
         raise ChoiceError(
             "`rela run` was started as several processes; start it once, and it starts one for every "
@@ -68,17 +68,17 @@ def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> Recip
 
 
 def format_result(result: RecipeResult) -> str:
-    """A table of the jobs, and one of what the evaluated runs reached."""
+    """A table of the jobs, and a table of the results of evaluated runs."""
     rows = [[o.job, o.what, o.state, round(o.seconds, 1)] for o in result.jobs]
     table = format_table(["job", "what", "state", "seconds"], rows)
     return "\n\n".join([table, *([format_results(result.results)] if result.results else [])])
 
 
 def describe_failures(result: RecipeResult) -> str:
-    """One line, and one for every failed job."""
+    """A summary, and one line for every failed job."""
     failed = [o for o in result.jobs if o.state == FAILED]
     not_run = sum(o.state == NOT_RUN for o in result.jobs)
-    rest = f", and {not_run} that need them were not run" if not_run else ""
+    rest = f", and {not_run} that depend on them were not run" if not_run else ""
     return "\n".join(
         [
             f"{len(failed)} of {len(result.jobs)} jobs failed{rest}; fix the errors below and run the "
@@ -91,7 +91,7 @@ def describe_failures(result: RecipeResult) -> str:
 def _attempt(
     workspace: Workspace, job: Job, number: int, found: dict[int, Any], say: Say
 ) -> Outcome:
-    """Run one job and keep what came of it in `found`. Only being told to stop gets through."""
+    """Run one job and keep its result in `found`. Only a request to stop is raised."""
     start = time.perf_counter()
     try:
         result, cached = job.run(workspace, found, say)
@@ -101,7 +101,7 @@ def _attempt(
         if isinstance(error, RankFailedError) and error.exit_status == PreemptedError.exit_status:
             raise
         failure = failure_of(error)
-        if failure is None:  # a defect: the other jobs are worth finishing all the same
+        if failure is None:  # a bug, which should not stop the other jobs
             say(traceback.format_exc())
             failure = f"{type(error).__name__}: {error}", _UNEXPLAINED
         message, status = failure

@@ -1,4 +1,4 @@
-"""How fast this device trains and embeds: a few real steps on random images, a second or two each."""
+"""Speed of this device in training and embedding: a few steps on random images, a second or two each."""
 
 import statistics
 import time
@@ -30,7 +30,7 @@ _AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 class _NoLoader:
-    """As much of a ViewLoader as a step asks for."""
+    """The part of a ViewLoader that a step needs."""
 
     accumulate, batch_size = 1, 1
 
@@ -43,7 +43,7 @@ def train_seconds_per_image(
 ) -> dict[int, float]:
     """Seconds per image of each stage: forward, backward, optimizer and momentum, without loading.
 
-    In a batch of the settings, one device's; from smaller ones if such a step takes too long to try.
+    For one device's batch; extrapolated from smaller batches if a full step takes too long to try.
     """
     keep_freed_memory()
     device = choose_device("auto")
@@ -96,7 +96,7 @@ def embed_seconds_per_image(arch: str, image_size: int, batch_size: int, device:
 
 
 def probe_seconds(num_train: int, width: int, num_classes: int) -> float:
-    """Seconds of all linear probes on features [N, `width`], from one epoch each on random ones."""
+    """Seconds of all linear probes on features [N, `width`], from one epoch each on random features."""
     device = choose_device("auto")
     rows = min(num_train, _PROBED_ROWS)
     features = torch.randn(rows, width, device=device)
@@ -133,11 +133,11 @@ def _images(batch_size: int, size: int) -> Tensor:
 
 
 def _seconds_per_image(step: Callable[[int], None], largest: int, device: torch.device) -> float:
-    """Of a step with `largest` images: timed, or from two smaller ones that there is time for.
+    """Seconds per image of a step with `largest` images: timed, or extrapolated from two smaller steps.
 
-    A step costs something for itself and something for every image, so two sizes tell both.
+    A step has a fixed cost and a cost per image; two sizes determine both.
     """
-    step(min(_FIRST_BATCH, largest))  # the first one chooses kernels
+    step(min(_FIRST_BATCH, largest))  # warm-up: selects kernels
     begin, size = _now(device), min(_FIRST_BATCH, largest)
     timed: list[tuple[int, float]] = []
     while True:
@@ -156,7 +156,7 @@ def _seconds_per_image(step: Callable[[int], None], largest: int, device: torch.
 def extrapolated_seconds(timed: list[tuple[int, float]], size: int) -> float:
     """Seconds for `size` images from one or two pairs (images, seconds), smaller first.
 
-    On a line through both, whose slope is not below zero; in proportion to a single one.
+    Linear through two pairs, with a slope of at least zero; proportional for a single pair.
     """
     (images, seconds), rest = timed[-1], timed[:-1]
     if images == size or not rest:
@@ -166,7 +166,7 @@ def extrapolated_seconds(timed: list[tuple[int, float]], size: int) -> float:
 
 
 def _timed(step: Callable[[int], None], size: int, device: torch.device) -> float:
-    """Seconds of one step, the median of several if there is time: other processes disturb."""
+    """Seconds of one step; the median of several if there is time, because other processes interfere."""
     seconds: list[float] = []
     while len(seconds) < _REPETITIONS and sum(seconds) < _BUDGET_SECONDS / 2:
         start = _now(device)

@@ -1,4 +1,4 @@
-"""Features of held-out images by one run: a plane to look at, and who is near whom."""
+"""Features of held-out images by one run: their map in two dimensions, and nearest neighbours."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ _THUMBNAIL_PIXELS = 64
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """`points` [n, 2] and `labels` [n] (-1: no class) of images of one split, made by `run`."""
+    """`points` [n, 2] and `labels` [n] (-1: no class) of images of one split, by run `run`."""
 
     run: str
     split: str
@@ -52,7 +52,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The images nearest to one, nearest first."""
+    """A query image and its nearest images, nearest first."""
 
     query: Thumbnail
     found: list[Thumbnail]
@@ -61,9 +61,10 @@ class Neighbours:
 def feature_map(
     workspace: Workspace, dataset: DataSet, run: Run, projection: str, say: Callable[[str], None]
 ) -> tuple[FeatureMap, list[Neighbours]]:
-    """Embed the val images (train, if there are none) by the run, if that was not done, and look at them.
+    """Map the run's features of the val images (train, if there are none), and find neighbours.
 
-    Raises UnavailableError if `projection` needs an extra that is not installed.
+    Cached features are reused. Raises UnavailableError if `projection` needs an extra that is not
+    installed.
     """
     import numpy as np
 
@@ -88,28 +89,28 @@ def feature_map(
 
 
 def principal_plane(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """[n, D] → [n, 2]: their first two principal components."""
+    """[n, D] → [n, 2]: the first two principal components."""
     import numpy as np
 
     centred = features - features.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     plane = np.zeros((len(features), 2))
-    found = centred @ directions[:2].T  # fewer than two, of one image or one feature
+    found = centred @ directions[:2].T  # fewer than two for one image or one feature
     plane[:, : found.shape[1]] = found
     return plane
 
 
 def umap_plane(features: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """[n, D] → [n, 2] by UMAP (McInnes, Healy and Melville 2018); few images by principal components.
+    """[n, D] → [n, 2] by UMAP (McInnes, Healy and Melville 2018), or by PCA for few images.
 
-    Raises UnavailableError without umap-learn.
+    Raises UnavailableError if umap-learn is not installed.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         umap = require("umap", "umap", "--projection umap", UnavailableError)
     import numpy as np
 
-    if len(features) <= _UMAP_NEIGHBOURS:  # too few for a graph whose layout means anything
+    if len(features) <= _UMAP_NEIGHBOURS:  # too few for a meaningful graph
         return principal_plane(features)
     mapped = umap.UMAP(n_neighbors=_UMAP_NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(
         features
@@ -154,7 +155,7 @@ def _neighbours(
 def _nearest_others(
     features: "NDArray[np.float64]", query: int, count: int
 ) -> "tuple[NDArray[np.int64], NDArray[np.float32]]":
-    """The rows nearest to one of them, and their cosines, without the row itself."""
+    """The rows nearest to a row, excluding itself, and their cosines."""
     from rela.representations.neighbors import nearest_neighbors
 
     rows, similarities = nearest_neighbors(features, features[query], count + 1)

@@ -1,4 +1,4 @@
-"""A Matplotlib drawing as PNG, and as SVG whose colours and runs the page can switch."""
+"""A Matplotlib drawing as PNG, and as SVG in which the page can switch colours and runs."""
 
 import io
 import re
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-_INK = "#010203"  # becomes the page's own text colour
+_INK = "#010203"  # replaced by the page's text colour
 _WIDTH_INCHES = 5.2
 _PNG_DOTS_PER_INCH = 200
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing under its file name, with a caption; `svg` for the page, `png` for elsewhere."""
+    """A drawing with its file name and caption; `svg` is for the page, `png` for other documents."""
 
     name: str
     caption: str
@@ -28,7 +28,7 @@ class Figure:
 
 
 def begin_drawing(x_label: str, y_label: str, height_inches: float = 3.5) -> "tuple[Drawing, Axes]":
-    """An empty one, in ink that follows the page."""
+    """An empty drawing whose ink follows the page's text colour."""
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
@@ -47,7 +47,10 @@ def begin_drawing(x_label: str, y_label: str, height_inches: float = 3.5) -> "tu
 def finish_drawing(
     drawing: "Drawing", axes: "Axes", name: str, caption: str, lines: Sequence[Line] = ()
 ) -> Figure | None:
-    """Both forms; None if nothing was drawn. `lines` get a legend in the PNG, whose part the page takes."""
+    """The drawing as SVG and PNG; None if it is empty.
+
+    `lines` get a legend in the PNG only; the page has its own.
+    """
     if not (axes.lines or axes.patches or axes.collections):
         return None
     import matplotlib
@@ -57,7 +60,7 @@ def finish_drawing(
     if not lines and (legend := axes.get_legend()) is not None:
         for label in legend.get_texts():
             label.set_color(_INK)
-    # the same bytes for the same runs: no date, and names of shapes that depend only on the figure's
+    # the same bytes for the same runs: no date, and shape names that depend only on the figure's name
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     if lines:
@@ -70,14 +73,14 @@ def finish_drawing(
 
 
 def _for_page(svg: str, colours: dict[str, str]) -> str:
-    """Only the svg element, as wide as its place, in the page's colours."""
+    """The svg element only, at full width, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     for colour, variable in {**colours, _INK: "currentColor"}.items():
         svg = svg.replace(colour, variable)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    # many shapes belong to one run
+    # one run has many shapes
     svg = re.sub(r'id="(run-\d+)-"', r'class="\1"', svg)
-    # ids are one page's, not one figure's; those in use are hashes of the figure's name and their shape
+    # ids must be unique in the page; those that are used are hashes of the figure's name and the shape
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     opening, rest = svg.split(">", 1)

@@ -8,7 +8,7 @@ from typing import Any
 from rela.stages.evaluate.groups import grouped, varying
 from rela.stages.report.run_record import RunRecord
 
-# Okabe and Ito's, which colour-blind people tell apart; the second is for the page's dark mode
+# Okabe and Ito's palette for colour-blind readers; the second colour is for dark mode
 _BASELINE_COLOUR = ("#8a8f98", "#9aa3ad")
 _COLOURS = (
     ("#0072b2", "#56b4e9"), ("#d55e00", "#ff8c42"), ("#009e73", "#2fcf9f"), ("#b0578d", "#e39ac5"),
@@ -32,7 +32,7 @@ class Line:
 
 
 def lines_of(runs: Sequence[RunRecord]) -> list[Line]:
-    """One for each way of training, baselines first; labels name what tells them apart."""
+    """One line for each way of training, baselines first; labels name the settings that differ."""
     ordered = sorted(runs, key=lambda run: (not run.is_baseline, run.prior, run.name))
     groups = grouped(ordered, lambda run: run.line)
     differing = varying((vars(group[0].run.settings) for group in groups), _BUDGET)
@@ -52,7 +52,7 @@ def lines_of(runs: Sequence[RunRecord]) -> list[Line]:
 
 def _label(run: RunRecord, shown: list[str], with_model: bool) -> str:
     settings = run.run.settings
-    method = "stage 1 alone" if settings.method == "none" else settings.method
+    method = "stage 1 only" if settings.method == "none" else settings.method
     words = [method if run.is_baseline else f"{run.prior} → {method}"]
     if with_model:
         words.append(run.run.model)

@@ -17,7 +17,7 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class Chapter:
-    """What is shown of one data set, in its order; `unfinished` runs are in no figure and no sentence."""
+    """The page's part about one data set, in its order. Figures and sentences leave out `unfinished` runs."""
 
     dataset: str
     headline: str
@@ -33,7 +33,7 @@ class Chapter:
 
     @property
     def measures(self) -> list[str]:
-        """Protocols that any run was evaluated by, the most telling first."""
+        """Protocols by which any run was evaluated, the most informative first."""
         known = {
             protocol for line in self.lines for run in line.runs for protocol in run.accuracies
         }
@@ -41,13 +41,13 @@ class Chapter:
 
     @property
     def figures(self) -> list[Figure]:
-        """All of them."""
+        """All figures."""
         return [*self.costs, *self.courses, *self.maps]
 
 
 @dataclass(frozen=True)
 class Page:
-    """Chapters, the number of every run in the page, versions of packages, and the date."""
+    """Chapters, the number of each run in the page, package versions, and the date."""
 
     chapters: list[Chapter]
     numbers: dict[str, int]
@@ -56,7 +56,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML, with style, script, figures and thumbnails in it."""
+    """The page as HTML, with style, script, figures and thumbnails inline."""
     environment = template_environment()
     template = environment.get_template("report.html")
     style, script = (
@@ -67,7 +67,7 @@ def render(page: Page) -> str:
 
 
 def template_environment() -> Any:
-    """Jinja2, which escapes whatever a template does not call safe; raises UnavailableError without it."""
+    """Jinja2 with autoescaping; raises UnavailableError if it is not installed."""
     jinja2 = require("jinja2", "report", "rela report", UnavailableError)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),

@@ -1,4 +1,4 @@
-"""The figures of a report: accuracy against cost, courses of training, costs, features."""
+"""The figures of a report: accuracy against cost, training curves, costs, features."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rela.stages.report.feature_map import FeatureMap
 
 _COST_NAMES = {"seconds": "seconds, everything counted", "images": "images seen"}
-COURSES = {  # what is on the axis, its unit's factor, and what it is
+COURSES = {  # axis label, factor, caption
     "loss": (
         "loss",
         1,
@@ -28,15 +28,15 @@ COURSES = {  # what is on the axis, its unit's factor, and what it is
     "effective_rank": (
         "effective rank",
         1,
-        "Effective rank (RankMe) of the features: how many directions are in use; 1 means collapsed.",
+        "Effective rank (RankMe) of the features: the number of directions in use; 1 means collapsed.",
     ),
     "data_wait_share": (
         "waiting for data, %",
         100,
-        "Share of each epoch that the model waited for images; where it is large, the loader is too slow.",
+        "Share of each epoch spent waiting for images; if it is large, the loader is too slow.",
     ),
 }
-_PHASES = {  # and their colours
+_PHASES = {  # colours
     "convert": "#c7b299", "embed": "#7b5ea7", "combine": "#b79ad1", "targets": "#4b2e83",
     "startup": "#a9a9a9", "stage1": "#0072b2", "stage2": "#e69f00", "data_wait": "#cc3311",
     "checkpoint": "#555555", "other": "#d0d0d0",
@@ -53,9 +53,9 @@ _LEGEND_ABOVE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plots:
-    """Figures of one data set's runs. `numbers`: of every run by name, which the page's boxes know.
+    """Figures of one data set's runs; each is None if there is nothing to show.
 
-    Each is None where there is nothing to show.
+    `numbers`: the number of each run by name, as in the page's checkboxes.
     """
 
     dataset: str
@@ -63,7 +63,7 @@ class Plots:
     numbers: dict[str, int]
 
     def online_against_cost(self, cost: str) -> Figure | None:
-        """Online accuracy over the course of every run, and where lines with a prior overtake."""
+        """Online accuracy over every run's training, and where lines with a prior overtake."""
         drawing, axes = begin_drawing(_COST_NAMES[cost], "online accuracy, top-1 %")
         for line in self.lines:
             for run in line.runs:
@@ -76,15 +76,15 @@ class Plots:
                 color=line.colour, rotation=90, ha="right", va="bottom",
             )  # fmt: skip
         caption = (
-            "Accuracy of a linear layer that learns beside the model, on augmented training images, "
-            f"against {_COST_NAMES[cost]}. Diamonds: the hand-over. Dotted: from here on ahead of "
-            "training without a prior."
+            "Accuracy of a linear layer trained beside the model, on augmented training images, against "
+            f"{_COST_NAMES[cost]}. Diamonds: the hand-over. Dotted: ahead of training without a prior "
+            "from here on."
         )
         name = f"{self.dataset}-online-accuracy-{cost}"
         return finish_drawing(drawing, axes, name, caption, self.lines)
 
     def final_against_cost(self, cost: str, measure: str) -> Figure | None:
-        """A mark per evaluated run, lines through the means of budgets, the baseline's best dashed."""
+        """A mark per evaluated run, lines through the mean of each budget, the best baseline dashed."""
         drawing, axes = begin_drawing(_COST_NAMES[cost], f"{measure}, top-1 %")
         for line in self.lines:
             runs = [run for run in line.runs if measure in run.accuracies]
@@ -104,7 +104,7 @@ class Plots:
                 )
         caption = (
             f"Final accuracy by {measure} against {_COST_NAMES[cost]}: a mark for each run, a line "
-            "through the means of equal budgets. Dashed: the best without a prior."
+            "through the mean of each budget. Dashed: the best without a prior."
         )
         name = f"{self.dataset}-{measure}-{cost}"
         return finish_drawing(drawing, axes, name, caption, self.lines)
@@ -139,7 +139,7 @@ class Plots:
             left = [before + value for before, value in zip(left, values, strict=True)]
         axes.set_yticks(range(len(runs)), [run.name for run in runs], fontsize=7)
         axes.legend(ncols=4, **_LEGEND_ABOVE)
-        caption = "What every run cost; what was found in the cache counts as when it was made."
+        caption = "Cost of every run; cached results count with their original cost."
         return finish_drawing(drawing, axes, f"{self.dataset}-cost", caption)
 
     def feature_map(self, found: "FeatureMap") -> Figure | None:
@@ -176,13 +176,13 @@ class Plots:
             self._tie(axes.plot(x[handover], y[handover], "D", color=line.colour, ms=4), run)
 
     def _tie(self, artists: Iterable[Any], run: RunRecord) -> None:
-        """Let the page find what belongs to a run."""
+        """Mark artists with their run, so that the page can find them."""
         for artist in artists:
             artist.set_gid(f"run-{self.numbers[run.name]}-")
 
 
 def _overtakings(lines: Sequence[Line], cost: str) -> Iterator[tuple[Line, float]]:
-    """Lines that stay ahead of their baseline on every seed, and the mean cost from which they do."""
+    """Lines that overtake their baseline for good on every seed, and the mean cost at which they do."""
     baselines = [run for line in lines if line.is_baseline for run in line.runs]
     for line in lines:
         points: list[float | None] = []

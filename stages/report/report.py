@@ -1,4 +1,4 @@
-"""Finished runs → one page: what the prior saved, how training went, what the features are like."""
+"""Finished runs → one page: what the prior saved, the course of training, the features."""
 
 import time
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ _RANKED_ROWS = 2000
 
 @dataclass(frozen=True)
 class ReportResult:
-    """The page, its figures as PNG beside it, and the headline of every data set."""
+    """The page, its figures as PNG, and the headline of every data set."""
 
     page: Path
     pictures: list[Path]
@@ -44,8 +44,8 @@ class ReportResult:
 def report(workspace: Workspace, request: Report, say: Say = print) -> ReportResult:
     """Write `report.html` and PNGs of its figures about the named runs, or about all finished ones.
 
-    Features of held-out images are embedded by the shown runs, unless they are cached. Raises
-    ChoiceError if there is no such run, UnavailableError if an extra is missing.
+    Missing features of held-out images are embedded with the shown runs. Raises ChoiceError if there is
+    no such run, UnavailableError if an extra is missing.
     """
     settings, names, output = part_of(request, ReportSettings), request.names, Path(request.output)
     template_environment()
@@ -87,7 +87,7 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
 
 
 def format_result(result: ReportResult) -> str:
-    """The headlines, and where the page is."""
+    """The headlines and the path of the page."""
     count = len(result.runs)
     headlines = "\n".join(f"{dataset}: {line}" for dataset, line in result.headlines.items())
     return (
@@ -134,7 +134,7 @@ def _unfinished(workspace: Workspace, say: Say) -> list[UnfinishedRun]:
         try:
             found.append(unfinished_run(directory))
         except CorruptArtifactError as error:
-            say(f"left out: {error}")
+            say(f"skipped: {error}")
     return found
 
 
@@ -151,7 +151,7 @@ def _drawn(found: Iterable[Figure | None]) -> list[Figure]:
 def _features(
     workspace: Workspace, plots: Plots, settings: ReportSettings, say: Say
 ) -> tuple[list[Figure], dict[str, list[Neighbours]]]:
-    """Maps of each line's run with the largest budget, the best lines first, `settings.maps` at most."""
+    """Maps of the largest-budget run of each line, the best lines first, at most `settings.maps`."""
     best = [max(line.runs, key=lambda r: (r.num_images_seen, -r.seed)) for line in plots.lines]
     best.sort(key=_how_good, reverse=True)
     maps = []
@@ -166,7 +166,7 @@ def _features(
             say(f"no features of run {run.name}: {error}")
             continue
         maps.append(plots.feature_map(found))
-        if not neighbours:  # only of the best
+        if not neighbours:  # only for the best line
             neighbours[run.name] = near
     return _drawn(maps), neighbours
 

@@ -1,4 +1,4 @@
-"""The commands that make a run again, from what was recorded of it."""
+"""The commands that reproduce a run, from its records."""
 
 import shlex
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from rela.training.settings import WHERE_TO_RUN, TrainSettings
 def commands_for(workspace: Workspace, run: Run) -> list[str]:
     """`rela convert`, `rela embed` and `rela train` with every setting that is not the default.
 
-    Resolved settings are written out, so that other defaults in a later version change nothing.
+    Resolved settings are explicit, so that changed defaults of a later version have no effect.
     """
     name, prior = run.content.dataset, run.content.prior
     train = ["rela", "train", name, "--prior", prior or "none"]
@@ -54,7 +54,7 @@ def _embed(workspace: Workspace, run: Run, name: str) -> list[list[str]]:
 
 
 def _flags(settings: type, values: Mapping[str, Any]) -> list[str]:
-    """Options for the values that are not the defaults; places and None are left out."""
+    """Options for values other than the defaults; WHERE_TO_RUN and None are left out."""
     words = []
     for described in fields(settings):
         value = values.get(described.name)

@@ -1,4 +1,4 @@
-"""What a report shows of a finished run."""
+"""The facts of a finished run that a report shows."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
 
 NO_PRIOR = "none"
-# what makes a line of the comparison: training with this prior in this way, at any budget and seed
+# settings of the prior: lines of one experiment differ in them
 _OF_PRIOR = ("prior", "crops", "target_width", "handover", "head")
 _OF_BUDGET = ("epochs", "data_ratio")
 _BEFORE_TRAINING = ("convert", "embed", "combine", "targets", "startup")
@@ -18,14 +18,14 @@ _BEFORE_TRAINING = ("convert", "embed", "combine", "targets", "startup")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What `run` is, what it cost and how accurate it is.
+    """Settings, cost and accuracy of `run`.
 
-    - `experiment`: equal for runs that may be compared: the same data and settings, but for prior, budget
-      and seed; `line`: equal for those that differ only in budget and seed;
-    - `epochs`: the records of `metrics.jsonl`; `seconds`: the ledger by phase;
+    - `experiment`: equal for comparable runs, which differ only in prior, budget and seed; `line`: equal
+      for runs that differ only in budget and seed;
+    - `epochs`: the records of `metrics.jsonl`; `seconds`: by phase;
     - `accuracies`: top-1 in [0, 1] by protocol;
     - `by_chance`: the accuracy that chance may reach, by split ("train", "val"); empty if unknown;
-    - `num_images_seen`: by training, and by the prior when it embedded them.
+    - `num_images_seen`: in training and in embedding.
     """
 
     run: Run
@@ -55,8 +55,8 @@ class RunRecord:
     def course(self, measure: str, cost: str) -> tuple[list[float], list[float]]:
         """(costs, values) after every epoch that has `measure`; `cost` is "seconds" or "images".
 
-        What came before the first epoch is paid before it, all else in proportion to the epochs' own
-        seconds, so that the last cost is the whole run's.
+        The cost of everything before training counts before the first epoch. The rest is spread over the
+        epochs in proportion to their seconds, so that the last cost is that of the whole run.
         """
         own = [float(record["epoch_seconds"]) for record in self.epochs]
         before = sum(self.seconds.get(phase, 0.0) for phase in _BEFORE_TRAINING)
@@ -73,8 +73,7 @@ class RunRecord:
 
 
 def record_of(run: Run, dataset: DataSet | None = None) -> RunRecord:
-    """Everything from the run's own directory, and classes' sizes from the data set; what is missing is
-    left empty."""
+    """Read the run's directory, and class sizes from the data set; missing facts stay empty."""
     parameters = vars(run.settings)
     prior = run.content.prior or NO_PRIOR
     common = compared(parameters, (*_OF_PRIOR, *_OF_BUDGET))

@@ -8,7 +8,7 @@ from rela.stages.display import Spread
 from rela.stages.report.run_record import RunRecord
 
 ONLINE = "online_accuracy"
-PREFERRED = ("linear-reference", "linear", "knn20")  # of several protocols that all runs have
+PREFERRED = ("linear-reference", "linear", "knn20")  # order of choice among protocols of all runs
 COSTS = ("seconds", "images")
 
 Curve = tuple[Sequence[float], Sequence[float]]  # costs, ascending, and values
@@ -16,16 +16,16 @@ Curve = tuple[Sequence[float], Sequence[float]]  # costs, ascending, and values
 
 @dataclass(frozen=True)
 class Saving:
-    """What one way of training (`line`) costs, as a share of the baseline's, at equal accuracy.
+    """Cost of one way of training (`line`) as a share of the baseline's cost, at equal accuracy.
 
-    - `measure`: "online_accuracy", over the course of each run, or a protocol of `rela eval`, between
-      runs of several budgets;
+    - `measure`: "online_accuracy", over the epochs of each run, or a protocol of `rela eval`, over runs
+      with several budgets;
     - `cost`: "seconds" or "images", everything counted;
-    - `aims`: the best accuracy of each baseline, by seed; `shares`: the cost at which it was reached over
-      that at which the baseline first had it, of the seeds on which it was;
+    - `aims`: the best accuracy of each baseline, by seed;
+    - `shares`: the cost of reaching the aim over the baseline's, for the seeds that reach it;
     - `bests`: the best accuracy of this line, by seed;
-    - `is_bound`: whether some share is that of the cheapest run there is, so that less may do;
-    - `is_chance`: whether some aim is no better than chance, so that reaching it says nothing.
+    - `is_bound`: some share is that of the cheapest run, so it is an upper bound;
+    - `is_chance`: some aim is no better than chance, so reaching it shows nothing.
     """
 
     line: str
@@ -39,21 +39,21 @@ class Saving:
 
     @property
     def mean(self) -> float | None:
-        """Of the shares, unless some seed never reached its aim, or an aim was no better than chance."""
+        """Mean share; None if some seed missed its aim or some aim is no better than chance."""
         if self.is_chance or not self.shares or len(self.shares) < len(self.aims):
             return None
         return Spread.of(list(self.shares.values())).mean
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over seeds; None of a single one."""
+        """Sample standard deviation over seeds; None for a single seed."""
         return Spread.of(list(self.shares.values())).std if self.shares else None
 
 
 def cost_of_reaching(curve: Curve, aim: float) -> tuple[float, bool] | None:
-    """The first cost with a value of `aim`, between points interpolated; None if there is none.
+    """The first cost at which the interpolated curve reaches `aim`; None if it never does.
 
-    Also tells whether it is that of the very first point, before which nothing was measured.
+    Also returns whether that is the first point, before which nothing was measured.
     """
     before: tuple[float, float] | None = None
     for cost, value in zip(*curve, strict=True):
@@ -67,16 +67,16 @@ def cost_of_reaching(curve: Curve, aim: float) -> tuple[float, bool] | None:
 
 
 def best_of(curve: Curve) -> tuple[float, float]:
-    """The largest value, and the cost at which it first was there."""
+    """The largest value, and the cost at which it was first reached."""
     costs, values = curve
     value = max(values)
     return value, costs[list(values).index(value)]
 
 
 def overtaking(curve: Curve, baseline: Curve) -> float | None:
-    """The cost from which on `curve` stays above `baseline`, both interpolated; None if it does not.
+    """The cost from which the interpolated `curve` stays above `baseline`; None if it does not.
 
-    Looks only at costs that both have, at every point of either; 0 stands for "from the beginning".
+    They are compared at every point of either within the range of both; 0: from the beginning.
     """
     low, high = max(curve[0][0], baseline[0][0]), min(curve[0][-1], baseline[0][-1])
     costs = sorted({c for c in (*curve[0], *baseline[0], low, high) if low <= c <= high})
@@ -94,7 +94,7 @@ def overtaking(curve: Curve, baseline: Curve) -> float | None:
 
 
 def value_at(curve: Curve, cost: float) -> float:
-    """Linear between points, constant beyond them."""
+    """The curve's value at `cost`: linear between points, constant beyond them."""
     costs, values = curve
     after = bisect.bisect_left(costs, cost)
     if after == 0:
@@ -106,14 +106,14 @@ def value_at(curve: Curve, cost: float) -> float:
 
 
 def common_measure(runs: Iterable[RunRecord]) -> str | None:
-    """The protocol by which every one of these runs was evaluated, the most telling first."""
+    """The preferred protocol by which all these runs were evaluated; None without one."""
     of_each = [run.accuracies for run in runs]
     shared = set(of_each[0]).intersection(*of_each[1:]) if of_each else set()
     return next((p for p in PREFERRED if p in shared), min(shared, default=None))
 
 
 def savings_of(runs: Sequence[RunRecord]) -> list[Saving]:
-    """Of every line with a prior against the baseline of the same experiment, by seed and measure."""
+    """Savings of every line with a prior over the baseline of its experiment, by measure and cost."""
     found = []
     for experiment in dict.fromkeys(run.experiment for run in runs):
         mine = [run for run in runs if run.experiment == experiment]
@@ -153,12 +153,12 @@ def _saving(
 
 
 def _by_chance(run: RunRecord, measure: str) -> float:
-    """Online accuracy is of the training images, every protocol's of the held-out ones."""
+    """Chance accuracy: of training images for online accuracy, else of held-out images."""
     return run.by_chance.get("train" if measure == ONLINE else "val", 0.0)
 
 
 def full_curve(runs: list[RunRecord], measure: str, cost: str) -> Curve:
-    """Of one line and seed: the course of the largest budget's run, or its runs' final measures."""
+    """The curve of one line and seed: the largest budget's run over epochs, or all runs' final values."""
     if measure == ONLINE:
         return max(runs, key=lambda run: run.num_images_seen).course(ONLINE, cost)
     ordered = sorted(runs, key=lambda run: run.num_images_seen)

@@ -9,18 +9,18 @@ from rela.stages.report.savings import ONLINE, Saving
 
 
 def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[str]:
-    """One for each line with a prior, measure and cost: seconds first, the evaluated accuracy first."""
+    """One sentence per line with a prior, measure and cost; seconds and evaluated accuracy come first."""
     labels = {line.key: line.label for line in lines}
     ordered = sorted(savings, key=lambda s: (s.line, s.measure == ONLINE, s.cost != "seconds"))
     return list(dict.fromkeys(_sentence(saving, labels[saving.line]) for saving in ordered))
 
 
 def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
-    """The one sentence to remember: the cheapest line by seconds, by an evaluated accuracy if possible."""
+    """The main result: the line that is cheapest in seconds, by an evaluated accuracy if possible."""
     dataset = lines[0].runs[0].run.content.dataset
     if all(line.is_baseline for line in lines):
         return (
-            f"No run learned from a prior yet; `rela embed {dataset} --prior resnet18` and `rela train "
+            f"No run uses a prior yet; `rela embed {dataset} --prior resnet18` and `rela train "
             f"{dataset} --prior resnet18` make one."
         )
     if not any(line.is_baseline for line in lines):
@@ -34,7 +34,7 @@ def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
     labels = {line.key: line.label for line in lines}
     if not reached:
         if not savings:
-            return "No run with a prior has the settings and the seed of one without; nothing to compare."
+            return "No run with a prior matches a run without one in settings and seed; nothing to compare."
         if all(saving.is_chance for saving in evaluated):
             return _sentence(evaluated[0], labels[evaluated[0].line])
         return "No training with a prior reached the accuracy of training without it on every seed."
@@ -50,8 +50,8 @@ def _sentence(saving: Saving, label: str) -> str:
     seeds = "one seed, so no spread" if num_seeds == 1 else f"{num_seeds} seeds"
     if saving.is_chance:
         return (
-            f"{what[0].upper()}{what[1:]} is no better than chance, so that reaching it says nothing; "
-            "train for more --epochs."
+            f"{what[0].upper()}{what[1:]} is no better than chance, so reaching it shows nothing; train "
+            "for more --epochs."
         )
     if saving.mean is None:
         on = f" on {num_reached} of {num_seeds} seeds only" if num_reached else ""
@@ -66,6 +66,6 @@ def _sentence(saving: Saving, label: str) -> str:
     best = f"its own best is {100 * statistics.fmean(saving.bests.values()):.1f} %"
     if saving.is_bound:
         return (
-            f"Already the cheapest run of {label} has {what}, after {share}{so} ({seeds}); {best}."
+            f"Even the cheapest run of {label} reaches {what}, after {share}{so} ({seeds}); {best}."
         )
     return f"{label} reaches {what} after {share}{so} ({seeds}); {best}."

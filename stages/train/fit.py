@@ -165,7 +165,7 @@ def _run_locked(
 
 
 def _published(directory: Path) -> Run:
-    """The run as the started processes have published it."""
+    """The run published by the started processes."""
     run = open_as(Run, directory)
     if run is None:
         raise LostRankError(

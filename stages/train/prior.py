@@ -1,4 +1,4 @@
-"""Which cached representations a training means: by name, by identity, or the only ones there are."""
+"""The cached representations of a training: by name, by identity, or the only ones."""
 
 from collections.abc import Callable
 
@@ -24,9 +24,9 @@ def chosen_representations(
     say: Callable[[str], None],
     may_build: bool = True,
 ) -> Representations | None:
-    """The cached representations that the settings mean; None for training without a prior.
+    """The cached representations selected by the settings; None for training without a prior.
 
-    Without `may_build` they are only looked up: nothing is embedded, and ChoiceError says so.
+    Without `may_build`, missing ones are not embedded but raise ChoiceError.
     """
     if settings.prior == NO_PRIOR:
         return None
@@ -37,7 +37,7 @@ def chosen_representations(
         with_crops, and_crops = f" with {settings.crops} crops", f" --crops {settings.crops}"
         cached = [a for a in cached if a.content.crops == settings.crops]
     if settings.prior is None:
-        # what a run trained on these images makes of them is there to be evaluated, not learned from
+        # representations by a run trained on these images are for evaluation, not targets
         own = {run.name for run in workspace.runs() if run.images_sha256 == images}
         cached = [a for a in cached if a.content.run not in own]
         if not cached:
@@ -49,9 +49,9 @@ def chosen_representations(
     requests = training_requests(workspace, dataset, settings)
     matching = matching_representations(workspace, requests, settings.prior, cached, may_build)
     if matching:
-        return require_one(matching, f"representations by prior {settings.prior} are there")
+        return require_one(matching, f"representations by prior {settings.prior} exist")
     names = [request.name for request in requests]
-    # a random one is no choice and no download
+    # a random prior requires neither a choice nor a download
     if may_build and (embed_first or settings.prior == RANDOM_PRIOR):
         say(f"embedding data set {dataset.name} with prior {' and '.join(names)}")
         how = EmbedSettings(crops=settings.crops or 0)
@@ -70,7 +70,7 @@ def chosen_representations(
 def training_requests(
     workspace: Workspace, dataset: DataSet, settings: TrainSettings
 ) -> list[PriorRequest]:
-    """What to embed; the prior `random` is the model itself, untrained: one for all seeds of a run."""
+    """The requests to embed; `random` is the untrained model itself, the same for all seeds of a run."""
     assert settings.prior is not None
     if settings.prior == RANDOM_PRIOR:
         arch = f"random:{settings.model}"

@@ -46,7 +46,7 @@ def format_result(result: TrainResult) -> str:
     """The path of the run and a snippet that loads its backbone."""
     run = result.artifact
     if result.cached:
-        return f"run {run.name} with these settings is finished already: {run.path}"
+        return f"run {run.name} with these settings is already finished: {run.path}"
     loading = pasteable("load it with:", run_snippet(run))
     return f"run {run.name} is finished: {run.path}\n{loading}"
 
@@ -124,7 +124,7 @@ def find_run(
             workspace, dataset, resolved, False, silent, may_build=False
         )
     except ChoiceError:
-        return None  # not embedded: no run can have been trained on it
+        return None  # not embedded, so no run was trained on it
     resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
     return _finished(workspace, _config(dataset, resolved, representations), name)
 
@@ -163,7 +163,7 @@ def resume(
             if finished is not None:
                 return TrainResult(finished, True)
             raise ChoiceError(
-                f"no interrupted run {chosen!r} in {workspace.root}; there is "
+                f"no interrupted run {chosen!r} in {workspace.root}; found "
                 f"{', '.join(unfinished) or 'none'}"
             )
         return _go_on(workspace, unfinished[chosen], where, say, announce)
@@ -266,7 +266,7 @@ def _new_run_directory(
 def _is_another(directory: Path, fingerprint: str) -> bool:
     """Whether `directory` holds another run or anything else; one without settings is free.
 
-    A job that is about to write its settings holds the lock; one that was killed left nothing to lose.
+    A job that is about to write its settings holds the lock; a killed one has written nothing of value.
     """
     if not directory.is_dir():
         return directory.exists()

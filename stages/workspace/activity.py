@@ -94,7 +94,7 @@ def format_under_way(found: UnderWay, columns: int = 80) -> str:
     for embed in found.embeds:
         lines += ["", embed.what, f"  {_parts(embed)}", f"  {embed.by}"]
     if not lines:
-        lines = ["", "nothing runs here now"]
+        lines = ["", "no running jobs"]
     lines = [f"workspace {found.workspace}", *lines]
     return "\n".join(printable(line)[:columns] for line in lines)
 
@@ -149,7 +149,7 @@ def _held(run: RunUnderWay) -> str:
     if run.checkpoint_age_seconds is not None:
         words.append(f"last checkpoint {clock(run.checkpoint_age_seconds)} ago")
     if run.silent_seconds is not None and run.silent_seconds > _SILENT_SECONDS:
-        words.append(f"silent for {clock(run.silent_seconds)}")
+        words.append(f"no progress for {clock(run.silent_seconds)}")
     return ", ".join(words)
 
 

@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Check:
-    """Whether an artifact's bytes are those that were written; `problem` is empty if so."""
+    """Whether an artifact's bytes match its manifest; `problem` is empty if so."""
 
     kind: str
     name: str
@@ -56,13 +56,13 @@ class Verification:
 
     @property
     def damaged(self) -> list[Check]:
-        """Checks that found other bytes than those that were written."""
+        """The failed checks."""
         return [check for check in self.checks if check.problem]
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What was removed, or would be; `held`: what stays because a job uses it."""
+    """Entries that were removed, or would be; `held`: entries kept because a job uses them."""
 
     entries: list[Entry]
     held: list[Entry]

@@ -1,4 +1,4 @@
-"""`eval.json`: what was measured of one model on one data set, kept from call to call.
+"""`eval.json`: the measurements of one model on one data set, kept between calls.
 
 subject        fingerprint of the model and the data set; a new one empties the file
 accuracies     by protocol: figures of probe seed 0 (a summary of the next, for readers)
@@ -66,7 +66,7 @@ class Measurements:
         return {**self.head, "seconds": 0.0, "accuracies": {}, "measurements": {}}
 
     def has(self, protocol: str, key: str, seed: int) -> bool:
-        """Whether this was measured with settings of this fingerprint."""
+        """Whether this probe seed was measured with settings of this fingerprint."""
         record = self.read()["measurements"].get(protocol, {})
         return record.get("fingerprint") == key and str(seed) in record["by_probe_seed"]
 

@@ -108,7 +108,7 @@ class Representations(Artifact):
 
     @property
     def seconds(self) -> float:
-        """Seconds that making these took; of a combination, without its components."""
+        """Seconds that making these took; for a combination, without its components."""
         return self.facts.provenance.seconds
 
     @property
@@ -147,7 +147,7 @@ class Targets(Artifact):
         return self.facts.provenance.seconds
 
 
-_ABOUT_FILE = "about.json"  # among the parts of representations: what they will be
+_ABOUT_FILE = "about.json"  # describes the future representations
 
 
 class _About(Struct, frozen=True):
@@ -159,7 +159,7 @@ class _About(Struct, frozen=True):
 
 
 def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_images: int) -> None:
-    """Leave among the parts what they will be."""
+    """Write a description of the future representations beside the parts."""
     path = store.directory / _ABOUT_FILE
     if not path.is_file():
         about = _About(dataset, split, prior, store.num_parts, num_images)
@@ -167,7 +167,7 @@ def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_i
 
 
 def about_parts(directory: Path) -> tuple[str, int | None, int | None]:
-    """What the parts in `directory` will be, in words; how many parts, and of how many images."""
+    """A description of the parts in `directory`, the number of parts, and the number of images."""
     about = read_json(directory / _ABOUT_FILE, _About)
     if about is None or min(about.num_parts, about.num_images) < 1:
         return f"representations {directory.name.removeprefix('.parts-')[:12]}", None, None

@@ -1,4 +1,4 @@
-"""A run: its configuration, what it cost, and how far an unfinished one has come."""
+"""A run: its configuration, its cost, and the progress of an unfinished one."""
 
 import json
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ class DataSetReference(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Config:
-    """What a run is made from, resolved before it begins: its `config.json`.
+    """A run's inputs and settings, resolved before it begins: its `config.json`.
 
     `representations`: their name, None without a prior. `precision`: that of `settings`, with "auto"
     resolved on the machine where the run begins.
@@ -199,7 +199,7 @@ class Run(Artifact):
 
     @property
     def num_images_embedded(self) -> int:
-        """Forward passes of the prior: every image once, or once for each of its crops."""
+        """Forward passes of the prior: one per image, or one per crop."""
         if self.content.prior is None:
             return 0
         return self.content.num_images * max(1, self.settings.crops or 0)
@@ -242,7 +242,7 @@ def cost_of(
     train_seconds: dict[str, float],
     num_devices: int,
 ) -> dict[str, Any]:
-    """The whole cost of a run; artifacts that were there count as they did when they were made."""
+    """The whole cost of a run; cached artifacts count with their original cost."""
     seconds = {"convert": dataset.seconds}
     if representations is not None and targets is not None:
         seconds |= {**representations.seconds_by_phase, "targets": targets.seconds}
@@ -268,7 +268,7 @@ class UnfinishedRun:
 
     @property
     def done(self) -> str:
-        """How far it is, in words."""
+        """Progress in words."""
         return f"{self.num_epochs_done} of {self.epochs} epochs"
 
     @property

@@ -1,4 +1,4 @@
-"""JSON from a disk as typed objects: a msgspec struct is the schema and the reader at once.
+"""JSON from a disk as typed objects: a msgspec struct is both schema and reader.
 
 Strict: `true` and `1.0` are not integers, and no number is NaN or has a magnitude of 2⁶³ or more.
 Unknown entries are ignored, so that workspaces of newer and older versions open.
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Provenance of every artifact: what it took, when it was finished, versions by package."""
+    """Provenance of every artifact: seconds, time of completion, versions by package."""
 
     seconds: Float
     finished_unix_seconds: Float | None = None
@@ -30,7 +30,7 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 def as_type(value: Any, kind: type[T], where: str = "") -> T:
-    """`value`, as `json.loads` returns it, as a `kind`; raises ValueError naming the place."""
+    """Convert `value` from `json.loads` to a `kind`; raises ValueError naming the place."""
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -49,9 +49,9 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def as_fields(value: dict[str, Any], kind: type[T], where: str = "") -> T:
-    """A dataclass from an object with some of its fields; raises ValueError naming the place.
+    """Make a dataclass from an object with some of its fields; raises ValueError naming the place.
 
-    Numbers stay as they are written: 1 is not made 1.0, which would change fingerprints.
+    Numbers keep their type: turning 1 into 1.0 would change fingerprints.
     """
     as_type(value, kind, where)
     known = {f.name: value[f.name] for f in fields(kind) if f.name in value}  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def read_json(path: Path, kind: type[T]) -> T | None:
 
 
 def checked_manifest(artifact: Artifact, kind: type[T]) -> T:
-    """What the manifest says, as a `kind`; raises CorruptArtifactError naming the place."""
+    """The manifest as a `kind`; raises CorruptArtifactError naming the place."""
     try:
         return as_type(vars(artifact.manifest), kind, "manifest")
     except ValueError as error:

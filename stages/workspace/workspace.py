@@ -1,4 +1,4 @@
-"""A workspace: where artifacts are, and which of them a name means."""
+"""A workspace: where artifacts are, and how a name finds one."""
 
 import re
 import shlex
@@ -71,12 +71,12 @@ class Workspace:
         return find_artifacts(DataSet, self.datasets_dir)
 
     def dataset(self, name: str | None = None) -> DataSet:
-        """The named data set, or the only one there is."""
+        """The named data set, or the only one."""
         parent, remedy = self.datasets_dir, "rela convert path/to/images"
         return self._choose(DataSet, "data set", parent, name, remedy)
 
     def run(self, name: str | None = None) -> Run:
-        """The named finished run, or the only one there is."""
+        """The named finished run, or the only one."""
         if name is not None and _NAME.fullmatch(name) and _is_unfinished(self.runs_dir / name):
             raise ChoiceError(
                 f"run {name!r} in {self.root} is not finished; resume it with "
@@ -104,17 +104,17 @@ class Workspace:
         return sorted(unfinished, key=lambda p: (p / "config.json").stat().st_mtime)
 
     def representations(self, images_sha256: str | None = None) -> list[Representations]:
-        """Every finished representation: of these images, in whatever data set, or of any."""
+        """Every finished representation of these images, in any data set, or of any images."""
         found = find_artifacts(Representations, self.representations_dir)
         return [each for each in found if images_sha256 in (None, each.images_sha256)]
 
     def representations_by_key(self, images_sha256: str, key: str) -> Representations | None:
-        """Those with this fingerprint, under whatever name: a data set or a prior may be renamed."""
+        """Those with this fingerprint under any name: a data set or a prior may have been renamed."""
         there = self.representations(images_sha256)
         return next((each for each in there if each.fingerprint == key), None)
 
     def components(self, combination: Representations) -> list[Representations]:
-        """The components of a combination; raises ChoiceError with the command if one is gone."""
+        """The components of a combination; raises ChoiceError with the command if one is missing."""
         there = {each.fingerprint: each for each in self.representations(combination.images_sha256)}
         inputs, components = combination.manifest.inputs, combination.content.components
         keys = [inputs.get(f"component {i}", "") for i in range(1, len(components) + 1)]
@@ -141,15 +141,11 @@ class Workspace:
         names = [artifact.name for artifact in found]
         if name is not None:
             there = (
-                f"there is {', '.join(names)}"
-                if names
-                else f"there is none; make one with `{remedy}`"
+                f"found {', '.join(names)}" if names else f"found none; make one with `{remedy}`"
             )
             expected = " (a name is expected, not a path)" if "/" in name else ""
             if what == "data set" and Path(name).exists():
-                there += (
-                    f"; `rela convert {one_line(shlex.quote(name))}` makes one of what lies there"
-                )
+                there += f"; `rela convert {one_line(shlex.quote(name))}` makes one from that path"
             raise ChoiceError(f"no {what} {name!r} in {self.root}{expected}: {there}")
         if not found:
             raise ChoiceError(
@@ -157,7 +153,7 @@ class Workspace:
             )
         if len(found) > 1:
             raise ChoiceError(
-                f"{len(found)} {what}s in {self.root}, name one of {', '.join(names)}"
+                f"{len(found)} {what}s in {self.root}; name one of {', '.join(names)}"
             )
         return found[0]
 
@@ -203,7 +199,7 @@ def _checked(artifact: Artifact) -> Noun:
     if kind is None:
         raise _other_kind(artifact, ", ".join(_KINDS))
     noun = kind(artifact.path, artifact.manifest)
-    assert noun.facts, "which are checked when they are read first"
+    assert noun.facts, "checked on first access"
     return noun
 
 

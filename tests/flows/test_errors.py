@@ -140,7 +140,7 @@ def test_several_data_sets_are_listed(
     failing(0, "convert", small_tree, "--name", "second")
     message = failing(2, "embed", *PRIOR)
     assert "images, second" in message
-    assert "there is images, second" in failing(2, "embed", "third", *PRIOR)
+    assert "found images, second" in failing(2, "embed", "third", *PRIOR)
 
 
 def test_training_without_representations_gives_the_command(
@@ -360,8 +360,8 @@ def test_what_means_nothing_to_a_run_as_a_prior_is_refused(
     [
         (errno.ENOSPC, "free some space or choose another --workspace"),
         (errno.EDQUOT, "free some space or choose another --workspace"),
-        (errno.EROFS, "choose a --workspace that can be written"),
-        (errno.EIO, "check that file system, then give the same command again"),
+        (errno.EROFS, "choose a writable --workspace"),
+        (errno.EIO, "check that file system, then run the same command again"),
     ],
 )
 def test_what_a_disk_refuses_comes_with_a_remedy(

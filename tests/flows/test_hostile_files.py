@@ -229,7 +229,7 @@ def test_an_artifact_of_an_unknown_kind_is_damaged(tmp_path: Path) -> None:
     [
         ("a = " + "[" * 50_000, "is not TOML"),
         ("a = " + "9" * 5_000, "is not TOML"),
-        ("[[convert]]\nsource = '~nobody-of-this-name/x'\n", "names no user's folder"),
+        ("[[convert]]\nsource = '~nobody-of-this-name/x'\n", "no such user"),
         (
             "[[train]]\n"
             + "".join(f"{k} = {list(range(1, 101))}\n" for k in ("seed", "epochs", "crops")),

@@ -37,11 +37,11 @@ MISTAKES = [
     ("--workspace notes.txt status", 2, ["'notes.txt' is a file"]),
     ("status --workspace elsewhere", 2, ["rela --workspace DIRECTORY status"]),
     ("train --resume second", 2, ["--name second"]),
-    ("status --interval 5", 2, ["--interval is for --watch"]),
+    ("status --interval 5", 2, ["--interval requires --watch"]),
     # sources
     ("convert damaged", 65, ["`rela convert damaged --on-bad-image skip`", "a/0.png: empty file"]),
     ("embed damaged --prior resnet18", 65, ["`rela convert damaged --on-bad-image skip`", "a/0.png"]),
-    ("convert https://example.org/images.tar", 65, ["is an address", "download"]),
+    ("convert https://example.org/images.tar", 65, ["is a URL", "download"]),
     ("convert pictures --format csv", 65, ["pictures: found a folder, expected a CSV"]),
     ("convert pictures --image-column x", 2, ["--image-column does not apply to pictures (", "--format"]),
     ("convert pictures --val-fraction 0.01", 65, ["less than one image of any class", "has 8"]),

@@ -207,7 +207,7 @@ def test_an_exception_leaves_nothing(destination):
 def test_publishing_replaces_nothing(destination, make, is_still):
     destination.parent.mkdir()
     make(destination)
-    with pytest.raises(AlreadyPublishedError, match="made by another job"):
+    with pytest.raises(AlreadyPublishedError, match="another job has just made"):
         publish_one(destination, text="second")
     assert is_still(destination)
     assert [path.name for path in destination.parent.iterdir()] == ["room"]

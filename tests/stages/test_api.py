@@ -118,7 +118,7 @@ def test_options_are_checked_as_on_the_command_line(here: Path) -> None:
         rela.train(epochs="5")  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="--batch-size True"):
         rela.embed(prior="resnet18", batch_size=True)
-    with pytest.raises(ChoiceError, match="--device 0: expected a text"):
+    with pytest.raises(ChoiceError, match="--device 0: expected a string"):
         rela.embed(prior="resnet18", device=0)  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="one of torchvision, timm"):
         rela.export(to="jax")
@@ -138,7 +138,7 @@ def test_paths_may_be_texts() -> None:
         return part_of(settings, ExportSettings).output
 
     assert given(output="a/b.pth") == Path("a/b.pth")
-    assert "force: Replace a file" in str(given.__doc__)
+    assert "force: Replace an existing file" in str(given.__doc__)
 
 
 def test_the_workspace_is_the_one_named_or_that_of_the_environment(

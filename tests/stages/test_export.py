@@ -321,7 +321,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
             mine.write_bytes(b"mine")
             path.write_bytes(b"theirs")
 
-    with pytest.raises(AlreadyPublishedError, match="just now"):
+    with pytest.raises(AlreadyPublishedError, match="just made"):
         write()
     assert path.read_bytes() == b"theirs"
     assert list(tmp_path.iterdir()) == [path]
@@ -336,12 +336,12 @@ def test_mistakes_are_told_before_anything_is_computed(
         ("--to", "timm", "--output", "a.bin"): (2, ".safetensors or .pth"),
         ("--output", "nowhere/a.safetensors"): (74, "no such folder"),
         ("--to", "onnx", "--dataset", "images"): (2, "--to hdf5-features"),
-        ("--to", "hdf5-features", "--dataset", "nope"): (2, "there is images"),
+        ("--to", "hdf5-features", "--dataset", "nope"): (2, "found images"),
         ("--to", "jax"): (2, "'torchvision', 'timm'"),
     }
     for options, (status, words) in expected.items():
         assert words in rela("export", *options, exit_code=status).stderr
-    assert "there is first" in rela("export", "nope", exit_code=2).stderr
+    assert "found first" in rela("export", "nope", exit_code=2).stderr
 
 
 def test_changed_weights_are_not_handed_on(

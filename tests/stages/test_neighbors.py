@@ -152,7 +152,7 @@ def test_what_is_not_there_is_told_with_the_command(
     assert "`rela embed images --prior resnet50`" in line(query, "--prior", "resnet50")
     assert "`rela embed images --prior resnet18 --split val`" in line(query, "--split", "val")
     assert "no finished run 'nope'" in line(query, "--prior", "run:nope")
-    assert "there is images" in line(query, "--dataset", "nope")
+    assert "found images" in line(query, "--dataset", "nope")
     # the features are there, but not those of this seed
     assert "has not been embedded" in line(query, *PRIOR, "--seed", 1)
     assert "no such image" in line(tmp_path / "nope.png", status=74)
@@ -190,7 +190,7 @@ def test_an_image_is_looked_at_by_all_priors_of_a_combination(
     shutil.rmtree(component)
     message = embedded("neighbors", query, *several, exit_code=2).stderr
     command = f"rela embed images --prior mine --prior random:{CNN}-seed3 --dtype float32"
-    assert f"are gone; make them again by `{command}`" in message
+    assert f"are missing; make them again with `{command}`" in message
     embedded(*command.split()[1:])  # 32 pixels are the data set's own
     assert find(embedded, query, *several)["neighbors"][0]["path"] == "train/cat/05.png"
 
@@ -219,6 +219,6 @@ def test_a_folder_whose_name_is_taken_by_other_images_is_refused(
     [line] = embedded("embed", tmp_path / "images", *PRIOR, exit_code=2).stderr.splitlines()
     assert "rela convert" in line and "--name NAME" in line
     # by its name it is the data set, whatever lies in a folder of that name
-    assert "are there already" in embedded("embed", "images", *EXACT).stdout
-    assert "found nothing there" in embedded("embed", "./nope", *PRIOR, exit_code=2).stderr
-    assert "there is images" in embedded("embed", "nope", *PRIOR, exit_code=2).stderr
+    assert "already exist" in embedded("embed", "images", *EXACT).stdout
+    assert "no such path" in embedded("embed", "./nope", *PRIOR, exit_code=2).stderr
+    assert "found images" in embedded("embed", "nope", *PRIOR, exit_code=2).stderr

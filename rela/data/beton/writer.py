@@ -1,6 +1,6 @@
 """Images → a beton, FFCV's file format, written in order by one process.
 
-A pool of processes reads, checks and encodes; only this process lays the results into pages, in the
+A pool of processes reads, checks and encodes; only this process writes the results to pages, in the
 order of the list. So the bytes of a beton do not depend on the number of workers, and a worker that
 dies ends the writing with an error instead of holding a page forever.
 """
@@ -169,7 +169,7 @@ def _encoded(
 def _encode_chunk(
     root: Path, encoding: Encoding, seed: int, chunk: Sequence[Sample]
 ) -> list[_Outcome]:
-    keep_freed_memory()  # or the allocator returns the memory of every decoded image
+    keep_freed_memory()  # otherwise the allocator returns the memory of every decoded image
     return [_encode_sample(root, sample, encoding, _draw(seed, sample.path)) for sample in chunk]
 
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// Unchecked runs leave every figure.
+// Unchecked runs are hidden in every figure.
 for (const box of document.querySelectorAll("input[data-run]")) {
   const follow = () => {
     for (const drawn of document.querySelectorAll(`svg .run-${box.dataset.run}`)) {
@@ -8,10 +8,10 @@ for (const box of document.querySelectorAll("input[data-run]")) {
     }
   };
   box.addEventListener("change", follow);
-  follow();  // browsers remember boxes when a page is loaded again
+  follow();  // browsers restore checkboxes on reload
 }
 
-// Tables are sorted by the column whose head is pressed, the other way round when pressed again.
+// Clicking a column's head sorts by it; clicking again reverses the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {

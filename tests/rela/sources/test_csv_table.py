@@ -105,7 +105,7 @@ def test_a_byte_order_mark_and_names_that_are_not_utf8_do_no_harm(tmp_path: Path
         ("path,label\n1.png\n", "line 2: found 1 cells, expected 2 as in the header"),
         ("path,label\n1.png,a,b\n", "line 2: found 3 cells"),
         ("path,label\n,a\n", "line 2: found 2 cells"),
-        ("path,label\n1.png,a\nx/../1.png,b\n", "line 3: 1.png is in line 2 already"),
+        ("path,label\n1.png,a\nx/../1.png,b\n", "line 3: 1.png is already in line 2"),
         ("path,label\n1.png,a\n2.png,\n", "1 of 2 images have no label, such as 2.png"),
         ("path,label,split\n1.png,a,train\n2.png,b,val\n", "val has class 'b', which train lacks"),
         ('path,label\n"' + "x" * 200_000 + '",a\n', "is not a table"),
@@ -153,7 +153,7 @@ def test_a_list_makes_the_data_set_of_its_folder(tmp_path: Path) -> None:
     assert manifests[0]["parameters"] == manifests[1]["parameters"]
     # other names of the columns do not make another data set
     words = ("--workspace", tmp_path / "ws", "convert", path, "--workers", 1)
-    assert "is there already" in run_rela(*words, "--image-root", tmp_path / "data").stdout
+    assert "already exists" in run_rela(*words, "--image-root", tmp_path / "data").stdout
 
     (tmp_path / "data" / "bee" / "0.png").unlink()
     (tmp_path / "data" / "ant" / "1.png").write_bytes(b"")

@@ -140,8 +140,8 @@ def test_betons_are_the_same_from_all_of_them(tmp_path: Path) -> None:
     betons = []
     for name, workers in (("arrow", 1), ("parquet", 1), ("parquet", 2)):
         words = ("--workspace", tmp_path / f"ws{workers}", "convert", tmp_path / name)
-        assert "is at" in run_rela(*words, "--workers", workers).stdout
-        assert "is there already" in run_rela(*words, "--workers", workers).stdout
+        assert "written to" in run_rela(*words, "--workers", workers).stdout
+        assert "already exists" in run_rela(*words, "--workers", workers).stdout
         betons.append((tmp_path / f"ws{workers}/datasets/{name}/train.beton").read_bytes())
     assert betons[0] == betons[1] == betons[2]
 

@@ -209,9 +209,9 @@ def test_betons_are_those_of_the_same_files_in_folders(tmp_path: Path) -> None:
         (folder / name).write_bytes(content)
     for name, workers in (("files", 1), ("tars", 1), ("tars", 2)):
         words = ("--workspace", tmp_path / f"{name}{workers}", "convert", tmp_path / name)
-        assert "is at" in run_rela(*words, "--workers", workers).stdout
+        assert "written to" in run_rela(*words, "--workers", workers).stdout
     there = run_rela(*words).stdout
-    assert "is there already" in there and "2 classes" in there
+    assert "already exists" in there and "2 classes" in there
     files, one, two = (
         tmp_path / f"{name}/datasets/{name[:-1]}/train.beton"
         for name in ("files1", "tars1", "tars2")

@@ -61,7 +61,7 @@ def test_here_rela_can_be_used(tmp_path: Path) -> None:
     assert status == 0
     assert all(check["state"] != MISSING for check in checks.values())
     assert checks["torch"]["state"] == checks["torchvision"]["state"] == OK
-    assert checks["decoder"]["found"].startswith("a JPEG came back")
+    assert checks["decoder"]["found"].startswith("a JPEG round trip")
     assert "libturbojpeg" in checks["FFCV"]["found"]
     assert not (tmp_path / "new").exists()  # it looks and leaves nothing
 
@@ -152,7 +152,7 @@ def test_a_workspace_that_cannot_be_used_is_named(
 ) -> None:
     (check,) = stage._workspace(Path("/proc/nowhere"))
     assert (
-        check.state == MISSING and "/proc/nowhere (not there yet) cannot be written" in check.found
+        check.state == MISSING and "/proc/nowhere (does not exist yet): not writable" in check.found
     )
     (tmp_path / "file").touch()
     (check,) = stage._workspace(tmp_path / "file" / "workspace")
@@ -237,9 +237,7 @@ def test_every_look_that_fails_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(stage, "_probe", lambda name: [Check(name, OK, "")])
     health = stage.examine(tmp_path)
     told = {check.what: check for check in health.checks}
-    assert (
-        told["shared memory"].state == WARNING and "cannot be told" in told["shared memory"].found
-    )
+    assert told["shared memory"].state == WARNING and "check failed" in told["shared memory"].found
     assert told["CPU cores"].found.startswith(str(machine.num_cores()))
 
 
@@ -261,7 +259,7 @@ def test_people_get_a_line_for_each_check_with_what_mends_it() -> None:
 def test_the_kernel_cache_is_beside_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     (check,) = stage._kernel_cache()
-    folder = Path(check.found.removesuffix(" can be written")).parent
+    folder = Path(check.found.removesuffix(" is writable")).parent
     assert (folder / "resample.py").is_file()
 
 

@@ -170,7 +170,7 @@ def test_all_leaves_out_what_cannot_be_evaluated(
     rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
     rela("train", "flat", *TRAIN[1:], "--name", "unlabelled")
     result = rela("eval", "--all", "--protocol", "knn20")
-    assert "run unlabelled is skipped: data set flat has no labels" in result.stderr
+    assert "skipped run unlabelled: data set flat has no labels" in result.stderr
     assert "runs/labelled/eval.json" in result.stdout
 
 
@@ -232,7 +232,7 @@ def test_wrong_questions_are_answered(
 ) -> None:
     rela(*TRAIN)
     said = rela("eval", "--protocol", "segmentation", exit_code=2).stderr
-    assert "--protocol segmentation needs --voc PATH" in said
+    assert "--protocol segmentation requires --voc PATH" in said
     assert "add --protocol segmentation" in rela("eval", "--voc", voc, exit_code=2).stderr
     wrong = ("eval", "--protocol", "segmentation", "--voc", tmp_path)
     assert "not in the layout of Pascal VOC 2012" in rela(*wrong, exit_code=2).stderr

@@ -139,7 +139,7 @@ def test_a_failing_job_stops_only_what_needs_it(
     evals = [("eval", "made"), ("eval", "not run"), ("eval", "not run")]
     assert states(result) == [("convert", "made"), *train, *evals]
     end = result.stderr[result.stderr.index("rela: 2 of 7 jobs failed") :]
-    assert "2 that need them were not run" in end
+    assert "2 that depend on them were not run" in end
     assert "the second one is bad" in end
     assert "KeyError: 'a defect'" in end
     assert "Traceback" in result.stderr  # of the defect

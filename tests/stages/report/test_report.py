@@ -118,7 +118,7 @@ def test_one_run_has_a_report_and_another_name_has_none(workspace: Path, tmp_pat
     assert "`rela embed pictures --prior resnet18`" in result.stdout
     assert "Nearest neighbours" not in (tmp_path / "one" / "report.html").read_text()
     result = run_rela("--workspace", workspace, "report", "nobody", exit_code=2)
-    assert "there is plain, with-prior" in result.output
+    assert "found plain, with-prior" in result.output
     result = run_rela("--workspace", tmp_path / "empty", "report", exit_code=2)
     assert "rela train" in result.output
 
@@ -158,7 +158,7 @@ def test_what_is_damaged_elsewhere_is_in_no_reports_way(workspace: Path, tmp_pat
     (half / "manifest.json").unlink()
     (half / "config.json").write_text("{}")
     result = run_rela(*rela, "report", "--maps", "0", "--output", tmp_path / "page")
-    assert f"left out: {half / 'config.json'} is damaged" in result.stderr
+    assert f"skipped: {half / 'config.json'} is damaged" in result.stderr
     assert "half" not in (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
 
     other = tmp_path / "workspace" / "datasets" / "other"

@@ -128,7 +128,7 @@ def test_what_was_not_reached_or_not_compared_is_said() -> None:
     cheapest = [record("b", epochs=(0.1, 0.2)), record("r", "net", epochs=(0.3, 0.4))]
     assert "a saving of at least 45 %" in headline(savings_of(cheapest), lines_of(cheapest))
     assert "prior none" in headline([], lines_of([record("r", "net")]))
-    assert "No run learned from a prior" in headline([], lines_of([record("b")]))
+    assert "No run uses a prior" in headline([], lines_of([record("b")]))
 
 
 def test_accuracies_that_chance_reaches_are_no_saving() -> None:
@@ -138,8 +138,8 @@ def test_accuracies_that_chance_reaches_are_no_saving() -> None:
     (said,) = saving_sentences(savings_of(runs), lines_of(runs))
     assert said == headline(savings_of(runs), lines_of(runs))
     assert said == (
-        "The best online accuracy of training without a prior (11.0 %) is no better than chance, so that "
-        "reaching it says nothing; train for more --epochs."
+        "The best online accuracy of training without a prior (11.0 %) is no better than chance, so "
+        "reaching it shows nothing; train for more --epochs."
     )
     better = [replace(run, accuracies={"knn20": 0.3}) for run in runs]
     assert "knn20 accuracy" in headline(savings_of(better), lines_of(better))

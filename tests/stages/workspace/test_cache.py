@@ -223,7 +223,7 @@ def test_what_was_removed_meanwhile_is_not_used(workspace: Path):
         assert not remove_unused(targets, time.time() + DAY)
     assert not is_held(targets)
     assert remove_unused(targets, time.time() + DAY)
-    with pytest.raises(BusyError, match="was removed just now"), in_use(targets):
+    with pytest.raises(BusyError, match="was just removed"), in_use(targets):
         raise AssertionError("never reached")
 
 

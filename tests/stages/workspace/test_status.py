@@ -87,9 +87,9 @@ def test_where_a_run_stands_is_told_with_its_holder_and_checkpoint(
         old = json.loads((interrupted / "progress.json").read_text())
         old["updated"] -= 600
         (interrupted / "progress.json").write_text(json.dumps(old))
-        assert "silent for 10:0" in format_under_way(under_way(workspace))
+        assert "no progress for 10:0" in format_under_way(under_way(workspace))
         assert max(map(len, format_under_way(under_way(workspace), 40).splitlines())) <= 40
-    assert format_under_way(under_way(workspace)).endswith("nothing runs here now")
+    assert format_under_way(under_way(workspace)).endswith("no running jobs")
 
 
 @pytest.mark.parametrize(
