@@ -114,9 +114,9 @@ def publish(directory: Path, destination: Path, manifest: Manifest) -> Artifact:
     Digests every file into the manifest, makes bytes and names durable, and refuses to replace
     anything: raises AlreadyPublishedError if `destination` exists.
     """
-    files = sorted(p for p in directory.rglob("*") if p.is_file())
-    digests = {str(p.relative_to(directory)): file_sha256(p) for p in files}
-    for path in files:
+    paths = sorted(directory.rglob("*"))
+    digests = {str(p.relative_to(directory)): file_sha256(p) for p in paths if p.is_file()}
+    for path in paths:  # also folders: they hold the names of files
         fsync(path)
     digests.update(manifest.file_sha256)
     complete = Manifest(**{**manifest.__dict__, "file_sha256": digests})

@@ -12,7 +12,7 @@ from pathlib import Path
 from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks
 from rela.errors import DataError, LostRankError
 from rela.pipeline.errors import BusyError
-from rela.pipeline.files import clear_abandoned_files, write_atomic
+from rela.pipeline.files import clear_abandoned_files, fsync, write_atomic
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import exclusive, in_use
 from rela.pipeline.manifest import Manifest, provenance
@@ -139,6 +139,8 @@ def _run_locked(
         sys.exit(0)  # rank 0 publishes
     costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
     write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
+    for name in DIGESTED_FILES:  # a training does not wait for the disk when it writes them
+        fsync(directory / name)
     manifest = Manifest(
         kind="run",
         fingerprint=config.fingerprint,

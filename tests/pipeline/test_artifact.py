@@ -339,15 +339,17 @@ def test_what_is_found_finished_is_rid_of_what_others_left(destination):
     assert not left.exists() and living.exists()
 
 
-def test_publishing_synchronizes_files_then_the_manifest_then_the_name(
+def test_publishing_syncs_files_and_folders_then_the_manifest_then_the_name(
     tmp_path: Path, disk_calls: list[str]
 ) -> None:
     with staging(tmp_path / "x") as directory:
-        (directory / "a").write_bytes(b"1")
-        (directory / "b").write_bytes(b"2")
+        (directory / "deep" / "down").mkdir(parents=True)
+        for name in ("a", "b", "deep/down/c"):
+            (directory / name).write_text(name)
         publish(directory, tmp_path / "x", replace(MANIFEST, file_sha256={}))
-    assert disk_calls == [
-        "fsync a", "fsync b",
+    entries, rest = disk_calls[:5], disk_calls[5:]
+    assert sorted(entries) == [f"fsync {name}" for name in ("a", "b", "c", "deep", "down")]
+    assert rest == [
         "fsync .manifest.json", "replace .manifest.json manifest.json", "fsync .staging-x",
         "rename .staging-x x", f"fsync {tmp_path.name}",
     ]  # fmt: skip
