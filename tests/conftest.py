@@ -1,12 +1,11 @@
-"""Shared fixtures: small trees of real image files, and a workspace made from one."""
+"""Shared fixtures: small trees of real image files, and the command line."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from pictures import picture
-from PIL import Image
+from command_line import Rela, run_rela
+from pictures import SMALL_TREE, MakeTree, save_tree
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -16,27 +15,28 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def make_tree(tmp_path: Path) -> Callable[..., Path]:
+def make_tree(tmp_path: Path) -> MakeTree:
     """make_tree({"train/cat/1.png": (24, 24), ...}) → a folder with those images."""
-
-    def make(sizes: dict[str, tuple[int, int]], name: str = "images") -> Path:
-        root = tmp_path / name
-        for number, (path, (height, width)) in enumerate(sizes.items()):
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture(number, height, width)).save(root / path)
-        return root
-
-    return make
+    return lambda sizes, name="images": save_tree(tmp_path / name, sizes)
 
 
 @pytest.fixture
-def small_tree(make_tree: Callable[..., Path]) -> Path:
+def small_tree(make_tree: MakeTree) -> Path:
     """Three classes, 8 train and 4 val PNGs of 16×16 pixels each."""
-    return make_tree(
-        {
-            f"{split}/{name}/{i:02d}.png": (16, 16)
-            for split, count in (("train", 8), ("val", 4))
-            for name in ("ant", "bee", "cat")
-            for i in range(count)
-        }
-    )
+    return make_tree(SMALL_TREE)
+
+
+@pytest.fixture
+def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rela:
+    """rela("embed", "--prior", ...) in an empty directory; fails the test unless exit is as said."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RELA_WORKSPACE", "WORLD_SIZE", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    return run_rela
+
+
+@pytest.fixture
+def images(rela: Rela, small_tree: Path) -> Path:
+    """The small tree, converted to the data set `images` of the workspace of `rela`."""
+    rela("convert", small_tree)
+    return small_tree

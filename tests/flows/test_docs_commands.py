@@ -63,9 +63,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_tree: Path) -> 
 
 
 def run_command(words: list[str], defaults: dict[str, Any]) -> None:
-    assert words[0] == "rela", (
-        f"{shlex.join(words)} is no command of rela; mark its block as not run"
-    )
+    assert words[0] == "rela", f"{shlex.join(words)}: mark its block as not run"
     short = ["1" if words[i - 1] == "--epochs" else word for i, word in enumerate(words)]
     result = CliRunner().invoke(main, short[1:], default_map={"train": defaults})
     if result.exception and not isinstance(result.exception, SystemExit):
@@ -80,7 +78,7 @@ def run_python(text: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_says_works(page: Path, place: Path) -> None:
+def test_every_page_works_as_written(page: Path, place: Path):
     for language, text, why in blocks(page):
         if not why and language == "python":
             run_python(text)
@@ -89,7 +87,7 @@ def test_what_a_page_says_works(page: Path, place: Path) -> None:
                 run_command(words, OF_PAGE.get(page.name, SMALL))
 
 
-def test_blocks_are_found() -> None:
+def test_blocks_are_found():
     page = "a\n```bash\nrela one \\\n  --two  # three\n```\n<!-- not run: no net -->\n```python\nx = 1\n```\n"
     found = [(b["language"], b["text"], b["why"]) for b in BLOCK.finditer(page)]
     assert found == [

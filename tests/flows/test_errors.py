@@ -5,7 +5,6 @@ not fit, no network, features that are not numbers, damaged artifacts, unusable 
 """
 
 import errno
-import json
 import os
 import urllib.request
 from collections.abc import Callable
@@ -15,88 +14,57 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command_line import TINY, Rela, read_json
+from damage import flip_bit
+from pictures import MakeTree
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model
 
-from rela.cli import main
+from rela.representations.embedder import Embedder
+from rela.stages.workspace.workspace import Workspace
 
-TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
 PRIOR = ["--prior", "random:shufflenet_v2_x0_5", "--image-size", "32"]
+WORKSPACE = Path("workspace")
+Failing = Callable[..., str]
 
 
 @pytest.fixture
-def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def failing(rela: Rela) -> Failing:
     """failing(65, "convert", ...) → stderr of a command that must exit so, without a traceback."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
 
     def run(exit_code: int, *arguments: object) -> str:
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == exit_code, result.output
-        assert "Traceback" not in result.stderr
-        return result.stderr
+        said = rela(*arguments, exit_code=exit_code).stderr
+        assert "Traceback" not in said
+        return said
 
     return run
 
 
-@pytest.fixture
-def converted(failing: Callable[..., str], small_tree: Path) -> Path:
-    """The small tree as a data set; returns the workspace."""
-    failing(0, "convert", small_tree)
-    return Path("workspace")
-
-
-def break_three(tree: Path) -> dict[str, str]:
-    """Spoil three files in three ways; returns what shall be said of each."""
+def test_bad_images_are_listed_or_skipped(failing: Failing, make_tree: MakeTree):
+    tree = make_tree({f"{'ab'[i % 2]}/{i:03d}.png": (12, 12) for i in range(200)}, "many")
     files = sorted(tree.rglob("*.png"))
     files[5].write_bytes(b"")
     files[50].write_bytes(files[50].read_bytes()[:60])
     files[150].write_text("not an image")
-    return {
-        str(files[5].relative_to(tree)): "empty file",
-        str(files[50].relative_to(tree)): "damaged",
-        str(files[150].relative_to(tree)): "not an image",
-    }
-
-
-@pytest.fixture
-def two_hundred(make_tree: Callable[..., Path]) -> Path:
-    return make_tree({f"{'ab'[i % 2]}/{i:03d}.png": (12, 12) for i in range(200)}, "many")
-
-
-def test_three_broken_files_among_two_hundred_are_listed_and_nothing_is_written(
-    failing: Callable[..., str], two_hundred: Path
-) -> None:
-    reasons = break_three(two_hundred)
-    message = failing(65, "convert", two_hundred)
-    assert "3 bad images" in message
-    assert "--on-bad-image skip" in message
-    for path, reason in reasons.items():
+    bad = [str(files[i].relative_to(tree)) for i in (5, 50, 150)]
+    message = failing(65, "convert", tree)
+    assert "3 bad images" in message and "--on-bad-image skip" in message
+    for path, reason in zip(bad, ("empty file", "damaged", "not an image"), strict=True):
         [line] = [line for line in message.splitlines() if path in line]
         assert reason in line
-    assert list(Path("workspace/datasets").iterdir()) == []
+    assert list((WORKSPACE / "datasets").iterdir()) == []
 
-
-def test_three_broken_files_among_two_hundred_can_be_left_out(
-    failing: Callable[..., str], two_hundred: Path
-) -> None:
-    reasons = break_three(two_hundred)
-    failing(0, "convert", two_hundred, "--on-bad-image", "skip")
-    content = json.loads(Path("workspace/datasets/many/manifest.json").read_text())["content"]
+    failing(0, "convert", tree, "--on-bad-image", "skip")
+    content = read_json(WORKSPACE / "datasets/many/manifest.json")["content"]
     assert content["splits"]["train"]["num_images"] == 197
-    assert sorted(path for path, _ in content["bad_images"]) == sorted(reasons)
-    rows = Path("workspace/datasets/many/train.csv").read_text().splitlines()
+    assert sorted(path for path, _ in content["bad_images"]) == bad
+    rows = (WORKSPACE / "datasets/many/train.csv").read_text().splitlines()
     assert len(rows) == 198
-    assert not any(path in row for path in reasons for row in rows)
+    assert not any(path in row for path in bad for row in rows)
 
 
-def test_a_class_that_only_val_has_is_named(
-    failing: Callable[..., str], make_tree: Callable[..., Path]
-) -> None:
+def test_a_class_that_only_val_has_is_named(failing: Failing, make_tree: MakeTree):
     sizes = {"train/ant/1.png": (8, 8), "val/ant/1.png": (8, 8), "val/wolf/1.png": (8, 8)}
     assert "'wolf'" in failing(65, "convert", make_tree(sizes, "odd"))
 
@@ -117,58 +85,45 @@ def test_a_class_that_only_val_has_is_named(
         (("train", "--handover", "1.5"), 2, ["--handover", "0<=x<=1"]),
     ],
 )
-def test_an_empty_directory_says_what_to_do_first(
-    failing: Callable[..., str], arguments: tuple[str, ...], exit_code: int, words: list[str]
-) -> None:
+def test_errors_in_an_empty_directory_name_the_first_step(
+    failing: Failing, arguments: tuple[str, ...], exit_code: int, words: list[str]
+):
     message = failing(exit_code, *arguments)
     for word in words:
         assert word in message
 
 
-def test_a_name_is_not_given_to_other_images(
-    failing: Callable[..., str], converted: Path, small_tree: Path
-) -> None:
-    next(small_tree.rglob("*.png")).unlink()
-    message = failing(2, "convert", small_tree)
-    assert "other images" in message
-    assert "--name" in message
+def test_a_name_is_not_reused_for_other_images(failing: Failing, images: Path):
+    next(images.rglob("*.png")).unlink()
+    message = failing(2, "convert", images)
+    assert "other images" in message and "--name" in message
 
 
-def test_several_data_sets_are_listed(
-    failing: Callable[..., str], converted: Path, small_tree: Path
-) -> None:
-    failing(0, "convert", small_tree, "--name", "second")
-    message = failing(2, "embed", *PRIOR)
-    assert "images, second" in message
+def test_several_data_sets_are_listed(failing: Failing, images: Path):
+    failing(0, "convert", images, "--name", "second")
+    assert "images, second" in failing(2, "embed", *PRIOR)
     assert "found images, second" in failing(2, "embed", "third", *PRIOR)
 
 
-def test_training_without_representations_gives_the_command(
-    failing: Callable[..., str], converted: Path
-) -> None:
+def test_training_without_representations_names_the_command(failing: Failing, images: Path):
     assert "rela embed images --prior resnet18" in failing(2, "train", *TINY)
     message = failing(2, "train", "--prior", "random:shufflenet_v2_x0_5", *TINY)
     assert "rela embed images --prior random:shufflenet_v2_x0_5" in message
     assert "--embed" in message
 
 
-def test_several_priors_are_listed(failing: Callable[..., str], converted: Path) -> None:
-    failing(0, "embed", *PRIOR)
-    failing(0, "embed", *PRIOR, "--seed", 1)
-    message = failing(2, "train", *TINY)
+def test_several_priors_are_listed(failing: Failing, images: Path):
     for seed in (0, 1):
-        assert f"random:shufflenet_v2_x0_5-seed{seed}" in message
+        failing(0, "embed", *PRIOR, "--seed", seed)
+    names = ", ".join(f"random:shufflenet_v2_x0_5-seed{seed}" for seed in (0, 1))
+    assert names in failing(2, "train", *TINY)
 
 
-def test_an_unknown_prior_is_compared_with_what_there_is(
-    failing: Callable[..., str], converted: Path
-) -> None:
+def test_an_unknown_prior_gets_a_suggestion(failing: Failing, images: Path):
     assert "resnet18" in failing(2, "embed", "--prior", "resnt18")
 
 
-def test_weights_that_do_not_fit_are_refused_by_key(
-    failing: Callable[..., str], converted: Path, tmp_path: Path
-) -> None:
+def test_weights_that_do_not_fit_are_refused_by_key(failing: Failing, images: Path, tmp_path: Path):
     state = get_model("shufflenet_v2_x0_5", weights=None).state_dict()
     state["conv1.0.weight"] = torch.zeros(3, 3)
     del state["conv5.0.weight"]
@@ -179,15 +134,12 @@ def test_weights_that_do_not_fit_are_refused_by_key(
     )
     for words in ("missing: conv5.0.weight", "unexpected: extra.weight", "conv1.0.weight [3, 3]"):
         assert words in message
-    assert not (converted / "representations").exists()
+    assert not (WORKSPACE / "representations").exists()
 
 
 def test_without_a_network_the_file_to_fetch_is_named(
-    failing: Callable[..., str],
-    converted: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    failing: Failing, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def no_network(*args: object, **kwargs: object) -> None:
         raise URLError("Name or service not known")
 
@@ -195,16 +147,13 @@ def test_without_a_network_the_file_to_fetch_is_named(
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     monkeypatch.setattr("torch.hub.urlopen", no_network)
     message = failing(74, "embed", "--prior", "resnet18")
-    assert "resnet18-f37072fd.pth" in message
-    assert str(tmp_path / "torch" / "hub" / "checkpoints") in message
-    assert "--weights" in message
+    for words in ("resnet18-f37072fd.pth", str(tmp_path / "torch/hub/checkpoints"), "--weights"):
+        assert words in message
 
 
 def test_features_that_are_not_numbers_name_their_images(
-    failing: Callable[..., str], converted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rela.representations.embedder import Embedder
-
+    failing: Failing, images: Path, monkeypatch: pytest.MonkeyPatch
+):
     compute = Embedder.features
 
     def spoiled(self: Embedder, images: Tensor) -> Tensor:
@@ -212,99 +161,74 @@ def test_features_that_are_not_numbers_name_their_images(
         features[5, 7] = np.nan
         return features
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Embedder, "features", spoiled)
-        message = failing(65, "embed", *PRIOR)
+    monkeypatch.setattr(Embedder, "features", spoiled)
+    message = failing(65, "embed", *PRIOR)
     assert "NaN or Inf for 1 images: train/ant/05.png" in message
-    assert not list((converted / "representations").glob("*/*.h5"))
+    assert not list((WORKSPACE / "representations").glob("*/*.h5"))
 
 
-def test_changed_representations_are_not_trained_on(
-    failing: Callable[..., str], converted: Path
-) -> None:
+def test_changed_representations_are_not_trained_on(failing: Failing, images: Path):
     failing(0, "embed", *PRIOR)
-    [path] = (converted / "representations").glob("*/representations.h5")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    [path] = (WORKSPACE / "representations").glob("*/representations.h5")
+    flip_bit(path)
     message = failing(65, "train", "--epochs", 1, *TINY)
     assert f"{path} is damaged" in message and "run the stage that made it again" in message
 
 
-def test_a_truncated_beton_is_refused_when_opened(
-    failing: Callable[..., str], converted: Path
-) -> None:
-    path = converted / "datasets" / "images" / "train.beton"
+def test_a_truncated_beton_is_refused_when_opened(failing: Failing, images: Path):
+    path = WORKSPACE / "datasets/images/train.beton"
     path.write_bytes(path.read_bytes()[:-100])
     message = failing(65, "train", "--prior", "none", "--epochs", 1, *TINY)
-    assert "not a complete beton" in message
-    assert "convert the images again" in message
+    assert "not a complete beton" in message and "convert the images again" in message
 
 
-def test_a_changed_manifest_is_refused(failing: Callable[..., str], converted: Path) -> None:
-    path = converted / "datasets" / "images" / "manifest.json"
+def test_a_changed_manifest_is_refused(failing: Failing, images: Path):
+    path = WORKSPACE / "datasets" / "images" / "manifest.json"
     path.write_text(path.read_text().replace('"ant"', '"ape"'))
     assert "changed after it was written" in failing(65, "status")
 
 
 def test_targets_of_other_images_are_refused(
-    failing: Callable[..., str],
-    converted: Path,
-    make_tree: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    failing: Failing, images: Path, make_tree: MakeTree, monkeypatch: pytest.MonkeyPatch
+):
     other = make_tree({f"{c}/{i}.png": (16, 16) for c in "xy" for i in range(12)}, "other")
     failing(0, "convert", other)
     failing(0, "embed", "other", *PRIOR)
-    from rela.stages.workspace.workspace import Workspace
-
-    everything = Workspace.representations
-    [foreign] = everything(
-        Workspace(Path("workspace")),
-        json.loads(Path("workspace/datasets/other/manifest.json").read_text())["content"]["splits"][
-            "train"
-        ]["images_sha256"],
-    )
-    with monkeypatch.context() as patched:  # as if the look-up had gone wrong
-        patched.setattr(Workspace, "representations", lambda self, images: [foreign])
-        message = failing(65, "train", "images", "--epochs", 1, *TINY)
+    workspace = Workspace(WORKSPACE)
+    foreign = workspace.representations(workspace.dataset("other").images_sha256())
+    # as if the look-up had gone wrong
+    monkeypatch.setattr(Workspace, "representations", lambda self, images: foreign)
+    message = failing(65, "train", "images", "--epochs", 1, *TINY)
     assert "belongs to other images" in message
 
 
-def test_a_batch_larger_than_the_data_set_is_refused(
-    failing: Callable[..., str], converted: Path
-) -> None:
+def test_a_batch_larger_than_the_data_set_is_refused(failing: Failing, images: Path):
     message = failing(2, "train", "--prior", "none", "--epochs", 1, *TINY, "--batch-size", 64)
-    assert "24 images" in message
-    assert "--batch-size" in message
+    assert "24 images" in message and "--batch-size" in message
 
 
-def test_evaluation_needs_a_validation_split(
-    failing: Callable[..., str], make_tree: Callable[..., Path]
-) -> None:
+def test_evaluation_needs_a_validation_split(failing: Failing, make_tree: MakeTree):
     failing(0, "convert", make_tree({f"{c}/{i}.png": (8, 8) for c in "ab" for i in range(4)}, "n"))
     assert "--val-fraction" in failing(2, "eval", *PRIOR)
 
 
-def test_a_run_is_not_named_like_a_model(failing: Callable[..., str], converted: Path) -> None:
+def test_a_run_is_not_named_like_a_model(failing: Failing, images: Path):
     message = failing(2, "train", "--prior", "none", *TINY, "--name", "resnet18")
     assert "hide the prior" in message
     assert "letters, digits" in failing(2, "train", "--prior", "none", *TINY, "--name", "../x")
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run(
-    failing: Callable[..., str], converted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    failing: Failing, images: Path, monkeypatch: pytest.MonkeyPatch
+):
     forward = nn.Linear.forward
 
-    def overflowing(self: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    def overflowing(self: nn.Linear, x: Tensor) -> Tensor:
         return forward(self, x) * float("nan")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(nn.Linear, "forward", overflowing)
-        message = failing(65, "train", "--prior", "none", "--epochs", 1, *TINY)
-    assert "loss became nan at step 1" in message
-    assert "--lr" in message
+    monkeypatch.setattr(nn.Linear, "forward", overflowing)
+    message = failing(65, "train", "--prior", "none", "--epochs", 1, *TINY)
+    assert "loss became nan at step 1" in message and "--lr" in message
 
 
 @pytest.mark.parametrize(
@@ -317,38 +241,35 @@ def test_a_loss_that_is_not_a_number_ends_the_run(
         (("--method", "none", "--handover", 0.5), "--method none is stage 1 only"),
     ],
 )
-def test_what_can_be_refused_is_refused_before_hours_of_embedding(
-    failing: Callable[..., str], converted: Path, options: tuple[object, ...], message: str
-) -> None:
+def test_settings_are_checked_before_embedding(
+    failing: Failing, images: Path, options: tuple[object, ...], message: str
+):
     embed = ("train", "--prior", "random:shufflenet_v2_x0_5", "--embed")
     assert message in failing(2, *embed, *options)
-    assert not (converted / "representations").exists()
+    assert not (WORKSPACE / "representations").exists()
 
 
-def test_what_means_nothing_without_a_prior_is_said(
-    failing: Callable[..., str], converted: Path
-) -> None:
-    tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
+def test_options_ignored_without_a_prior_are_reported(failing: Failing, images: Path):
+    tiny = (*TINY, "--epochs", 1)
     options = ("--handover", 0.5, "--crops", 2, "--target-width", 3)
     said = failing(0, "train", "--prior", "none", *tiny, *options)
     assert "--handover, --target-width, --crops: ignored without a prior" in said
     assert "ignored" not in failing(0, "train", "--prior", "none", *tiny)
 
 
-def test_an_algorithm_that_never_ran_is_said(failing: Callable[..., str], converted: Path) -> None:
-    tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
+def test_a_run_too_short_for_stage_2_is_reported(failing: Failing, rela: Rela, images: Path):
+    tiny = (*TINY, "--epochs", 1)
     said = failing(0, "train", "--prior", "random", *tiny)
     assert "steps or more, and this run has 3: byol will never run; give more --epochs" in said
     for quiet in (("--handover", 0.4), ("--handover", 1), ("--method", "none")):
         assert "never run" not in failing(0, "train", "--prior", "random", *tiny, *quiet)
-    result = CliRunner().invoke(main, ["status"])
-    assert result.stdout.count("never") == 3  # the adaptive rule's, and the two of stage 1 alone
+    assert (
+        rela("status").stdout.count("never") == 3
+    )  # the adaptive rule's, and the two of stage 1 alone
 
 
-def test_what_means_nothing_to_a_run_as_a_prior_is_refused(
-    failing: Callable[..., str], converted: Path
-) -> None:
-    tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 1)
+def test_options_that_do_not_apply_to_a_run_are_refused(failing: Failing, images: Path):
+    tiny = (*TINY, "--epochs", 1)
     failing(0, "train", "--prior", "none", *tiny, "--name", "teacher")
     for option in (("--seed", 5), ("--arch", "resnet18"), ("--trust-code",)):
         message = failing(2, "embed", "--prior", "teacher", *option)
@@ -364,10 +285,10 @@ def test_what_means_nothing_to_a_run_as_a_prior_is_refused(
         (errno.EIO, "check that file system, then run the same command again"),
     ],
 )
-def test_what_a_disk_refuses_comes_with_a_remedy(
-    failing: Callable[..., str], converted: Path, monkeypatch: pytest.MonkeyPatch,
+def test_disk_errors_come_with_a_remedy(
+    failing: Failing, images: Path, monkeypatch: pytest.MonkeyPatch,
     number: int, remedy: str,
-) -> None:  # fmt: skip
+):  # fmt: skip
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(number, os.strerror(number), "some/place")
 

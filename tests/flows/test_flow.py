@@ -1,34 +1,31 @@
 """The whole job through the command line, on a tiny tree of real image files.
 
-Covers: convert → embed → train → eval → status with the documented options; that a second pass
-reruns nothing; baselines (no prior, random prior, an earlier run as prior); unlabelled folders; shards.
+Covers: convert → embed → train → eval → status with the documented options; a cached second pass;
+baselines (no prior, random prior, an earlier run as prior); unlabelled folders; shards.
 Interrupted jobs are in test_interruptions.
 """
 
 import importlib
-import json
 import os
 import shutil
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
 import torch
-from click.testing import Result
-from command_line import TINY, read_json, rela
+from command_line import TINY, Rela, read_json, run_python
+from pictures import MakeTree
 from torchvision.models import get_model
 
-__all__ = ["rela"]  # a fixture
+from rela.training.run_directory import read_records
 
 
-def test_three_commands_then_evaluation_and_a_second_pass_reruns_nothing(
-    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_flow_runs_once_and_is_cached(
+    rela: Rela, small_tree: Path, monkeypatch: pytest.MonkeyPatch
+):
     calls: Counter[str] = Counter()
 
     def count(module: str, name: str) -> None:
@@ -74,12 +71,9 @@ def test_three_commands_then_evaluation_and_a_second_pass_reruns_nothing(
     assert "images-byol-1" in rela("status").stdout
 
 
-def test_the_ledger_of_a_run_counts_every_phase(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
+def test_the_ledger_of_a_run_counts_every_phase(rela: Rela, images: Path, tmp_path: Path):
     rela("train", "--prior", "random", "--handover", 0.5, "--epochs", 2, *TINY)
-    cost = json.loads((tmp_path / "workspace/runs/images-byol-1/cost.json").read_text())
+    cost = read_json(tmp_path / "workspace/runs/images-byol-1/cost.json")
     phases = {
         "convert", "embed", "targets", "startup", "stage1", "stage2", "data_wait", "checkpoint",
         "other",
@@ -90,11 +84,9 @@ def test_the_ledger_of_a_run_counts_every_phase(
 
 
 def test_a_run_is_a_prior_for_the_next_data_set(
-    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path], tmp_path: Path
-) -> None:
-    other = make_tree({f"{c}/{i}.png": (20, 20) for c in "xy" for i in range(8)}, "other")
-    rela("convert", small_tree)
-    rela("convert", other)
+    rela: Rela, images: Path, make_tree: MakeTree, tmp_path: Path
+):
+    rela("convert", make_tree({f"{c}/{i}.png": (20, 20) for c in "xy" for i in range(8)}, "other"))
     rela("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
     rela("embed", "other", "--prior", "teacher")
     [path] = (tmp_path / "workspace/representations").glob("other-train-teacher-*/*.h5")
@@ -102,23 +94,21 @@ def test_a_run_is_a_prior_for_the_next_data_set(
         assert file["representations"].shape == (16, 1024)
         assert file.attrs["prior"] == "teacher"
     rela("train", "other", "--epochs", 1, *TINY, "--name", "student")
-    manifest = json.loads((tmp_path / "workspace/runs/student/manifest.json").read_text())
+    manifest = read_json(tmp_path / "workspace/runs/student/manifest.json")
     assert manifest["content"]["prior"] == "teacher"
 
 
-def test_a_flat_folder_trains_without_labels(
-    rela: Callable[..., Result], make_tree: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_flat_folder_trains_without_labels(rela: Rela, make_tree: MakeTree, tmp_path: Path):
     rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
     rela("train", "--prior", "random", "--epochs", 1, *TINY)
-    records = (tmp_path / "workspace/runs/flat-byol-1/metrics.jsonl").read_text().splitlines()
-    assert "online_accuracy" not in json.loads(records[-1])
+    run = tmp_path / "workspace/runs/flat-byol-1"
+    assert "online_accuracy" not in read_records(run / "metrics.jsonl")[-1]
     assert "no labels" in rela("eval", exit_code=2).stderr
 
 
-def test_shards_by_hand_give_the_bytes_of_one_process(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_manual_shards_give_the_bytes_of_one_process(
+    rela: Rela, small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
     prior = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 4)
     contents = []
@@ -131,10 +121,9 @@ def test_shards_by_hand_give_the_bytes_of_one_process(
     assert contents[0] == contents[1]
 
 
-def test_features_of_a_run_that_had_the_name_before_are_not_learned_from(
-    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path], tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
+def test_features_of_a_replaced_run_are_not_used(
+    rela: Rela, images: Path, make_tree: MakeTree, tmp_path: Path
+):
     rela("convert", make_tree({f"{i}.png": (20, 20) for i in range(8)}, "other"))
     teacher = ("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
     rela(*teacher)
@@ -147,79 +136,55 @@ def test_features_of_a_run_that_had_the_name_before_are_not_learned_from(
     assert len(list((tmp_path / "workspace/representations").glob("other-train-teacher-*"))) == 2
 
 
-def test_settings_of_stage_1_make_no_other_baseline(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
-    rela("convert", small_tree)
+def test_stage_1_settings_do_not_change_a_baseline(rela: Rela, images: Path):
     baseline = ("train", "--prior", "none", "--epochs", 1, *TINY)
     rela(*baseline)
     again = rela(*baseline, "--head", "learned", "--handover", 0.5, "--json")
     assert read_json(again)["cached"]
 
 
-def test_stage_1_alone_never_hands_over(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
+def test_stage_1_alone_never_hands_over(rela: Rela, images: Path, tmp_path: Path):
     said = rela("train", "--prior", "random", "--handover", 1, "--epochs", 2, *TINY).stderr
     assert "hand-over to" not in said
-    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
-    assert {json.loads(line)["stage"] for line in records} == {1}
+    run = tmp_path / "workspace/runs/images-byol-1"
+    assert {record["stage"] for record in read_records(run / "metrics.jsonl")} == {1}
 
 
-def test_accumulating_makes_as_many_steps_as_whole_batches(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
+def test_accumulation_keeps_the_number_of_steps(rela: Rela, images: Path, tmp_path: Path):
     for accumulate in (1, 4):
         options = ("--batch-size", 16, "--accumulate", accumulate, "--name", f"by{accumulate}")
         rela("train", "--prior", "none", "--epochs", 2, *TINY, *options)
-        manifest = json.loads(
-            (tmp_path / f"workspace/runs/by{accumulate}/manifest.json").read_text()
-        )
+        manifest = read_json(tmp_path / f"workspace/runs/by{accumulate}/manifest.json")
         assert manifest["content"]["num_steps"] == 2  # 24 images: one batch of 16 an epoch
 
 
-def test_two_processes_train_one_run(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
-    command = [sys.executable, "-m", "rela", "train", "--prior", "none", "--epochs", "2", *TINY]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    result = subprocess.run(
-        [*command, "--devices", "2"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+def test_two_processes_train_one_run(rela: Rela, images: Path, tmp_path: Path):
+    words = ("train", "--prior", "none", "--epochs", "2", *TINY, "--devices", "2")
+    result = run_python("-m", "rela", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout.count("is finished") == 1
-    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in records] == [0, 1]
+    run = tmp_path / "workspace/runs/images-byol-1"
+    assert [record["epoch"] for record in read_records(run / "metrics.jsonl")] == [0, 1]
 
 
-def test_a_mended_image_makes_another_data_set(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
+def test_a_repaired_image_makes_another_data_set(rela: Rela, small_tree: Path):
     path = next(small_tree.rglob("*.png"))
     content = path.read_bytes()
     path.write_bytes(content[:40])
-    rela("convert", small_tree, "--on-bad-image", "skip")
-    assert read_json(rela("convert", small_tree, "--on-bad-image", "skip", "--json"))["cached"]
+    for cached in (False, True):
+        made = rela("convert", small_tree, "--on-bad-image", "skip", "--json")
+        assert read_json(made)["cached"] == cached
     path.write_bytes(content)
     assert "other images" in rela("convert", small_tree, exit_code=2).stderr
 
 
-def test_settings_that_decided_nothing_do_not_miss(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
-    rela("convert", small_tree)
-    again = rela("convert", small_tree, "--seed", 3, "--on-bad-image", "skip", "--json")
+def test_unused_settings_hit_the_cache(rela: Rela, images: Path):
+    again = rela("convert", images, "--seed", 3, "--on-bad-image", "skip", "--json")
     assert read_json(again)["cached"]
 
 
-def test_exchanged_weights_are_noticed_whatever_their_times(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
+def test_replaced_weights_are_noticed_at_equal_times(rela: Rela, images: Path, tmp_path: Path):
     path = tmp_path / "weights.pt"
     embed = ("embed", "--prior", "shufflenet_v2_x0_5", "--weights", path)
     for seed in (0, 1):

@@ -5,7 +5,6 @@
 - the wheel, the wheel of the sdist and the checkout hold the same modules; tests are left out.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,18 +13,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from command_line import REPOSITORY, run_python
 
-REPOSITORY = Path(__file__).parents[2]
 PARTS = (
-    "rela",
-    "stages",
-    "pipeline",
-    "cli.py",
-    "pyproject.toml",
-    "MANIFEST.in",
-    "README.md",
-    "LICENSE",
-)
+    "rela", "stages", "pipeline", "tests", "cli.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
+)  # fmt: skip
 BUILD = "import sys, setuptools.build_meta as backend; getattr(backend, 'build_' + sys.argv[1])(sys.argv[2])"
 SCRIPT = """
 import rela
@@ -53,15 +45,12 @@ def build(kind: str, source: Path, out: Path) -> Path:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is built from, links as links."""
     root = tmp_path_factory.mktemp("project")
+    ignored = shutil.ignore_patterns("__pycache__")
     for name in PARTS:
         if (REPOSITORY / name).is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(REPOSITORY / name, root / name, symlinks=True, ignore=ignored)
         else:
             shutil.copy(REPOSITORY / name, root / name)
-    shutil.copytree(
-        REPOSITORY / "tests", root / "tests", ignore=shutil.ignore_patterns("__pycache__")
-    )
     return root
 
 
@@ -72,7 +61,7 @@ def wheel(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_only_rela_is_installed_beside_a_users_own_files(
     wheel: Path, small_tree: Path, tmp_path: Path
-) -> None:
+):
     site, user = tmp_path / "site", small_tree.parent
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
@@ -82,17 +71,12 @@ def test_only_rela_is_installed_beside_a_users_own_files(
         (user / folder / "__init__.py").write_text("raise SystemExit('the user’s own')")
     (user / "cli.py").write_text("import sys; open('ran-the-users-own', 'w'); sys.exit(0)")
     (user / "script.py").write_text(SCRIPT.format(site=str(site)))
-    done = subprocess.run(
-        [sys.executable, "script.py"],
-        cwd=user, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python("script.py", cwd=user, env={"PYTHONPATH": str(site)})
     assert done.returncode == 0, done.stderr
     assert not (user / "ran-the-users-own").exists()
 
 
-def test_wheel_sdist_and_checkout_hold_the_same_modules(
-    project: Path, wheel: Path, tmp_path: Path
-) -> None:
+def test_wheel_sdist_and_checkout_hold_the_same_modules(project: Path, wheel: Path, tmp_path: Path):
     sdist = build("sdist", project, tmp_path / "sdist")
     with tarfile.open(sdist) as archive:
         assert all(member.isfile() or member.isdir() for member in archive), "a link in the sdist"
@@ -103,23 +87,15 @@ def test_wheel_sdist_and_checkout_hold_the_same_modules(
     again = build("wheel", unpacked, tmp_path / "again")
     assert contents(wheel) == contents(again)
     in_checkout = {
-        f"{package}/{path.relative_to(REPOSITORY / folder)}"
-        for package, folder in (
-            ("rela", "rela"),
-            ("rela/stages", "stages"),
-            ("rela/pipeline", "pipeline"),
-        )
+        f"{package}{path.relative_to(REPOSITORY)}"
+        for package, folder in (("", "rela"), ("rela/", "stages"), ("rela/", "pipeline"))
         for path in (REPOSITORY / folder).rglob("*.py")
-        if not path.relative_to(REPOSITORY)
-        .as_posix()
-        .startswith(("rela/stages/", "rela/pipeline/"))
     }
-    assert {name for name in contents(wheel) if name.endswith(".py")} == in_checkout | {
-        "rela/cli.py"
-    }
-    assert "rela/stages/report/templates/report.html" in contents(wheel)
-    assert "rela/stages/demo.toml" in contents(wheel)
-    assert "rela/py.typed" in contents(wheel)
+    found = set(contents(wheel))
+    assert {name for name in found if name.endswith(".py")} == in_checkout | {"rela/cli.py"}
+    assert {
+        "rela/stages/report/templates/report.html", "rela/stages/demo.toml", "rela/py.typed"
+    } <= found  # fmt: skip
 
 
 def contents(wheel: Path) -> dict[str, int]:

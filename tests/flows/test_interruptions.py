@@ -19,15 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from command_line import TINY, read_json, rela
+from command_line import TINY, read_json
 
 from rela.errors import DataError
 from rela.pipeline.lease import Leases
 from rela.pipeline.locks import exclusive
 from rela.pipeline.parts import PartStore
 from rela.stages.workspace.workspace import Workspace
-
-__all__ = ["rela"]  # a fixture
 
 
 def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(

@@ -1,4 +1,4 @@
-"""What newcomers get wrong, and what they are told: exit status, and words that name the way on.
+"""Common mistakes: exit status, and a message that names the next step.
 
 One workspace with two data sets, `pictures` with labels and `flat` without; nothing in the table changes it.
 Further failures, which need something broken first, are in test_errors.
@@ -9,12 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from command_line import run_rela
-from pictures import picture
-from PIL import Image
-
-from rela.cli import main
+from pictures import save_tree
 
 SMALL = "--model shufflenet_v2_x0_5 --image-size 32 --batch-size 8 --epochs 1"
 MISTAKES = [
@@ -98,21 +94,16 @@ MISTAKES = [
     (f"train pictures --prior none --devices 7,8 {SMALL}", 2, ["--devices 7,8", "auto, a number"]),
     ("eval --dataset flat --prior random:resnet18", 2, ["flat has no labels"]),
     ("eval --prior random:resnet18 --protocol segmentation", 2, ["--voc PATH", "Pascal VOC"]),
-    (
-        "eval --prior random:resnet18 --protocol segmentation --voc folder",
-        2,
-        ["folder/ImageSets/Segmentation is missing"],
-    ),
+    ("eval --prior random:resnet18 --protocol segmentation --voc folder", 2,
+     ["folder/ImageSets/Segmentation is missing"]),
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mistakes")
-    for number in range(24):
-        for path in (f"pictures/{'abc'[number % 3]}/{number}.png", f"flat/{number}.png"):
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture(number, 16, 16)).save(root / path)
+    for path in ("pictures/{0}/{1}.png", "flat/{1}.png"):
+        save_tree(root, {path.format("abc"[i % 3], i): (16, 16) for i in range(24)})
     shutil.copytree(root / "pictures", root / "damaged")
     (root / "damaged/a/0.png").write_bytes(b"")
     (root / "folder").mkdir()
@@ -134,18 +125,15 @@ def listing(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("line", "status", "words"), MISTAKES, ids=[m[0] for m in MISTAKES])
-def test_a_mistake_is_answered_by_the_way_on(
+def test_mistakes_name_the_next_step(
     place: Path, monkeypatch: pytest.MonkeyPatch, line: str, status: int, words: list[str]
-) -> None:
+):
     monkeypatch.chdir(place)
     monkeypatch.delenv("RELA_WORKSPACE", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
     before = listing(place)
-    result = CliRunner().invoke(main, shlex.split(line))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    result = run_rela(*shlex.split(line), exit_code=status)
     said = result.stderr.strip().splitlines()
-    assert result.exit_code == status, said
     assert result.stdout == ""
     [first] = [i for i, line in enumerate(said) if line.startswith(("rela: ", "Error: "))]
     assert all(line.startswith("  ") for line in said[first + 1 :])  # a list, if there is one

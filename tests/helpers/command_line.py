@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from click.testing import CliRunner, Result
 
 from rela.cli import main
 
+Rela = Callable[..., Result]  # the fixture `rela`, and `run_rela`
 REPOSITORY = Path(__file__).parents[2]
 TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
 
@@ -26,17 +26,18 @@ def run_rela(*arguments: object, exit_code: int = 0) -> Result:
     return result
 
 
-@pytest.fixture
-def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """rela("embed", "--prior", ...) in an empty directory; fails the test unless exit is as said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
-
-    return run_rela
+def read_json(found: Result | Path | subprocess.CompletedProcess[str]) -> Any:
+    """What a command printed, or a file holds, with --json."""
+    return json.loads(found.read_bytes() if isinstance(found, Path) else found.stdout)
 
 
-def read_json(result: Result) -> Any:
-    return json.loads(result.stdout)
+def run_python(
+    *arguments: object, env: dict[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """A fresh interpreter that finds rela: run_python("-c", code); `env` adds to the environment."""
+    found = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=found, capture_output=True, text=True, **options)
 
 
 def run_with(code: str, *commands: Sequence[object]) -> list[str]:
@@ -46,10 +47,7 @@ def run_with(code: str, *commands: Sequence[object]) -> list[str]:
         "print(json.dumps([run_rela(*command).stdout for command in json.loads(sys.argv[1])]))"
     )
     path = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests/helpers")))
-    ended = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(commands, default=str)],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
-    )  # fmt: skip
+    ended = run_python("-c", program, json.dumps(commands, default=str), env={"PYTHONPATH": path})
     assert ended.returncode == 0, ended.stderr
     found: list[str] = json.loads(ended.stdout.splitlines()[-1])
     return found

@@ -10,16 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import picture
-from PIL import Image
+from betons import beton_of
+from pictures import save_tree
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rela.data.beton.encoding import Encoding
 from rela.data.beton.reader import Beton, open_beton
-from rela.data.beton.writer import write_beton
 from rela.representations.targets import Targets
-from rela.sources.source import Sample
 from rela.training.checkpoints import newest_checkpoint
 from rela.training.run import METRICS_FILE, TrainingOutcome, run_training
 from rela.training.settings import ResolvedSettings
@@ -45,12 +42,8 @@ PLAN = ResolvedSettings(
 
 @pytest.fixture(scope="module")
 def beton(tmp_path_factory: pytest.TempPathFactory) -> Beton:
-    root = tmp_path_factory.mktemp("images")
-    for i in range(NUM_IMAGES):
-        Image.fromarray(picture(i, 16, 16)).save(root / f"{i}.png")
-    samples = [Sample(f"{i}.png", i % 3) for i in range(NUM_IMAGES)]
-    write_beton(root / "images.beton", root, samples, Encoding("raw"), num_workers=1)
-    return open_beton(root / "images.beton")
+    sizes = {f"{i}.png": (16, 16) for i in range(NUM_IMAGES)}
+    return beton_of(save_tree(tmp_path_factory.mktemp("images"), sizes), num_classes=3)
 
 
 @pytest.fixture(autouse=True)

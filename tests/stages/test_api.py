@@ -12,8 +12,6 @@ import importlib.resources
 import inspect
 import pkgutil
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,9 +20,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from command_line import run_rela
-from pictures import picture
-from PIL import Image
+from command_line import REPOSITORY, run_python, run_rela
+from damage import flip_bit
+from pictures import SMALL_TREE, save_tree
 from torch.utils.data import DataLoader
 
 import rela
@@ -32,8 +30,8 @@ from rela.cli import main
 from rela.errors import ChoiceError, RelaError
 from rela.options import keyword_function, part_of
 from rela.stages import api
+from rela.stages.settings import ExportSettings
 
-REPOSITORY = Path(__file__).parents[2]
 PRIOR: dict[str, Any] = {"prior": "random:shufflenet_v2_x0_5", "image_size": 32}
 EXAMPLES = [test for test in doctest.DocTestFinder().find(api, "rela") if test.examples]
 
@@ -42,14 +40,8 @@ EXAMPLES = [test for test in doctest.DocTestFinder().find(api, "rela") if test.e
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `images` (3 classes, 8 train and 4 val PNGs each), converted, embedded, trained."""
     folder = tmp_path_factory.mktemp("api")
-    for split, count in (("train", 8), ("val", 4)):
-        for number, name in enumerate(("ant", "bee", "cat")):
-            for i in range(count):
-                path = folder / "images" / split / name / f"{i:02d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture(100 * number + 10 * count + i, 16, 16)).save(path)
     workspace = folder / "workspace"
-    rela.convert(folder / "images", workspace=workspace)
+    rela.convert(save_tree(folder / "images", SMALL_TREE), workspace=workspace)
     rela.embed(**PRIOR, workspace=workspace)
     rela.train(
         prior=f"{PRIOR['prior']}-seed0", model="shufflenet_v2_x0_5", image_size=32, batch_size=8,
@@ -68,7 +60,7 @@ def here(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_the_examples_of_the_docstrings_run(example: doctest.DocTest, here: Path) -> None:
+def test_the_examples_of_the_docstrings_run(example: doctest.DocTest, here: Path):
     report: list[str] = []
     example.globs = {"rela": rela}
     found = doctest.DocTestRunner().run(example, out=report.append, clear_globs=False)
@@ -76,7 +68,7 @@ def test_the_examples_of_the_docstrings_run(example: doctest.DocTest, here: Path
     assert not found.failed, "".join(report)
 
 
-def test_every_function_has_an_example() -> None:
+def test_every_function_has_an_example():
     assert {test.name for test in EXAMPLES} == {f"rela.{n}" for n in rela.__all__ if n != "preset"}
 
 
@@ -91,48 +83,44 @@ def test_every_function_has_an_example() -> None:
         ("neighbors", ["given"]),
     ],
 )
-def test_options_and_defaults_are_those_of_the_command_line(
-    command: str, arguments: list[str]
-) -> None:
+def test_options_and_defaults_are_those_of_the_command_line(command: str, arguments: list[str]):
     function = getattr(rela, {"eval": "evaluate"}.get(command, command))
     parameters = inspect.signature(function).parameters
     ours = {name: p.default for name, p in parameters.items() if name not in ("workspace", "say")}
     renamed = {"priors": "prior", "every": "all", "embed_first": "embed"}
-    on_command_line_alone = (
-        "as_json",
-        "preset_name",
-        "resume",
-    )  # rela.preset, and the same call again
+    only_there = ("as_json", "preset_name", "resume")  # rela.preset, and the same call again
     parsed = main.commands[command].make_context(command, arguments).params
-    theirs = {renamed.get(k, k): v for k, v in parsed.items() if k not in on_command_line_alone}
+    theirs = {renamed.get(k, k): v for k, v in parsed.items() if k not in only_there}
     assert ours.keys() == theirs.keys()
     for name, default in ours.items():
         if default is not inspect.Parameter.empty:  # else it has to be given
             assert theirs[name] == default, name
 
 
-def test_options_are_checked_as_on_the_command_line(here: Path) -> None:
-    with pytest.raises(ChoiceError, match="--epochs 0: expected a number of at least 1"):
-        rela.train(epochs=0)
-    with pytest.raises(ChoiceError, match="--epochs 5: expected a number of at least 1"):
-        rela.train(epochs="5")  # type: ignore[arg-type]
-    with pytest.raises(ChoiceError, match="--batch-size True"):
-        rela.embed(prior="resnet18", batch_size=True)
-    with pytest.raises(ChoiceError, match="--device 0: expected a string"):
-        rela.embed(prior="resnet18", device=0)  # type: ignore[arg-type]
-    with pytest.raises(ChoiceError, match="one of torchvision, timm"):
-        rela.export(to="jax")
-    with pytest.raises(TypeError, match="epoch"):
-        rela.train(epoch=5)  # type: ignore[call-arg]
-    with pytest.raises(RelaError, match="no data set 'nope'"):
-        rela.evaluate("first", dataset="nope")
-    with pytest.raises(AttributeError, match="nothing"):
-        rela.nothing  # type: ignore[attr-defined]  # noqa: B018
+def test_options_are_checked_as_on_the_command_line(here: Path):
+    for call, error, words in (
+        (lambda: rela.train(epochs=0), ChoiceError, "--epochs 0: expected a number of at least 1"),
+        (
+            lambda: rela.train(epochs="5"),
+            ChoiceError,
+            "--epochs 5: expected a number of at least 1",
+        ),
+        (lambda: rela.embed(prior="resnet18", batch_size=True), ChoiceError, "--batch-size True"),
+        (
+            lambda: rela.embed(prior="resnet18", device=0),
+            ChoiceError,
+            "--device 0: expected a string",
+        ),
+        (lambda: rela.export(to="jax"), ChoiceError, "one of torchvision, timm"),
+        (lambda: rela.train(epoch=5), TypeError, "epoch"),
+        (lambda: rela.evaluate("first", dataset="nope"), RelaError, "no data set 'nope'"),
+        (lambda: rela.nothing, AttributeError, "nothing"),
+    ):
+        with pytest.raises(error, match=words):
+            call()
 
 
-def test_paths_may_be_texts() -> None:
-    from rela.stages.settings import ExportSettings
-
+def test_paths_may_be_texts():
     @keyword_function(ExportSettings)
     def given(settings: ExportSettings) -> object:
         return part_of(settings, ExportSettings).output
@@ -143,16 +131,16 @@ def test_paths_may_be_texts() -> None:
 
 def test_the_workspace_is_the_one_named_or_that_of_the_environment(
     here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+):
     assert rela.status().workspace == "workspace"
     monkeypatch.setenv("RELA_WORKSPACE", str(tmp_path / "other"))
     assert rela.status().datasets == []
     assert len(rela.status(workspace="workspace").datasets) == 1
 
 
-def test_what_a_person_should_know_is_said_or_logged_and_not_printed(
+def test_messages_go_to_say_or_the_log(
     here: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+):
     said: list[str] = []
     rela.embed(**PRIOR, seed=1, say=said.append)
     assert "sees 32×32 pixels" in "".join(said)
@@ -162,7 +150,7 @@ def test_what_a_person_should_know_is_said_or_logged_and_not_printed(
     assert capsys.readouterr().out == ""
 
 
-def test_features_by_path_are_the_rows_that_h5py_and_csv_give(here: Path) -> None:
+def test_features_by_path_are_the_rows_that_h5py_and_csv_give(here: Path):
     features = rela.open_representations()
     [path] = (here / "workspace/representations").glob("*/representations.h5")
     with h5py.File(path) as file:
@@ -180,11 +168,10 @@ def test_features_by_path_are_the_rows_that_h5py_and_csv_give(here: Path) -> Non
     with pytest.raises(ValueError, match="read-only"):
         features["train/ant/00.png"][0] = 1
     assert features.attributes["prior"] == f"{PRIOR['prior']}-seed0"
-    assert "nope.png" not in features
-    assert features.get("nope.png") is None
+    assert "nope.png" not in features and features.get("nope.png") is None
 
 
-def test_features_are_a_pytorch_data_set(here: Path) -> None:
+def test_features_are_a_pytorch_data_set(here: Path):
     features = rela.open_representations(PRIOR["prior"] + "-seed0")
     for workers in (0, 1):
         batches = list(DataLoader(features.torch_dataset(), batch_size=10, num_workers=workers))
@@ -194,7 +181,7 @@ def test_features_are_a_pytorch_data_set(here: Path) -> None:
         assert torch.cat([label for _, label in batches]).tolist() == features.labels.tolist()
 
 
-def test_features_of_crops_are_several_vectors_for_each_path(here: Path) -> None:
+def test_features_of_crops_are_several_vectors_for_each_path(here: Path):
     made = rela.embed(**PRIOR, crops=3)
     assert made.artifact is not None
     features = rela.open_representations(made.artifact.path)
@@ -207,7 +194,7 @@ def test_features_of_crops_are_several_vectors_for_each_path(here: Path) -> None
         features.vector(24)
 
 
-def test_features_are_found_by_folder_file_and_name(here: Path) -> None:
+def test_features_are_found_by_folder_file_and_name(here: Path):
     [folder] = (here / "workspace/representations").iterdir()
     expected = list(rela.open_representations())
     elsewhere = here / "elsewhere"
@@ -232,46 +219,31 @@ def test_features_are_found_by_folder_file_and_name(here: Path) -> None:
         rela.open_representations(dataset="images", split="val")
 
 
-def test_damaged_features_are_noticed(here: Path) -> None:
+def test_damaged_features_are_noticed(here: Path):
     [path] = (here / "workspace/representations").glob("*/representations.h5")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    flip_bit(path)
     with pytest.raises(Exception, match="damaged: SHA-256"):
         rela.open_representations()
     assert len(rela.open_representations(verify=False)) == 24
 
 
-def test_a_plain_script_converts_and_runs_what_embed_prints(here: Path) -> None:
+def test_a_plain_script_converts_and_runs_what_embed_prints(here: Path):
     shutil.rmtree(here / "workspace")
     (here / "script.py").write_text(  # no `if __name__ == "__main__"`, though workers are started
         "import rela\nprint(rela.convert('images', workers=2).artifact.name)\n"
     )
-    environment = {"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin:/bin"}
-    script = [sys.executable, "script.py"]
-    found = subprocess.run(
-        script, check=True, env=environment, cwd=here, capture_output=True, text=True
-    )
-    assert found.stdout == "images\n"
-    assert found.stderr == ""
+    found = run_python("script.py", cwd=here)
+    assert (found.stdout, found.stderr) == ("images\n", "")
     printed = run_rela("embed", "--prior", PRIOR["prior"], "--image-size", 32).stdout
     snippet = printed.partition("read them with:\n\n")[2]
     elsewhere = here / "elsewhere"
     elsewhere.mkdir()
-    lines = subprocess.run(
-        [sys.executable, "-c", snippet], check=True, env=environment, cwd=elsewhere,
-        capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    assert [p for p in features_paths(here) if f"{p} [" in lines] == features_paths(here)
+    lines = run_python("-c", snippet, cwd=elsewhere).stdout
+    paths = [path for path in SMALL_TREE if path.startswith("train/")]
+    assert [path for path in paths if f"{path} [" in lines] == paths
 
 
-def features_paths(folder: Path) -> list[str]:
-    return sorted(
-        str(p.relative_to(folder / "images")) for p in folder.glob("images/train/*/*.png")
-    )
-
-
-def test_no_module_hides_a_function_and_types_are_packaged() -> None:
+def test_no_module_hides_a_function_and_types_are_packaged():
     modules = {module.name for module in pkgutil.iter_modules(rela.__path__)}
     assert not modules & set(rela.__all__)
     assert set(rela.__all__) <= set(dir(rela))
@@ -280,7 +252,7 @@ def test_no_module_hides_a_function_and_types_are_packaged() -> None:
 
 
 @pytest.mark.parametrize("name", rela.__all__)
-def test_every_function_says_what_it_takes(name: str) -> None:
+def test_every_function_says_what_it_takes(name: str):
     function: Callable[..., Any] = getattr(rela, name)
     assert function.__doc__ and "MISSING" not in function.__doc__
     returned = inspect.signature(function).return_annotation

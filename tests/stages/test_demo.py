@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from rela.stages import demo as stage
 
 
-def test_the_digits_on_disk_are_scikit_learns(tmp_path: Path) -> None:
+def test_the_digits_on_disk_are_scikit_learns(tmp_path: Path):
     stage.write_digits(tmp_path, range(3, 5))
     data = load_digits()
     files = sorted(tmp_path.rglob("*.png"))
@@ -20,24 +20,19 @@ def test_the_digits_on_disk_are_scikit_learns(tmp_path: Path) -> None:
         number = int(path.stem)
         assert str(data.target[number]) == path.parent.name
         assert path.parent.parent.name == ("val" if number % 5 == 0 else "train")
-        assert np.allclose(
-            np.asarray(Image.open(path), float) * 16 / 255, data.images[number], atol=0.04
-        )
+        found = np.asarray(Image.open(path), float) * 16 / 255
+        assert np.allclose(found, data.images[number], atol=0.04)
 
 
-def test_the_demonstration_runs_once_and_is_reused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_demonstration_runs_once_and_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small = tmp_path / "small.toml"
     text = stage.RECIPE.read_text().replace("epochs = [3, 5]", "epochs = [1]")
     small.write_text(text.replace(f"epochs = {stage.PRIOR_EPOCHS}", "epochs = 1"))
     monkeypatch.setattr(stage, "RECIPE", small)
     said: list[str] = []
     first = stage.demo(tmp_path / "demo", num_seeds=1, say=said.append)
-    assert [(run.kind, run.epochs, run.seed) for run in first.runs] == [
-        (stage.PLAIN, 1, 0),
-        (stage.RELA, 1, 0),
-    ]
+    made = [(run.kind, run.epochs, run.seed) for run in first.runs]
+    assert made == [(stage.PLAIN, 1, 0), (stage.RELA, 1, 0)]
     assert any("hand-over to stage 2" in line for line in said)
     with Image.open(first.plot) as picture:
         assert picture.size == (1040, 700)

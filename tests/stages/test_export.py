@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
-from click.testing import Result
-from command_line import run_rela
+from command_line import Rela, read_json, run_python
+from damage import flip_bit
 from finished_runs import finished_run, sample_images
 from pictures import picture
 from PIL import Image
@@ -35,8 +36,8 @@ from rela.pipeline.errors import AlreadyPublishedError
 from rela.pipeline.files import clear_abandoned_files, replacing
 from rela.priors.earlier_run import load_backbone, read_identity
 
-REPOSITORY = Path(__file__).parents[2]
 RUN, CNN = "first", "shufflenet_v2_x0_5"
+MakeRun = Callable[..., Path]
 FRESH_PROCESS = """
 import json, sys
 import numpy as np
@@ -57,24 +58,15 @@ assert "rela" not in sys.modules
 
 
 @pytest.fixture
-def rela(
-    tmp_path: Path, small_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Result]:
-    """The command line in a directory whose workspace has the data set `images`."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
-    run_rela("convert", small_tree)
-    return run_rela
-
-
-@pytest.fixture
-def make_run(tmp_path: Path, rela: Callable[..., Result]) -> Callable[..., Path]:
+def make_run(tmp_path: Path, images: Path) -> MakeRun:
     """make_run("resnet18", "name") → the directory of a finished run of that model."""
+    root = tmp_path / "workspace"
+    return lambda model=CNN, name=RUN: finished_run(root, "images", model, name).path
 
-    def make(model: str = CNN, name: str = RUN) -> Path:
-        return finished_run(tmp_path / "workspace", "images", model, name).path
 
-    return make
+@torch.inference_mode()
+def features_of(run: Path, images: torch.Tensor) -> torch.Tensor:
+    return load_backbone(run, read_identity(run))(images)
 
 
 def assert_same_features(found: np.ndarray, expected: torch.Tensor) -> None:
@@ -84,9 +76,9 @@ def assert_same_features(found: np.ndarray, expected: torch.Tensor) -> None:
     assert difference < 1e-4 * expected.abs().max()
 
 
-def test_what_is_printed_loads_the_run_s_backbone_in_a_process_without_rela(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_printed_snippets_load_the_backbone_without_rela(
+    rela: Rela, make_run: MakeRun, tmp_path: Path
+):
     exports = [
         ("resnet18", "torchvision", "a.pth"),
         ("resnet18", "timm", "c.safetensors"),
@@ -99,10 +91,8 @@ def test_what_is_printed_loads_the_run_s_backbone_in_a_process_without_rela(
     runs = {model: make_run(model, model.replace(":", "-")) for model in {e[0] for e in exports}}
     snippets = []
     for model, to, output in exports:
-        result = rela(
-            "export", runs[model].name, "--to", to, "--output", tmp_path / output, "--json"
-        )
-        snippets.append(json.loads(result.stdout)["snippet"])
+        options = ("--to", to, "--output", tmp_path / output, "--json")
+        snippets.append(read_json(rela("export", runs[model].name, *options))["snippet"])
     words = rela("export", "resnet18", "--to", "torchvision").stdout
     snippets.append(words.partition("load it with:\n\n")[2])
     assert (tmp_path / "resnet18-torchvision.pth").is_file()
@@ -112,22 +102,15 @@ def test_what_is_printed_loads_the_run_s_backbone_in_a_process_without_rela(
     images = sample_images()
     np.save(elsewhere / "images.npy", images.numpy())
     (elsewhere / "snippets.json").write_text(json.dumps(snippets))
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    subprocess.run(
-        [sys.executable, "-c", FRESH_PROCESS], cwd=elsewhere, check=True, env=environment
-    )
+    run_python("-c", FRESH_PROCESS, cwd=elsewhere, check=True, env={"PYTHONPATH": ""})
     for number, model in enumerate([*(e[0] for e in exports), "resnet18"]):
-        directory = runs[model]
-        with torch.inference_mode():
-            expected = load_backbone(directory, read_identity(directory))(images)
+        expected = features_of(runs[model], images)
         # it does look at them
         assert (expected[0] - expected[1]).abs().max() > 0.1 * expected.abs().max(), model
         assert_same_features(np.load(elsewhere / f"{number}.npy"), expected)
 
 
-def test_the_run_may_be_left_out_if_it_is_require_one_one(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_only_run_may_be_left_out(rela: Rela, make_run: MakeRun, tmp_path: Path):
     assert "no finished run" in rela("export", exit_code=2).stderr
     make_run()
     rela("export")
@@ -149,9 +132,9 @@ def test_the_run_may_be_left_out_if_it_is_require_one_one(
     ],
 )
 def test_a_format_that_does_not_fit_is_refused_with_those_that_do(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path,
+    rela: Rela, make_run: MakeRun, tmp_path: Path,
     model: str, to: str, problem: str, fits: str,
-) -> None:  # fmt: skip
+):  # fmt: skip
     make_run(model)
     before = sorted(tmp_path.iterdir())
     [line] = rela("export", "--to", to, exit_code=2).stderr.splitlines()
@@ -160,7 +143,7 @@ def test_a_format_that_does_not_fit_is_refused_with_those_that_do(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_twin_has_the_same_tensors_and_gives_the_same_features() -> None:
+def test_a_twin_has_the_same_tensors_and_gives_the_same_features():
     resnet = build_backbone("resnet18", 64, seed=0)
     assert is_timm_twin("resnet18", resnet, 64)
     assert is_timm_twin("densenet121", build_backbone("densenet121", 64, seed=0), 64)
@@ -171,11 +154,8 @@ def test_a_twin_has_the_same_tensors_and_gives_the_same_features() -> None:
 
 
 def test_onnx_takes_any_number_of_images_and_says_what_they_must_be(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path
-) -> None:
-    import onnx
-    import onnxruntime
-
+    rela: Rela, make_run: MakeRun, tmp_path: Path
+):
     directory = make_run()
     rela("export", "--to", "onnx")
     path = tmp_path / f"{RUN}.onnx"
@@ -183,40 +163,32 @@ def test_onnx_takes_any_number_of_images_and_says_what_they_must_be(
     assert json.loads(told["preprocessing"])["mean"] == [0.485, 0.456, 0.406]
     assert "divided by 255" in told["preprocessing_in_words"]
     session = onnxruntime.InferenceSession(path)
-    backbone = load_backbone(directory, read_identity(directory))
     for count in (1, 5):
         images = sample_images(count)
         [found] = session.run(None, {"images": images.numpy()})
-        with torch.inference_mode():
-            expected = backbone(images)
-        assert_same_features(found, expected)
+        assert_same_features(found, features_of(directory, images))
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])
 def test_without_onnx_the_command_that_installs_it_is_named(
     package: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        ChoiceError, match=rf"{package} is needed for ONNX files; .*pip install 'rela\[onnx\]'"
-    ):
+    words = rf"{package} is needed for ONNX files; .*pip install 'rela\[onnx\]'"
+    with pytest.raises(ChoiceError, match=words):
         require_onnx()
 
 
 def test_features_are_the_cached_ones_with_names_for_plain_h5py(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path,
+    rela: Rela, make_run: MakeRun, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+):  # fmt: skip
     make_run()
     rela("embed", "--prior", f"run:{RUN}")
     rela("embed", "--prior", RUN, "--split", "val")
 
-    def refuse(*arguments: Any) -> None:
-        raise AssertionError("embedded again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("rela.representations.embedder.Embedder", refuse)
-        words = rela("export", "--to", "hdf5-features").stdout
+    monkeypatch.setattr("rela.representations.embedder.Embedder", None)  # it embeds nothing
+    words = rela("export", "--to", "hdf5-features").stdout
     with h5py.File(tmp_path / f"{RUN}-features.h5") as file:
         assert file.attrs["run"] == RUN
         assert json.loads(file.attrs["preprocessing"])["resize"] == 32
@@ -238,8 +210,8 @@ def test_features_are_the_cached_ones_with_names_for_plain_h5py(
 
 
 def test_features_of_another_data_set_with_odd_names_and_no_labels(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path
-) -> None:
+    rela: Rela, make_run: MakeRun, tmp_path: Path
+):
     make_run()
     (tmp_path / "flat").mkdir()
     odd = b"\xff\xfe, \xc3\xa9\n.png"
@@ -253,14 +225,11 @@ def test_features_of_another_data_set_with_odd_names_and_no_labels(
         assert sorted(file["train/paths"][:]) == sorted([b"a.png", odd])
         assert file["train/labels"][:].tolist() == [-1, -1]
         assert len(file["class_names"]) == 0
-    with h5py.File(tmp_path / f"{RUN}-features.h5") as file:
         texts = file["train/paths"].asstr("utf-8", "surrogateescape")[:]
     assert sorted(os.fsencode(text) for text in texts) == sorted([b"a.png", odd])
 
 
-def test_what_is_there_is_replaced_with_force_alone(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_file_is_replaced_only_with_force(rela: Rela, make_run: MakeRun, tmp_path: Path):
     make_run()
     path = tmp_path / "mine.pth"
     path.write_bytes(b"something else")
@@ -273,10 +242,10 @@ def test_what_is_there_is_replaced_with_force_alone(
 
 
 @pytest.mark.parametrize("clobber", [True, False])
-def test_a_full_disk_leaves_what_was_there(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path,
+def test_a_full_disk_keeps_the_old_file(
+    rela: Rela, make_run: MakeRun, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, clobber: bool,
-) -> None:  # fmt: skip
+):  # fmt: skip
     make_run()
     path = tmp_path / "mine.pth"
     if clobber:
@@ -288,16 +257,16 @@ def test_a_full_disk_leaves_what_was_there(
             file.write(content[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    options = ("export", "--to", "torchvision", "--output", path, *["--force"] * clobber)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        options = ("export", "--to", "torchvision", "--output", path, *["--force"] * clobber)
         message = rela(*options, exit_code=74).stderr
     assert "choose another --output" in message
     assert sorted(tmp_path.iterdir()) == before
     assert not clobber or path.read_bytes() == b"something else"
 
 
-def test_a_process_killed_while_it_writes_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_killed_process_keeps_the_old_file(tmp_path: Path):
     path = tmp_path / "weights.pth"
     path.write_bytes(b"something else")
     program = (
@@ -305,15 +274,14 @@ def test_a_process_killed_while_it_writes_leaves_what_was_there(tmp_path: Path) 
         "with replacing(Path(sys.argv[1])) as mine:\n"
         "    mine.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program, path], cwd=REPOSITORY)
-    assert killed.returncode == -signal.SIGKILL
+    assert run_python("-c", program, path).returncode == -signal.SIGKILL
     assert path.read_bytes() == b"something else"
     assert len(list(tmp_path.iterdir())) == 2
     clear_abandoned_files(tmp_path)  # as the next export there does
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path):
     path = tmp_path / "weights.pth"
 
     def write() -> None:
@@ -327,9 +295,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_mistakes_are_told_before_anything_is_computed(
-    rela: Callable[..., Result], make_run: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_mistakes_are_reported_before_any_work(rela: Rela, make_run: MakeRun, tmp_path: Path):
     make_run()
     expected = {
         ("--to", "onnx", "--output", "a.pth"): (2, ".onnx for --to onnx"),
@@ -344,11 +310,7 @@ def test_mistakes_are_told_before_anything_is_computed(
     assert "found first" in rela("export", "nope", exit_code=2).stderr
 
 
-def test_changed_weights_are_not_handed_on(
-    rela: Callable[..., Result], make_run: Callable[..., Path]
-) -> None:
+def test_changed_weights_are_not_exported(rela: Rela, make_run: MakeRun):
     path = make_run() / "backbone.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    flip_bit(path, -1)
     assert "was changed after the run finished" in rela("export", exit_code=65).stderr

@@ -6,17 +6,14 @@
 - a folder is converted once; the same files are the same data set, and the same images a cache hit.
 """
 
-import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from click.testing import Result
-from command_line import run_rela
+from command_line import Rela, read_json, run_rela
 from finished_runs import finished_run
 from pictures import picture
 from PIL import Image
@@ -31,16 +28,8 @@ EXACT = (*PRIOR, "--dtype", "float32")
 
 
 @pytest.fixture
-def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """The command line in an empty directory."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
-    return run_rela
-
-
-@pytest.fixture
-def embedded(rela: Callable[..., Result], small_tree: Path) -> Callable[..., Result]:
-    """The same, with the data set `images` and its representations by a random prior."""
+def embedded(rela: Rela, small_tree: Path) -> Rela:
+    """The command line, with the data set `images` and its representations by a random prior."""
     rela("embed", small_tree, *EXACT)
     return rela
 
@@ -51,13 +40,12 @@ def stored(tmp_path: Path, which: str = "*") -> np.ndarray:
         return np.asarray(file["representations"][:], np.float64)
 
 
-def find(rela: Callable[..., Result], *arguments: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(rela("neighbors", *arguments, "--json").stdout)
-    return found
+def find(*arguments: Any) -> Any:
+    return read_json(run_rela("neighbors", *arguments, "--json"))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_nearest_rows_are_those_of_scikit_learn(dtype: str) -> None:
+def test_nearest_rows_are_those_of_scikit_learn(dtype: str):
     rng = np.random.default_rng(0)
     values = rng.standard_normal((9000, 5)).astype(dtype)  # more than one block
     values[17] = 0
@@ -72,11 +60,9 @@ def test_nearest_rows_are_those_of_scikit_learn(dtype: str) -> None:
     assert nearest_neighbors(values, np.zeros(5, np.float32), 3)[0].tolist() == [0, 1, 2]
 
 
-def test_neighbours_are_found_by_the_cosine_of_what_is_stored(
-    embedded: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_neighbours_are_found_by_the_cosine_of_what_is_stored(embedded: Rela, tmp_path: Path):
     query = tmp_path / "images/train/bee/03.png"
-    found = find(embedded, query, "--count", 24)
+    found = find(query, "--count", 24)
     values = stored(tmp_path)
     expected = cosine_similarity(values[8 + 3][None], values)[0]
     assert [n["index"] for n in found["neighbors"][:1]] == [11]
@@ -93,9 +79,7 @@ def test_neighbours_are_found_by_the_cosine_of_what_is_stored(
     assert len(table) == 6
 
 
-def test_an_image_finds_itself_however_it_was_stored(
-    rela: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_an_image_finds_itself_in_any_encoding(rela: Rela, tmp_path: Path):
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(4):
@@ -104,45 +88,39 @@ def test_an_image_finds_itself_however_it_was_stored(
     rela("convert", folder, "--write-mode", "jpg", "--jpeg-quality", 40, "--max-side", 100)
     rela("embed", *EXACT)
     for name in ("2.jpg", "2.png"):
-        [nearest_one] = find(rela, folder / name, "--count", 1)["neighbors"]
+        [nearest_one] = find(folder / name, "--count", 1)["neighbors"]
         assert nearest_one["path"] == name
         assert nearest_one["similarity"] == pytest.approx(1, abs=2e-6)
         assert nearest_one["class_name"] is None
 
 
-def test_a_run_a_layer_and_a_seed_are_priors_like_any_other(
-    embedded: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_a_run_a_layer_and_a_seed_are_priors_like_any_other(embedded: Rela, tmp_path: Path):
     finished_run(tmp_path / "workspace", "images", CNN, "mine")
     embedded("embed", "--prior", "run:mine")
     embedded("embed", "--prior", "mine", "--layer", "stage4")
     embedded("embed", *PRIOR, "--seed", 3, "--split", "val")
     query = tmp_path / "images/val/cat/01.png"
     for options, which in (
-        (("--prior", "run:mine"), "images-train-mine-*"),
-        (("--prior", "mine"), "images-train-mine-*"),
-        (("--prior", "mine", "--layer", "stage4"), "images-train-mine@stage4-*"),
-        (("--prior", "mine@stage4"), "images-train-mine@stage4-*"),
+        (("--prior", "run:mine"), "mine"),
+        (("--prior", "mine"), "mine"),
+        (("--prior", "mine", "--layer", "stage4"), "mine@stage4"),
+        (("--prior", "mine@stage4"), "mine@stage4"),
     ):
-        found = find(embedded, query, *options, "--count", 2)
-        assert found["prior"] == which.split("-")[2]
-        assert len(found["neighbors"]) == 2
-    [itself] = find(
-        embedded, tmp_path / "images/train/ant/02.png", "--prior", "mine", "--count", 1
-    )["neighbors"]
+        found = find(query, *options, "--count", 2)
+        assert (found["prior"], len(found["neighbors"])) == (which, 2)
+    itself = tmp_path / "images/train/ant/02.png"
+    [itself] = find(itself, "--prior", "mine", "--count", 1)["neighbors"]
     assert itself["path"] == "train/ant/02.png"
     assert itself["similarity"] == pytest.approx(1, abs=1e-5)  # float16, features of usual size
     for options in ((), (*PRIOR, "--seed", 3)):
-        found = find(embedded, query, "--split", "val", *options)
+        found = find(query, "--split", "val", *options)
         assert found["prior"] == f"random:{CNN}-seed3"
         assert found["neighbors"][0]["path"] == "val/cat/01.png"
     several = embedded("neighbors", query, exit_code=2).stderr
     assert "3 representations" in several and "--prior" in several and "mine@stage4" in several
 
 
-def test_what_is_not_there_is_told_with_the_command(
-    embedded: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_missing_representations_name_the_command(embedded: Rela, tmp_path: Path):
     query = tmp_path / "images/train/bee/03.png"
 
     def line(*arguments: Any, status: int = 2) -> str:
@@ -162,16 +140,14 @@ def test_what_is_not_there_is_told_with_the_command(
     assert "not an image that Pillow can read" in line(text, status=65)
 
 
-def test_random_crops_are_not_looked_in(rela: Callable[..., Result], small_tree: Path) -> None:
+def test_random_crops_are_not_searched(rela: Rela, small_tree: Path):
     rela("convert", small_tree)
     rela("embed", *PRIOR, "--crops", 2)
     message = rela("neighbors", small_tree / "train/ant/00.png", exit_code=2).stderr
     assert "no prior has been embedded" in message
 
 
-def test_an_image_is_looked_at_by_all_priors_of_a_combination(
-    embedded: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_an_image_is_embedded_by_all_priors_of_a_combination(embedded: Rela, tmp_path: Path):
     finished_run(tmp_path / "workspace", "images", CNN, "mine")
     embedded("embed", *EXACT, "--seed", 3)
     several = ("--prior", "mine", "--prior", f"random:{CNN}-seed3")
@@ -180,7 +156,7 @@ def test_an_image_is_looked_at_by_all_priors_of_a_combination(
     query = tmp_path / "images/train/cat/05.png"
     expected = cosine_similarity(values[16 + 5][None], values)[0]
     for named in (several, ("--prior", f"mine+random:{CNN}-seed3")):
-        found = find(embedded, query, *named, "--count", 24)
+        found = find(query, *named, "--count", 24)
         assert found["prior"] == f"mine+random:{CNN}-seed3"
         assert found["neighbors"][0]["path"] == "train/cat/05.png"
         similarities = [n["similarity"] for n in found["neighbors"]]
@@ -192,29 +168,26 @@ def test_an_image_is_looked_at_by_all_priors_of_a_combination(
     command = f"rela embed images --prior mine --prior random:{CNN}-seed3 --dtype float32"
     assert f"are missing; make them again with `{command}`" in message
     embedded(*command.split()[1:])  # 32 pixels are the data set's own
-    assert find(embedded, query, *several)["neighbors"][0]["path"] == "train/cat/05.png"
+    assert find(query, *several)["neighbors"][0]["path"] == "train/cat/05.png"
 
 
 def test_a_folder_is_converted_once_and_the_same_images_are_a_cache_hit(
-    embedded: Callable[..., Result], tmp_path: Path
-) -> None:
-    again = json.loads(embedded("embed", "./images", *EXACT, "--json").stdout)
-    assert again["cached"]
+    embedded: Rela, tmp_path: Path
+):
+    assert read_json(embedded("embed", "./images", *EXACT, "--json"))["cached"]
     shutil.copytree(tmp_path / "images", tmp_path / "other")
     result = embedded("embed", "other", *EXACT)
     assert "the images in other are data set images" in result.stderr
     assert [p.name for p in (tmp_path / "workspace/datasets").iterdir()] == ["images"]
     # other names, the same images
     shutil.move(tmp_path / "other/train/ant/00.png", tmp_path / "other/train/ant/000.png")
-    result = json.loads(embedded("embed", "other", *EXACT, "--json").stdout)
+    result = read_json(embedded("embed", "other", *EXACT, "--json"))
     assert result["cached"]
     assert result["names"] == "workspace/datasets/other/train.csv"
     assert "000.png" in (tmp_path / result["names"]).read_text()
 
 
-def test_a_folder_whose_name_is_taken_by_other_images_is_refused(
-    embedded: Callable[..., Result], tmp_path: Path
-) -> None:
+def test_a_folder_whose_name_is_taken_by_other_images_is_refused(embedded: Rela, tmp_path: Path):
     (tmp_path / "images/train/ant/00.png").unlink()
     [line] = embedded("embed", tmp_path / "images", *PRIOR, exit_code=2).stderr.splitlines()
     assert "rela convert" in line and "--name NAME" in line

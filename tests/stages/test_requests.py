@@ -48,36 +48,33 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(command, ["images", *arguments])
 
 
-def test_the_command_line_has_it_with_help_default_and_range() -> None:
+def test_the_command_line_has_it_with_help_default_and_range():
     words = " ".join(run("--help").output.split())
     assert "--toy-angle NUMBER Turn every image by these degrees. [default: 7.0; 0<=x<=90]" in words
     assert "angle=7.0" in run().output
     assert '{"angle": 30.0}' in run("--toy-angle", "30", "--json").output
-    assert "91" in run("--toy-angle", "91").output
-    assert run("--toy-angle", "91").exit_code == 2
+    refused = run("--toy-angle", "91")
+    assert "91" in refused.output and refused.exit_code == 2
 
 
-def test_python_has_it_as_a_keyword_documented_and_checked() -> None:
+def test_python_has_it_as_a_keyword_documented_and_checked():
     @keyword_function(ToyConvert)
     def convert(request: ToyConvert) -> float:
         """Convert."""
         return part_of(request, ToySettings).toy_angle
 
     assert inspect.signature(convert).parameters["toy_angle"].default == 7.0
-    assert "- toy_angle: Turn every image by these degrees. [default: 7.0]" in (
-        convert.__doc__ or ""
-    )
+    assert "- toy_angle: Turn every image by these degrees. [default: 7.0]" in str(convert.__doc__)
     assert convert("images") == 7.0
     assert convert("images", toy_angle=30.0) == 30.0
-    with pytest.raises(
-        ChoiceError, match="--toy-angle 91: expected a number of at least 0 and at most 90"
-    ):
+    words = "--toy-angle 91: expected a number of at least 0 and at most 90"
+    with pytest.raises(ChoiceError, match=words):
         convert("images", toy_angle=91)
 
 
 def test_recipes_have_it_as_a_key_to_sweep_and_check(
     monkeypatch: pytest.MonkeyPatch, small_tree: Path, tmp_path: Path
-) -> None:
+):
     monkeypatch.setattr(kinds.ConvertJob, "REQUEST", ToyConvert)
     recipe = tmp_path / "recipe.toml"
     text = f'[[convert]]\nsource = "{small_tree}"\nname = "turned"\ntoy_angle = '

@@ -8,13 +8,15 @@ DataError and their path; a damaged image inside is an error naming its row, nev
 import io
 import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from betons import beton_of
+from command_line import run_python
+from damage import flip_bit
 from pictures import picture
 from PIL import Image
 
@@ -32,25 +34,21 @@ NUM_IMAGES, HEIGHT, WIDTH = 10, 24, 32
 HEADER_BYTES = 24
 
 
-def write(path: Path, mode: str) -> Path:
-    root = path.parent / f"{mode}-images"
+def write(root: Path, mode: str) -> Path:
     root.mkdir()
-    samples = []
     for i in range(NUM_IMAGES):
         Image.fromarray(picture(i, HEIGHT, WIDTH)).save(root / f"{i}.jpg", quality=95)
-        samples.append(Sample(f"{i}.jpg", i % 3))
-    write_beton(path, root, samples, Encoding(mode), 1)
-    return path
+    return beton_of(root, mode, num_classes=3).path
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("raw") / "good.beton", "raw")
+    return write(tmp_path_factory.mktemp("raw") / "images", "raw")
 
 
 @pytest.fixture(scope="module")
 def jpg(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("jpg") / "good.beton", "jpg")
+    return write(tmp_path_factory.mktemp("jpg") / "images", "jpg")
 
 
 def copied(path: Path, folder: Path) -> Path:
@@ -63,13 +61,14 @@ def assert_refused(path: Path, match: str | None = None) -> None:
     assert str(path) in str(caught.value)
 
 
-def flip(path: Path, position: int, bit: int) -> None:
-    """Flip one bit of a file in place; flip it again to undo."""
-    with open(path, "r+b") as file:
-        file.seek(position)
-        value = file.read(1)[0]
-        file.seek(position)
-        file.write(bytes([value ^ (1 << bit)]))
+def assert_every_flip_is_refused(
+    path: Path, positions: Iterable[int], match: str | None = None, bits: int = 8
+) -> None:
+    for position in positions:
+        for bit in range(bits):
+            flip_bit(path, position, bit)
+            assert_refused(path, match)
+            flip_bit(path, position, bit)
 
 
 def overwrite(path: Path, position: int, content: bytes) -> None:
@@ -102,7 +101,7 @@ def test_the_layout_is_that_of_ffcv():
         "assert [t.TYPE_ID_HANDLER[i] for i in b.FIELD_TYPE_IDS.values()] == [\n"
         "    type(field) for field in fields]\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python("-c", code, check=True)
 
 
 def test_an_open_beton_holds_what_was_written(raw):
@@ -113,7 +112,7 @@ def test_an_open_beton_holds_what_was_written(raw):
     assert set(beton.modes.tolist()) == {1}
     for i in range(NUM_IMAGES):
         start, size = int(beton.pointers[i]), int(beton.sizes[i])
-        expected = np.asarray(Image.open(raw.parent / "raw-images" / f"{i}.jpg"))
+        expected = np.asarray(Image.open(raw.parent / "images" / f"{i}.jpg"))
         np.testing.assert_array_equal(beton.data[start : start + size], expected.ravel())
 
 
@@ -122,28 +121,19 @@ def test_stored_jpegs_are_the_source_files(jpg):
     assert set(beton.modes.tolist()) == {0}
     for i in range(NUM_IMAGES):
         start, size = int(beton.pointers[i]), int(beton.sizes[i])
-        source = (jpg.parent / "jpg-images" / f"{i}.jpg").read_bytes()
+        source = (jpg.parent / "images" / f"{i}.jpg").read_bytes()
         assert beton.data[start : start + size].tobytes() == source
 
 
 # Files that are not betons
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    assert_refused(tmp_path / "none.beton", "rela convert")
-
-
-def test_a_folder_is_refused(tmp_path):
-    assert_refused(tmp_path)
-
-
-def test_an_empty_file_is_refused(tmp_path):
-    (tmp_path / "b").touch()
-    assert_refused(tmp_path / "b", "empty")
-
-
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "b"
+    assert_refused(path, "rela convert")  # missing
+    assert_refused(tmp_path)  # a folder
+    path.touch()
+    assert_refused(path, "empty")
     Image.fromarray(picture(0)).save(path, "PNG")
     assert_refused(path)
     path.write_text("image,label\n" * 1000)
@@ -171,7 +161,7 @@ def test_a_beton_cut_at_any_length_is_refused(raw, tmp_path):
         assert_refused(path)
 
 
-def test_a_beton_with_bytes_behind_it_is_refused(raw, tmp_path):
+def test_trailing_bytes_are_refused(raw, tmp_path):
     path = copied(raw, tmp_path)
     with open(path, "ab") as file:
         file.write(bytes(24))
@@ -179,7 +169,7 @@ def test_a_beton_with_bytes_behind_it_is_refused(raw, tmp_path):
 
 
 def test_an_unfinished_beton_is_refused(tmp_path):
-    (tmp_path / "bad.png").write_bytes(b"")
+    (tmp_path / "bad.png").touch()
     write_beton(tmp_path / "b", tmp_path, [Sample("bad.png", 0)], Encoding("raw"), 1)
     assert_refused(tmp_path / "b")
 
@@ -191,33 +181,22 @@ STRUCTURE = [*range(0, 4), *range(8, HEADER_BYTES)]  # all but page_size, which 
 
 def test_every_changed_bit_of_the_header_is_refused(raw, tmp_path):
     path = copied(raw, tmp_path)
-    for position in STRUCTURE:
-        for bit in range(8):
-            flip(path, position, bit)
-            assert_refused(path)
-            flip(path, position, bit)
+    assert_every_flip_is_refused(path, STRUCTURE)
     assert len(open_beton(path)) == NUM_IMAGES
 
 
 def test_every_other_field_name_is_refused(raw, tmp_path):
     path = copied(raw, tmp_path)
     for field in range(3):
-        for position in range(field_position(field) + 1, field_position(field) + 17):
-            for bit in range(8):
-                flip(path, position, bit)
-                assert_refused(path, "fields")
-                flip(path, position, bit)
+        start = field_position(field) + 1
+        assert_every_flip_is_refused(path, range(start, start + 16), "fields")
     overwrite(path, field_position(2) + 1, b"covariate\0")
     assert_refused(path, "other fields")
 
 
 def test_every_other_field_type_is_refused(raw, tmp_path):
     path = copied(raw, tmp_path)
-    for field in range(3):
-        for bit in range(3):  # the types that FFCV knows
-            flip(path, field_position(field), bit)
-            assert_refused(path)
-            flip(path, field_position(field), bit)
+    assert_every_flip_is_refused(path, map(field_position, range(3)), bits=3)  # FFCV's types
 
 
 def test_changed_pointers_and_indices_are_refused(raw, tmp_path):
@@ -227,11 +206,7 @@ def test_changed_pointers_and_indices_are_refused(raw, tmp_path):
     for row in (0, 4, NUM_IMAGES - 1):
         start = field_position(3) + row * kind.itemsize
         for offset in (image_offset + beton_format.IMAGE.fields["data_ptr"][1], index_offset):
-            for position in range(start + offset, start + offset + 8):
-                for bit in range(8):
-                    flip(path, position, bit)
-                    assert_refused(path)
-                    flip(path, position, bit)
+            assert_every_flip_is_refused(path, range(start + offset, start + offset + 8))
 
 
 def test_changes_of_the_allocation_table_are_refused_or_found_while_loading(raw, tmp_path):
@@ -240,10 +215,10 @@ def test_changes_of_the_allocation_table_are_refused_or_found_while_loading(raw,
     for row in (0, NUM_IMAGES - 1):
         for position in range(table + 24 * row, table + 24 * (row + 1)):
             for bit in range(8):
-                flip(path, position, bit)
+                flip_bit(path, position, bit)
                 with pytest.raises(DataError, match=r"copy\.beton"):
                     list(crops(path))
-                flip(path, position, bit)
+                flip_bit(path, position, bit)
 
 
 # Damaged images
@@ -288,9 +263,9 @@ def damage(path: Path, row: int, how: str) -> None:
 def test_a_damaged_jpeg_stops_the_center_crops_at_its_row(jpg, tmp_path, row, how):
     path = copied(jpg, tmp_path)
     damage(path, row, how)
-    good = {
-        int(r): image for rows, batch in crops(jpg) for r, image in zip(rows, batch, strict=True)
-    }
+    good = {}
+    for rows, batch in crops(jpg):
+        good |= dict(zip(map(int, rows), batch, strict=True))
     seen = []
 
     def read():
@@ -327,12 +302,10 @@ def test_a_raw_image_with_another_size_in_its_entry_is_found(raw, tmp_path):
         list(crops(path))
 
 
-def test_no_changed_bit_lets_the_previous_image_shine_through(jpg):
-    content = np.fromfile(jpg.parent / "jpg-images" / "0.jpg", np.uint8)
-    rng = np.random.default_rng(1)
-    dark = np.empty(HEIGHT * WIDTH * 3, np.uint8)
-    light = np.empty_like(dark)
-    decoded = 0
+def test_no_flipped_bit_exposes_the_previous_image(jpg):
+    content = np.fromfile(jpg.parent / "images" / "0.jpg", np.uint8)
+    rng, decoded = np.random.default_rng(1), 0
+    dark, light = np.empty((2, HEIGHT * WIDTH * 3), np.uint8)
     for _ in range(1000):
         damaged = content.copy()
         damaged[rng.integers(len(content))] ^= np.uint8(1 << rng.integers(8))

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from command_line import run_python
 from pictures import picture
 from PIL import Image
 
@@ -57,10 +58,15 @@ def stock_reader(path: Path):
     return stock_ffcv("reader").Reader(str(path))
 
 
+def column(path: Path, number: int) -> np.ndarray:
+    """One column of the metadata, found with FFCV's own reader."""
+    metadata = stock_reader(path).metadata
+    return metadata[metadata.dtype.names[number]]
+
+
 def stored(path: Path) -> list[tuple[int, np.ndarray]]:
-    """(mode, bytes) of every image, found with FFCV's own reader."""
-    reader = stock_reader(path)
-    image = reader.metadata[reader.metadata.dtype.names[0]]
+    """(mode, bytes) of every image."""
+    reader, image = stock_reader(path), column(path, 0)
     sizes = {int(row["ptr"]): int(row["size"]) for row in reader.alloc_table}
     content = np.memmap(path, np.uint8, "r")
     return [
@@ -70,15 +76,12 @@ def stored(path: Path) -> list[tuple[int, np.ndarray]]:
 
 
 def shapes(path: Path) -> list[tuple[int, int]]:
-    reader = stock_reader(path)
-    image = reader.metadata[reader.metadata.dtype.names[0]]
+    image = column(path, 0)
     return list(zip(image["height"].tolist(), image["width"].tolist(), strict=True))
 
 
-def column(path: Path, number: int) -> list[int]:
-    reader = stock_reader(path)
-    values = reader.metadata[reader.metadata.dtype.names[number]]
-    return np.frombuffer(np.ascontiguousarray(values).tobytes(), np.int64).tolist()
+def integers(path: Path, number: int) -> list[int]:
+    return np.frombuffer(column(path, number).tobytes(), np.int64).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +112,8 @@ def test_stock_reader_finds_fields_labels_and_indices(pngs, tmp_path, num_worker
     reader = stock_reader(tmp_path / "b")
     assert reader.field_names == ["image", "label", "index"]
     assert reader.num_samples == len(samples)
-    assert column(tmp_path / "b", 1) == [sample.label for sample in samples]
-    assert column(tmp_path / "b", 2) == list(range(len(samples)))
+    assert integers(tmp_path / "b", 1) == [sample.label for sample in samples]
+    assert integers(tmp_path / "b", 2) == list(range(len(samples)))
     assert shapes(tmp_path / "b") == [image.shape[:2] for image in pixels]
 
 
@@ -152,7 +155,7 @@ def test_stock_loader_gives_the_pixels_of_pil(tmp_path):
     samples = save(tmp_path, images, quality=95, subsampling=0)
     write_beton(tmp_path / "raw.beton", tmp_path, samples, RAW, 1)
     write_beton(tmp_path / "jpg.beton", tmp_path, samples, JPEG, 1)
-    subprocess.run([sys.executable, "-c", STOCK_LOADER, tmp_path], check=True, timeout=120)
+    run_python("-c", STOCK_LOADER, tmp_path, check=True, timeout=120)
     found = np.load(tmp_path / "found.npz")
     expected = np.stack([np.asarray(Image.open(tmp_path / name)) for name in images])
     np.testing.assert_array_equal(found["raw_image"], expected)
@@ -220,7 +223,7 @@ def test_large_images_are_shrunk_as_ffcv_does_it(tmp_path):
         np.testing.assert_array_equal(content, image.ravel())
 
 
-def test_a_shrunk_jpeg_is_not_the_old_file(tmp_path):
+def test_a_shrunk_jpeg_is_encoded_again(tmp_path):
     samples = save(tmp_path, {"a.jpg": picture(0, 90, 60)})
     write_beton(tmp_path / "b", tmp_path, samples, Encoding("jpg", max_side=45), 1)
     ((_, content),) = stored(tmp_path / "b")
@@ -237,7 +240,7 @@ def test_the_file_is_the_same_for_any_number_of_workers(pngs, tmp_path):
     assert results[0] == results[1]
 
 
-def test_the_result_says_what_went_in(pngs, tmp_path):
+def test_the_result_records_samples_digests_and_sizes(pngs, tmp_path):
     root, samples, pixels = pngs
     steps = []
     result = write_beton(tmp_path / "b", root, samples, RAW, 1, on_progress=steps.append)
@@ -266,21 +269,19 @@ def test_a_share_of_the_images_becomes_jpeg_by_seed_and_path(tmp_path):
 
 def test_bad_images_are_left_out_and_named(tmp_path):
     good = save(tmp_path, {"a.png": picture(0), "d.png": picture(1), "g.png": picture(2)})
-    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "b.png").touch()
     (tmp_path / "c.jpg").write_bytes(b"not an image")
     (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
-    samples = sorted(
-        [*good, *(Sample(name, 0) for name in ("b.png", "c.jpg", "e.png", "f.png"))],
-        key=lambda sample: sample.path,
-    )
+    bad = [Sample(name, 0) for name in ("b.png", "c.jpg", "e.png", "f.png")]
+    samples = sorted(good + bad, key=lambda sample: sample.path)
     result = write_beton(tmp_path / "beton", tmp_path, samples, RAW, 1)
     assert result.samples == good
     reasons = dict(result.bad_images)
     assert list(reasons) == ["b.png", "c.jpg", "e.png", "f.png"]
     assert "empty" in reasons["b.png"] and "not an image" in reasons["c.jpg"]
     assert "damaged" in reasons["e.png"] and "No such file" in reasons["f.png"]
-    assert column(tmp_path / "beton", 2) == [0, 1, 2]
-    assert column(tmp_path / "beton", 1) == [sample.label for sample in good]
+    assert integers(tmp_path / "beton", 2) == [0, 1, 2]
+    assert integers(tmp_path / "beton", 1) == [sample.label for sample in good]
     for (_, content), seed in zip(stored(tmp_path / "beton"), range(3), strict=True):
         np.testing.assert_array_equal(content, picture(seed).ravel())
 
@@ -305,28 +306,24 @@ def test_an_existing_file_is_not_overwritten(pngs, tmp_path):
     assert (tmp_path / "b").read_bytes() == b"mine"
 
 
-@pytest.mark.timeout(60)
-def test_a_killed_worker_is_an_error_and_not_a_hang(pngs, tmp_path):
-    root, samples, _ = pngs
+def kill_workers(count):
+    for child in multiprocessing.active_children():
+        child.kill()
 
-    def kill_workers(count):
-        for child in multiprocessing.active_children():
-            child.kill()
 
-    with pytest.raises(DataError, match="a worker process died"):
-        write_beton(tmp_path / "b", root, samples * 50, RAW, 2, on_progress=kill_workers)
-    assert_gone(workers())
+def stop(count):
+    raise KeyboardInterrupt("by Ctrl-C")
 
 
 @pytest.mark.timeout(60)
-def test_an_error_while_writing_leaves_no_worker(pngs, tmp_path):
+@pytest.mark.parametrize(
+    ("on_progress", "error", "message"),
+    [(kill_workers, DataError, "a worker process died"), (stop, KeyboardInterrupt, "Ctrl-C")],
+)
+def test_errors_while_writing_leave_no_worker(pngs, tmp_path, on_progress, error, message):
     root, samples, _ = pngs
-
-    def stop(count):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_beton(tmp_path / "b", root, samples * 50, RAW, 2, on_progress=stop)
+    with pytest.raises(error, match=message):
+        write_beton(tmp_path / "b", root, samples * 50, RAW, 2, on_progress=on_progress)
     assert_gone(workers())
 
 

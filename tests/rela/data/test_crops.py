@@ -4,25 +4,22 @@
 - the prior sees what Pillow cuts, resizes and mirrors;
 - every view of stage 1 shows one of its image's crops, and its target is that crop's row;
 - through the command line: rows of the file are the features of those crops, for any batch size
-  or the shards; damage is noticed; training and evaluation go on with them.
+  or the shards; damage is noticed; training and evaluation use them.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from betons import beton_of
+from command_line import TINY, Rela
 from pictures import picture
 from PIL import Image
 from torch import Tensor
 
-from rela.cli import main
-from rela.data.beton.encoding import Encoding
-from rela.data.beton.reader import Beton, open_beton
-from rela.data.beton.writer import write_beton
+from rela.data.beton.reader import Beton
 from rela.data.crops import CropPlan
 from rela.data.kernels.resample import BILINEAR
 from rela.data.loader import ReplayedCropLoader, ViewLoader, in_batches
@@ -30,12 +27,10 @@ from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD, View, stage1_views
 from rela.errors import DataError
 from rela.models.backbones import build_backbone
 from rela.representations.matrix_file import open_matrix
-from rela.sources.source import Sample
 
+PRIOR = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32)
 SIDES = [(24, 24), (30, 20), (17, 41), (12, 12), (64, 48)]
-PLAIN = View(
-    10, jitter_probability=0, gray_probability=0
-)  # its own box is not used: crops are replayed
+PLAIN = View(10, jitter_probability=0, gray_probability=0)  # crops are replayed: no box of its own
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +43,7 @@ def beton(tmp_path_factory: pytest.TempPathFactory, images: list[Image.Image]) -
     root = tmp_path_factory.mktemp("images")
     for i, image in enumerate(images):
         image.save(root / f"{i}.png")
-    samples = [Sample(f"{i}.png", 0) for i in range(len(images))]
-    write_beton(root / "images.beton", root, samples, Encoding("raw"), num_workers=1)
-    return open_beton(root / "images.beton")
+    return beton_of(root)
 
 
 def cut(image: Image.Image, crop: np.ndarray, size: int) -> np.ndarray:
@@ -75,7 +68,7 @@ def test_crops_lie_inside_their_images_with_the_distribution_of_stage_one(beton:
     assert area.mean() == pytest.approx(0.72, abs=0.03)
 
 
-def test_more_crops_begin_with_the_fewer(beton: Beton):
+def test_more_crops_extend_fewer_crops(beton: Beton):
     many = CropPlan(9).draw(beton)
     assert np.array_equal(many[:, :4], CropPlan(4).draw(beton))
     assert not np.array_equal(many, CropPlan(9, seed=1).draw(beton))
@@ -119,7 +112,7 @@ def test_every_view_shows_the_crop_that_its_target_belongs_to(
     assert len(seen) == len(images) * 5
 
 
-def test_what_is_replayed_does_not_depend_on_batches_or_threads(beton: Beton):
+def test_replayed_crops_do_not_depend_on_batches_or_threads(beton: Beton):
     crops = CropPlan(4).draw(beton)
     targets = torch.arange(len(beton) * 4, dtype=torch.float32)[:, None]
 
@@ -136,7 +129,7 @@ def test_what_is_replayed_does_not_depend_on_batches_or_threads(beton: Beton):
     assert by_index(5, 1) == by_index(3, 2) == by_index(15, 2)
 
 
-def test_the_crops_end_with_stage_one(beton: Beton):
+def test_replay_ends_with_stage_one(beton: Beton):
     crops, views = CropPlan(4).draw(beton), (PLAIN, PLAIN)
     plain = list(ViewLoader(beton, views, 3))
     loader = ViewLoader(beton, views, 3, targets=torch.zeros(60, 2), crops=crops)
@@ -162,19 +155,11 @@ def features_by_hand(folder: Path, crops: np.ndarray, names: list[str]) -> Tenso
 
 
 def test_rows_of_the_file_are_the_features_of_the_crops(
-    small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rela: Rela, small_tree: Path, tmp_path: Path
 ):
-    monkeypatch.chdir(tmp_path)
-
-    def rela(*arguments: object) -> str:
-        result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.stderr
-
     rela("convert", small_tree)
-    prior = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32)
-    said = rela("embed", *prior, "--crops", 3, "--batch-size", 7, "--dtype", "float32")
-    assert "sees 32×32 pixels, layer pooled" in said
+    embed = ("embed", *PRIOR, "--crops", 3, "--dtype", "float32")
+    assert "sees 32×32 pixels, layer pooled" in rela(*embed, "--batch-size", 7).stderr
     (path,) = tmp_path.glob("workspace/representations/*/representations.h5")
     with h5py.File(path) as file:
         found, crops = file["representations"][()], file["crops"][()]
@@ -189,47 +174,27 @@ def test_rows_of_the_file_are_the_features_of_the_crops(
     np.testing.assert_allclose(found, expected.numpy(), atol=tolerance)
 
     before = path.read_bytes()
+    rela("--workspace", "other", "convert", small_tree)
     for shard in ("1/2", "0/2"):
-        rela("--workspace", "other", "convert", small_tree)
-        rela(
-            "--workspace",
-            "other",
-            "embed",
-            *prior,
-            "--crops",
-            3,
-            "--dtype",
-            "float32",
-            "--shard",
-            shard,
-        )
+        rela("--workspace", "other", *embed, "--shard", shard)
     (other,) = tmp_path.glob("other/representations/*/representations.h5")
     np.testing.assert_allclose(open_matrix(other).values, open_matrix(path).values, atol=2e-6)
-    rela("embed", *prior, "--crops", 3, "--batch-size", 5, "--dtype", "float32")
+    rela(*embed, "--batch-size", 5)
     assert path.read_bytes() == before
 
-    rela("embed", *prior)  # the centre crop is another artifact
-    tiny = ("--model", "shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 8, "--epochs", 2)
-    rela("train", "--crops", 3, "--handover", 0.5, "--name", "crops", *tiny)
-    rela("train", "--crops", 0, "--handover", 0.5, "--name", "centre", *tiny)
+    rela("embed", *PRIOR)  # the centre crop is another artifact
+    weights = set()
+    for name, count in (("crops", 3), ("centre", 0)):
+        train = ("train", "--crops", count, "--handover", 0.5, "--epochs", 2, *TINY)
+        rela(*train, "--name", name)
+        weights.add((tmp_path / f"workspace/runs/{name}/backbone.safetensors").read_bytes())
     rela("eval", "crops")
-    weights = [
-        (tmp_path / f"workspace/runs/{name}/backbone.safetensors").read_bytes()
-        for name in ("crops", "centre")
-    ]
-    assert weights[0] != weights[1]
+    assert len(weights) == 2
 
 
 @pytest.mark.parametrize("column", [0, 4])
-def test_changed_crops_are_refused(
-    small_tree: Path, tmp_path: Path, column: int, make_tree: Callable[..., Path]
-):
-    workspace = ("--workspace", str(tmp_path / "workspace"))
-    for arguments in (
-        ("convert", str(small_tree)),
-        ("embed", "--prior", "random:shufflenet_v2_x0_5", "--image-size", "32", "--crops", "2"),
-    ):
-        assert CliRunner().invoke(main, [*workspace, *arguments]).exit_code == 0
+def test_changed_crops_are_refused(rela: Rela, small_tree: Path, tmp_path: Path, column: int):
+    rela("embed", small_tree, *PRIOR, "--crops", 2)
     (path,) = tmp_path.glob("workspace/representations/*/representations.h5")
     with h5py.File(path, "r+") as file:
         file["crops"][3, 1, column] += 1

@@ -92,7 +92,7 @@ def test_crops_are_distributed_as_torchvisions(size, scale):
 
 
 @pytest.mark.parametrize("size", [(5, 300), (300, 5), (7, 41), (1, 1)])
-def test_where_no_crop_fits_it_is_torchvisions_central_one(size):
+def test_the_fallback_crop_is_torchvisions(size):
     view = View(32, scale=(1.0, 1.0))
     theirs = transforms.RandomResizedCrop.get_params(
         torch.empty(3, *size), [1.0, 1.0], [3 / 4, 4 / 3]
@@ -138,7 +138,7 @@ def test_every_probability_is_met():
 
 
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, 0), (1.0, 1)])
-def test_never_and_always_are_kept(probability, expected):
+def test_probabilities_0_and_1_are_exact(probability, expected):
     view = View(32, flip_probability=probability, gray_probability=probability)
     found = drawn(view, 32, 32)
     assert (found[:, [draws.FLIP, draws.GRAY]] == expected).all()

@@ -12,6 +12,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from betons import in_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import picture
@@ -21,34 +22,15 @@ from torchvision import transforms
 from torchvision.transforms.v2 import functional as v2
 
 from rela.data import views
-from rela.data.beton.reader import Beton
 from rela.data.ffcv_format import MODE_JPEG, MODE_RAW
 from rela.data.kernels import colour, decode, draws, resample, samples
 
-PILLOW = {
-    resample.BILINEAR: Image.Resampling.BILINEAR,
-    resample.BICUBIC: Image.Resampling.BICUBIC,
-}
+PILLOW = {resample.BILINEAR: Image.Resampling.BILINEAR, resample.BICUBIC: Image.Resampling.BICUBIC}
 INTERPOLATIONS = pytest.mark.parametrize("interpolation", PILLOW, ids=["bilinear", "bicubic"])
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
-
-
-def in_memory(images: list[np.ndarray]) -> Beton:
-    """A beton of raw images that lies in memory."""
-    sizes = np.array([image.size for image in images], np.uint64)
-    return Beton(
-        path=None,
-        data=np.concatenate([image.ravel() for image in images]),
-        pointers=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.uint64),
-        sizes=sizes,
-        modes=np.full(len(images), MODE_RAW, np.uint8),
-        heights=np.array([image.shape[0] for image in images], np.uint16),
-        widths=np.array([image.shape[1] for image in images], np.uint16),
-        labels=np.zeros(len(images), np.int64),
-    )
 
 
 # Resizing
@@ -116,7 +98,10 @@ def test_a_window_is_cut_from_the_whole(interpolation):
         np.testing.assert_array_equal(window, whole[y : y + height, x : x + width])
 
 
-def assert_center_crops_are_torchvisions(sizes, resize, crop, interpolation):
+@INTERPOLATIONS
+@pytest.mark.parametrize(("resize", "crop"), [(32, 32), (36, 32), (37, 32), (36, 31), (20, 5)])
+def test_center_crops_are_torchvisions(interpolation, resize, crop):
+    sizes = [(40, 60), (60, 40), (41, 57), (57, 41), (36, 36), (36, 100), (9, 200), (20, 23)]
     images = [noise(i, *size) for i, size in enumerate(sizes)]
     mode = (transforms.InterpolationMode.BILINEAR, transforms.InterpolationMode.BICUBIC)
     theirs = transforms.Compose(
@@ -125,19 +110,12 @@ def assert_center_crops_are_torchvisions(sizes, resize, crop, interpolation):
     rows = np.arange(len(images))[::-1].copy()
     out = np.empty((len(images), crop, crop, 3), np.uint8)
     status = np.full(len(images), 255, np.uint8)
-    beton = in_memory(images)
-    samples.load_center_crops(*beton.storage(), rows, resize, interpolation, out, 0, status)
+    storage = in_memory(images).storage()
+    samples.load_center_crops(*storage, rows, resize, interpolation, out, 0, status)
     assert (status == decode.OK).all()
     for row, found in zip(rows, out, strict=True):
         expected = np.asarray(theirs(Image.fromarray(images[row])))
         np.testing.assert_array_equal(found, expected, f"image of size {sizes[row]}")
-
-
-@INTERPOLATIONS
-@pytest.mark.parametrize(("resize", "crop"), [(32, 32), (36, 32), (37, 32), (36, 31), (20, 5)])
-def test_center_crops_are_torchvisions(interpolation, resize, crop):
-    sizes = [(40, 60), (60, 40), (41, 57), (57, 41), (36, 36), (36, 100), (9, 200), (20, 23)]
-    assert_center_crops_are_torchvisions(sizes, resize, crop, interpolation)
 
 
 @INTERPOLATIONS
@@ -148,14 +126,13 @@ def test_center_crops_of_tall_images_are_resized_horizontally_first(interpolatio
         whole = resized_by_pillow(image, (0, 0, height, width), (full, 36), interpolation)
         expected = np.asarray(transforms.CenterCrop(32)(Image.fromarray(whole)))
         top, left = round((full - 32) / 2), round((36 - 32) / 2)
-        found = resized(
-            image, (0, 0, height, width), (full, 36), (top, left, 32, 32), interpolation
-        )
+        box, window = (0, 0, height, width), (top, left, 32, 32)
+        found = resized(image, box, (full, 36), window, interpolation)
         np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("make", [noise, picture])
-def test_raw_images_are_only_read(make):
+def test_raw_images_are_not_modified(make):
     beton = in_memory([make(i, 20, 30) for i in range(4)])
     before, view = beton.data.copy(), views.View(16, blur_probability=0.5, solarize_probability=0.5)
     out = np.empty(4 * 2 * 16 * 16 * 3, np.uint8)
@@ -194,7 +171,12 @@ def assert_within_a_level(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("image", colourful(), ids=["noise", "smooth", "gray", "corners", "pixel"])
+COLOURFUL = pytest.mark.parametrize(
+    "image", colourful(), ids=["noise", "smooth", "gray", "corners", "pixel"]
+)
+
+
+@COLOURFUL
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -209,7 +191,7 @@ def test_colour_adjustments_are_torchvisions(image, name, arguments):
     assert_within_a_level(in_place(ours, image, arguments), expected)
 
 
-@pytest.mark.parametrize("image", colourful(), ids=["noise", "smooth", "gray", "corners", "pixel"])
+@COLOURFUL
 def test_gray_and_solarize_are_torchvisions(image):
     gray = by_torchvision(v2.rgb_to_grayscale, image, 3)
     assert_within_a_level(in_place(colour.to_gray, image), gray)
@@ -304,7 +286,7 @@ def test_size_is_found_in_every_kind_of_jpeg(options, size):
     assert decode.jpeg_size(jpeg(picture(0, *size), **options)) == size
 
 
-def test_fill_bytes_before_a_marker_are_passed_over():
+def test_fill_bytes_before_a_marker_are_skipped():
     data = jpeg(picture(0, 20, 30))
     filled = np.concatenate([data[:2], np.full(5, 0xFF, np.uint8), data[2:]])
     assert Image.open(io.BytesIO(filled.tobytes())).size == (30, 20)
@@ -337,7 +319,7 @@ def test_decoded_pixels_are_pils_but_for_rounding(options):
     assert difference.max() <= 8 and difference.mean() < 1.5
 
 
-def test_another_size_than_expected_is_not_decoded():
+def test_an_unexpected_size_is_not_decoded():
     data = jpeg(picture(0, 45, 70))
     out = np.full(50 * 80 * 3, 9, np.uint8)
     for height, width in ((45, 69), (46, 70), (70, 45), (0, 0)):

@@ -7,18 +7,18 @@ no thread left behind; centre crops against torchvision.
 """
 
 import threading
+from collections.abc import Iterable
 from fractions import Fraction
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
+from betons import in_memory
 from pictures import picture
 from PIL import Image
 from torchvision import transforms
 
-from rela.data.beton.reader import Beton
-from rela.data.ffcv_format import MODE_RAW
 from rela.data.kernels import samples
 from rela.data.loader import CenterCropLoader, ViewLoader, in_batches
 from rela.data.sampling import epoch_order
@@ -37,18 +37,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def beton(images):
-    """A beton of raw images that lies in memory."""
-    sizes = np.array([image.size for image in images], np.uint64)
-    return Beton(
-        path="memory.beton",
-        data=np.concatenate([image.ravel() for image in images]),
-        pointers=np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.uint64),
-        sizes=sizes,
-        modes=np.full(N, MODE_RAW, np.uint8),
-        heights=np.array([image.shape[0] for image in images], np.uint16),
-        widths=np.array([image.shape[1] for image in images], np.uint16),
-        labels=np.arange(N) % 5,
-    )
+    return in_memory(images, num_classes=5)
 
 
 @pytest.fixture(autouse=True)
@@ -71,10 +60,17 @@ def by_index(loader: ViewLoader) -> dict[int, bytes]:
 def assert_equal(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     for key in one:
-        pairs = (
-            zip(one[key], other[key], strict=True) if key == "views" else [(one[key], other[key])]
-        )
-        assert all(a.equal(b) for a, b in pairs), key
+        ours, theirs = (d[key] if key == "views" else [d[key]] for d in (one, other))
+        assert all(a.equal(b) for a, b in zip(ours, theirs, strict=True)), key
+
+
+def assert_all_equal(one: Iterable[dict], other: Iterable[dict]) -> None:
+    for a, b in zip(one, other, strict=True):
+        assert_equal(a, b)
+
+
+def loader_threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("rela-loader")]
 
 
 # A batch
@@ -114,7 +110,7 @@ def test_the_views_of_an_image_differ(beton):
         assert all(not a.equal(b) for a, b in zip(one, other, strict=True))
 
 
-def test_batches_stay_as_they_are_when_later_ones_come(beton):
+def test_later_batches_do_not_overwrite_earlier_ones(beton):
     kept = list(ViewLoader(beton, (MILD,), 4))
     copies = [batch["views"][0].clone() for batch in ViewLoader(beton, (MILD,), 4)]
     assert all(batch["views"][0].equal(copy) for batch, copy in zip(kept, copies, strict=True))
@@ -130,10 +126,8 @@ def test_the_incomplete_last_batch_is_left_out(beton):
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3, 50])
 def test_pixels_do_not_depend_on_the_number_of_threads(beton, num_threads):
-    one = list(ViewLoader(beton, (MILD, STRONG), 8, num_threads=1))
-    other = list(ViewLoader(beton, (MILD, STRONG), 8, num_threads=num_threads))
-    for a, b in zip(one, other, strict=True):
-        assert_equal(a, b)
+    one, other = (ViewLoader(beton, (MILD, STRONG), 8, num_threads=n) for n in (1, num_threads))
+    assert_all_equal(one, other)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 12, 24])
@@ -149,8 +143,7 @@ def test_a_restart_gives_the_same_epoch(beton):
         continued = list(loader)
     restarted = ViewLoader(beton, (MILD,), 6, seed=4)
     restarted.set_epoch(3)
-    for a, b in zip(continued, restarted, strict=True):
-        assert_equal(a, b)
+    assert_all_equal(continued, restarted)
 
 
 def test_an_epoch_can_be_seen_twice(beton):
@@ -221,7 +214,7 @@ def test_new_views_stay_for_the_next_epoch(beton):
     assert by_index(loader) == by_index(fresh)
 
 
-def test_targets_end_or_stay_with_new_views(beton):
+def test_new_views_keep_or_drop_targets(beton):
     for stay in (True, False):
         loader = ViewLoader(beton, (MILD,), 6, targets=torch.zeros(N, 2))
         batches = iter(loader)
@@ -280,9 +273,8 @@ def test_every_image_is_as_likely_at_every_place():
 
 
 def test_a_subset_smaller_than_a_batch_is_refused(beton):
-    with pytest.raises(
-        ChoiceError, match=r"12 of 24 images do not fill one batch of 13.*--data-ratio"
-    ):
+    words = r"12 of 24 images do not fill one batch of 13.*--data-ratio"
+    with pytest.raises(ChoiceError, match=words):
         ViewLoader(beton, (MILD,), 13, data_ratio=0.5)
     assert len(ViewLoader(beton, (MILD,), 12, data_ratio=0.5)) == 1
 
@@ -290,13 +282,12 @@ def test_a_subset_smaller_than_a_batch_is_refused(beton):
 # Some rows
 
 
-def test_all_rows_are_the_same_as_none_said(beton):
-    expected = list(ViewLoader(beton, (MILD,), 6))
-    for a, b in zip(ViewLoader(beton, (MILD,), 6, rows=np.arange(N)), expected, strict=True):
-        assert_equal(a, b)
+def test_all_rows_equal_the_default(beton):
+    expected = ViewLoader(beton, (MILD,), 6)
+    assert_all_equal(ViewLoader(beton, (MILD,), 6, rows=np.arange(N)), expected)
 
 
-def test_an_epoch_of_some_rows_has_their_pixels_in_an_order_of_its_own(beton):
+def test_a_subset_of_rows_has_the_same_pixels_in_its_own_order(beton):
     whole = by_index(ViewLoader(beton, (MILD, STRONG), 6))
     rows = np.array([20, 3, 7, 8, 15, 1])
     loader = ViewLoader(beton, (MILD, STRONG), 3, rows=rows)
@@ -328,17 +319,17 @@ def fail_at(monkeypatch, name: str, call: int) -> None:
     monkeypatch.setattr(samples, name, failing)
 
 
-@pytest.mark.parametrize("call", [0, 4])
-def test_an_error_in_a_loading_thread_is_raised_in_the_loop(beton, monkeypatch, call):
-    fail_at(monkeypatch, "load_views", call)
+@pytest.mark.parametrize(
+    ("kernel", "call"), [("load_views", 0), ("load_views", 4), ("load_center_crops", 2)]
+)
+def test_an_error_in_a_thread_is_raised_in_the_loop(beton, monkeypatch, kernel, call):
+    fail_at(monkeypatch, kernel, call)
+    loader = {
+        "load_views": ViewLoader(beton, (MILD,), 4, num_threads=2),
+        "load_center_crops": CenterCropLoader(beton, in_batches(np.arange(N), 4), 16, 16, 0, 2),
+    }[kernel]
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        list(ViewLoader(beton, (MILD,), 4, num_threads=2))
-
-
-def test_an_error_in_a_center_crop_thread_is_raised_in_the_loop(beton, monkeypatch):
-    fail_at(monkeypatch, "load_center_crops", 2)
-    with pytest.raises(RuntimeError, match="broken on purpose"):
-        list(CenterCropLoader(beton, in_batches(np.arange(N), 4), 16, 16, 0, num_threads=2))
+        list(loader)
 
 
 def test_breaking_out_of_an_epoch_ends_its_threads(beton):
@@ -346,7 +337,7 @@ def test_breaking_out_of_an_epoch_ends_its_threads(beton):
     for _ in range(5):
         for _batch in loader:
             break
-    assert not [t for t in threading.enumerate() if t.name.startswith("rela-loader")]
+    assert not loader_threads()
 
 
 def test_an_error_in_the_loop_ends_the_threads(beton):
@@ -356,14 +347,13 @@ def test_an_error_in_the_loop_ends_the_threads(beton):
 
     with pytest.raises(ValueError, match="in the training step"):
         use()
-    assert not [t for t in threading.enumerate() if t.name.startswith("rela-loader")]
+    assert not loader_threads()
 
 
 def test_two_loaders_can_run_at_once(beton):
     expected = by_index(ViewLoader(beton, (MILD,), 4))
     one, other = {}, {}
-    pairs = zip(ViewLoader(beton, (MILD,), 4), ViewLoader(beton, (MILD,), 4), strict=True)
-    for both in pairs:
+    for both in zip(ViewLoader(beton, (MILD,), 4), ViewLoader(beton, (MILD,), 4), strict=True):
         for found, batch in zip((one, other), both, strict=True):
             for index, view in zip(batch["index"].tolist(), batch["views"][0], strict=True):
                 found[index] = view.numpy().tobytes()
@@ -397,4 +387,4 @@ def test_center_crops_are_torchvisions_in_the_order_of_the_rows(
 def test_breaking_out_of_center_crops_ends_the_threads(beton):
     loader = CenterCropLoader(beton, in_batches(np.arange(N), 2), 16, 16, 0)
     assert len(list(islice(loader, 2))) == 2
-    assert not [t for t in threading.enumerate() if t.name.startswith("rela-loader")]
+    assert not loader_threads()

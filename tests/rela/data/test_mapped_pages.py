@@ -36,7 +36,7 @@ def test_every_row_comes_once(path: Path):
         assert np.array_equal(np.concatenate([rows for _, rows in found]), mapped)
 
 
-def test_what_was_read_leaves_the_resident_set(path: Path):
+def test_read_pages_leave_the_resident_set(path: Path):
     values = np.memmap(path, np.uint8, "r", shape=(NUM_BYTES // 1024, 1024))
     before = resident_file_bytes()
     total = int(values.sum(dtype=np.int64))
@@ -51,7 +51,7 @@ def test_what_was_read_leaves_the_resident_set(path: Path):
     assert most < 0.2 * NUM_BYTES
 
 
-def test_changes_that_are_in_memory_alone_stay(path: Path):
+def test_copy_on_write_changes_stay(path: Path):
     values = np.memmap(path, np.uint8, "c")
     values[:10] = range(10)
     release_pages(values)

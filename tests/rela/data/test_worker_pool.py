@@ -3,13 +3,13 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import run_python
 
 from rela.data.beton.worker_pool import WorkerDiedError, ordered_map
 
@@ -45,32 +45,35 @@ def large_then_die(task: tuple[int, Path]) -> bytes:
     return b"small"
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
-def test_results_come_in_the_order_of_their_tasks(num_workers: int) -> None:
-    found = list(ordered_map(slow_if_even, range(40), num_workers))
-    assert found == [number * number for number in range(40)]
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
     assert multiprocessing.active_children() == []
 
 
-def test_no_task_needs_no_worker() -> None:
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_results_come_in_the_order_of_their_tasks(num_workers: int):
+    found = list(ordered_map(slow_if_even, range(40), num_workers))
+    assert found == [number * number for number in range(40)]
+
+
+def test_no_tasks_need_no_worker():
     assert list(ordered_map(slow_if_even, [], 2)) == []
 
 
-def test_what_a_task_raises_is_raised_here() -> None:
+def test_exceptions_of_tasks_reach_the_caller():
     results = ordered_map(refuse_seven, range(20), 2)
     with pytest.raises(ValueError, match="seven"):
         list(results)
-    assert multiprocessing.active_children() == []
 
 
-def test_a_worker_that_dies_at_work_is_an_error() -> None:
+def test_a_worker_that_dies_at_work_is_an_error():
     with pytest.raises(WorkerDiedError):
         list(ordered_map(die_at_three, range(20), 2))
-    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.timeout(60)
-def test_a_worker_that_dies_in_the_middle_of_its_result_is_no_hang(tmp_path: Path) -> None:
+def test_a_worker_that_dies_while_sending_is_an_error(tmp_path: Path):
     begin = tmp_path / "begin"
     results = ordered_map(large_then_die, [(0, begin), (1, begin)], 2)
     assert next(results) == b"small"
@@ -81,14 +84,13 @@ def test_a_worker_that_dies_in_the_middle_of_its_result_is_no_hang(tmp_path: Pat
         next(results)
 
 
-def test_an_abandoned_iteration_leaves_no_process() -> None:
+def test_an_abandoned_iteration_leaves_no_process():
     results = ordered_map(slow_if_even, range(1000), 2)
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
-    assert multiprocessing.active_children() == []
 
 
-def test_a_script_needs_no_guard_around_what_it_does(tmp_path: Path) -> None:
+def test_a_script_needs_no_main_guard(tmp_path: Path):
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
@@ -96,8 +98,5 @@ def test_a_script_needs_no_guard_around_what_it_does(tmp_path: Path) -> None:
         "print('once')\n"
         "print(list(ordered_map(Path.exists, [Path('/'), Path('/nowhere')], 2)))\n"
     )
-    result = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, cwd=Path(__file__).parents[3],
-        env={**os.environ, "PYTHONPATH": "."},
-    )  # fmt: skip
+    result = run_python(script)
     assert result.stdout == "once\n[True, False]\n", result.stderr

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from command_line import REPOSITORY
 
 from rela.distributed.ranks import Ranks, free_port
 from rela.distributed.rendezvous import Rendezvous
@@ -38,12 +38,8 @@ def second(monkeypatch: pytest.MonkeyPatch):
     started = []
 
     def connect(does: str, after_seconds: float) -> Rendezvous:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", FIRST, does, str(after_seconds)],
-                cwd=Path(__file__).parents[3],
-            )
-        )
+        command = [sys.executable, "-c", FIRST, does, str(after_seconds)]
+        started.append(subprocess.Popen(command, cwd=REPOSITORY))
         ranks = Rendezvous(Ranks(1, 2, 1, 2), 60)
         ranks._patience = ranks._patience * TIMEOUT_SECONDS / ranks._patience.total_seconds()
         return ranks
@@ -54,12 +50,12 @@ def second(monkeypatch: pytest.MonkeyPatch):
         process.wait()
 
 
-def test_a_run_is_announced_however_long_the_first_process_prepares(second):
+def test_a_run_is_announced_after_long_preparation(second):
     assert second("announce", 3 * TIMEOUT_SECONDS).wait() == "run-7"
 
 
 @pytest.mark.parametrize("does", ["kill", "stop"])
-def test_a_first_process_that_is_gone_is_noticed(second, does: str):
+def test_a_lost_rank_0_is_noticed(second, does: str):
     ranks = second(does, 0)
     start = time.monotonic()
     with pytest.raises(LostRankError, match="did not connect, or ended before"):
@@ -67,7 +63,7 @@ def test_a_first_process_that_is_gone_is_noticed(second, does: str):
     assert time.monotonic() - start < 10 * TIMEOUT_SECONDS
 
 
-def test_a_process_that_waits_for_the_others_obeys_the_batch_system(monkeypatch):
+def test_a_waiting_rank_obeys_the_batch_system(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")  # where no process will ever listen
     start = time.monotonic()

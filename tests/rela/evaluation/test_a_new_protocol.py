@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import rela as rela
 from command_line import run_with
 
 from rela.representations.matrix_file import open_matrix

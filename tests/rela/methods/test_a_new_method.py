@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from command_line import TINY, run_with
-from command_line import rela as rela
 
 SOURCE = """
 from rela.data.views import View

@@ -8,6 +8,8 @@
 - unknown names and images that are too small give errors that help.
 """
 
+import re
+
 import pytest
 import timm
 import torch
@@ -100,13 +102,15 @@ def test_a_seeded_backbone_leaves_the_global_random_state_alone():
 
 def test_without_a_seed_the_global_random_state_decides():
     states = []
-    for _ in range(2):
+    for build in (
+        lambda: build_backbone("resnet18"),
+        lambda: build_backbone("resnet18"),
+        tv.resnet18,
+    ):
         torch.manual_seed(6)
-        states.append(build_backbone("resnet18").state_dict())
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-    torch.manual_seed(6)
-    reference = tv.resnet18().state_dict()
-    assert all(torch.equal(states[0][key], reference[key]) for key in states[0])
+        states.append(build().state_dict())
+    for other in states[1:]:
+        assert all(torch.equal(states[0][key], other[key]) for key in states[0])
 
 
 def test_a_vision_transformer_is_built_for_the_image_size():
@@ -118,16 +122,14 @@ def test_a_vision_transformer_is_built_for_the_image_size():
 
 @pytest.mark.parametrize(
     ("wrong", "suggested"),
-    [("resnet81", "resnet18"), ("resnet18_smal", "resnet18_small"), ("vit_b16", "vit_b_16")],
-)
-def test_an_unknown_name_is_answered_with_close_ones(wrong: str, suggested: str):
-    with pytest.raises(ChoiceError, match=rf"(?s){wrong}.*{suggested}"):
+    [
+        ("resnet81", "resnet18"), ("resnet18_smal", "resnet18_small"), ("vit_b16", "vit_b_16"),
+        ("???", "resnet18"),
+    ],
+)  # fmt: skip
+def test_an_unknown_name_is_answered_with_known_ones(wrong: str, suggested: str):
+    with pytest.raises(ChoiceError, match=rf"(?s){re.escape(wrong)}.*{suggested}"):
         build_backbone(wrong)
-
-
-def test_a_name_like_no_other_is_answered_with_examples():
-    with pytest.raises(ChoiceError, match="resnet18"):
-        parse_model_name("???")
 
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 16), ("inception_v3", 32), ("vgg11", 16)])

@@ -17,6 +17,8 @@ from rela.errors import ChoiceError
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.layers import LayerFeatures, spatial_features
 
+SWIN, REGISTERS = "swin_tiny_patch4_window7_224", "vit_small_patch16_dinov3.lvd1689m"
+
 
 def images(size: int) -> Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
@@ -25,9 +27,8 @@ def images(size: int) -> Tensor:
 def torchvision_tokens(backbone: nn.Module, batch: Tensor) -> Tensor:
     """torchvision's own forward up to the tokens [B, 1 + N, C]."""
     patches = backbone._process_input(batch)
-    return backbone.encoder(
-        torch.cat([backbone.class_token.expand(len(batch), -1, -1), patches], 1)
-    )
+    class_token = backbone.class_token.expand(len(batch), -1, -1)
+    return backbone.encoder(torch.cat([class_token, patches], 1))
 
 
 def timm_model(name: str, **options: object) -> nn.Module:
@@ -60,9 +61,7 @@ def test_a_cnns_map_is_what_it_pools(name: str, size: int, shape: tuple[int, ...
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(
-    "name", ["test_resnet", "test_efficientnet", "swin_tiny_patch4_window7_224"]
-)
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", SWIN])
 def test_a_timm_cnns_map_is_what_it_pools(name: str):
     backbone, size = timm_model(name), 224 if name.startswith("swin") else 64
     maps = spatial_features(backbone, images(size))
@@ -92,8 +91,8 @@ def test_torchvisions_patch_tokens_are_a_map():
 
 
 @torch.no_grad()
-def test_registers_are_no_patches():
-    backbone = timm_model("vit_small_patch16_dinov3.lvd1689m", img_size=64)
+def test_registers_are_not_patches():
+    backbone = timm_model(REGISTERS, img_size=64)
     tokens = backbone.forward_features(images(64))
     assert tokens.shape[1] == 1 + 4 + 16
     maps = spatial_features(backbone, images(64))
@@ -114,14 +113,14 @@ def test_class_and_patch_tokens_equal_a_plain_computation(library: str):
     if library == "torchvision":
         backbone = build_backbone("vit_b_32", 64, seed=0).eval()
         tokens, prefix = torchvision_tokens(backbone, images(64)), 1
-    elif library == "timm":
-        backbone = timm_model("test_vit", img_size=64)
-        tokens, prefix = backbone.forward_features(images(64)), 1
-    elif library == "timm with registers":
-        backbone = timm_model("vit_small_patch16_dinov3.lvd1689m", img_size=64)
-        tokens, prefix = backbone.forward_features(images(64)), 5
+    elif library.startswith("timm"):
+        name, prefix = ("test_vit", 1) if library == "timm" else (REGISTERS, 5)
+        backbone = timm_model(name, img_size=64)
+        tokens = backbone.forward_features(images(64))
     else:
-        backbone = clip_tower()
+        backbone = open_clip.transformer.VisionTransformer(
+            image_size=64, patch_size=32, width=64, layers=2, heads=2, mlp_ratio=2.0, output_dim=16
+        ).eval()
         backbone.output_tokens, backbone.proj = True, None
         class_token, patches = backbone(images(64))
         backbone.output_tokens = False
@@ -132,13 +131,6 @@ def test_class_and_patch_tokens_equal_a_plain_computation(library: str):
         features = LayerFeatures(backbone, layer)
         torch.testing.assert_close(features(images(64)), values)
         assert feature_dim(features, 64) == values.shape[1]
-
-
-def clip_tower() -> nn.Module:
-    """An image tower of open_clip, small."""
-    return open_clip.transformer.VisionTransformer(
-        image_size=64, patch_size=32, width=64, layers=2, heads=2, mlp_ratio=2.0, output_dim=16
-    ).eval()
 
 
 @torch.no_grad()
@@ -168,7 +160,7 @@ def test_maps_of_swin_transformers_have_their_channels_last(library: str, layer:
         backbone = build_backbone("swin_t", seed=0).eval()
         maps = backbone.features[:4](images(64))
     else:
-        backbone = timm_model("swin_tiny_patch4_window7_224", img_size=64)
+        backbone = timm_model(SWIN, img_size=64)
         maps = backbone.layers[:2](backbone.patch_embed(images(64)))
     features = LayerFeatures(backbone, layer)(images(64))
     assert features.shape == (2, width)
@@ -185,9 +177,7 @@ def test_maps_of_swin_transformers_have_their_channels_last(library: str, layer:
         ("timm:test_vit", "blocks.0.attn.attn_drop", "does not run"),
     ],
 )
-def test_a_layer_that_is_not_there_is_answered_with_those_that_are(
-    name: str, layer: str, message: str
-):
+def test_an_unknown_layer_is_answered_with_known_ones(name: str, layer: str, message: str):
     with torch.device("meta"):
         backbone = build_backbone(name, 240).eval()
     with pytest.raises(ChoiceError, match=message):

@@ -4,28 +4,21 @@ Its third file is pyproject.toml, for an extra. Checks the list, completion, nam
 that makes the second call a cache hit, the extras, the help text, and that the registry itself is light.
 """
 
-import json
 import re
-import subprocess
-import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from click.shell_completion import ShellComplete
-from click.testing import Result
-from command_line import rela as rela
+from command_line import REPOSITORY, Rela, read_json, run_python
 from torch import nn
 
 from rela.cli import main
 from rela.models.preprocessing import preprocessing_for
 from rela.models.weights import state_sha256
 from rela.priors import KINDS, Prior, PriorIdentity, PriorRequest, packages
-
-REPOSITORY = Path(__file__).parents[3]
 
 
 def resolve(request: PriorRequest) -> Prior:
@@ -34,13 +27,8 @@ def resolve(request: PriorRequest) -> Prior:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, width)).eval()
     identity = PriorIdentity(
-        name=request.name,
-        arch=request.name,
-        image_size=size,
-        weights_sha256=state_sha256(model.state_dict()),
-        preprocessing=preprocessing_for(size),
-        feature_dim=width,
-    )
+        request.name, request.name, size, state_sha256(model.state_dict()), preprocessing_for(size), width
+    )  # fmt: skip
     return Prior(identity, lambda: model)
 
 
@@ -55,12 +43,8 @@ def pixels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_it_is_listed_and_completed_with_its_example(
-    rela: Callable[..., Result], pixels: ModuleType
-) -> None:
-    rows = {
-        row["prior"]: row for row in json.loads(rela("priors", "list", "--json").stdout)["priors"]
-    }
+def test_it_is_listed_and_completed_with_its_example(rela: Rela, pixels: ModuleType):
+    rows = {row["prior"]: row for row in read_json(rela("priors", "list", "--json"))["priors"]}
     assert rows["pixels:WIDTH"]["note"] == "random projections, such as pixels:8"
     assert rows["pixels:WIDTH"]["usable"]
     assert "pixels:8" in rela("priors", "list").stdout
@@ -70,24 +54,22 @@ def test_it_is_listed_and_completed_with_its_example(
     assert "pip install 'rela[pixels]'" in rela("priors", "list").stdout
 
 
-def test_it_embeds_and_its_record_saves_building_it_again(
-    rela: Callable[..., Result], pixels: ModuleType, small_tree: Path
-) -> None:
+def test_it_embeds_and_the_second_call_is_a_hit(rela: Rela, pixels: ModuleType, small_tree: Path):
     rela("convert", small_tree)
     assert "such as pixels:8" in rela("embed", "--prior", "pixels:", exit_code=2).stderr
-    made = json.loads(rela("embed", "--prior", "pixels:8", "--json").stdout)
+    made = read_json(rela("embed", "--prior", "pixels:8", "--json"))
     assert made["artifact"]["manifest"]["content"]["shape"] == [24, 8]
     pixels.resolve = None
-    assert json.loads(rela("embed", "--prior", "pixels:8", "--json").stdout)["cached"]
-    rows = json.loads(rela("priors", "list", "--json").stdout)["priors"]
+    assert read_json(rela("embed", "--prior", "pixels:8", "--json"))["cached"]
+    rows = read_json(rela("priors", "list", "--json"))["priors"]
     assert ("pixels", "pixels:8") in {(row["source"], row["prior"]) for row in rows}
 
 
-def test_versions_of_its_packages_decide_whether_a_record_holds(pixels: ModuleType) -> None:
+def test_its_packages_are_versioned(pixels: ModuleType):
     assert packages() == ["torchvision", "timm", "open_clip_torch", "pillow"]
 
 
-def test_extras_install_the_packages_of_their_kinds() -> None:
+def test_extras_install_the_packages_of_their_kinds():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     for kind in KINDS.values():
         extras = project["optional-dependencies"]
@@ -96,7 +78,7 @@ def test_extras_install_the_packages_of_their_kinds() -> None:
         assert set(kind.PACKAGES.values()) <= names, kind.PREFIX
 
 
-def test_help_shows_every_kind_and_the_registry_is_light(tmp_path: Path) -> None:
+def test_help_shows_every_kind_and_the_registry_is_light():
     heavy = "{'torch', 'torchvision', 'timm', 'open_clip', 'numpy', 'PIL'}"
     code = (
         "import sys; from types import SimpleNamespace; from rela.priors import KINDS\n"
@@ -104,8 +86,5 @@ def test_help_shows_every_kind_and_the_registry_is_light(tmp_path: Path) -> None
         "KINDS['pixels:'] = SimpleNamespace(PREFIX='pixels:', METAVAR='WIDTH')\n"
         "from rela import cli; cli.main(['embed', '--help'])"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
-    )
-    words = " ".join(found.stdout.split())
+    words = " ".join(run_python("-c", code, check=True).stdout.split())
     assert "(resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, pixels:WIDTH, or an" in words

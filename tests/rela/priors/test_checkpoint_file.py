@@ -14,10 +14,10 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from command_line import Rela
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rela.cli import main
 from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError
 from rela.models.backbones import build_backbone
 from rela.models.preprocessing import preprocessing_for
@@ -26,6 +26,7 @@ from rela.priors import PriorIdentity, PriorRequest, resolve
 from rela.priors.earlier_run import BACKBONE_FILE
 
 NAME = "shufflenet_v2_x0_5"
+Scripted = Callable[[str], Path]
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
 
 
@@ -53,7 +54,7 @@ class Wrapped(nn.Module):
 
 
 @pytest.fixture
-def scripted(tmp_path: Path) -> Callable[[str], Path]:
+def scripted(tmp_path: Path) -> Scripted:
     """scripted("maps") → a TorchScript file."""
 
     def write(form: str) -> Path:
@@ -67,7 +68,7 @@ def scripted(tmp_path: Path) -> Callable[[str], Path]:
 
 @torch.no_grad()
 @pytest.mark.parametrize("arch", ["resnet18_small", NAME, "timm:test_vit"])
-def test_a_checkpoint_is_the_architecture_that_it_is_said_to_be(tmp_path: Path, arch: str):
+def test_a_checkpoint_loads_as_the_given_architecture(tmp_path: Path, arch: str):
     size = 160 if arch.startswith("timm:") else 32
     plain = build_backbone(arch, size, seed=1).eval()
     state = {f"backbone.{key}": value for key, value in plain.state_dict().items()}
@@ -111,7 +112,7 @@ def test_contradictions_are_refused(tmp_path: Path, request_of, error: type, mes
 
 @torch.no_grad()
 @pytest.mark.parametrize("form", ["features", "maps"])
-def test_trusted_code_gives_its_features(scripted: Callable[[str], Path], form: str):
+def test_trusted_code_gives_its_features(scripted: Scripted, form: str):
     path = scripted(form)
     prior = resolve(PriorRequest(f"file:{path}", image_size=32, trust_code=True))
     maps = Wrapped("maps").eval()(batch())
@@ -126,30 +127,25 @@ def test_trusted_code_gives_its_features(scripted: Callable[[str], Path], form: 
     ("form", "what"),
     [("tuple", "a tuple of 2"), ("dict", "a dict of 1"), ("tokens", r"a tensor \[2, 4, 900\]")],
 )
-def test_other_outputs_are_named(scripted: Callable[[str], Path], form: str, what: str):
+def test_other_outputs_are_named(scripted: Scripted, form: str, what: str):
     with pytest.raises(DataError, match=what):
         resolve(PriorRequest(f"file:{scripted(form)}", image_size=32, trust_code=True))
 
 
-def test_code_that_is_not_trusted_is_not_opened(
-    scripted: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-):
+def test_untrusted_code_is_not_opened(scripted: Scripted, monkeypatch: pytest.MonkeyPatch):
     path, opened = scripted("features"), []
     monkeypatch.setattr(torch.jit, "load", lambda *a, **k: opened.append(a))
     for request in (PriorRequest(f"file:{path}"), PriorRequest(NAME, weights=path)):
-        with pytest.raises(UnsafeError) as caught:
+        with pytest.raises(UnsafeError, match=r"--trust-code") as caught:
             resolve(request)
         assert hashlib.sha256(path.read_bytes()).hexdigest() in str(caught.value)
-        assert "--trust-code" in str(caught.value)
     assert not opened
 
 
-def test_the_inside_of_code_has_no_layers(scripted: Callable[[str], Path]):
-    request = PriorRequest(
-        f"file:{scripted('maps')}", image_size=32, trust_code=True, layer="script.conv"
-    )
+def test_torchscript_has_no_layers(scripted: Scripted):
+    of_code = {"image_size": 32, "trust_code": True, "layer": "script.conv"}
     with pytest.raises(ChoiceError, match="--layer"):
-        resolve(request)
+        resolve(PriorRequest(f"file:{scripted('maps')}", **of_code))
 
 
 # Layers
@@ -163,10 +159,8 @@ def test_the_layer_is_part_of_the_identity():
     )
     assert pooled.identity.key() | {"layer": "layer3"} == third.identity.key()
     assert pooled.identity.weights_sha256 == third.identity.weights_sha256
-    assert (third.identity.name, third.identity.feature_dim) == (
-        "random:resnet18_small-seed0@layer3",
-        256,
-    )
+    assert third.identity.name == "random:resnet18_small-seed0@layer3"
+    assert third.identity.feature_dim == 256
     assert PriorIdentity.from_dict(third.identity.as_dict()) == third.identity
     before = {k: v for k, v in pooled.identity.as_dict().items() if k != "layer"}
     assert PriorIdentity.from_dict(before) == pooled.identity  # written by earlier versions
@@ -176,66 +170,38 @@ def test_the_layer_is_part_of_the_identity():
 # On the command line
 
 
-@pytest.fixture
-def rela(tmp_path: Path, small_tree: Path) -> Callable[..., Result]:
-    """rela("embed", ...) in a workspace with a small data set."""
-
-    def run(*arguments: object) -> Result:
-        words = ["--workspace", str(tmp_path / "ws"), *map(str, arguments)]
-        return CliRunner().invoke(main, words)
-
-    assert run("convert", small_tree, "--workers", "1").exit_code == 0
-    return run
-
-
-def test_a_checkpoint_from_convert_to_a_hit(tmp_path: Path, rela: Callable[..., Result]):
+def test_a_checkpoint_from_convert_to_a_hit(tmp_path: Path, rela: Rela, images: Path):
     plain = build_backbone("resnet18_small", 16, seed=1)
     state = {f"backbone.{key}": value for key, value in plain.state_dict().items()}
     state["classifier.weight"] = torch.zeros(3, 512)
     torch.save({"state_dict": state}, tmp_path / "mine.ckpt")
-    words = (
-        "embed", "--prior", f"file:{tmp_path}/mine.ckpt", "--arch", "resnet18_small",
-        "--layer", "layer2",
-    )  # fmt: skip
-    made = rela(*words)
-    assert made.exit_code == 0, made.output
-    assert "left out: classifier.*" in made.output
-    again = rela(*words)
-    assert "already exist" in again.output
-    assert "left out" not in again.output
-    (path,) = (tmp_path / "ws" / "representations").glob("*/representations.h5")
+    prior = ("--prior", f"file:{tmp_path}/mine.ckpt", "--arch", "resnet18_small")
+    assert "left out: classifier.*" in rela("embed", *prior, "--layer", "layer2").output
+    again = rela("embed", *prior, "--layer", "layer2").output
+    assert "already exist" in again and "left out" not in again
+    (path,) = tmp_path.glob("workspace/representations/*/representations.h5")
     with h5py.File(path) as file:
         assert file["representations"].shape == (24, 128)
         assert (file.attrs["layer"], file.attrs["prior"]) == ("layer2", "mine@layer2")
 
 
-def test_code_needs_trust_on_the_command_line(
-    rela: Callable[..., Result], scripted: Callable[[str], Path]
-):
-    path = scripted("features")
-    refused = rela("embed", "--prior", f"file:{path}")
-    assert refused.exit_code == 77
-    assert "--trust-code" in refused.output
-    assert rela("embed", "--prior", f"file:{path}", "--trust-code").exit_code == 0
-    assert rela("embed", "--prior", f"file:{path}").exit_code == 77  # trust is not remembered
+def test_code_needs_trust_on_the_command_line(rela: Rela, images: Path, scripted: Scripted):
+    embed = ("embed", "--prior", f"file:{scripted('features')}")
+    assert "--trust-code" in rela(*embed, exit_code=77).output
+    rela(*embed, "--trust-code")
+    rela(*embed, exit_code=77)  # trust is not remembered
 
 
-def test_a_timm_model_is_trained_loaded_and_is_a_prior(tmp_path: Path, rela: Callable[..., Result]):
+def test_a_timm_model_is_trained_loaded_and_is_a_prior(tmp_path: Path, rela: Rela, images: Path):
     run = rela(
         "train", "--prior", "none", "--model", "timm:test_vit", "--image-size", 32, "--epochs", 1,
         "--batch-size", 24, "--devices", 1, "--name", "first",
     )  # fmt: skip
-    assert run.exit_code == 0, run.output
-    snippet = run.output.partition("load it with:\n\n")[2]
     found: dict[str, nn.Module] = {}
-    exec(snippet, found)
+    exec(run.output.partition("load it with:\n\n")[2], found)
     own = build_backbone("timm:test_vit", 32).eval()
-    from safetensors.torch import load_file
-
-    own.load_state_dict(load_file(tmp_path / "ws" / "runs" / "first" / BACKBONE_FILE))
+    own.load_state_dict(load_file(tmp_path / "workspace/runs/first" / BACKBONE_FILE))
     torch.testing.assert_close(found["model"].eval()(batch()), own(batch()))
 
-    made = rela("embed", "--prior", "first", "--layer", "class+patches")
-    assert made.exit_code == 0, made.output
-    assert "24 × 128" in made.output
+    assert "24 × 128" in rela("embed", "--prior", "first", "--layer", "class+patches").output
     assert "first@class+patches" in rela("status").output

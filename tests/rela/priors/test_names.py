@@ -18,11 +18,11 @@ from rela.priors.names import from_displayed_name
         ("file:a@b-seed1.pt", "file:a@b-seed1.pt", 0, POOLED),
     ],
 )
-def test_names_tell_seed_and_layer(shown: str, name: str, seed: int, layer: str) -> None:
+def test_names_tell_seed_and_layer(shown: str, name: str, seed: int, layer: str):
     assert from_displayed_name(PriorRequest(shown)) == PriorRequest(name, seed=seed, layer=layer)
 
 
-def test_what_is_said_beside_the_name_goes_first() -> None:
+def test_options_override_the_name():
     for request in (
         PriorRequest("random:resnet18-seed3", seed=4),
         PriorRequest("vit_b_16@class", layer="patches"),

@@ -8,6 +8,7 @@
 """
 
 import json
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -18,20 +19,20 @@ import open_clip
 import pytest
 import timm
 import torch
+from betons import beton_of
+from pictures import MakeTree
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rela.data.beton.encoding import Encoding
-from rela.data.beton.reader import open_beton
-from rela.data.beton.writer import write_beton
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.models.preprocessing import Preprocessing, published_preprocessing
 from rela.priors import PriorRequest, resolve
+from rela.priors.clip import _preprocessing
 from rela.representations.embedder import Embedder
-from rela.sources.source import Sample
 
 SIZES = [(48, 64), (300, 260), (171, 230)]
+See = Callable[[Preprocessing], np.ndarray]
 
 
 @pytest.fixture(autouse=True)
@@ -44,17 +45,10 @@ def no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pixels(make_tree: Callable[..., Path]) -> Callable[[Preprocessing], np.ndarray]:
+def pixels(make_tree: MakeTree) -> See:
     """What a prior with this preprocessing sees of three images, [3, 3·S·S]."""
-    folder = make_tree({f"{i}.png": size for i, size in enumerate(SIZES)})
-    samples = [Sample(path.name, 0) for path in sorted(folder.iterdir())]
-    destination = folder.with_name("images.beton")
-    write_beton(destination, folder, samples, Encoding("raw"), num_workers=1)
-
-    def see(preprocessing: Preprocessing) -> np.ndarray:
-        return Embedder(nn.Flatten(), preprocessing, "cpu")(open_beton(destination), np.arange(3))
-
-    return see
+    beton = beton_of(make_tree({f"{i}.png": size for i, size in enumerate(SIZES)}))
+    return lambda preprocessing: Embedder(nn.Flatten(), preprocessing, "cpu")(beton, np.arange(3))
 
 
 def transformed(folder: Path, transform: Callable[[Image.Image], Tensor]) -> np.ndarray:
@@ -98,9 +92,8 @@ def test_a_timm_file_gives_timms_features(tmp_path: Path, name: str):
 
 def publish(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
     """As if the hub had these weights."""
-    monkeypatch.setattr(
-        "timm.models._builder.load_state_dict_from_hf", lambda *args, **kwargs: dict(state)
-    )
+    load = "timm.models._builder.load_state_dict_from_hf"
+    monkeypatch.setattr(load, lambda *args, **kwargs: dict(state))
 
 
 @torch.no_grad()
@@ -130,9 +123,7 @@ def test_a_file_of_another_timm_model_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     "name", ["test_vit", "test_resnet", "resnet10t.c3_in1k", "vit_tiny_patch16_224"]
 )
-def test_a_prior_sees_what_timms_transform_makes(
-    tmp_path: Path, pixels: Callable[[Preprocessing], np.ndarray], name: str
-):
+def test_a_prior_sees_what_timms_transform_makes(tmp_path: Path, pixels: See, name: str):
     model = timm_model(name, num_classes=0)
     save_file(model.state_dict(), tmp_path / "mine.safetensors")
     prior = resolve(PriorRequest(f"timm:{name}", weights=tmp_path / "mine.safetensors"))
@@ -149,12 +140,12 @@ def test_a_prior_sees_what_timms_transform_makes(
         ("clip:ViT-B-16-SigLIP@webli", "crop mode squash"),
     ],
 )
-def test_what_is_no_centre_crop_is_refused(name: str, wants: str):
+def test_only_centre_crops_are_supported(name: str, wants: str):
     with pytest.raises(ChoiceError, match=wants):
         resolve(PriorRequest(name))
 
 
-def test_only_square_images_are_known():
+def test_only_square_images_are_supported():
     with pytest.raises(ChoiceError, match="256×192 pixels"):
         published_preprocessing(
             "tall", input_size=(256, 192), crop_share=1.0, crop_mode="center",
@@ -164,9 +155,9 @@ def test_only_square_images_are_known():
 
 @torch.no_grad()
 def test_a_random_timm_model_is_built_for_the_size_of_the_images():
-    prior = resolve(PriorRequest("random:timm:test_vit", image_size=48))
-    again = resolve(PriorRequest("random:timm:test_vit", image_size=48))
-    other = resolve(PriorRequest("random:timm:test_vit", image_size=48, seed=1))
+    prior, again, other = (
+        resolve(PriorRequest("random:timm:test_vit", image_size=48, seed=s)) for s in (0, 0, 1)
+    )
     assert prior.identity == again.identity
     assert prior.identity.key() != other.identity.key()
     assert prior.load().pos_embed.shape[1] == 1 + 3 * 3
@@ -243,7 +234,7 @@ def test_the_activation_of_the_tag_matters(clip_model: Callable):
 
 
 def test_a_clip_prior_sees_what_open_clips_transform_makes(
-    tmp_path: Path, clip_model: Callable, pixels: Callable[[Preprocessing], np.ndarray]
+    tmp_path: Path, clip_model: Callable, pixels: See
 ):
     clip_model("tiny", True)
     prior = resolve(PriorRequest("clip:tiny@openai"))
@@ -251,9 +242,7 @@ def test_a_clip_prior_sees_what_open_clips_transform_makes(
     assert_same_pixels(pixels(prior.identity.preprocessing), expected, TAG["std"])
 
 
-def test_openais_models_have_openais_preprocessing(tmp_path: Path):
-    from rela.priors.clip import _preprocessing
-
+def test_openais_models_have_openais_preprocessing():
     for name, size in (("ViT-B-16", 224), ("RN50x4", 288), ("ViT-L-14-336", 336)):
         config = open_clip.get_pretrained_cfg(name, "openai")
         found = _preprocessing(name, open_clip, name, config)
@@ -309,8 +298,6 @@ def test_unknown_names_are_answered_with_known_ones(name: str, message: str):
 def test_a_missing_extra_is_answered_with_its_command(
     monkeypatch: pytest.MonkeyPatch, library: str
 ):
-    import sys
-
     monkeypatch.setitem(sys.modules, library, None)
     name, extra = ("timm:test_vit", "timm") if library == "timm" else ("clip:RN50", "clip")
     with pytest.raises(ChoiceError, match=rf"pip install 'rela\[{extra}\]'"):

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision.models as tv
+from damage import flip_bit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -40,9 +41,9 @@ def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "torch"
 
 
-def torchvision_model(name: str, **options: object) -> nn.Module:
+def torchvision_model(name: str, seed: int = 1, **options: object) -> nn.Module:
     with torch.random.fork_rng():
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         return tv.get_model(name, weights=None, **options).eval()
 
 
@@ -76,9 +77,7 @@ def test_a_random_prior_is_not_the_student_of_the_same_seed():
 
 def test_a_random_prior_is_the_untrained_architecture_in_eval_mode():
     prior = resolve(PriorRequest("random:resnet18", seed=4, image_size=32))
-    with torch.random.fork_rng():
-        torch.manual_seed(2**31 + 4)
-        reference = tv.resnet18().eval()
+    reference = torchvision_model("resnet18", seed=2**31 + 4)
     reference.fc = nn.Identity()
     assert not prior.load().training
     torch.testing.assert_close(features(prior, 32), reference(images(32)).detach())
@@ -100,19 +99,16 @@ def test_features_from_a_file_equal_torchvisions_own(tmp_path: Path, num_classes
 def test_the_same_weights_in_another_file_are_the_same_prior(tmp_path: Path):
     state = torchvision_model("resnet18").state_dict()
     torch.save(state, tmp_path / "with classifier.pth")
-    save_file(
-        {key: value for key, value in state.items() if not key.startswith("fc.")},
-        tmp_path / "without.safetensors",
+    backbone = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    save_file(backbone, tmp_path / "without.safetensors")
+    first, second = (
+        resolve(PriorRequest("resnet18", weights=path)) for path in sorted(tmp_path.glob("with*"))
     )
-    keys = [
-        resolve(PriorRequest("resnet18", weights=path)).identity.key()
-        for path in (tmp_path / "with classifier.pth", tmp_path / "without.safetensors")
-    ]
-    assert keys[0] == keys[1]
+    assert first.identity.key() == second.identity.key()
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_the_inceptions_transform_their_input_as_their_weights_want_it(
+def test_inceptions_transform_their_input_as_their_weights_expect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     # the slow initialisation of a model whose weights come from the file
@@ -145,7 +141,7 @@ def test_a_file_for_another_architecture_is_refused(tmp_path: Path):
         resolve(PriorRequest("resnet18", weights=tmp_path / "mine.pth"))
 
 
-def test_a_small_variant_takes_weights_from_a_file_alone(tmp_path: Path):
+def test_a_small_variant_takes_weights_only_from_a_file(tmp_path: Path):
     with pytest.raises(ChoiceError, match="--weights"):
         resolve(PriorRequest("resnet18_small", image_size=32))
     backbone = build_backbone("resnet18_small", seed=3).eval()
@@ -163,9 +159,8 @@ def test_without_a_network_the_error_says_what_to_fetch_and_where_to_put_it(torc
     place = torch_home / "hub" / "checkpoints" / url.rpartition("/")[2]
     with pytest.raises(UnavailableError) as caught:
         resolve(PriorRequest("resnet18"))
-    assert url in str(caught.value)
-    assert str(place) in str(caught.value)
-    assert "Network is unreachable" in str(caught.value)
+    for words in (url, str(place), "Network is unreachable"):
+        assert words in str(caught.value)
 
 
 @pytest.fixture
@@ -185,23 +180,23 @@ def publish(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return put
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
-def test_published_weights_are_taken_from_torchs_cache(publish: Callable[..., Path], name: str):
-    model = torchvision_model(name)
+@pytest.mark.parametrize(
+    ("name", "last", "options"),
+    [
+        ("resnet18", "fc", {}),
+        ("mobilenet_v3_small", "classifier.3", {}),
+        ("googlenet", "fc", {"transform_input": True, "init_weights": False}),
+    ],
+)
+def test_published_weights_are_taken_from_torchs_cache(
+    publish: Callable[..., Path], name: str, last: str, options: dict[str, bool]
+):
+    model = torchvision_model(name, **options)
     place = publish(name, model.state_dict())
     prior = resolve(PriorRequest(name))
     assert prior.weights_file == place
-    last = "fc" if name == "resnet18" else "classifier.3"
     model.set_submodule(last, nn.Identity())
     torch.testing.assert_close(features(prior, 224), model(images(224)).detach())
-
-
-def test_published_googlenet_transforms_its_input(publish: Callable[..., Path]):
-    model = torchvision_model("googlenet", transform_input=True, init_weights=False)
-    publish("googlenet", model.state_dict())
-    model.fc = nn.Identity()
-    found = features(resolve(PriorRequest("googlenet")), 224)
-    torch.testing.assert_close(found, model(images(224)).detach())
 
 
 @pytest.mark.parametrize("damage", ["missing", "unexpected", "misshapen", "changed"])
@@ -215,9 +210,7 @@ def test_a_published_file_that_does_not_fit_is_refused(publish: Callable[..., Pa
         state["conv1.weight"] = torch.zeros(64, 3, 3, 3)
     place = publish("resnet18", state)
     if damage == "changed":  # one bit of one weight
-        content = bytearray(place.read_bytes())
-        content[len(content) // 2] ^= 1
-        place.write_bytes(content)
+        flip_bit(place)
     with pytest.raises(DataError, match=re.escape(str(place))):
         resolve(PriorRequest("resnet18"))
 
@@ -250,7 +243,7 @@ def run_directory(tmp_path: Path) -> PriorIdentity:
     return prior.identity
 
 
-def test_a_run_is_a_prior_with_the_weights_that_it_left(tmp_path: Path):
+def test_a_run_is_a_prior_with_its_exported_weights(tmp_path: Path):
     written = run_directory(tmp_path)
     identity = read_identity(tmp_path)
     assert identity == written

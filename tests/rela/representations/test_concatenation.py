@@ -43,7 +43,7 @@ def expected(*matrices: np.ndarray) -> np.ndarray:
     return np.hstack(blocks)
 
 
-def test_it_is_what_numpy_makes_of_the_whole_matrix_in_the_order_given(tmp_path: Path) -> None:
+def test_it_equals_numpy_on_the_whole_matrix_in_the_given_order(tmp_path: Path):
     first, second, third = features(3, 0, 5.0), features(40, 1).astype(np.float16), features(7, 2)
     first[:, 1] = 0.1  # no sum of tenths is exact
     second[:, [0, 39]] = 7.0
@@ -55,28 +55,27 @@ def test_it_is_what_numpy_makes_of_the_whole_matrix_in_the_order_given(tmp_path:
     assert [fit_standardisation(m).num_dropped for m in (first, second, third)] == [1, 2, 0]
 
 
-def test_it_is_stored_as_float16_to_its_precision(tmp_path: Path) -> None:
-    found = combination(tmp_path, features(3, 0), features(9, 1), dtype="float16")
+def test_it_is_stored_as_float16_to_its_precision(tmp_path: Path):
+    matrices = features(3, 0), features(9, 1)
+    found = combination(tmp_path, *matrices, dtype="float16")
     assert found.dtype == np.float16
-    np.testing.assert_allclose(
-        found, expected(features(3, 0), features(9, 1)), rtol=1e-3, atol=1e-6
-    )
+    np.testing.assert_allclose(found, expected(*matrices), rtol=1e-3, atol=1e-6)
 
 
-def test_a_wide_prior_is_no_louder_than_a_narrow_one(tmp_path: Path) -> None:
+def test_every_prior_has_variance_one(tmp_path: Path):
     found = combination(tmp_path, 100 * features(2, 0), features(200, 1)).astype(np.float64)
     assert found[:, :2].var(axis=0).sum() == pytest.approx(1, rel=1e-5)
     assert found[:, 2:].var(axis=0).sum() == pytest.approx(1, rel=1e-5)
 
 
-def test_a_mean_far_from_zero_costs_no_precision() -> None:
+def test_a_mean_far_from_zero_costs_no_precision():
     rows = features(5, 0)
     near, far = fit_standardisation(rows), fit_standardisation(rows + 1e6)
     np.testing.assert_allclose(far.scale, near.scale, rtol=1e-9)
     np.testing.assert_allclose(far.mean, near.mean + 1e6, rtol=1e-15)
 
 
-def test_principal_components_merge_what_two_priors_share(tmp_path: Path) -> None:
+def test_principal_components_merge_what_two_priors_share(tmp_path: Path):
     shared = features(4, 0)
     rotated = shared @ np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0]
     found = combination(tmp_path, shared, rotated, dtype="float32")
@@ -85,7 +84,7 @@ def test_principal_components_merge_what_two_priors_share(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, NUM_ROWS - 1])
-def test_what_is_not_a_number_is_refused(wrong: float, row: int) -> None:
+def test_nan_and_inf_are_refused(wrong: float, row: int):
     rows = features(4, 0)
     rows[row, 2] = wrong
     with pytest.raises(DataError, match="NaN or Inf"):
@@ -93,12 +92,12 @@ def test_what_is_not_a_number_is_refused(wrong: float, row: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [np.full((NUM_ROWS, 3), 0.1), np.arange(3.0)[None]])
-def test_what_does_not_vary_is_refused(rows: np.ndarray) -> None:
+def test_constant_representations_are_refused(rows: np.ndarray):
     with pytest.raises(DataError, match="same representation"):
         fit_standardisation(rows)
 
 
-def test_the_identity_comes_back_from_json_and_depends_on_the_order() -> None:
+def test_the_identity_comes_back_from_json_and_depends_on_the_order():
     a, b = (
         PriorIdentity(name, "resnet18", 32, digest * 64, preprocessing_for(32), 512)
         for name, digest in (("a", "0"), ("b", "1"))

@@ -18,33 +18,25 @@ import numpy as np
 import pytest
 import torch
 import torchvision.models as tv
+from betons import beton_of
+from pictures import MakeTree
 from PIL import Image
 from torch import nn
 
-from rela.data.beton.encoding import Encoding
 from rela.data.beton.reader import Beton, open_beton
-from rela.data.beton.writer import write_beton
 from rela.data.crops import CropPlan
 from rela.errors import ChoiceError, DataError
 from rela.models.backbones import build_backbone
 from rela.models.preprocessing import Preprocessing
 from rela.representations.embedder import Embedder, choose_device
-from rela.sources.source import Sample
 
 SIZES = [(32, 32), (32, 32), (32, 48), (56, 40), (300, 260), (250, 400), (224, 224), (97, 131)]
 NUM_IMAGES = len(SIZES)
 
 
 @pytest.fixture
-def folder(make_tree: Callable[..., Path]) -> Path:
+def folder(make_tree: MakeTree) -> Path:
     return make_tree({f"{i}.png": size for i, size in enumerate(SIZES)})
-
-
-def beton_of(folder: Path, encoding: Encoding) -> Beton:
-    samples = [Sample(path.name, 0) for path in sorted(folder.iterdir())]
-    destination = folder.with_name("images.beton")
-    assert not write_beton(destination, folder, samples, encoding, num_workers=1).bad_images
-    return open_beton(destination)
 
 
 def preprocessing_of(preset: object) -> Preprocessing:
@@ -77,21 +69,19 @@ PRESETS = {
 
 
 @pytest.mark.parametrize("interpolation", PRESETS)
-def test_losslessly_stored_images_have_the_features_of_the_plain_way(
-    folder: Path, interpolation: str
-):
+def test_lossless_images_have_the_plain_features(folder: Path, interpolation: str):
     name, preset = PRESETS[interpolation]
     assert preset.interpolation.value == interpolation
     backbone = build_backbone(name, seed=0).eval()
     expected = plain_features(folder, preset, backbone)
     embedder = Embedder(backbone, preprocessing_of(preset), "cpu", batch_size=3)
-    found = embedder(beton_of(folder, Encoding("raw")), np.arange(NUM_IMAGES))
+    found = embedder(beton_of(folder), np.arange(NUM_IMAGES))
     assert found.dtype == np.float32
     assert centred_cosines(found, expected).min() >= 0.999
 
 
 @pytest.mark.parametrize("source", ["png", "jpg"])
-def test_images_stored_as_jpeg_have_nearly_the_features_of_the_plain_way(folder: Path, source: str):
+def test_jpeg_images_have_nearly_the_plain_features(folder: Path, source: str):
     if source == "jpg":
         for path in list(folder.iterdir()):
             Image.open(path).save(path.with_suffix(".jpg"), quality=90)
@@ -99,31 +89,24 @@ def test_images_stored_as_jpeg_have_nearly_the_features_of_the_plain_way(folder:
     preset = tv.ResNet18_Weights.DEFAULT.transforms()
     backbone = build_backbone("resnet18", seed=0).eval()
     expected = plain_features(folder, preset, backbone)
-    beton = beton_of(folder, Encoding("jpg", jpeg_quality=95))
+    beton = beton_of(folder, "jpg", jpeg_quality=95)
     assert (beton.modes == 0).all()
     found = Embedder(backbone, preprocessing_of(preset), "cpu")(beton, np.arange(NUM_IMAGES))
     assert cosines(found, expected).min() >= 0.99
     assert centred_cosines(found, expected).min() >= 0.97
 
 
-@pytest.fixture
-def pixel_embedder() -> Callable[..., Embedder]:
+def pixel_embedder(batch_size: int) -> Embedder:
     """The features are the pixels: no preprocessing but the resize, no network."""
-
-    def make(batch_size: int) -> Embedder:
-        whole = Preprocessing(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-        return Embedder(nn.Flatten(), whole, "cpu", batch_size)
-
-    return make
+    whole = Preprocessing(32, 32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Embedder(nn.Flatten(), whole, "cpu", batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_rows_come_in_the_order_asked_for(
-    folder: Path, pixel_embedder: Callable[..., Embedder], batch_size: int
-):
+def test_rows_come_in_the_requested_order(folder: Path, batch_size: int):
     rows = np.array([5, 0, 7, 1, 0])
     counts: list[int] = []
-    found = pixel_embedder(batch_size)(beton_of(folder, Encoding("raw")), rows, counts.append)
+    found = pixel_embedder(batch_size)(beton_of(folder), rows, counts.append)
     preset = tv.ResNet18_Weights.DEFAULT.transforms(
         crop_size=32, resize_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
     )
@@ -133,10 +116,8 @@ def test_rows_come_in_the_order_asked_for(
 
 
 @pytest.mark.parametrize("with_crops", [False, True])
-def test_parts_are_what_each_is_on_its_own(
-    folder: Path, pixel_embedder: Callable[..., Embedder], with_crops: bool
-):
-    beton, embedder = beton_of(folder, Encoding("raw")), pixel_embedder(2)
+def test_parts_equal_separate_calls(folder: Path, with_crops: bool):
+    beton, embedder = beton_of(folder), pixel_embedder(2)
     crops = CropPlan(2).draw(beton) if with_crops else None
     parts = [np.array([5, 0, 7]), np.array([1]), np.array([2, 2, 6, 4])]
     counts: list[int] = []
@@ -155,23 +136,21 @@ def with_damage(beton: Beton, row: int) -> Beton:
     return open_beton(beton.path)
 
 
-def test_a_damaged_image_is_named(folder: Path, pixel_embedder: Callable[..., Embedder]):
-    beton = with_damage(beton_of(folder, Encoding("jpg")), 3)
+def test_a_damaged_image_is_named(folder: Path):
+    beton = with_damage(beton_of(folder, "jpg"), 3)
     with pytest.raises(DataError, match=r"images\.beton.*image 3"):
         pixel_embedder(2)(beton, np.arange(NUM_IMAGES))
 
 
-def test_parts_before_a_damaged_image_are_whole(
-    folder: Path, pixel_embedder: Callable[..., Embedder]
-):
-    beton = with_damage(beton_of(folder, Encoding("jpg")), 5)
+def test_parts_before_a_damaged_image_are_complete(folder: Path):
+    beton = with_damage(beton_of(folder, "jpg"), 5)
     parts = pixel_embedder(2).parts(beton, [np.arange(3), np.arange(3, NUM_IMAGES)])
     assert len(next(parts)[1]) == 3
     with pytest.raises(DataError, match="image 5"):
         next(parts)
 
 
-def test_an_unknown_device_is_a_wrong_choice():
+def test_an_unknown_device_is_refused():
     assert choose_device("cpu").type == "cpu"
     with pytest.raises(ChoiceError, match="cpu, cuda"):
         choose_device("abacus")

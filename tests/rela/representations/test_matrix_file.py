@@ -7,14 +7,14 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from command_line import run_python
+from damage import flip_bit
 
 from rela.errors import DataError
 from rela.representations.matrix_file import ROWS_PER_PART, open_matrix, part_rows, write_matrix
@@ -51,11 +51,7 @@ with h5py.File(sys.argv[1]) as file:
     }))
 assert not any(name.partition(".")[0] == "rela" for name in sys.modules)
 """
-    found = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", program, str(written)], check=True, capture_output=True
-        ).stdout
-    )
+    found = json.loads(run_python("-c", program, written, check=True).stdout)
     values = matrix()
     assert found == {
         "sha256": hashlib.sha256(values.tobytes()).hexdigest(),
@@ -69,7 +65,7 @@ assert not any(name.partition(".")[0] == "rela" for name in sys.modules)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_what_was_written_is_read(tmp_path: Path, dtype: str):
+def test_a_written_matrix_reads_back(tmp_path: Path, dtype: str):
     path = tmp_path / "matrix.h5"
     write_matrix(path, parts(matrix(dtype)), (NUM_ROWS, WIDTH), dtype, ATTRIBUTES)
     opened = open_matrix(path)
@@ -98,9 +94,7 @@ def test_parts_cover_every_row_once():
 def test_one_flipped_bit_is_found_and_its_rows_are_named(written: Path, row: int, named: str):
     with h5py.File(written) as file:
         start = file["representations"].id.get_offset()
-    content = bytearray(written.read_bytes())
-    content[start + row * WIDTH * 2] ^= 1
-    written.write_bytes(content)
+    flip_bit(written, start + row * WIDTH * 2)
     with pytest.raises(DataError, match=named):
         open_matrix(written)
 
@@ -117,14 +111,6 @@ def test_a_missing_file_is_refused(tmp_path: Path):
         open_matrix(tmp_path / "nothing.h5")
 
 
-def _other_name(file: h5py.File) -> None:
-    file.create_dataset("features", data=matrix())
-
-
-def _without_digests(file: h5py.File) -> None:
-    file.create_dataset("representations", data=matrix())
-
-
 def _with_digests(file: h5py.File, **options: object) -> None:
     file.create_dataset("representations", **options)
     file.create_dataset("part_sha256", data=np.array([b"0" * 64] * 3, "S64"))
@@ -133,8 +119,8 @@ def _with_digests(file: h5py.File, **options: object) -> None:
 @pytest.mark.parametrize(
     "fill",
     [
-        _other_name,
-        _without_digests,
+        lambda file: file.create_dataset("features", data=matrix()),
+        lambda file: file.create_dataset("representations", data=matrix()),
         lambda file: _with_digests(file, data=matrix(), chunks=(100, WIDTH)),
         lambda file: _with_digests(file, data=matrix().astype(np.int32)),
         lambda file: _with_digests(file, data=matrix()[:, 0]),

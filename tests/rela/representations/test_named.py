@@ -15,7 +15,7 @@ def some_features(crops: int = 0) -> NamedRepresentations:
     return NamedRepresentations(array, paths, labels, ["a", "b"], {"prior": "resnet18"}, crops)
 
 
-def test_a_data_set_survives_pickling() -> None:
+def test_a_data_set_survives_pickling():
     for crops in (0, 2):
         dataset = some_features(crops).torch_dataset()
         found = pickle.loads(pickle.dumps(dataset))
@@ -26,7 +26,7 @@ def test_a_data_set_survives_pickling() -> None:
             assert found[i][1] == dataset[i][1]
 
 
-def test_spawned_workers_load_batches() -> None:
+def test_spawned_workers_load_batches():
     features = some_features()
     loader = DataLoader(
         features.torch_dataset(), batch_size=4, num_workers=1, multiprocessing_context="spawn"

@@ -61,7 +61,7 @@ def test_a_share_of_the_variance_keeps_what_scikit_learn_keeps(share: float):
     assert fit_projection(rows, expected - 1, variance_share=share).width == expected - 1
 
 
-def test_one_direction_that_outweighs_all_others_is_not_all_that_is_kept():
+def test_a_dominant_direction_does_not_hide_the_others():
     rows = correlated(500, 40)
     rows[:, 0] *= 1000
     projection = fit_projection(rows, 40, floor=1e-30, variance_share=0.9)
@@ -101,7 +101,7 @@ def test_with_fewer_rows_than_columns_only_real_directions_are_kept():
     np.testing.assert_allclose(np.cov(projection.apply(rows).T), np.eye(19), atol=1e-8)
 
 
-def test_a_column_that_does_not_vary_plays_no_part():
+def test_constant_columns_are_dropped():
     rows = correlated(200, 6)
     with_constants = np.insert(rows, [0, 3], [7.25, -1.5], axis=1)
     projection, expected = fit_projection(with_constants, 8), fit_projection(rows, 6)
@@ -141,7 +141,7 @@ def test_representations_that_are_all_the_same_are_refused(value: float, dtype: 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("row", [3, 8500])
-def test_what_is_not_a_number_is_refused(wrong: float, row: int):
+def test_nan_and_inf_are_refused(wrong: float, row: int):
     rows = correlated(9000, 4).astype(np.float16)
     rows[row, 2] = wrong
     with pytest.raises(DataError, match="NaN or Inf"):

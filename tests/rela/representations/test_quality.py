@@ -30,43 +30,43 @@ def rotation(width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(300, 20), (20, 300), (64, 64)])
-def test_effective_rank_is_the_entropy_of_a_full_svd(shape: tuple[int, int]) -> None:
+def test_effective_rank_is_the_entropy_of_a_full_svd(shape: tuple[int, int]):
     rows = features(*shape)
     shares = torch.linalg.svdvals(torch.from_numpy(rows))
     entropy = torch.distributions.Categorical(probs=shares).entropy()
     assert effective_rank(rows) == pytest.approx(float(entropy.exp()), rel=1e-9)
 
 
-def test_effective_rank_of_orthogonal_columns_is_their_number() -> None:
+def test_effective_rank_of_orthogonal_columns_is_their_number():
     assert effective_rank(7 * rotation(40)[:, :13]) == pytest.approx(13, rel=1e-9)
 
 
-def test_effective_rank_of_two_unequal_directions_in_closed_form() -> None:
+def test_effective_rank_of_two_unequal_directions_in_closed_form():
     rows = np.diag([3.0, 1.0, 0.0, 0.0])
     assert effective_rank(rows) == pytest.approx(4 / 3**0.75, rel=1e-9)  # exp(H(3/4, 1/4))
 
 
-def test_effective_rank_of_one_direction_is_one() -> None:
+def test_effective_rank_of_one_direction_is_one():
     rows = np.outer(features(500, 1), features(1, 200))
     assert effective_rank(rows) == pytest.approx(1, abs=1e-3)
     assert effective_rank(np.zeros((5, 3))) == 0
 
 
-def test_effective_rank_of_an_identity_covariance_is_nearly_the_width() -> None:
+def test_effective_rank_of_an_identity_covariance_is_nearly_the_width():
     rows = np.random.default_rng(0).standard_normal((50_000, 16))
     assert 15.99 < effective_rank(rows) <= 16
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("num_rows", [2, 512, 700])
-def test_uniformity_is_the_papers(num_rows: int, dtype: str) -> None:
+def test_uniformity_is_the_papers(num_rows: int, dtype: str):
     rows = features(num_rows, 6).astype(dtype)
     points = torch.nn.functional.normalize(torch.from_numpy(rows.astype(np.float64)), dim=1)
     reference = torch.pdist(points).pow(2).mul(-2).exp().mean().log()
     assert uniformity(rows) == pytest.approx(float(reference), rel=1e-9)
 
 
-def test_uniformity_in_closed_form() -> None:
+def test_uniformity_in_closed_form():
     assert uniformity(np.full((9, 4), 0.3)) == pytest.approx(0, abs=1e-9)
     assert uniformity(np.array([[1.0, 0], [-5.0, 0]])) == pytest.approx(-8, rel=1e-9)
     assert uniformity(np.array([[0.0, 0], [0.0, 3]])) == pytest.approx(-2, rel=1e-9)
@@ -74,7 +74,7 @@ def test_uniformity_in_closed_form() -> None:
     assert uniformity(sphere) == pytest.approx(-4, abs=0.01)
 
 
-def test_cka_is_its_definition_by_gram_matrices() -> None:
+def test_cka_is_its_definition_by_gram_matrices():
     rows = [features(90, 5), features(90, 40, 1), features(90, 200, 2)]
     rows[1][:, :5] += rows[0]
     centring = np.eye(90) - 1 / 90
@@ -85,13 +85,13 @@ def test_cka_is_its_definition_by_gram_matrices() -> None:
     np.testing.assert_allclose(linear_cka(rows), expected, rtol=1e-9)
 
 
-def test_cka_of_rotated_scaled_and_moved_copies_is_one() -> None:
+def test_cka_of_rotated_scaled_and_moved_copies_is_one():
     rows = features(200, 12)
     copies = [rows, rows @ rotation(12), -3 * rows + 50, np.hstack([rows, rows])]
     np.testing.assert_allclose(linear_cka(copies), 1, rtol=1e-9)
 
 
-def test_cka_of_unrelated_representations_is_zero() -> None:
+def test_cka_of_unrelated_representations_is_zero():
     left, right = rotation(64)[:, :10], rotation(64)[:, 10:20]
     centred = np.eye(64) - 1 / 64
     left, right = centred @ left, centred @ right
@@ -100,7 +100,7 @@ def test_cka_of_unrelated_representations_is_zero() -> None:
     np.testing.assert_allclose(found, np.diag([1.0, 1, 0]), atol=1e-9)
 
 
-def test_sampled_rows_are_the_same_for_everybody() -> None:
+def test_sampled_rows_are_reproducible():
     rows = sample_rows(1000, 200)
     assert len(set(rows.tolist())) == 200
     assert (rows >= 0).all() and (rows < 1000).all()
@@ -110,7 +110,7 @@ def test_sampled_rows_are_the_same_for_everybody() -> None:
     assert 400 < rows[:40].mean() < 600  # any stretch is spread over all of them
 
 
-def test_the_spread_of_directions_is_one_for_isotropic_rows_and_zero_for_one_direction() -> None:
+def test_the_spread_of_directions_is_one_for_isotropic_rows_and_zero_for_one_direction():
     rng = np.random.default_rng(0)
     assert feature_std(rng.standard_normal((20_000, 64))) == pytest.approx(1, abs=0.01)
     assert feature_std(np.outer(rng.uniform(1, 9, 50), rng.standard_normal(8))) < 1e-7
@@ -118,7 +118,7 @@ def test_the_spread_of_directions_is_one_for_isotropic_rows_and_zero_for_one_dir
     assert feature_std(np.array([[2.0, 0.0], [-7.0, 0.0]])) == pytest.approx(2**0.5 / 2)
 
 
-def test_the_spread_of_directions_is_that_of_simsiam() -> None:
+def test_the_spread_of_directions_is_that_of_simsiam():
     rows = features(200, 9).astype(np.float32)
     directions = torch.nn.functional.normalize(torch.from_numpy(rows).double(), dim=1)
     expected = directions.std(dim=0, unbiased=False).mean() * 3

@@ -3,11 +3,10 @@
 The limit on the size of files, RLIMIT_FSIZE, stands for the disk: it works for anybody, on any disk.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from command_line import run_python
 
 WRITE = """
 import resource, signal, sys
@@ -27,9 +26,6 @@ NUM_BYTES = 8 * 1024 * 64 * 2
 
 
 @pytest.mark.parametrize("limit", [0, 100, 2048, 300_000, NUM_BYTES, NUM_BYTES + 4000])
-def test_a_full_disk_is_an_error_and_not_a_crash(tmp_path: Path, limit: int):
-    job = subprocess.run(
-        [sys.executable, "-c", WRITE, tmp_path / "rows.h5", str(limit)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_a_full_disk_is_an_error(tmp_path: Path, limit: int):
+    job = run_python("-c", WRITE, tmp_path / "rows.h5", limit)
     assert (job.returncode, job.stdout, job.stderr) == (0, "File too large\n", "")

@@ -61,7 +61,7 @@ def test_targets_of_another_number_of_images_are_refused(written: Path, num_imag
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, NUM_IMAGES - 1])
-def test_what_is_not_a_number_is_not_written(
+def test_nan_and_inf_are_not_written(
     tmp_path: Path, representations: np.ndarray, wrong: float, row: int
 ):
     projection = fit_projection(representations, 4)
@@ -72,7 +72,7 @@ def test_what_is_not_a_number_is_not_written(
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, NUM_IMAGES - 1])
-def test_what_is_not_a_number_is_not_read(tmp_path: Path, wrong: float, row: int):
+def test_nan_and_inf_are_not_read(tmp_path: Path, wrong: float, row: int):
     values = np.zeros((NUM_IMAGES, 4), np.float16)
     values[row, 3] = wrong
     parts = (values[i : i + ROWS_PER_PART] for i in range(0, NUM_IMAGES, ROWS_PER_PART))

@@ -4,14 +4,13 @@ The choices of --format, the help, the name of the data set, options
 that do not apply and the list of known kinds all come from these two files.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
+from command_line import run_python
 from pictures import picture
 
 from rela.data.beton.reader import open_beton
@@ -44,67 +43,39 @@ def read(path, options, on_progress):
     return ImageSource(path, class_names, splits)
 '''
 _LINE = 'import rela.sources; rela.sources.__path__.append("."); rela.sources.KINDS["numpy"] = "archives"'
+Run = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
-def rela_with_archives(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def rela_with_archives(tmp_path: Path) -> Run:
     """The command line in a folder with images.npz, where `rela.sources.archives` is registered."""
     (tmp_path / "archives.py").write_text(_MODULE)
     images = np.stack([picture(number, 32, 32) for number in range(4)])
     np.savez(tmp_path / "images.npz", images=images, labels=[0, 1, 0, 1], fine=[3, 2, 1, 0])
-
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        code = f"{_LINE}; from rela.cli import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, *map(str, words)], cwd=tmp_path, capture_output=True,
-            text=True, check=False, env={**os.environ, "COLUMNS": "200"},
-        )  # fmt: skip
-
-    return run
+    code = f"{_LINE}; from rela.cli import main; main()"
+    return lambda *words: run_python("-c", code, *words, cwd=tmp_path, env={"COLUMNS": "200"})
 
 
-def test_it_is_converted_by_its_looks_and_by_its_name(
-    tmp_path: Path, rela_with_archives: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_it_is_recognised_and_chosen_by_format(tmp_path: Path, rela_with_archives: Run):
     found = rela_with_archives("convert", "images.npz", "--workers", 1)
     assert found.returncode == 0, found.stderr
-    beton = open_beton(tmp_path / "workspace" / "datasets" / "images" / "train.beton", 2)
+    datasets = tmp_path / "workspace" / "datasets"
+    beton = open_beton(datasets / "images" / "train.beton", 2)
     assert beton.labels.tolist() == [0, 1, 0, 1]
-    np.testing.assert_array_equal(
-        beton.data[int(beton.pointers[3]) :][:3072], picture(3, 32, 32).ravel()
-    )
+    last = beton.data[int(beton.pointers[3]) :][:3072]
+    np.testing.assert_array_equal(last, picture(3, 32, 32).ravel())
     (tmp_path / "images.npz").rename(tmp_path / "images.data")
-    words = (
-        "convert",
-        "images.data",
-        "--format",
-        "numpy",
-        "--label-column",
-        "fine",
-        "--name",
-        "fine",
-    )
-    assert rela_with_archives(*words).returncode == 0
-    assert open_beton(tmp_path / "workspace/datasets/fine/train.beton").labels.tolist() == [
-        3,
-        2,
-        1,
-        0,
-    ]
+    words = "convert images.data --format numpy --label-column fine --name fine"
+    assert rela_with_archives(*words.split()).returncode == 0
+    assert open_beton(datasets / "fine" / "train.beton").labels.tolist() == [3, 2, 1, 0]
 
 
-def test_help_and_messages_know_it(
-    rela_with_archives: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:
+def test_help_and_messages_know_it(rela_with_archives: Run):
     assert "webdataset|csv|folder|numpy]" in rela_with_archives("convert", "--help").stdout
-    unknown = rela_with_archives("convert", "nowhere")
-    assert (
-        "found nothing, expected a NumPy archive of images and labels, a folder" in unknown.stderr
-    )
-    useless = rela_with_archives(
-        "convert", "images.npz", "--image-root", ".", "--image-column", "x"
-    )
+    unknown = rela_with_archives("convert", "nowhere").stderr
+    assert "found nothing, expected a NumPy archive of images and labels, a folder" in unknown
+    words = ("convert", "images.npz", "--image-root", ".", "--image-column", "x")
+    useless = rela_with_archives(*words)
     assert useless.returncode == 2
-    assert (
-        "--image-column, --image-root do not apply to images.npz (format numpy)" in useless.stderr
-    )
+    said = "--image-column, --image-root do not apply to images.npz (format numpy)"
+    assert said in useless.stderr

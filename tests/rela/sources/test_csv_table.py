@@ -5,19 +5,19 @@ as bad images; which kind a source is of, in recipes and dry runs too; what make
 """
 
 import csv
-import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import run_rela
-from pictures import picture
-from PIL import Image
+from command_line import read_json, run_rela
+from opened import open_as, paths_and_labels
+from pictures import save_tree
 
 from rela.errors import ChoiceError, DataError, RelaError, UnsafeError
 from rela.sources import KINDS, default_name, find_kind, open_source
-from rela.sources.source import ImageSource, SourceOptions
+from rela.sources.source import SourceOptions
 
 
 def write(path: Path, *rows: list[Any], **options: Any) -> Path:
@@ -27,22 +27,14 @@ def write(path: Path, *rows: list[Any], **options: Any) -> Path:
     return path
 
 
-def opened(path: Path, **options: Any) -> ImageSource:
-    assert find_kind(path) == "csv"
-    return open_source(path, "auto", SourceOptions(**options))
-
-
-def found(source: ImageSource, split: str = "train") -> list[tuple[str, int]]:
-    return [(sample.path, sample.label) for sample in source.splits[split]]
+opened, found = partial(open_as, "csv"), paths_and_labels
 
 
 def images(root: Path, *names: str) -> None:
-    for seed, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(seed, 12, 12)).save(root / name)
+    save_tree(root, dict.fromkeys(names, (12, 12)))
 
 
-def test_rows_are_images_in_their_order(tmp_path: Path) -> None:
+def test_rows_are_images_in_their_order(tmp_path: Path):
     path = write(
         tmp_path / "list.csv",
         ["path", "label", "split"],
@@ -73,18 +65,17 @@ def test_rows_are_images_in_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", "\t"])
 def test_labels_are_optional_numbers_or_text(
     tmp_path: Path, rows: list[list[str]], names: list[str], labels: list[int], delimiter: str
-) -> None:
+):
     path = tmp_path / ("list.csv" if delimiter == "," else "list.tsv")
     source = opened(write(path, *rows, delimiter=delimiter))
     assert source.class_names == names
     assert found(source) == [("1.png", labels[0]), ("2.png", labels[1])]
 
 
-def test_columns_can_be_named(tmp_path: Path) -> None:
+def test_columns_can_be_named(tmp_path: Path):
     path = write(tmp_path / "list.csv", ["file", "class"], ["1.png", "a"])
-    with pytest.raises(
-        ChoiceError, match="begins with file, class; expected a header with a column 'path'"
-    ):
+    words = "begins with file, class; expected a header with a column 'path'"
+    with pytest.raises(ChoiceError, match=words):
         opened(path)
     source = opened(path, image_column="file", label_column="class")
     assert (source.class_names, found(source)) == (["a"], [("1.png", 0)])
@@ -92,7 +83,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
         opened(path, image_column="file", label_column="species")
 
 
-def test_a_byte_order_mark_and_names_that_are_not_utf8_do_no_harm(tmp_path: Path) -> None:
+def test_byte_order_marks_and_non_utf8_names_are_read(tmp_path: Path):
     (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbfpath,label\r\n\xff.png,a\r\n\r\n")
     assert [os.fsencode(p) for p, _ in found(opened(tmp_path / "list.csv"))] == [b"\xff.png"]
 
@@ -111,7 +102,7 @@ def test_a_byte_order_mark_and_names_that_are_not_utf8_do_no_harm(tmp_path: Path
         ('path,label\n"' + "x" * 200_000 + '",a\n', "is not a table"),
     ],
 )
-def test_odd_tables_are_refused_in_a_line(tmp_path: Path, text: str, message: str) -> None:
+def test_odd_tables_are_refused_in_one_line(tmp_path: Path, text: str, message: str):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises((DataError, ChoiceError), match=message) as caught:
         opened(tmp_path / "list.csv")
@@ -119,14 +110,14 @@ def test_odd_tables_are_refused_in_a_line(tmp_path: Path, text: str, message: st
 
 
 @pytest.mark.parametrize("name", ["../1.png", "a/../../1.png", "/etc/1.png", "..", "a\0.png"])
-def test_paths_do_not_lead_out(tmp_path: Path, name: str) -> None:
+def test_paths_outside_the_folder_are_refused(tmp_path: Path, name: str):
     path = write(tmp_path / "in" / "list.csv", ["path"], ["ok.png"], [name])
     with pytest.raises(UnsafeError, match=r"line 3: .*is outside .*--image-root"):
         opened(path)
     run_rela("--workspace", tmp_path / "ws", "convert", path, exit_code=77)
 
 
-def test_absolute_paths_lie_in_the_image_root(tmp_path: Path) -> None:
+def test_absolute_paths_lie_in_the_image_root(tmp_path: Path):
     images(tmp_path / "images", "a/1.png", "b/2.png")
     rows = [[tmp_path / "images/a/1.png", "a"], [tmp_path / "images/b/2.png", "b"]]
     path = write(tmp_path / "lists" / "list.csv", ["path", "label"], *rows)
@@ -137,7 +128,7 @@ def test_absolute_paths_lie_in_the_image_root(tmp_path: Path) -> None:
     assert "2 classes" in run_rela(*words, "--image-root", tmp_path / "images").stdout
 
 
-def test_a_list_makes_the_data_set_of_its_folder(tmp_path: Path) -> None:
+def test_a_list_equals_its_folder(tmp_path: Path):
     """The same betons and the same fingerprint, and what is said about bad images."""
     names = ["ant/0.png", "ant/1.png", "bee/0.png", "bee/1.png"]
     images(tmp_path / "data", *names)
@@ -148,9 +139,9 @@ def test_a_list_makes_the_data_set_of_its_folder(tmp_path: Path) -> None:
     folder, listed = (tmp_path / "ws/datasets" / name for name in ("data", "list"))
     for name in ("train.beton", "train.csv"):
         assert (folder / name).read_bytes() == (listed / name).read_bytes()
-    manifests = [json.loads((at / "manifest.json").read_text()) for at in (folder, listed)]
-    assert manifests[0]["fingerprint"] == manifests[1]["fingerprint"]
-    assert manifests[0]["parameters"] == manifests[1]["parameters"]
+    manifests = [read_json(at / "manifest.json") for at in (folder, listed)]
+    for key in ("fingerprint", "parameters"):
+        assert manifests[0][key] == manifests[1][key]
     # other names of the columns do not make another data set
     words = ("--workspace", tmp_path / "ws", "convert", path, "--workers", 1)
     assert "already exists" in run_rela(*words, "--image-root", tmp_path / "data").stdout
@@ -169,19 +160,17 @@ def test_a_list_makes_the_data_set_of_its_folder(tmp_path: Path) -> None:
 # Which kind it is
 
 
-def test_what_is_of_no_kind_is_refused_with_what_is(tmp_path: Path) -> None:
+def test_unknown_sources_are_refused_with_the_known_kinds(tmp_path: Path):
     (tmp_path / "set.zip").write_bytes(b"PK")
     for path, was in ((tmp_path / "set.zip", "a file"), (tmp_path / "nowhere", "nothing")):
-        (line,) = run_rela(
-            "--workspace", tmp_path / "ws", "convert", path, exit_code=65
-        ).output.splitlines()
+        words = ("--workspace", tmp_path / "ws", "convert", path)
+        (line,) = run_rela(*words, exit_code=65).output.splitlines()
         assert f"found {was}, expected a folder of class folders" in line
-        for words in ("CSV", "WebDataset", "Hugging Face", "CIFAR"):
-            assert words in line
+        assert all(kind in line for kind in ("CSV", "WebDataset", "Hugging Face", "CIFAR"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_format_that_is_not_there_ends_in_a_line(tmp_path: Path, kind: str) -> None:
+def test_a_source_of_another_format_is_refused_in_one_line(tmp_path: Path, kind: str):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("none")
     with pytest.raises(RelaError) as caught:
@@ -189,7 +178,7 @@ def test_a_format_that_is_not_there_ends_in_a_line(tmp_path: Path, kind: str) ->
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_loop_of_links_does_not_stop_the_search(tmp_path: Path) -> None:
+def test_a_loop_of_links_does_not_stop_the_search(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "up").symlink_to("..")
     (tmp_path / "a" / "self").symlink_to("self")
@@ -198,7 +187,7 @@ def test_a_loop_of_links_does_not_stop_the_search(tmp_path: Path) -> None:
     assert find_kind(tmp_path) == "folder"
 
 
-def test_data_sets_are_called_after_their_source(tmp_path: Path) -> None:
+def test_data_sets_are_called_after_their_source(tmp_path: Path):
     for name, expected in (
         ("cifar-10-python.tar.gz", "cifar-10-python"), ("a.b.csv", "a.b"), ("x.tar", "x"), ("y", "y"),
     ):  # fmt: skip
@@ -207,7 +196,7 @@ def test_data_sets_are_called_after_their_source(tmp_path: Path) -> None:
     assert default_name(tmp_path / "v1.0.tar" / ".." / "*" / "x-{0..3}.tar") == tmp_path.name
 
 
-def test_recipes_and_dry_runs_take_lists(tmp_path: Path) -> None:
+def test_recipes_and_dry_runs_take_lists(tmp_path: Path):
     images(tmp_path / "data", *(f"{i}.png" for i in range(4)))
     write(tmp_path / "list.csv", ["file", "label"], *([f"{i}.png", i % 2] for i in range(4)))
     recipe = tmp_path / "recipe.toml"
@@ -215,8 +204,8 @@ def test_recipes_and_dry_runs_take_lists(tmp_path: Path) -> None:
         '[[convert]]\nsource = "list.csv"\nimage_root = "data"\nimage_column = "file"\nworkers = 1\n'
     )
     words = ("--workspace", tmp_path / "ws", "run", recipe, "--json")
-    planned = json.loads(run_rela(*words, "--dry-run").stdout)["jobs"]
+    planned = read_json(run_rela(*words, "--dry-run"))["jobs"]
     assert [(job["what"], job["state"]) for job in planned] == [("list", "to do")]
     run_rela(*words)
-    planned = json.loads(run_rela(*words, "--dry-run").stdout)["jobs"]
+    planned = read_json(run_rela(*words, "--dry-run"))["jobs"]
     assert [job["state"] for job in planned] == ["there"]

@@ -6,20 +6,24 @@ number of workers; names that lead out, tables that are damaged, and extension t
 """
 
 import contextlib
-import io
 import json
 import os
+import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pictures
 import pytest
 from command_line import run_rela
-from pictures import picture
-from PIL import Image
+from opened import open_as, paths_and_labels
+from pictures import picture, save_tree
 
 from rela.errors import ChoiceError, DataError
-from rela.sources import find_kind, open_source
+from rela.sources import open_source
 from rela.sources.image_file import BadImageError, decode_image
 from rela.sources.source import ImageSource, SourceOptions
 
@@ -31,20 +35,16 @@ _FEATURES: dict[str, Any] = {
     "image": {"_type": "Image"},
     "label": {"names": _NAMES, "_type": "ClassLabel"},
 }
-
-
-def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(picture(seed, 14, 9)).save(file, "PNG")
-    return file.getvalue()
+_IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+opened = partial(open_as, "huggingface")
+png = partial(pictures.png, height=14, width=9)
 
 
 def table(seeds: range, features: dict[str, Any] | None = None, **columns: list[Any]) -> Any:
     """Images and labels seed % 3 as `datasets` keeps them; `columns` replaces or adds some."""
-    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     images = [{"bytes": png(seed), "path": f"{seed}.png"} for seed in seeds]
     found = {
-        "image": pa.array(images, kind), "label": pa.array([s % 3 for s in seeds], pa.int64())
+        "image": pa.array(images, _IMAGE), "label": pa.array([s % 3 for s in seeds], pa.int64())
     } | {name: pa.array(values) for name, values in columns.items()}  # fmt: skip
     info = json.dumps({"info": {"features": _FEATURES if features is None else features}})
     return pa.table(found).replace_schema_metadata({"huggingface": info})
@@ -76,19 +76,13 @@ def save_parquet(path: Path, found: Any, rows: int = 4, **options: Any) -> Path:
     return path
 
 
-def opened(path: Path, **options: Any) -> ImageSource:
-    assert find_kind(path) == "huggingface"
-    return open_source(path, "auto", SourceOptions(**options))
-
-
 def assert_holds(source: ImageSource, split: str, seeds: range) -> None:
-    samples = source.splits[split]
-    assert [sample.label for sample in samples] == [seed % 3 for seed in seeds]
-    for seed, sample in zip(seeds, samples, strict=True):
+    assert [label for _, label in paths_and_labels(source, split)] == [seed % 3 for seed in seeds]
+    for seed, sample in zip(seeds, source.splits[split], strict=True):
         np.testing.assert_array_equal(decode_image(sample.read(source.root)), picture(seed, 14, 9))
 
 
-def test_a_saved_data_set_is_read_file_by_file(tmp_path: Path) -> None:
+def test_a_saved_data_set_is_read_file_by_file(tmp_path: Path):
     source = opened(save_arrow(tmp_path / "set", table(range(8)), table(range(8, 10))))
     assert_holds(source, "train", range(10))
     assert source.class_names == _NAMES and list(source.splits) == ["train"]
@@ -96,10 +90,9 @@ def test_a_saved_data_set_is_read_file_by_file(tmp_path: Path) -> None:
     assert names[7:9] == ["data-00000-of-00002.arrow/7", "data-00001-of-00002.arrow/0"]
 
 
-def test_a_saved_dictionary_gives_train_and_val(tmp_path: Path) -> None:
-    tables = {
-        name: table(range(i, i + 4)) for i, name in enumerate(("train", "test", "validation"))
-    }
+def test_a_saved_dictionary_gives_train_and_val(tmp_path: Path):
+    names = ("train", "test", "validation")
+    tables = {name: table(range(i, i + 4)) for i, name in enumerate(names)}
     source = opened(save_dict(tmp_path / "set", **tables))
     assert_holds(source, "train", range(4))
     assert_holds(source, "val", range(2, 6))
@@ -109,15 +102,12 @@ def test_a_saved_dictionary_gives_train_and_val(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
-def test_parquet_of_the_hub_is_read_whatever_its_row_groups(
-    tmp_path: Path, rows: int, compression: str
-) -> None:
+def test_parquet_is_read_with_any_row_groups(tmp_path: Path, rows: int, compression: str):
     data, options = tmp_path / "set" / "data", {"rows": rows, "compression": compression}
     save_parquet(data / "train-00000-of-00002.parquet", table(range(200)), **options)
     save_parquet(data / "train-00001-of-00002.parquet", table(range(200, 210)), **options)
     save_parquet(data / "test-00000-of-00001.parquet", table(range(5)), **options)
-    (tmp_path / "set" / "assets").mkdir()
-    (tmp_path / "set" / "assets" / "cover.png").write_bytes(png(0))
+    save_tree(tmp_path / "set", {"assets/cover.png": (14, 9)})
     source = opened(tmp_path / "set")
     assert_holds(source, "train", range(210))
     assert_holds(source, "val", range(5))
@@ -126,7 +116,7 @@ def test_parquet_of_the_hub_is_read_whatever_its_row_groups(
         assert source.splits["train"][row].read(source.root) == png(row)
 
 
-def test_a_file_and_a_pattern_of_files_are_sources_too(tmp_path: Path) -> None:
+def test_a_file_and_a_pattern_of_files_are_sources_too(tmp_path: Path):
     for number in range(3):
         save_parquet(tmp_path / f"part{number}.parquet", table(range(number, number + 1)))
     assert_holds(opened(tmp_path / "part1.parquet"), "train", range(1, 2))
@@ -134,7 +124,7 @@ def test_a_file_and_a_pattern_of_files_are_sources_too(tmp_path: Path) -> None:
     assert_holds(opened(tmp_path), "train", range(3))
 
 
-def test_betons_are_the_same_from_all_of_them(tmp_path: Path) -> None:
+def test_betons_are_the_same_from_all_of_them(tmp_path: Path):
     save_arrow(tmp_path / "arrow", table(range(70)))
     save_parquet(tmp_path / "parquet" / "train.parquet", table(range(70)), rows=50)
     betons = []
@@ -146,9 +136,7 @@ def test_betons_are_the_same_from_all_of_them(tmp_path: Path) -> None:
     assert betons[0] == betons[1] == betons[2]
 
 
-def test_many_readers_at_once_get_what_each_asked_for(tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
+def test_many_readers_at_once_get_what_each_asked_for(tmp_path: Path):
     save_parquet(tmp_path / "train.parquet", table(range(300)), rows=120)
     source = opened(tmp_path)
     with ThreadPoolExecutor(8) as pool:
@@ -159,14 +147,13 @@ def test_many_readers_at_once_get_what_each_asked_for(tmp_path: Path) -> None:
 # Columns
 
 
-def test_of_several_columns_one_is_chosen(tmp_path: Path) -> None:
+def test_of_several_columns_one_is_chosen(tmp_path: Path):
     fine = {"names": ["x", "y"], "_type": "ClassLabel"}
     features = {"image": {"_type": "Image"}, "label": _FEATURES["label"], "fine": fine}
     found = table(range(4), features, fine=[0, 1, 0, 1])
     path = save_parquet(tmp_path / "a.parquet", found)
-    with pytest.raises(
-        ChoiceError, match="label columns label, fine; choose one with --label-column"
-    ):
+    words = "label columns label, fine; choose one with --label-column"
+    with pytest.raises(ChoiceError, match=words):
         opened(path)
     source = opened(path, label_column="fine")
     assert source.class_names == ["x", "y"]
@@ -179,7 +166,7 @@ def test_of_several_columns_one_is_chosen(tmp_path: Path) -> None:
     assert "2 classes" in run_rela(*words, "--workers", 1).stdout
 
 
-def test_tables_of_others_need_no_features(tmp_path: Path) -> None:
+def test_tables_of_others_need_no_features(tmp_path: Path):
     jpeg = [png(seed) for seed in range(4)]
     for name, columns, names in (
         ("text", {"jpg": jpeg, "label": ["b", "a", "b", "b"]}, ["a", "b"]),
@@ -198,12 +185,10 @@ def test_tables_of_others_need_no_features(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("saved", [save_arrow, save_parquet])
-def test_rows_without_bytes_are_bad_images(tmp_path: Path, saved: Any) -> None:
+def test_rows_without_bytes_are_bad_images(tmp_path: Path, saved: Any):
     (tmp_path / "1.png").write_bytes(png(0))
-    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     rows = [{"bytes": png(0), "path": None}, {"bytes": None, "path": str(tmp_path / "1.png")}, None]
-    found = table(range(3))
-    found = found.set_column(0, "image", pa.array(rows, kind))
+    found = table(range(3)).set_column(0, "image", pa.array(rows, _IMAGE))
     source = opened(saved(tmp_path / "set.parquet", found))
     assert source.splits["train"][0].read(source.root) == png(0)
     for sample in source.splits["train"][1:]:
@@ -218,18 +203,18 @@ def test_rows_without_bytes_are_bad_images(tmp_path: Path, saved: Any) -> None:
     ("labels", "message"),
     [([0, 1, 9], "the label 9, and there are 3 classes"), ([0, None, 1], "1 of 3 images have no label")],
 )  # fmt: skip
-def test_labels_have_to_fit(tmp_path: Path, labels: list[Any], message: str) -> None:
+def test_labels_have_to_fit(tmp_path: Path, labels: list[Any], message: str):
     path = save_arrow(tmp_path / "set", table(range(3), label=labels))
     with pytest.raises(DataError, match=message):
         opened(path)
 
 
-def test_hidden_labels_are_none(tmp_path: Path) -> None:
+def test_hidden_labels_make_it_unlabelled(tmp_path: Path):
     source = opened(save_arrow(tmp_path / "set", table(range(3), label=[-1, -1, -1])))
     assert not source.labelled and {s.label for s in source.splits["train"]} == {-1}
 
 
-def test_files_of_one_split_agree_and_lie_together(tmp_path: Path) -> None:
+def test_files_of_one_split_agree_and_lie_together(tmp_path: Path):
     other = {**_FEATURES, "label": {"names": ["dog", "cat", "emu"], "_type": "ClassLabel"}}
     save_parquet(tmp_path / "a" / "train-0.parquet", table(range(3)))
     save_parquet(tmp_path / "a" / "train-1.parquet", table(range(3), other))
@@ -242,9 +227,7 @@ def test_files_of_one_split_agree_and_lie_together(tmp_path: Path) -> None:
 
 def test_without_pyarrow_the_command_that_installs_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-
+):
     path = save_parquet(tmp_path / "a.parquet", table(range(1)))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ChoiceError, match=r"pip install 'rela\[hf\]'"):
@@ -255,7 +238,7 @@ def test_without_pyarrow_the_command_that_installs_it_is_named(
 
 
 @pytest.mark.parametrize("name", ["../other.arrow", "/etc/passwd", "a/b.arrow", "..", "", "x\0", 3])
-def test_names_in_its_lists_do_not_lead_out(tmp_path: Path, name: Any) -> None:
+def test_listed_names_outside_the_folder_are_refused(tmp_path: Path, name: Any):
     folder = save_arrow(tmp_path / "set", table(range(1)))
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
     with pytest.raises(DataError, match="lists no files in its folder"):
@@ -267,7 +250,7 @@ def test_names_in_its_lists_do_not_lead_out(tmp_path: Path, name: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{}", "[" * 100_000, '{"_data_files": 3}', "\xff"])
-def test_odd_json_ends_in_a_line(tmp_path: Path, text: str) -> None:
+def test_odd_json_is_refused_in_one_line(tmp_path: Path, text: str):
     folder = save_arrow(tmp_path / "set", table(range(1)))
     (folder / "state.json").write_text(text)
     with pytest.raises(DataError, match="set") as caught:
@@ -275,7 +258,7 @@ def test_odd_json_ends_in_a_line(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_compressed_arrow_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
+def test_a_compressed_arrow_file_is_refused_with_a_remedy(tmp_path: Path):
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pytest.raises(DataError, match="compressed"):
         opened(save_arrow(tmp_path / "set", table(range(9)), options=options))
@@ -283,7 +266,7 @@ def test_a_compressed_arrow_file_is_refused_with_a_remedy(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["*.arrow", "state.json"])
 @pytest.mark.timeout(60)
-def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path, name: str) -> None:
+def test_pipes_do_not_block(tmp_path: Path, name: str):
     folder = save_arrow(tmp_path / "set", table(range(9)))
     (path,) = folder.rglob(name)
     path.unlink()
@@ -293,7 +276,7 @@ def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("saved", [save_arrow, save_parquet])
-def test_damaged_tables_end_in_a_line(tmp_path: Path, saved: Any) -> None:
+def test_damaged_tables_are_refused_in_one_line(tmp_path: Path, saved: Any):
     saved(tmp_path / "set.parquet", table(range(40)))
     (path,) = [p for p in (tmp_path / "set.parquet", *tmp_path.rglob("*.arrow")) if p.is_file()]
     sound, random = path.read_bytes(), np.random.default_rng(0)
@@ -319,10 +302,8 @@ def test_damaged_tables_end_in_a_line(tmp_path: Path, saved: Any) -> None:
     assert refused > 10
 
 
-def test_extension_types_run_nothing(tmp_path: Path) -> None:
+def test_extension_types_run_nothing(tmp_path: Path):
     """What executed pickles before pyarrow 14.0.1: the type is unknown, its storage is data."""
-    import pickle
-
     trace = tmp_path / "trace"
     harmful = b"cos\nsystem\n(S'touch " + str(trace).encode() + b"'\ntR."
     field = pa.field("label", pa.int64(), metadata={
@@ -342,16 +323,13 @@ def test_extension_types_run_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_what_datasets_writes_is_read(tmp_path: Path) -> None:
+def test_what_datasets_writes_is_read(tmp_path: Path):
     datasets = pytest.importorskip("datasets")
     from datasets.table import embed_table_storage
 
-    (tmp_path / "files").mkdir()
-    for seed in range(12):
-        (tmp_path / "files" / f"{seed}.png").write_bytes(png(seed))
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=_NAMES)}
-    )
+    save_tree(tmp_path / "files", {f"{seed}.png": (14, 9) for seed in range(12)})
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=_NAMES)}
+    features = datasets.Features(kinds)
 
     def split(seeds: range) -> Any:
         paths = [str(tmp_path / "files" / f"{seed}.png") for seed in seeds]
@@ -374,7 +352,6 @@ def test_what_datasets_writes_is_read(tmp_path: Path) -> None:
     again = datasets.load_from_disk(tmp_path / "chosen")
     source = opened(tmp_path / "chosen")
     for row, sample in zip(again, source.splits["train"], strict=True):
-        np.testing.assert_array_equal(
-            decode_image(sample.read(source.root)), np.asarray(row["image"])
-        )
+        found = decode_image(sample.read(source.root))
+        np.testing.assert_array_equal(found, np.asarray(row["image"]))
         assert sample.label == row["label"]

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
+from opened import paths_and_labels as pairs
 
 from rela.errors import DataError
 from rela.sources.image_folder import make_output_folder, scan
@@ -21,10 +22,6 @@ def make(root: Path, *paths: str) -> Path:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
     return root
-
-
-def pairs(folder, split="train"):
-    return [(sample.path, sample.label) for sample in folder.splits[split]]
 
 
 def many(split: str, **counts: int) -> list[str]:
@@ -123,16 +120,15 @@ def test_what_is_not_an_image_is_stray(tmp_path):
     assert folder.stray_files == ["a/notes.txt", "a/png", "readme.md", "top.png"]
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path):
-    folder = scan(
-        make(tmp_path, "a/1.png", "a/._1.png", ".git/1.png", "a/.cache/1.png", ".DS_Store")
-    )
+def test_hidden_files_and_folders_are_skipped(tmp_path):
+    names = ("a/1.png", "a/._1.png", ".git/1.png", "a/.cache/1.png", ".DS_Store")
+    folder = scan(make(tmp_path, *names))
     assert pairs(folder) == [("a/1.png", 0)]
     assert folder.class_names == ["a"] and folder.stray_files == []
 
 
 @pytest.mark.parametrize("images", [("a/1.png", "b/1.png"), ("train/a/1.png", "train/b/1.png")])
-def test_a_report_beside_the_images_is_no_class(tmp_path, images):
+def test_a_report_beside_the_images_is_not_a_class(tmp_path, images):
     make(tmp_path, *images)
     expected = scan(tmp_path)
     make_output_folder(tmp_path / "rela-report")
@@ -204,15 +200,14 @@ def test_the_two_parts_are_the_whole_in_the_old_order(tmp_path):
         assert pairs(cut, split) == sorted(pairs(cut, split))
 
 
-def test_the_cut_depends_on_the_seed_alone(tmp_path):
+def test_the_split_depends_only_on_the_seed(tmp_path):
     make(tmp_path / "one", *many(".", a=50, b=50))
     make(tmp_path / "other", *reversed(many(".", a=50, b=50)))
-    cuts = [
-        scan(tmp_path / where).with_val(0.2, seed).splits
+    one, other = (
+        [scan(tmp_path / where).with_val(0.2, seed).splits for seed in (0, 1)]
         for where in ("one", "other")
-        for seed in (0, 1)
-    ]
-    assert cuts[0] == cuts[2] and cuts[1] == cuts[3] and cuts[0] != cuts[1]
+    )
+    assert one == other and one[0] != one[1]
 
 
 def test_another_class_does_not_change_the_cut_of_this_one(tmp_path):
@@ -257,11 +252,8 @@ def test_a_class_that_val_lacks_is_fine(tmp_path):
     assert pairs(folder, "val") == [("val/b/1.png", 1)]
 
 
-def test_a_missing_folder_is_refused(tmp_path):
-    assert "found nothing" in refusal(tmp_path / "nowhere")
-
-
-def test_a_file_is_refused(tmp_path):
+def test_missing_folders_and_files_are_refused(tmp_path):
+    assert "found nothing" in refusal(tmp_path / "images.zip")
     make(tmp_path, "images.zip")
     assert "found a file" in refusal(tmp_path / "images.zip")
 

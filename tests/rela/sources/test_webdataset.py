@@ -5,24 +5,28 @@ betons as from a folder and for any number of workers; a shard that changes unde
 names that lead out, headers that claim too much, cut and damaged archives.
 """
 
+import gzip
 import io
 import json
+import resource
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pictures
 import pytest
 from command_line import run_rela
-from pictures import picture
-from PIL import Image
+from opened import open_as, paths_and_labels
+from pictures import picture, save_tree
 
 import rela.stages.convert
 from rela.errors import DataError
 from rela.sources import default_name, find_kind, open_source
 from rela.sources.image_file import BadImageError, decode_image
-from rela.sources.source import ImageSource, SourceOptions
+from rela.sources.source import SourceOptions
 from rela.stages.convert import convert
 from rela.stages.requests import Convert
 from rela.stages.workspace.workspace import Workspace
@@ -30,10 +34,8 @@ from rela.stages.workspace.workspace import Workspace
 Members = list[tuple[str, bytes]]
 
 
-def png(seed: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(picture(seed, 12, 10)).save(file, "PNG")
-    return file.getvalue()
+opened, found = partial(open_as, "webdataset"), paths_and_labels
+png = partial(pictures.png, height=12, width=10)
 
 
 def shard(path: Path, members: Members, **options: object) -> Path:
@@ -54,16 +56,7 @@ def labelled(first: int, labels: list[str], suffix: str = "cls") -> Members:
     return members
 
 
-def opened(path: Path) -> ImageSource:
-    assert find_kind(path) == "webdataset"
-    return open_source(path, "auto", SourceOptions())
-
-
-def found(source: ImageSource, split: str = "train") -> list[tuple[str, int]]:
-    return [(sample.path, sample.label) for sample in source.splits[split]]
-
-
-def test_images_and_labels_are_those_of_the_members(tmp_path: Path) -> None:
+def test_images_and_labels_are_those_of_the_members(tmp_path: Path):
     path = shard(tmp_path / "set.tar", labelled(0, ["2", "0", "2"]))
     source = opened(path)
     assert source.class_names == ["0", "2"]
@@ -90,13 +83,13 @@ def test_images_and_labels_are_those_of_the_members(tmp_path: Path) -> None:
 )
 def test_labels_are_numbers_or_text(
     tmp_path: Path, labels: list[str], suffix: str, names: list[str], numbers: list[int]
-) -> None:
+):
     source = opened(shard(tmp_path / "set.tar", labelled(0, labels, suffix)))
     assert source.class_names == names and source.labelled == bool(names)
     assert [label for _, label in found(source)] == numbers
 
 
-def test_listing_tells_how_far_it_is(tmp_path: Path) -> None:
+def test_listing_reports_progress(tmp_path: Path):
     shards = [shard(tmp_path / f"{i}.tar", labelled(9 * i, ["a", "b"])) for i in range(3)]
     heard: list[tuple[int, int]] = []
     open_source(tmp_path, "auto", SourceOptions(), lambda *told: heard.append(told))
@@ -106,7 +99,7 @@ def test_listing_tells_how_far_it_is(tmp_path: Path) -> None:
     assert sum(more for more, _ in heard) == size and min(more for more, _ in heard) > 0
 
 
-def test_comparing_sources_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparing_sources_shows_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     shard(tmp_path / "set/train-0.tar", labelled(0, ["a", "b", "a"]))
     shard(tmp_path / "set/val-0.tar", labelled(5, ["a", "b"]))
     workspace = Workspace(tmp_path / "workspace")
@@ -123,7 +116,7 @@ def test_comparing_sources_shows_a_bar(tmp_path: Path, monkeypatch: pytest.Monke
     assert shown == [(3, "compare train"), (2, "compare val")]
 
 
-def test_keys_end_at_the_first_dot_of_the_last_part(tmp_path: Path) -> None:
+def test_keys_end_at_the_first_dot_of_the_last_part(tmp_path: Path):
     members = [
         ("./a.b/1.cls", b"x"), ("./a.b/1.png", png(0)), ("./a.b/1.mask.png", png(1)),
         ("c/1.PNG", png(2)), ("c/1.cls", b"y"), ("c/._1.png", b""), ("lonely.txt", b""), ("d/", b""),
@@ -143,7 +136,7 @@ def test_keys_end_at_the_first_dot_of_the_last_part(tmp_path: Path) -> None:
         ("000.tar", "val000.tar"),
     ],
 )
-def test_splits_are_told_by_file_or_folder(tmp_path: Path, train: str, val: str) -> None:
+def test_splits_follow_the_names_of_files_or_folders(tmp_path: Path, train: str, val: str):
     shard(tmp_path / train, labelled(0, ["a", "b"]))
     shard(tmp_path / val, labelled(5, ["b"]))
     source = opened(tmp_path)
@@ -153,7 +146,7 @@ def test_splits_are_told_by_file_or_folder(tmp_path: Path, train: str, val: str)
         source.with_val(0.5, 0)
 
 
-def test_shards_without_a_split_are_train_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_shards_without_a_split_are_train_in_the_order_of_their_names(tmp_path: Path):
     for number in (2, 0, 1):
         shard(tmp_path / f"{number:03}.tar", labelled(number, ["x"]))
     source = opened(tmp_path)
@@ -163,7 +156,7 @@ def test_shards_without_a_split_are_train_in_the_order_of_their_names(tmp_path: 
     assert [len(cut.splits[split]) for split in ("train", "val")] == [2, 1]
 
 
-def test_a_third_split_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_third_split_is_left_out_and_named(tmp_path: Path):
     for name in ("train", "val", "test"):
         shard(tmp_path / f"{name}-0.tar", labelled(0, ["x"]))
     source = opened(tmp_path)
@@ -173,16 +166,15 @@ def test_a_third_split_is_left_out_and_named(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_patterns_and_ranges_choose_shards(tmp_path: Path) -> None:
+def test_patterns_and_ranges_choose_shards(tmp_path: Path):
     for number in range(8, 12):
         shard(tmp_path / "s" / f"train-{number:03}.tar", labelled(number, ["x"]))
     for pattern, numbers in (
         ("train-*.tar", [8, 9, 10, 11]), ("train-{009..010}.tar", [9, 10]), ("train-00?.tar", [8, 9]),
     ):  # fmt: skip
         path = tmp_path / "s" / pattern
-        assert [p for p, _ in found(opened(path))] == [
-            f"train-{n:03}.tar/{n:04}.png" for n in numbers
-        ]
+        expected = [f"train-{n:03}.tar/{n:04}.png" for n in numbers]
+        assert [p for p, _ in found(opened(path))] == expected
         assert default_name(path) == "s"
     with pytest.raises(DataError, match=r"train-012\.tar: no such file"):
         opened(tmp_path / "s" / "train-{008..012}.tar")
@@ -190,16 +182,15 @@ def test_patterns_and_ranges_choose_shards(tmp_path: Path) -> None:
         opened(tmp_path / "s" / "train-{0..99999999999}.tar")
 
 
-def test_a_folder_with_images_stays_a_folder_of_images(tmp_path: Path) -> None:
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    (tmp_path / "train" / "a" / "1.png").write_bytes(png(0))
+def test_a_folder_with_images_stays_a_folder_of_images(tmp_path: Path):
+    save_tree(tmp_path, {"train/a/1.png": (12, 10)})
     shard(tmp_path / "images.tar", labelled(0, ["x"]))
     assert find_kind(tmp_path) == "folder"
     source = open_source(tmp_path, "webdataset", SourceOptions())
     assert found(source) == [("images.tar/0000.png", 0)]
 
 
-def test_betons_are_those_of_the_same_files_in_folders(tmp_path: Path) -> None:
+def test_betons_are_those_of_the_same_files_in_folders(tmp_path: Path):
     members = labelled(0, ["a"] * 20 + ["b"] * 20)
     shard(tmp_path / "tars" / "0.tar", members[:30])
     shard(tmp_path / "tars" / "1.tar", members[30:])
@@ -212,21 +203,18 @@ def test_betons_are_those_of_the_same_files_in_folders(tmp_path: Path) -> None:
         assert "written to" in run_rela(*words, "--workers", workers).stdout
     there = run_rela(*words).stdout
     assert "already exists" in there and "2 classes" in there
-    files, one, two = (
-        tmp_path / f"{name}/datasets/{name[:-1]}/train.beton"
-        for name in ("files1", "tars1", "tars2")
-    )
+    places = ("files1/datasets/files", "tars1/datasets/tars", "tars2/datasets/tars")
+    files, one, two = (tmp_path / place / "train.beton" for place in places)
     assert files.read_bytes() == one.read_bytes() == two.read_bytes()
     rows = (one.parent / "train.csv").read_text().splitlines()
     assert rows[1].startswith("0,0,0.tar/0000.png,")
 
     altered = [(n, png(99) if n == "0003.png" else content) for n, content in members[:30]]
     shard(tmp_path / "tars" / "0.tar", altered)
-    message = run_rela(*words, exit_code=2).output
-    assert "made from other images" in message
+    assert "made from other images" in run_rela(*words, exit_code=2).output
 
 
-def test_bad_images_are_named_or_left_out(tmp_path: Path) -> None:
+def test_bad_images_are_named_or_left_out(tmp_path: Path):
     members = [*labelled(0, ["a", "b"]), ("0007.png", b"none"), ("0007.cls", b"a")]
     path = shard(tmp_path / "set.tar", members)
     words = ("--workspace", tmp_path / "ws", "convert", path, "--workers", 1)
@@ -239,15 +227,11 @@ def test_bad_images_are_named_or_left_out(tmp_path: Path) -> None:
 # What is refused
 
 
-def test_no_link_is_followed_and_no_name_leads_out(tmp_path: Path) -> None:
+def test_links_and_names_outside_are_refused(tmp_path: Path):
     (tmp_path / "secret.png").write_bytes(png(0))
     with tarfile.open(tmp_path / "set.tar", "w") as tar:
-        for name, kind in (
-            ("1.png", tarfile.SYMTYPE),
-            ("2.png", tarfile.LNKTYPE),
-            ("3.png", tarfile.CHRTYPE),
-        ):
-            link = tarfile.TarInfo(name)
+        for i, kind in enumerate((tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE), 1):
+            link = tarfile.TarInfo(f"{i}.png")
             link.type, link.linkname = kind, str(tmp_path / "secret.png")
             tar.addfile(link)
         for name in ("../4.png", "/5.png", "a/../../6.png"):
@@ -260,10 +244,8 @@ def test_no_link_is_followed_and_no_name_leads_out(tmp_path: Path) -> None:
         with pytest.raises(BadImageError) as caught:
             sample.read(source.root)
         reasons.append(str(caught.value))
-    assert (
-        reasons
-        == ["no regular file in its archive"] * 3 + ["its name leads out of the archive"] * 3
-    )
+    link, outside = "no regular file in its archive", "its name leads out of the archive"
+    assert reasons == [link] * 3 + [outside] * 3
 
 
 @pytest.mark.parametrize(
@@ -280,22 +262,20 @@ def test_no_link_is_followed_and_no_name_leads_out(tmp_path: Path) -> None:
         ([], "holds no images"),
     ],
 )  # fmt: skip
-def test_odd_members_are_refused_in_a_line(tmp_path: Path, members: Members, message: str) -> None:
+def test_odd_members_are_refused_in_one_line(tmp_path: Path, members: Members, message: str):
     with pytest.raises(DataError, match=message) as caught:
         opened(shard(tmp_path / "set.tar", members))
     assert "set.tar" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_class_that_only_val_has_is_refused(tmp_path: Path) -> None:
+def test_a_class_that_only_val_has_is_refused(tmp_path: Path):
     shard(tmp_path / "train.tar", labelled(0, ["ant"]))
     shard(tmp_path / "val.tar", labelled(0, ["wolf"]))
     with pytest.raises(DataError, match="val has class 'wolf', which train lacks"):
         opened(tmp_path)
 
 
-def test_a_compressed_shard_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    import gzip
-
+def test_a_compressed_shard_is_refused_with_a_remedy(tmp_path: Path):
     content = gzip.compress(shard(tmp_path / "set.tar", labelled(0, ["x"])).read_bytes())
     for name in ("set.tar.gz", "set.tgz", "set.tar"):
         (tmp_path / name).write_bytes(content)
@@ -303,7 +283,7 @@ def test_a_compressed_shard_is_refused_with_a_remedy(tmp_path: Path) -> None:
             opened(tmp_path / name)
 
 
-def test_a_shard_is_whole_or_refused(tmp_path: Path) -> None:
+def test_a_shard_is_whole_or_refused(tmp_path: Path):
     """Cut anywhere, or with a damaged header: no sample is lost without a word."""
     path = shard(tmp_path / "set.tar", labelled(0, ["x"] * 4), format=tarfile.USTAR_FORMAT)
     sound = path.read_bytes()
@@ -326,11 +306,7 @@ def test_a_shard_is_whole_or_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
 @pytest.mark.parametrize("size", [1 << 33, 1 << 62, -1, -(1 << 40)])
-def test_a_header_that_claims_too_much_takes_no_memory(
-    tmp_path: Path, kind: bytes, size: int
-) -> None:
-    import resource
-
+def test_a_header_that_claims_too_much_takes_no_memory(tmp_path: Path, kind: bytes, size: int):
     head = tarfile.TarInfo("1.png")
     head.type, head.size = kind, size
     (tmp_path / "set.tar").write_bytes(head.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
@@ -340,7 +316,7 @@ def test_a_header_that_claims_too_much_takes_no_memory(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kilobytes
 
 
-def test_a_shard_that_was_cut_while_it_was_read_gives_bad_images(tmp_path: Path) -> None:
+def test_a_shard_cut_while_reading_gives_bad_images(tmp_path: Path):
     path = shard(tmp_path / "set.tar", labelled(0, ["x", "y"]))
     source = opened(path)
     path.write_bytes(path.read_bytes()[:600])
@@ -351,7 +327,7 @@ def test_a_shard_that_was_cut_while_it_was_read_gives_bad_images(tmp_path: Path)
         source.splits["train"][1].read(source.root)
 
 
-def test_nothing_is_written_beside_the_shards(tmp_path: Path) -> None:
+def test_nothing_is_written_beside_the_shards(tmp_path: Path):
     shard(tmp_path / "in" / "set.tar", labelled(0, ["x", "y"]))
     shutil.copytree(tmp_path / "in", tmp_path / "copy")
     run_rela("--workspace", tmp_path / "ws", "convert", tmp_path / "in", "--workers", 1)

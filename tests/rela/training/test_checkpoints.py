@@ -25,6 +25,7 @@ from small_runs import (
 from rela.data.beton.reader import Beton
 from rela.training.checkpoints import RunCheckpoint, newest_checkpoint
 from rela.training.run import METRICS_FILE
+from rela.training.run_directory import append_record, read_records
 
 __all__ = ["beton", "disk_calls", "on_the_cpu", "uninterrupted"]  # fixtures
 
@@ -168,3 +169,11 @@ def test_a_checkpoint_is_on_the_disk_before_the_record_that_makes_it_count(
         f"fsync {name}.json.tmp", f"replace {name}.json.tmp {name}.json", f"fsync {tmp_path.name}",
     ]  # fmt: skip
     assert newest_checkpoint(tmp_path) is not None
+
+
+def test_the_record_of_an_epoch_is_on_the_disk_before_its_checkpoint(
+    tmp_path: Path, disk_calls: list[str]
+):
+    append_record(tmp_path / METRICS_FILE, {"epoch": 0})
+    assert disk_calls == [f"fsync {METRICS_FILE}"]
+    assert read_records(tmp_path / METRICS_FILE) == [{"epoch": 0}]

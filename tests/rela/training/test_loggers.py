@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from command_line import TINY, rela
+from command_line import TINY
 from small_runs import PLAN, beton, on_the_cpu, train
 
 from rela.data.beton.reader import Beton
@@ -24,7 +24,7 @@ from rela.errors import ChoiceError, UnavailableError
 from rela.training import loggers
 from rela.training.loggers import open_loggers, parse_loggers
 
-__all__ = ["beton", "on_the_cpu", "rela"]  # fixtures
+__all__ = ["beton", "on_the_cpu"]  # fixtures
 
 
 @pytest.mark.parametrize(

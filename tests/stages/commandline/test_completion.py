@@ -13,11 +13,9 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import ShellComplete, get_completion_class
-from command_line import run_rela
+from command_line import REPOSITORY, Rela, run_python, run_rela
 
 from rela.cli import main
-
-REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -44,10 +42,8 @@ def workspace(tmp_path: Path) -> Path:
 
 def completed(*words: str) -> list[str]:
     """What click offers for the last of `words`."""
-    found = ShellComplete(main, {}, "rela", "_RELA_COMPLETE").get_completions(
-        list(words[:-1]), words[-1]
-    )
-    return [item.value for item in found]
+    shell = ShellComplete(main, {}, "rela", "_RELA_COMPLETE")
+    return [item.value for item in shell.get_completions(list(words[:-1]), words[-1])]
 
 
 @pytest.mark.parametrize(
@@ -71,24 +67,20 @@ def completed(*words: str) -> list[str]:
 )
 def test_names_of_the_workspace_are_completed(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], expected: list[str]
-) -> None:
+):
     assert completed("--workspace", str(workspace), *words) == expected
     monkeypatch.setenv("RELA_WORKSPACE", str(workspace))
     assert completed(*words) == expected
 
 
-def test_without_a_workspace_there_are_no_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+def test_without_a_workspace_there_are_no_names(rela: Rela, tmp_path: Path):
     assert completed("train", "") == []
     assert completed("train", "--prior", "") == ["none", "random"]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_every_shell_gets_the_script_that_click_makes_for_it(shell: str) -> None:
+def test_every_shell_gets_the_script_that_click_makes_for_it(shell: str):
     made_for = get_completion_class(shell)
     assert made_for is not None
     script = run_rela("completion", shell).stdout
@@ -97,7 +89,7 @@ def test_every_shell_gets_the_script_that_click_makes_for_it(shell: str) -> None
     assert "_RELA_COMPLETE" in script
 
 
-def test_a_real_bash_completes(workspace: Path, tmp_path: Path) -> None:
+def test_a_real_bash_completes(workspace: Path, tmp_path: Path):
     command = tmp_path / "bin" / "rela"
     command.parent.mkdir()
     command.write_text(f"#!{sys.executable}\nfrom rela.cli import main\nmain()\n")  # as pip does
@@ -109,20 +101,17 @@ def test_a_real_bash_completes(workspace: Path, tmp_path: Path) -> None:
         _rela_completion rela
         printf '%s\\n' "${COMPREPLY[@]}"
     """
-    environment = {
-        **os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
-        "RELA_WORKSPACE": str(workspace), "PYTHONPATH": str(REPOSITORY),
-    }  # fmt: skip
-    ended = subprocess.run(
-        ["bash", "--norc", "-c", script], env=environment, capture_output=True, text=True
-    )
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    changed = {"PATH": path, "RELA_WORKSPACE": str(workspace), "PYTHONPATH": str(REPOSITORY)}
+    bash = ["bash", "--norc", "-c", script]
+    ended = subprocess.run(bash, env={**os.environ, **changed}, capture_output=True, text=True)
     assert ended.stderr == ""
     registered, *found = ended.stdout.splitlines()
     assert "-F _rela_completion" in registered
     assert found == ["resnet18", "resnet18+vit_b_16"]
 
 
-def test_completing_imports_nothing_heavy(workspace: Path) -> None:
+def test_completing_imports_nothing_heavy(workspace: Path):
     code = """
 import os, sys
 from rela.cli import main
@@ -133,12 +122,6 @@ except SystemExit:
 heavy = {"torch", "torchvision", "numpy", "h5py", "numba"} & set(sys.modules)
 print(sorted(heavy), file=sys.stderr)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            **os.environ, "RELA_WORKSPACE": str(workspace), "_RELA_COMPLETE": "bash_complete",
-            "COMP_WORDS": "rela train l", "COMP_CWORD": "2", "PYTHONPATH": str(REPOSITORY),
-        },
-        capture_output=True, text=True,
-    )  # fmt: skip
+    asked = {"_RELA_COMPLETE": "bash_complete", "COMP_WORDS": "rela train l", "COMP_CWORD": "2"}
+    ended = run_python("-c", code, env={**asked, "RELA_WORKSPACE": str(workspace)})
     assert (ended.stdout, ended.stderr) == ("plain,letters\n", "[]\n")

@@ -2,27 +2,25 @@
 
 - here everything is there, and it says so with status 0, as JSON too;
 - modules that are hidden or fail when imported, a probe that crashes or hangs:
-  status 1, a line for each, the rest is still told;
+  status 1, a line for each, the rest is still checked;
 - cores, memory, locks and file systems against what the system's own tools say.
 """
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from command_line import REPOSITORY, read_json, run_python
 
 from rela.cli import doctor
 from rela.stages.doctor import doctor as stage
 from rela.stages.doctor import machine
 from rela.stages.doctor.doctor import ABSENT, MISSING, OK, WARNING, Check, Health, format_health
-
-REPOSITORY = Path(__file__).parents[3]
 
 # `import torchvision` with another torch than it was built for; no FFCV; no packages of the extras
 BREAK = """
@@ -43,20 +41,15 @@ sys.meta_path.insert(0, Hidden())
 def run_doctor(folder: Path, hidden: str = ""):
     """`rela doctor --json` where these modules are hidden: (status, checks by name)."""
     (folder / "sitecustomize.py").write_text(BREAK)
-    environment = {
-        **os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}", "HIDDEN": hidden,
-        "BROKEN": "", "CRASHING": "",
-    }  # fmt: skip
-    ended = subprocess.run(
-        [sys.executable, "-m", "rela", "--workspace", folder / "new", "doctor", "--json"],
-        env=environment, capture_output=True, text=True, cwd=folder,
-    )  # fmt: skip
+    path = f"{folder}{os.pathsep}{REPOSITORY}"
+    broken = {"PYTHONPATH": path, "HIDDEN": hidden, "BROKEN": "", "CRASHING": ""}
+    words = ("--workspace", folder / "new", "doctor", "--json")
+    ended = run_python("-m", "rela", *words, cwd=folder, env=broken)
     assert ended.stderr == ""
-    checks = json.loads(ended.stdout)["checks"]
-    return ended.returncode, {check["what"]: check for check in checks}
+    return ended.returncode, {check["what"]: check for check in read_json(ended)["checks"]}
 
 
-def test_here_rela_can_be_used(tmp_path: Path) -> None:
+def test_a_sound_installation_passes(tmp_path: Path):
     status, checks = run_doctor(tmp_path)
     assert status == 0
     assert all(check["state"] != MISSING for check in checks.values())
@@ -66,7 +59,7 @@ def test_here_rela_can_be_used(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()  # it looks and leaves nothing
 
 
-def test_what_is_missing_is_named_and_the_rest_is_told(tmp_path: Path) -> None:
+def test_missing_modules_are_named_and_the_rest_is_checked(tmp_path: Path):
     hidden = "ffcv,torch,torchvision,numpy,numba,lightly,pytorch_lightning,PIL,h5py,cv2"
     status, checks = run_doctor(tmp_path, hidden)
     assert status == 1
@@ -88,9 +81,9 @@ def test_what_is_missing_is_named_and_the_rest_is_told(tmp_path: Path) -> None:
         ("training", "CRASHING", "lightly", "crashed with SIGABRT"),
     ],
 )
-def test_what_fails_when_it_is_imported_is_named(
+def test_modules_that_fail_to_import_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str, module: str, found: str
-) -> None:
+):
     (tmp_path / "sitecustomize.py").write_text(BREAK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for variable in ("HIDDEN", "BROKEN", "CRASHING"):
@@ -102,26 +95,20 @@ def test_what_fails_when_it_is_imported_is_named(
         assert "\n" not in check.found
 
 
-def test_a_probe_that_hangs_or_says_nonsense_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hang(command: list[str], timeout: float, **options: object) -> None:
-        raise subprocess.TimeoutExpired(command, timeout)
-
+def test_a_probe_that_hangs_or_fails_is_reported(monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "run", hang)
+        hanging = Mock(side_effect=subprocess.TimeoutExpired("torch", 180))
+        patch.setattr(subprocess, "run", hanging)
         (check,) = stage._probe("torch")
     assert (check.state, check.found) == (MISSING, "did not answer within 180 s")
+    assert hanging.call_args.kwargs["timeout"] == 180
     (check,) = stage._probe("no such probe")
     assert check.state == MISSING and "KeyError" in check.found
 
 
-def test_packages_are_compared_with_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [
-        "torch>=99",
-        "h5py",
-        "nothing-like-it<3",
-        'timm>=1; extra == "timm"',
-        'gone[x]; extra == "z"',
-    ]
+def test_packages_are_compared_with_what_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    asked = ["torch>=99", "h5py", "nothing-like-it<3"]
+    asked += ['timm>=1; extra == "timm"', 'gone[x]; extra == "z"']
     monkeypatch.setattr("importlib.metadata.requires", lambda name: asked)
     checks = {check.what: check for check in stage._packages()}
     assert checks["torch"].found.endswith("expected >=99") and checks["torch"].state == MISSING
@@ -132,61 +119,49 @@ def test_packages_are_compared_with_what_is_asked_for(monkeypatch: pytest.Monkey
     assert extras["extra z"] == Check("extra z", ABSENT, "without gone", "pip install 'rela[z]'")
 
 
-def test_a_gpu_that_torch_cannot_use_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_torch_cannot_use_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 570.1'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     unused, used = Check("GPU", ABSENT, "none"), Check("GPU 0", OK, "H200")
     first, second = stage._with_driver([unused, used])
-    assert (
-        first.state == WARNING and first.found == "NVIDIA H200, 570.1: torch cannot use it (none)"
-    )
+    unusable = "NVIDIA H200, 570.1: torch cannot use it (none)"
+    assert (first.state, first.found) == (WARNING, unusable)
     assert second.found == "H200, driver 570.1"
 
 
-def test_a_workspace_that_cannot_be_used_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_workspace_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (check,) = stage._workspace(Path("/proc/nowhere"))
-    assert (
-        check.state == MISSING and "/proc/nowhere (does not exist yet): not writable" in check.found
-    )
+    assert check.state == MISSING
+    assert "/proc/nowhere (does not exist yet): not writable" in check.found
     (tmp_path / "file").touch()
     (check,) = stage._workspace(tmp_path / "file" / "workspace")
     assert check.state == MISSING
 
-    def fail(number: int) -> None:
-        def flock(file: object, operation: int) -> None:
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr(fcntl, "flock", flock)
-
-    fail(errno.ENOLCK)
-    last = stage._workspace(tmp_path)[-1]
-    assert last.state == WARNING and "without locks" in last.found
-    fail(errno.EIO)
-    last = stage._workspace(tmp_path)[-1]
-    assert last.state == MISSING and "Input/output error" in last.found
+    for number, state, words in (
+        (errno.ENOLCK, WARNING, "without locks"),
+        (errno.EIO, MISSING, "Input/output error"),
+    ):
+        failing = Mock(side_effect=OSError(number, os.strerror(number)))
+        monkeypatch.setattr(fcntl, "flock", failing)
+        last = stage._workspace(tmp_path)[-1]
+        assert last.state == state and words in last.found
 
 
-def test_a_network_file_system_is_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_file_system_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stage, "file_system", lambda path: "nfs4")
     last = stage._workspace(tmp_path)[-1]
     assert last.state == WARNING and "nolock" in last.remedy
 
 
-def test_the_file_system_is_the_one_that_df_names(tmp_path: Path) -> None:
+def test_the_file_system_is_the_one_that_df_names(tmp_path: Path):
     for place in (tmp_path, Path("/dev/shm"), Path("/proc")):
         listed = subprocess.run(["df", "--output=fstype", place], capture_output=True, text=True)
         assert machine.file_system(place) == listed.stdout.split()[-1]
 
 
-def test_cores_and_memory_are_those_of_the_system() -> None:
+def test_cores_and_memory_are_those_of_the_system():
     # nproc counts the cores that OMP_NUM_THREADS leaves, which Lightning sets for its processes
     nproc = ["env", "--unset=OMP_NUM_THREADS", "--unset=OMP_THREAD_LIMIT", "nproc"]
     assert machine.num_cores() == int(subprocess.check_output(nproc))
@@ -197,31 +172,28 @@ def test_cores_and_memory_are_those_of_the_system() -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_limits_of_a_control_group_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
-) -> None:
+):
     monkeypatch.setattr(machine, "_CGROUP", tmp_path)
     read = machine._read
     listing = "0::/jobs/7" if version == 2 else "4:cpu,cpuacct:/jobs/7\n3:memory:/jobs/7"
     monkeypatch.setattr(
         machine, "_read", lambda path: listing if path == Path("/proc/self/cgroup") else read(path)
     )
-    folders = {"cpu": tmp_path / "jobs" / "7", "memory": tmp_path / "jobs" / "7"}
     files = {
-        "cpu": {"cpu.max": "150000 100000"},
-        "memory": {"memory.max": "1000", "memory.current": "400"},
+        "jobs/7/cpu.max": "150000 100000",
+        "jobs/7/memory.max": "1000",
+        "jobs/7/memory.current": "400",
     }
     if version == 1:
-        folders = {
-            "cpu": tmp_path / "cpu,cpuacct" / "jobs" / "7",
-            "memory": tmp_path / "memory" / "jobs" / "7",
-        }
         files = {
-            "cpu": {"cpu.cfs_quota_us": "150000", "cpu.cfs_period_us": "100000"},
-            "memory": {"memory.limit_in_bytes": "1000", "memory.usage_in_bytes": "400"},
+            "cpu,cpuacct/jobs/7/cpu.cfs_quota_us": "150000",
+            "cpu,cpuacct/jobs/7/cpu.cfs_period_us": "100000",
+            "memory/jobs/7/memory.limit_in_bytes": "1000",
+            "memory/jobs/7/memory.usage_in_bytes": "400",
         }
-    for name, folder in folders.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        for file, content in files[name].items():
-            (folder / file).write_text(content)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
     assert machine.quota_cores() == 1.5
     assert machine.memory_bytes() == (1000, 600)
     monkeypatch.setattr(stage, "num_cores", lambda: 8)
@@ -229,24 +201,21 @@ def test_the_limits_of_a_control_group_are_seen(
     assert check.state == WARNING and check.found.startswith("8 visible, 1.5 granted")
 
 
-def test_every_look_that_fails_is_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(path: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(shutil, "disk_usage", fail)
+def test_checks_that_fail_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    failing = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr(shutil, "disk_usage", failing)
     monkeypatch.setattr(stage, "_probe", lambda name: [Check(name, OK, "")])
     health = stage.examine(tmp_path)
     told = {check.what: check for check in health.checks}
-    assert told["shared memory"].state == WARNING and "check failed" in told["shared memory"].found
+    shared = told["shared memory"]
+    assert shared.state == WARNING and "check failed" in shared.found
     assert told["CPU cores"].found.startswith(str(machine.num_cores()))
 
 
-def test_people_get_a_line_for_each_check_with_what_mends_it() -> None:
-    checks = [
-        Check("torch", MISSING, "not installed", "pip install torch"),
-        Check("GPU", ABSENT, "none"),
-    ]
-    assert format_health(Health(checks, False)).splitlines() == [
+def test_every_check_is_a_line_with_its_fix():
+    torch = Check("torch", MISSING, "not installed", "pip install torch")
+    health = Health([torch, Check("GPU", ABSENT, "none")], False)
+    assert format_health(health).splitlines() == [
         "missing  torch  not installed",
         "                → pip install torch",
         "absent   GPU    none",
@@ -256,16 +225,14 @@ def test_people_get_a_line_for_each_check_with_what_mends_it() -> None:
     assert doctor.help is not None and "status 1" in doctor.help
 
 
-def test_the_kernel_cache_is_beside_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_cache_is_beside_the_kernels(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     (check,) = stage._kernel_cache()
     folder = Path(check.found.removesuffix(" is writable")).parent
     assert (folder / "resample.py").is_file()
 
 
-def test_probes_import_rela_from_any_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probes_import_rela_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[str] = []
 
     def run(*_: object, env: dict[str, str], **__: object) -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,9 @@ def features(scale: float) -> np.ndarray:
         ("float32", 1e-30, False),
     ],
 )
-def test_small_features_are_told_of_once(make_rounding, dtype: str, scale: float, is_coarse: bool):
+def test_small_features_are_warned_about_once(
+    make_rounding, dtype: str, scale: float, is_coarse: bool
+):
     rounding, said = make_rounding(dtype)
     for _ in range(2):
         values = rounding(ROWS, features(scale))
@@ -56,14 +58,14 @@ def test_small_features_are_told_of_once(make_rounding, dtype: str, scale: float
         assert said[0].endswith("; use --dtype float32")
 
 
-def test_the_share_that_is_lost_is_said(make_rounding):
+def test_the_lost_share_is_reported(make_rounding):
     rounding, said = make_rounding("float16")
     rounding(ROWS, np.full((8, 4), 2.0**-26, np.float32))  # rounds to nothing
     assert "at most 1e-08) that rounding to float16 changes them by 100 %" in said[0]
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e5])
-def test_images_whose_features_are_no_numbers_are_named(make_rounding, wrong: float):
+def test_images_with_nan_features_are_named(make_rounding, wrong: float):
     rounding, _ = make_rounding("float16")
     values = features(1.0)
     values[2, 1] = wrong

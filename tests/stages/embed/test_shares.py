@@ -1,22 +1,18 @@
-"""However many processes embed, and whoever starts them: the same bytes."""
+"""Any number of processes, however they are started, embed to the same bytes."""
 
 import hashlib
 from pathlib import Path
 
 import pytest
-from command_line import run_rela
+from command_line import Rela
 
 PRIOR = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 4)
 STARTS: dict[str, list[dict[str, str]]] = {
     "one process": [{}],
     "torchrun, 2 processes": [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in (0, 1)],
     "SLURM array 1-3": [
-        {
-            "SLURM_ARRAY_TASK_ID": str(task),
-            "SLURM_ARRAY_TASK_MIN": "1",
-            "SLURM_ARRAY_TASK_COUNT": "3",
-        }
-        for task in (2, 3, 1)
+        {f"SLURM_ARRAY_TASK_{k}": v for k, v in (("ID", task), ("MIN", "1"), ("COUNT", "3"))}
+        for task in "231"
     ],
 }
 
@@ -28,17 +24,16 @@ def digests() -> dict[str, str]:
 
 @pytest.mark.parametrize("how", STARTS)
 def test_every_start_gives_the_same_representations(
-    small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digests: dict[str, str], how: str
-) -> None:  # fmt: skip
+    rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch, digests: dict[str, str], how: str
+):
     monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)  # 6 parts
-    workspace = tmp_path / "workspace"
-    run_rela("--workspace", workspace, "convert", small_tree)
+    workspace = Path("workspace")
     for number, environment in enumerate(STARTS[how]):
         assert not list(workspace.glob("representations/*/representations.h5")), number
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            run_rela("--workspace", workspace, "embed", *PRIOR)
+            rela("embed", *PRIOR)
     [path] = workspace.glob("representations/*/representations.h5")
     digests[how] = hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(set(digests.values())) == 1

@@ -5,19 +5,17 @@ again; runs that differ in their seed, probe seeds, --all; fine-tuning of runs a
 with and without a data set; what is refused.
 """
 
-import json
+import shutil
 import statistics
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
-from command_line import TINY, read_json, run_rela
+from command_line import TINY, Rela, read_json
 from finished_runs import finished_run
-from pictures import picture
+from pictures import MakeTree, save_tree
 from PIL import Image
 
 from rela.evaluation.protocols import PROTOCOLS, FinetuneProtocol, KNNProtocol, SegmentationProtocol
@@ -32,18 +30,11 @@ TRAIN = ["train", "--prior", "none", "--epochs", "1", *TINY]
 QUICK = ["--protocol", "knn20", "--protocol", "linear-lightly"]
 
 
-@pytest.fixture
-def rela(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_tree: Path
-) -> Callable[..., Result]:
-    """rela("eval", ...) in a directory where the small tree is a data set; trained protocols are short."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+@pytest.fixture(autouse=True)
+def short(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small tree is a data set, and trained protocols are short."""
     for percent in (100, 10, 1):
         monkeypatch.setitem(PROTOCOLS, f"finetune-{percent}", FinetuneProtocol(percent, 2))
-
-    run_rela("convert", small_tree)
-    return run_rela
 
 
 @pytest.fixture
@@ -64,10 +55,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def voc(tmp_path: Path) -> Path:
     """A parent of VOCdevkit/VOC2012: four train and two val images, classes 0 to 2, void."""
     root = tmp_path / "parent" / "VOCdevkit" / "VOC2012"
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+    for folder in ("SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
+    save_tree(root, {f"JPEGImages/{i}.jpg": (30, 40) for i in range(6)})
     for i in range(6):
-        Image.fromarray(picture(i, 30, 40)).save(root / f"JPEGImages/{i}.jpg")
         values = np.random.default_rng(i).choice([0, 1, 2, 255], (30, 40))
         mask = Image.new("P", (40, 30))
         mask.putpalette([(37 * v) % 256 for v in range(768)])
@@ -78,18 +69,19 @@ def voc(tmp_path: Path) -> Path:
     return tmp_path / "parent"
 
 
+def spread(values: list[float]) -> Any:
+    return pytest.approx({"mean": statistics.fmean(values), "std": statistics.stdev(values)})
+
+
 def test_protocols_are_measured_when_asked_for_and_kept(
-    rela: Callable[..., Result],
-    measured: Counter[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+    rela: Rela, measured: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     rela(*TRAIN)
     rela("eval", "--protocol", "knn20")
     rela("eval", "--protocol", "linear-lightly", "--protocol", "finetune-100")
     assert measured == {"knn20": 1, "linear-lightly": 1, "finetune-100": 1}
     path = tmp_path / "workspace/runs/images-byol-1/eval.json"
-    before = json.loads(path.read_text())
+    before = read_json(path)
     assert set(before["accuracies"]) == set(measured)
     seconds = [m["by_probe_seed"]["0"]["seconds"] for m in before["measurements"].values()]
     assert before["seconds"] == pytest.approx(sum(seconds), abs=1e-3)
@@ -98,7 +90,7 @@ def test_protocols_are_measured_when_asked_for_and_kept(
     found = read_json(rela("eval", *QUICK, "--protocol", "finetune-100", "--json"))
     assert measured == {"knn20": 2, "linear-lightly": 1, "finetune-100": 1}
     assert not found["cached"]
-    after = json.loads(path.read_text())["measurements"]
+    after = read_json(path)["measurements"]
     assert after["knn20"]["settings"]["temperature"] == 0.2
     assert after["linear-lightly"] == before["measurements"]["linear-lightly"]
     status = read_json(rela("status", "--json"))["runs"][0]
@@ -109,14 +101,12 @@ def test_protocols_are_measured_when_asked_for_and_kept(
     assert "batch 24 (cut from 256)" in words
 
 
-def test_the_table_tells_the_real_k(rela: Callable[..., Result]) -> None:
+def test_the_table_shows_the_real_k(rela: Rela):
     words = rela("eval", *PRIOR, "--protocol", "knn200").stdout
     assert "knn200: k = 24 (all train images; 200 asked for)" in words
 
 
-def test_runs_of_several_seeds_have_a_mean_and_a_spread(
-    rela: Callable[..., Result], measured: Counter[str]
-) -> None:
+def test_runs_of_several_seeds_have_a_mean_and_a_spread(rela: Rela, measured: Counter[str]):
     elsewhere = ("--logger", "none", "--checkpoint-minutes", 3, "--rank-timeout", 1)
     rela(*TRAIN, "--seed", 0, "--name", "s0")
     rela(*TRAIN, "--seed", 1, "--name", "s1", *elsewhere)  # which does not change the weights
@@ -129,9 +119,7 @@ def test_runs_of_several_seeds_have_a_mean_and_a_spread(
     assert (summary["runs"], summary["seeds"]) == (["s0", "s1"], [0, 1])
     for protocol in ("knn20", "linear-lightly"):
         single = [e["results"]["accuracies"][protocol]["top1"] for e in found["evaluations"][:2]]
-        assert summary["measures"][protocol]["top1"] == pytest.approx(
-            {"mean": statistics.fmean(single), "std": statistics.stdev(single)}
-        )
+        assert summary["measures"][protocol]["top1"] == spread(single)
     workspace = Workspace(Path("workspace"))
     request = Evaluate(["s0", "s1", "other"], protocol=("knn20", "linear-lightly"))
     rows = results_of(workspace, evaluate(workspace, request))
@@ -142,9 +130,7 @@ def test_runs_of_several_seeds_have_a_mean_and_a_spread(
     assert "give names of runs or --all" in rela("eval", "s0", "--all", exit_code=2).stderr
 
 
-def test_probe_seeds_are_repetitions_of_one_run(
-    rela: Callable[..., Result], measured: Counter[str]
-) -> None:
+def test_probe_seeds_are_repetitions_of_one_run(rela: Rela, measured: Counter[str]):
     rela(*TRAIN)
     rela("eval", *QUICK)
     asked = ("eval", *QUICK, "--protocol", "finetune-10", "--seeds", 3)
@@ -154,18 +140,14 @@ def test_probe_seeds_are_repetitions_of_one_run(
     assert list(records["knn20"]["by_probe_seed"]) == ["0"]
     for protocol in ("linear-lightly", "finetune-10"):
         single = [records[protocol]["by_probe_seed"][s]["top1"] for s in "012"]
-        assert found["over_probe_seeds"][0][protocol]["top1"] == pytest.approx(
-            {"mean": statistics.fmean(single), "std": statistics.stdev(single)}
-        )
+        assert found["over_probe_seeds"][0][protocol]["top1"] == spread(single)
     assert found["over_run_seeds"] == []
     assert "mean ± std over 3 probe seeds" in rela(*asked).stdout
     assert "probe seeds" not in rela("eval", *QUICK).stdout  # the first again, nothing measured
     assert measured.total() == 7
 
 
-def test_all_leaves_out_what_cannot_be_evaluated(
-    rela: Callable[..., Result], make_tree: Callable[..., Path]
-) -> None:
+def test_all_leaves_out_what_cannot_be_evaluated(rela: Rela, make_tree: MakeTree):
     rela(*TRAIN, "--name", "labelled")
     rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
     rela("train", "flat", *TRAIN[1:], "--name", "unlabelled")
@@ -174,23 +156,19 @@ def test_all_leaves_out_what_cannot_be_evaluated(
     assert "runs/labelled/eval.json" in result.stdout
 
 
-def test_figures_of_several_data_sets_are_told_apart(
-    rela: Callable[..., Result], make_tree: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_accuracies_name_their_data_set(rela: Rela, make_tree: MakeTree, tmp_path: Path):
     sizes = {f"{s}/{c}/{i}.png": (16, 16) for s in ("train", "val") for c in "xy" for i in range(8)}
     rela("convert", make_tree(sizes, "others"))
     for dataset in ("images", "others"):
         finished_run(tmp_path / "workspace", dataset, "shufflenet_v2_x0_5", f"on-{dataset}")
     lines = rela("eval", "--all", "--protocol", "knn20").stdout.splitlines()
     assert lines[1].split()[:4] == ["evaluated", "data", "set", "protocol"]
-    assert [line.split()[:3] for line in lines[3:5]] == [
-        ["on-images", "images", "knn20"],
-        ["on-others", "others", "knn20"],
-    ]
+    expected = [[f"on-{dataset}", dataset, "knn20"] for dataset in ("images", "others")]
+    assert [line.split()[:3] for line in lines[3:5]] == expected
     assert "data set" not in rela("eval", "on-images", "--protocol", "knn20").stdout.splitlines()[1]
 
 
-def test_a_prior_is_fine_tuned(rela: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_prior_is_fine_tuned(rela: Rela, tmp_path: Path):
     words = rela("eval", *PRIOR, "--protocol", "finetune-10").stdout
     assert "whole model trained on 3 images (10 % of the labels, class-balanced)" in words
     assert "batch 3 (cut from 256)" in words
@@ -198,11 +176,8 @@ def test_a_prior_is_fine_tuned(rela: Callable[..., Result], tmp_path: Path) -> N
 
 
 def test_segmentation_of_a_run_and_of_a_prior_without_a_data_set(
-    rela: Callable[..., Result],
-    measured: Counter[str],
-    voc: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    rela: Rela, measured: Counter[str], voc: Path, monkeypatch: pytest.MonkeyPatch
+):
     small = SegmentationProtocol(image_size=64, batch_size=2, epochs=1)
     monkeypatch.setitem(PROTOCOLS, "segmentation", small)
     rela(*TRAIN)
@@ -219,23 +194,19 @@ def test_segmentation_of_a_run_and_of_a_prior_without_a_data_set(
     assert measured["segmentation"] == 3
     # the same name, other masks
     mask = voc / "VOCdevkit/VOC2012/SegmentationClass/5.png"
-    other = Image.open(voc / "VOCdevkit/VOC2012/SegmentationClass/4.png").copy()
-    other.save(mask)
+    shutil.copy(mask.with_name("4.png"), mask)
     rela("eval", *asked)
     assert measured["segmentation"] == 4
     Image.new("L", (40, 30), 7).save(mask)
     assert "contains the class 7" in rela("eval", *asked, "--voc-classes", 7, exit_code=65).stderr
 
 
-def test_wrong_questions_are_answered(
-    rela: Callable[..., Result], voc: Path, tmp_path: Path
-) -> None:
+def test_wrong_options_are_refused(rela: Rela, voc: Path, tmp_path: Path):
     rela(*TRAIN)
     said = rela("eval", "--protocol", "segmentation", exit_code=2).stderr
     assert "--protocol segmentation requires --voc PATH" in said
     assert "add --protocol segmentation" in rela("eval", "--voc", voc, exit_code=2).stderr
     wrong = ("eval", "--protocol", "segmentation", "--voc", tmp_path)
     assert "not in the layout of Pascal VOC 2012" in rela(*wrong, exit_code=2).stderr
-    assert (
-        "'knn21' is not one of 'knn20'" in rela("eval", "--protocol", "knn21", exit_code=2).stderr
-    )
+    said = rela("eval", "--protocol", "knn21", exit_code=2).stderr
+    assert "'knn21' is not one of 'knn20'" in said

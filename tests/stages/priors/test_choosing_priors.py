@@ -5,11 +5,6 @@ the ledger; ranking against NumPy and by the stated rule, with own runs marked; 
 without weights on disk and packages; errors of sub-commands.
 """
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,8 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import Result
-from command_line import TINY, read_json, run_rela
+from command_line import TINY, Rela, read_json, run_python
+from pictures import MakeTree
 
 from rela.pipeline.artifact import open_artifact
 from rela.representations.quality import sample_rows
@@ -28,16 +24,11 @@ BOTH = ("embed", "--prior", A, "--prior", B, "--image-size", 32)
 WORKSPACE = Path("workspace")
 
 
-@pytest.fixture
-def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """rela("embed", ...) in an empty directory with empty caches; the exit status must be as said."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+@pytest.fixture(autouse=True)
+def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TORCH_HOME", "HF_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-
-    return run_rela
 
 
 def matrices() -> dict[str, np.ndarray]:
@@ -58,10 +49,7 @@ def rewrite_crops(prior: str, crops: int) -> None:
             artifact.manifest.write(directory)
 
 
-def test_two_priors_are_combined_and_trained_with(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
-    rela("convert", small_tree)
+def test_two_priors_are_combined_and_trained_with(rela: Rela, images: Path):
     made = rela(*BOTH, "--json")
     assert not read_json(made)["cached"]
     found = matrices()
@@ -81,9 +69,9 @@ def test_two_priors_are_combined_and_trained_with(
     assert all(name in message for name in ("3 priors", NAME_A, NAME_B, f"{NAME_A}+{NAME_B}"))
 
     rela("train", "--prior", f"{NAME_A}+{NAME_B}", "--epochs", 1, *TINY)
-    manifest = json.loads((WORKSPACE / "runs/images-byol-1/manifest.json").read_text())
-    assert manifest["content"]["prior"] == f"{NAME_A}+{NAME_B}"
-    seconds = json.loads((WORKSPACE / "runs/images-byol-1/cost.json").read_text())["seconds"]
+    run = WORKSPACE / "runs/images-byol-1"
+    assert read_json(run / "manifest.json")["content"]["prior"] == f"{NAME_A}+{NAME_B}"
+    seconds = read_json(run / "cost.json")["seconds"]
     parts = [a for a in map(open_artifact, WORKSPACE.glob("representations/*")) if a is not None]
     spent = {a.manifest.content["prior"]["name"]: a.manifest.provenance["seconds"] for a in parts}
     assert seconds["embed"] == pytest.approx(spent[NAME_A] + spent[NAME_B], abs=1e-3)
@@ -93,9 +81,7 @@ def test_two_priors_are_combined_and_trained_with(
     assert read_json(again)["cached"]
 
 
-def test_a_combination_is_found_by_what_was_asked_for_and_depends_on_the_order(
-    rela: Callable[..., Result], make_tree: Callable[..., Path]
-) -> None:
+def test_a_combination_is_found_by_its_request_and_order(rela: Rela, make_tree: MakeTree):
     rela("convert", make_tree({f"{c}/{i}.png": (32, 32) for c in "ab" for i in range(8)}))
     rela("embed", "--prior", A, "--prior", B)  # at the data set's own size, like any name below
     train = ("train", "--epochs", 1, *TINY, "--prior")
@@ -107,10 +93,9 @@ def test_a_combination_is_found_by_what_was_asked_for_and_depends_on_the_order(
     assert [run["prior"] for run in runs] == [f"{NAME_A}+{NAME_B}", f"{NAME_B}+{NAME_A}"]
 
 
-def test_the_name_of_a_run_in_a_combination_means_the_run_of_today(
-    rela: Callable[..., Result], small_tree: Path, make_tree: Callable[..., Path]
-) -> None:
-    rela("convert", small_tree)
+def test_a_run_name_in_a_combination_means_the_current_run(
+    rela: Rela, images: Path, make_tree: MakeTree
+):
     rela("convert", make_tree({f"{i}.png": (20, 20) for i in range(12)}, "other"))
     teacher = ("train", "images", "--prior", "none", "--epochs", 1, *TINY, "--name", "teacher")
     rela(*teacher)
@@ -122,8 +107,8 @@ def test_the_name_of_a_run_in_a_combination_means_the_run_of_today(
 
 
 def test_shards_combine_to_the_bytes_of_one_process(
-    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    rela: Rela, small_tree: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
     monkeypatch.setattr("rela.representations.concatenation.ROWS_PER_PART", 4)
     contents = []
@@ -137,10 +122,7 @@ def test_shards_combine_to_the_bytes_of_one_process(
     assert contents[0] == contents[1]
 
 
-def test_targets_of_crops_are_combined_with_their_crops(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
-    rela("convert", small_tree)
+def test_targets_of_crops_are_combined_with_their_crops(rela: Rela, images: Path):
     rela(*BOTH, "--crops", 2)
     crops = {}
     for path in WORKSPACE.glob("representations/*/representations.h5"):
@@ -153,8 +135,7 @@ def test_targets_of_crops_are_combined_with_their_crops(
     assert "random crops are not ranked" in rela("priors", "rank", exit_code=2).stderr
 
 
-def test_what_cannot_be_combined_is_refused(rela: Callable[..., Result], small_tree: Path) -> None:
-    rela("convert", small_tree)
+def test_what_cannot_be_combined_is_refused(rela: Rela, images: Path):
     message = rela(*BOTH, "--weights", "some.pt", exit_code=2).stderr
     assert "--weights describes one --prior" in message
     assert "given twice" in rela(*BOTH, "--prior", A, exit_code=2).stderr
@@ -166,8 +147,7 @@ def test_what_cannot_be_combined_is_refused(rela: Callable[..., Result], small_t
     assert "0 and 2 crops" in rela(*BOTH, exit_code=2).stderr
 
 
-def test_priors_are_ranked_on_the_same_rows(rela: Callable[..., Result], small_tree: Path) -> None:
-    rela("convert", small_tree)
+def test_priors_are_ranked_on_the_same_rows(rela: Rela, images: Path):
     rela("train", "--prior", "none", "--epochs", 1, *TINY, "--name", "own")
     rela(*BOTH)
     rela("embed", "--prior", "own", "--prior", B, "--image-size", 32)
@@ -197,9 +177,8 @@ def test_priors_are_ranked_on_the_same_rows(rela: Callable[..., Result], small_t
     cka = np.array(ranking["cka"])
     np.testing.assert_allclose(cka.diagonal(), 1)
     first, second = (found[n][chosen] - found[n][chosen].mean(axis=0) for n in names[:2])
-    expected = np.square(first.T @ second).sum() / (
-        np.linalg.norm(first.T @ first) * np.linalg.norm(second.T @ second)
-    )
+    norms = np.linalg.norm(first.T @ first) * np.linalg.norm(second.T @ second)
+    expected = np.square(first.T @ second).sum() / norms
     assert cka[0, 1] == pytest.approx(expected, abs=1e-5)
 
     shown = rela("priors", "rank", "--rows", 20).stdout
@@ -207,9 +186,7 @@ def test_priors_are_ranked_on_the_same_rows(rela: Callable[..., Result], small_t
     assert "own *" in shown and "* trained on these images" in shown
 
 
-def test_without_labels_the_effective_rank_decides(
-    rela: Callable[..., Result], make_tree: Callable[..., Path]
-) -> None:
+def test_without_labels_the_effective_rank_decides(rela: Rela, make_tree: MakeTree):
     rela("convert", make_tree({f"{i}.png": (16, 16) for i in range(16)}, "flat"))
     for prior in (A, B):
         rela("embed", "--prior", prior, "--image-size", 32)
@@ -221,9 +198,7 @@ def test_without_labels_the_effective_rank_decides(
     assert "best first by effective rank" in rela("priors", "rank").stdout
 
 
-def test_errors_of_sub_commands_are_one_line_too(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
+def test_errors_of_sub_commands_are_one_line(rela: Rela, small_tree: Path):
     message = rela("priors", "rank", exit_code=2).stderr
     assert message.startswith("rela: no data set") and message.count("\n") == 1
     rela("convert", small_tree)
@@ -237,8 +212,8 @@ def listed(result: Result) -> dict[str, dict[str, Any]]:
 
 
 def test_the_list_shows_weights_on_disk_and_what_is_embedded(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
+    rela: Rela, small_tree: Path, tmp_path: Path
+):
     before = listed(rela("priors", "list", "--json"))
     assert "any classification model, such as resnet18" in before["torchvision NAME"]["note"]
     assert not WORKSPACE.exists()
@@ -262,16 +237,14 @@ def test_the_list_shows_weights_on_disk_and_what_is_embedded(
     assert NAME_A in rela("priors", "list").stdout
 
 
-def test_the_list_says_how_to_install_what_is_missing_and_counts_what_is_there(
-    rela: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_list_names_missing_packages_and_counts_cached_models(
+    rela: Rela, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     hub = tmp_path / "HF_HOME/hub"
     for name in ("models--timm--resnet50.a1_in1k", "models--timm--x", "datasets--timm--y"):
         (hub / name).mkdir(parents=True)
-    monkeypatch.setattr(
-        "rela.stages.priors.list.find_spec",
-        lambda name: None if name == "open_clip" else find_spec("json"),
-    )
+    found = {"open_clip": None}
+    monkeypatch.setattr("rela.stages.priors.list.find_spec", lambda name: found.get(name, "found"))
     rows = listed(rela("priors", "list", "--json"))
     assert rows["timm timm:NAME"]["usable"]
     assert "2 in the Hugging Face cache" in rows["timm timm:NAME"]["note"]
@@ -279,11 +252,10 @@ def test_the_list_says_how_to_install_what_is_missing_and_counts_what_is_there(
     assert "pip install 'rela[clip]'" in rows["clip clip:NAME"]["note"]
 
 
-def test_the_list_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_the_list_imports_nothing_heavy(tmp_path: Path):
     heavy = "{'torch', 'torchvision', 'timm', 'open_clip', 'numba'}"
     code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r}); from rela import cli\n"
+        "import sys; from rela import cli\n"
         f"try: cli.main(['priors', 'list'])\nexcept SystemExit: assert not {heavy} & set(sys.modules)"
     )
-    environment = {"TORCH_HOME": str(tmp_path), "PATH": "/usr/bin", "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    run_python("-c", code, check=True, cwd=tmp_path, env={"HOME": str(tmp_path)})

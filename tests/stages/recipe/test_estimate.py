@@ -1,6 +1,6 @@
 """Estimates: a line through two timings, rates of a workspace in closed form, steps of both stages.
 
-Measured speeds themselves are the machine's; that a dry run adds them up is in test_recipe.py.
+Measured speeds themselves are the machine's; that a dry run adds them up is in test_run.py.
 """
 
 import pytest
@@ -25,7 +25,7 @@ def estimator() -> Estimator:
     return Estimator(rates, False, print)
 
 
-def test_two_timings_give_what_a_step_costs_and_what_an_image_costs() -> None:
+def test_two_timings_give_what_a_step_costs_and_what_an_image_costs():
     line = [(2, 0.1 + 2 * 0.03), (8, 0.1 + 8 * 0.03)]
     assert extrapolated_seconds(line, 512) == pytest.approx(0.1 + 512 * 0.03)
     assert extrapolated_seconds(line, 8) == pytest.approx(0.1 + 8 * 0.03)
@@ -33,7 +33,7 @@ def test_two_timings_give_what_a_step_costs_and_what_an_image_costs() -> None:
     assert extrapolated_seconds([(2, 0.5), (8, 0.4)], 32) == pytest.approx(0.4)  # never less
 
 
-def test_a_training_is_steps_times_batch_times_rate() -> None:
+def test_a_training_is_steps_times_batch_times_rate():
     # 0.5 of 106 images are 53: 5 steps of 10 in each of 4 epochs
     plain = TrainSettings(**{**vars(SETTINGS), "data_ratio": 0.5})
     found = estimator().train(dataset_of(106), plain)
@@ -44,7 +44,7 @@ def test_a_training_is_steps_times_batch_times_rate() -> None:
     assert found.seconds == pytest.approx(7.0 + 50 * 2.0 + 150 * 3.0 + 200 * 0.5)
 
 
-def test_an_adaptive_hand_over_is_taken_from_runs_alike_or_assumed() -> None:
+def test_an_adaptive_hand_over_is_taken_from_runs_alike_or_assumed():
     adaptive = TrainSettings(**{**vars(SETTINGS), "prior": "random"})
     known = estimator()
     known.rates.train[train_key(adaptive)].handover_steps += [5, 12, 30]
@@ -58,7 +58,7 @@ def test_an_adaptive_hand_over_is_taken_from_runs_alike_or_assumed() -> None:
     assert short.seconds == pytest.approx(7.0 + 400 * (2.0 + 0.5))  # never within 40 steps
 
 
-def test_what_nobody_measured_is_unknown() -> None:
+def test_unmeasured_costs_are_unknown():
     other = TrainSettings(**{**vars(SETTINGS), "batch_size": 20})
     found = estimator().train(dataset_of(100), other)
     assert found.seconds is None

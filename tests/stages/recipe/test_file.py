@@ -1,4 +1,4 @@
-"""Reading recipes: what is written becomes these jobs, and what is wrong is said before anything runs.
+"""Reading recipes: tables become jobs, and mistakes are reported before anything runs.
 
 Covers: order of tables and sweeps, defaults and presets against the command line's, variables and
 paths, who needs whom, combined priors, every kind of mistake with its words, all recipes of `recipes/`.
@@ -12,9 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from command_line import Rela, run_rela
 
-from rela.cli import main
 from rela.errors import ChoiceError, RelaError
 from rela.stages.presets import PRESETS
 from rela.stages.recipe.jobs import Job, load_recipe
@@ -39,7 +38,7 @@ def load(tmp_path: Path, small_tree: Path) -> Load:
     return load_text
 
 
-def test_tables_run_in_the_order_of_the_file_and_sweeps_as_written(load: Load) -> None:
+def test_tables_run_in_the_order_of_the_file_and_sweeps_as_written(load: Load):
     jobs = load(
         CONVERT
         + '[[train]]\nseed = [3, 1]\nprior = ["none", "random"]\ndata_ratio = [0.5, 1, 0.25]\n'
@@ -56,7 +55,7 @@ def test_tables_run_in_the_order_of_the_file_and_sweeps_as_written(load: Load) -
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_gives_way_to_what_is_written(load: Load, name: str) -> None:
+def test_written_settings_override_a_preset(load: Load, name: str):
     train = f'[[train]]\nprior = "none"\npreset = "{name}"\n'
     preset, ours = (load(CONVERT + train + more)[1].settings for more in ("", "epochs = 7\n"))
     chosen = {k: v for k, v in asdict(preset).items() if v != getattr(TrainSettings(), k)}
@@ -65,38 +64,25 @@ def test_a_preset_gives_way_to_what_is_written(load: Load, name: str) -> None:
     assert ours == TrainSettings(**{**asdict(preset), "epochs": 7})
 
 
-def test_presets_are_the_papers() -> None:
+def test_presets_are_the_papers():
     sizes = {name: (p["image_size"], p["batch_size"], p["epochs"]) for name, p in PRESETS.items()}
     assert sizes == {
-        "cifar10": (32, 128, 100),
-        "cifar100": (32, 128, 100),
-        "tinyimagenet": (64, 128, 100),
-        "imagenet1k": (224, 512, 100),
-        "imagenet21k": (224, 512, 100),
-        "celebahq": (224, 128, 100),
-    }
+        "cifar10": (32, 128, 100), "cifar100": (32, 128, 100), "tinyimagenet": (64, 128, 100),
+        "imagenet1k": (224, 512, 100), "imagenet21k": (224, 512, 100), "celebahq": (224, 128, 100),
+    }  # fmt: skip
 
 
-def test_a_preset_on_the_command_line_gives_way_to_options(
-    tmp_path: Path, small_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_options_override_a_preset(rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch):
     seen = []
-    monkeypatch.setattr(
-        "rela.stages.train.train.train", lambda workspace, request, say: seen.append(request)
-    )
+    train = "rela.stages.train.train.train"
+    monkeypatch.setattr(train, lambda workspace, request, say: seen.append(request))
     monkeypatch.setattr("rela.stages.commandline.options.print_result", lambda *arguments: None)
-    runner = CliRunner()
-    assert runner.invoke(main, ["convert", str(small_tree)]).exit_code == 0
-    words = ["train", "--prior", "none", "--preset", "imagenet1k", "--batch-size", "128"]
-    assert runner.invoke(main, words).exit_code == 0
+    rela("train", "--prior", "none", "--preset", "imagenet1k", "--batch-size", "128")
     assert (seen[0].model, seen[0].image_size, seen[0].batch_size) == ("resnet50", 224, 128)
-    resumed = runner.invoke(main, ["train", "--resume", "--preset", "cifar10"])
-    assert resumed.exit_code == 2
-    assert "--preset" in resumed.stderr
+    assert "--preset" in rela("train", "--resume", "--preset", "cifar10", exit_code=2).stderr
 
 
-def test_variables_and_paths(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_and_paths(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "elsewhere" / "images").mkdir(parents=True)
     for name in ("a.pt", "resnet50.pt"):
         (tmp_path / name).touch()
@@ -112,7 +98,7 @@ def test_variables_and_paths(load: Load, tmp_path: Path, monkeypatch: pytest.Mon
     assert convert.request.source.resolve() == tmp_path / "elsewhere" / "images"
 
 
-def test_jobs_need_what_makes_their_inputs(load: Load, tmp_path: Path) -> None:
+def test_jobs_need_what_makes_their_inputs(load: Load, tmp_path: Path):
     (tmp_path / "best.pt").touch()
     jobs = load(
         CONVERT + 'name = "one"\n' + CONVERT + 'name = "two"\n'
@@ -124,12 +110,12 @@ def test_jobs_need_what_makes_their_inputs(load: Load, tmp_path: Path) -> None:
     assert [job.needs for job in jobs] == [(), (), (0,), (1,), (1, 2), (1, 3), (1, 2), (1, 2)]
 
 
-def test_priors_in_a_list_within_the_list_are_combined(load: Load) -> None:
+def test_priors_in_a_list_within_the_list_are_combined(load: Load):
     text = CONVERT + '[[train]]\nprior = ["resnet18", ["resnet18", "resnet50"]]\n'
     assert [job.settings.prior for job in load(text)[1:]] == ["resnet18", "resnet18+resnet50"]
 
 
-def test_protocols_are_taken_together(load: Load) -> None:
+def test_protocols_are_taken_together(load: Load):
     text = CONVERT + '[[train]]\nprior = "none"\n[[eval]]\n'
     text += 'protocol = ["knn20", "linear-reference"]\nbatch_size = 7\n'
     [job] = [job for job in load(text) if job.stage == "eval"]
@@ -182,7 +168,7 @@ TRAIN = CONVERT + "[[train]]\n"
 )  # fmt: skip
 def test_mistakes_are_named_before_anything_runs(
     load: Load, tmp_path: Path, text: str, words: list[str]
-) -> None:
+):
     with pytest.raises(ChoiceError) as raised:
         load(text)
     message = str(raised.value)
@@ -192,35 +178,27 @@ def test_mistakes_are_named_before_anything_runs(
     assert not (tmp_path / "workspace").exists()
 
 
-def test_a_variable_that_nobody_asks_for_is_refused(load: Load) -> None:
+def test_an_unused_variable_is_refused(load: Load):
     with pytest.raises(ChoiceError, match="did you mean source_folder"):
         load('[[convert]]\nsource = "{source_folder}"\n', source_folder="images", surce_folder="x")
 
 
 @pytest.mark.parametrize("text", ["images", "=x", "a b=c"])
-def test_an_assignment_is_name_and_value(text: str) -> None:
-    result = CliRunner().invoke(main, ["run", "x.toml", "--set", text])
-    assert result.exit_code == 2
-    assert "NAME=VALUE" in result.stderr
+def test_an_assignment_is_name_and_value(text: str):
+    assert "NAME=VALUE" in run_rela("run", "x.toml", "--set", text, exit_code=2).stderr
 
 
-def test_a_missing_recipe_is_an_input_error(tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["run", str(tmp_path / "x.toml")])
-    assert result.exit_code == 74
-    assert "x.toml" in result.stderr
+def test_a_missing_recipe_is_an_input_error(tmp_path: Path):
+    assert "x.toml" in run_rela("run", tmp_path / "x.toml", exit_code=74).stderr
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_of_the_repository_is_right(
-    path: Path, tmp_path: Path, small_tree: Path
-) -> None:
+def test_every_recipe_in_the_repository_loads(path: Path, tmp_path: Path, small_tree: Path):
     (small_tree / "byol-imagenet1k.safetensors").touch()
     names = set(re.findall(r"\{(\w+)\}", path.read_text()))
-    jobs = load_recipe(
-        path, Workspace(tmp_path / "workspace"), dict.fromkeys(names, str(small_tree))
-    )
-    described = set(re.findall(r"--set (\w+)=", path.read_text()))
-    assert described == names
+    given = dict.fromkeys(names, str(small_tree))
+    jobs = load_recipe(path, Workspace(tmp_path / "workspace"), given)
+    assert set(re.findall(r"--set (\w+)=", path.read_text())) == names
     if path.stem != "small":
         check_main_table(path, jobs)
 
@@ -237,12 +215,16 @@ def check_main_table(path: Path, jobs: list[Job]) -> None:
     for job in runs:
         preset = PRESETS[path.stem]
         assert asdict(job.settings).items() >= preset.items()
-        assert (job.settings.method, job.settings.head) == ("byol", "fixed")
-        assert job.settings.handover is None
-        assert job.settings.hyperparameters == "reference"
+        expected = {
+            "method": "byol",
+            "head": "fixed",
+            "handover": None,
+            "hyperparameters": "reference",
+        }
+        assert asdict(job.settings).items() >= expected.items()
 
 
-def test_the_example_in_the_documentation_is_right(load: Load, small_tree: Path) -> None:
+def test_the_documented_example_loads(load: Load, small_tree: Path):
     text = (RECIPES[0].parent.parent / "docs" / "recipes.md").read_text()
     [example] = re.findall(r"```toml\n(.*?)```", text, re.S)
     assert tomllib.loads(example)
@@ -250,7 +232,7 @@ def test_the_example_in_the_documentation_is_right(load: Load, small_tree: Path)
     assert [job.stage for job in jobs] == ["convert", *["train"] * 12, *["eval"] * 12]
 
 
-def test_embedding_options_of_a_table_reach_the_stage(load: Load) -> None:
+def test_embedding_options_of_a_table_reach_the_stage(load: Load):
     text = CONVERT + '[[embed]]\nprior = "random:resnet18"\nseed = 4\ncrops = 2\nlayer = "layer3"\n'
     job = load(text)[1]
     assert job.settings == EmbedSettings(crops=2)

@@ -5,17 +5,16 @@ nothing, one deleted run, a failing job with those that need it, the dry run (st
 written), being told to make room, results over seeds.
 """
 
-import json
 import shutil
 import statistics
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
-from command_line import run_rela
+from command_line import Rela, read_json
+from pictures import MakeTree
 
 import rela.training.run as training
 from rela.errors import DataError, PreemptedError
@@ -23,17 +22,6 @@ from rela.stages.recipe import kinds
 from rela.stages.train.processes import RankFailedError
 
 SMALL = Path(__file__).parents[3] / "recipes" / "small.toml"
-Rela = Callable[..., Result]
-
-
-@pytest.fixture
-def rela(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rela:
-    """rela("run", ...) in an empty directory; fails the test unless exit is as said."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("RELA_WORKSPACE", "WORLD_SIZE", "SLURM_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-
-    return run_rela
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def states(result: Result) -> list[tuple[str, str]]:
-    return [(job["job"], job["state"]) for job in json.loads(result.stdout)["jobs"]]
+    return [(job["job"], job["state"]) for job in read_json(result)["jobs"]]
 
 
 def everything_in(folder: Path) -> dict[str, int]:
@@ -59,8 +47,8 @@ def everything_in(folder: Path) -> dict[str, int]:
 
 
 def test_the_small_recipe_runs_once_and_then_what_is_missing(
-    rela: Rela, make_tree: Callable[..., Path], tmp_path: Path, trained: Counter[str]
-) -> None:
+    rela: Rela, make_tree: MakeTree, tmp_path: Path, trained: Counter[str]
+):
     make_tree(
         {f"{s}/{c}/{i}.png": (8, 8) for s, n in (("train", 32), ("val", 4)) for c in "ab" for i in range(n)},
         "pictures",
@@ -69,13 +57,13 @@ def test_the_small_recipe_runs_once_and_then_what_is_missing(
     planned = rela(*command, "--dry-run", "--no-measure")
     stages = ["convert"] + 8 * ["train"] + 8 * ["eval"]
     assert states(planned) == [(name, "to do") for name in stages]
-    assert json.loads(planned.stdout)["num_unknown"] == 17
+    assert read_json(planned)["num_unknown"] == 17
     assert not (tmp_path / "workspace").exists()
 
     first = rela(*command)
     assert states(first) == [(name, "made") for name in stages]
     assert trained == {f"small-byol-{number}": 1 for number in range(1, 9)}
-    check_results(json.loads(first.stdout)["results"], tmp_path / "workspace" / "runs")
+    check_results(read_json(first)["results"], tmp_path / "workspace" / "runs")
 
     trained.clear()
     before = everything_in(tmp_path / "workspace")
@@ -83,10 +71,10 @@ def test_the_small_recipe_runs_once_and_then_what_is_missing(
     assert states(again) == [(name, "was there") for name in stages]
     planned = rela(*command, "--dry-run")
     assert states(planned) == [(name, "there") for name in stages]
-    assert json.loads(planned.stdout)["seconds"] == 0
+    assert read_json(planned)["seconds"] == 0
     assert everything_in(tmp_path / "workspace") == before
     assert not trained
-    assert json.loads(again.stdout)["results"] == json.loads(first.stdout)["results"]
+    assert read_json(again)["results"] == read_json(first)["results"]
 
     shutil.rmtree(tmp_path / "workspace/runs/small-byol-3")  # the third job of the sweep
     planned = rela(*command, "--dry-run", "--no-measure")
@@ -94,7 +82,7 @@ def test_the_small_recipe_runs_once_and_then_what_is_missing(
     for found, expected in ((planned, ("there", "to do")), (rela(*command), ("was there", "made"))):
         wanted = [(name, expected[i in missing]) for i, name in enumerate(stages)]
         assert states(found) == wanted
-    assert all(job["seconds"] is not None for job in json.loads(planned.stdout)["jobs"])
+    assert all(job["seconds"] is not None for job in read_json(planned)["jobs"])
     assert trained == {"small-byol-3": 1}
 
 
@@ -104,20 +92,18 @@ def check_results(rows: list[dict[str, Any]], runs: Path) -> None:
     assert groups == [(p, r, [0, 1]) for p in ("none", "random") for r in (0.5, 1.0)]
     for row in rows:
         for protocol in ("knn20", "linear-reference"):
-            files = [json.loads((runs / r / "eval.json").read_text()) for r in row["runs"]]
+            files = [read_json(runs / r / "eval.json") for r in row["runs"]]
             values = [file["accuracies"][protocol]["top1"] for file in files]
             found = row["accuracies"][protocol]
             assert found["mean"] == pytest.approx(sum(values) / 2)
             assert found["std"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
-        seconds = [json.loads((runs / r / "cost.json").read_text()) for r in row["runs"]]
-        assert row["seconds"]["mean"] == pytest.approx(
-            statistics.fmean(cost["total_seconds"] for cost in seconds)
-        )
+        seconds = [read_json(runs / r / "cost.json")["total_seconds"] for r in row["runs"]]
+        assert row["seconds"]["mean"] == pytest.approx(statistics.fmean(seconds))
 
 
 def test_a_failing_job_stops_only_what_needs_it(
     rela: Rela, small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         '[[convert]]\nsource = "images"\n[[train]]\nprior = "none"\nseed = [0, 1, 2]\n'
@@ -139,32 +125,26 @@ def test_a_failing_job_stops_only_what_needs_it(
     evals = [("eval", "made"), ("eval", "not run"), ("eval", "not run")]
     assert states(result) == [("convert", "made"), *train, *evals]
     end = result.stderr[result.stderr.index("rela: 2 of 7 jobs failed") :]
-    assert "2 that depend on them were not run" in end
-    assert "the second one is bad" in end
-    assert "KeyError: 'a defect'" in end
+    for words in ("2 that depend on them were not run", "the second one is bad", "KeyError: 'a defect'"):
+        assert words in end
     assert "Traceback" in result.stderr  # of the defect
-    assert json.loads(result.stdout)["jobs"][5]["message"].startswith("needs train images")
+    assert read_json(result)["jobs"][5]["message"].startswith("needs train images")
     mended = rela("run", recipe)
-    assert mended.stdout.count("was there") == 3
-    assert mended.stdout.count("made") == 4
+    assert (mended.stdout.count("was there"), mended.stdout.count("made")) == (3, 4)
     table = mended.stdout[mended.stdout.index("20-NN %") :]
     assert "0, 1, 2" in table
 
 
-def test_a_dry_run_measures_what_nobody_has_measured(
-    rela: Rela, small_tree: Path, tmp_path: Path
-) -> None:
+def test_a_dry_run_measures_unknown_speeds(rela: Rela, small_tree: Path, tmp_path: Path):
     command = ("run", SMALL, "--set", "images=images", "--dry-run", "--json")
     small = tmp_path / "recipe.toml"
     small.write_text(SMALL.read_text().replace("batch_size = 32", "batch_size = 4"))
     result = rela(*command[:1], small, *command[2:])
-    plan = json.loads(result.stdout)
+    plan = read_json(result)
     assert plan["num_unknown"] == 0
     assert all(job["basis"] == "measured now" for job in plan["jobs"])
-    by_ratio = [
-        job["seconds"] for job in plan["jobs"][1:9:2]
-    ]  # none .5, none 1, random .5, random 1
-    assert by_ratio[1] == pytest.approx(2 * by_ratio[0])  # 3 and 6 steps per epoch
+    half, whole = (plan["jobs"][i]["seconds"] for i in (1, 3))  # 3 and 6 steps per epoch
+    assert whole == pytest.approx(2 * half)
     assert plan["seconds"] == pytest.approx(sum(job["seconds"] for job in plan["jobs"]), abs=0.1)
     assert not (tmp_path / "workspace").exists()
     assert "measuring" in result.stderr
@@ -173,9 +153,9 @@ def test_a_dry_run_measures_what_nobody_has_measured(
 @pytest.mark.parametrize(
     "told", [PreemptedError("SIGTERM: saved"), RankFailedError("process 1 made room", 75)]
 )
-def test_a_recipe_that_is_told_to_make_room_ends(
+def test_a_preempted_recipe_ends(
     rela: Rela, small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Exception
-) -> None:
+):
     recipe = tmp_path / "recipe.toml"
     job = '[[train]]\nname = "{}"\nprior = "none"\nepochs = 1\n'
     recipe.write_text('[[convert]]\nsource = "images"\n' + job.format("one") + job.format("two"))
@@ -199,7 +179,7 @@ def test_a_recipe_that_is_told_to_make_room_ends(
 )
 def test_a_recipe_is_started_once(
     rela: Rela, small_tree: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     message = rela("run", SMALL, "--set", "images=images", exit_code=2).stderr

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from rela.stages.report.feature_map import principal_plane, umap_plane
 
 
-def test_the_plane_is_scikit_learns() -> None:
+def test_the_plane_is_scikit_learns():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(40, 6)) * [5, 3, 1, 1, 1, 1]
     expected = PCA(2).fit_transform(features)
@@ -22,7 +22,7 @@ def test_the_plane_is_scikit_learns() -> None:
 
 
 @pytest.mark.filterwarnings("default")  # the package's own
-def test_umap_keeps_digits_together() -> None:
+def test_umap_keeps_digits_together():
     pytest.importorskip("umap")
     digits = load_digits()
     features, labels = digits.data[:600], digits.target[:600]

@@ -13,32 +13,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
-from command_line import run_rela
-from pictures import picture
+from command_line import read_json, run_rela
+from pictures import save_tree
 from PIL import Image
 
 from rela.stages.report.run_record import record_of
 from rela.stages.workspace.workspace import Workspace
 
 ODD_CLASS = "<b>&bee"  # a folder's name that a page must not take for markup
-TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8", "--epochs", "2"]
+TINY = [*command_line.TINY, "--epochs", "2"]
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without and one with a prior on three classes, both evaluated."""
     root = tmp_path_factory.mktemp("report")
-    for number, name in enumerate(("ant", ODD_CLASS, "cat") * 12):
-        path = root / "pictures" / ("train" if number < 24 else "val") / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(number, 16, 16)).save(path)
+    paths = (
+        f"{'train' if number < 24 else 'val'}/{name}/{number}.png"
+        for number, name in enumerate(("ant", ODD_CLASS, "cat") * 12)
+    )
+    save_tree(root / "pictures", dict.fromkeys(paths, (16, 16)))
     rela = ["--workspace", root / "workspace"]
     run_rela(*rela, "convert", root / "pictures")
     run_rela(*rela, "train", "--prior", "none", "--name", "plain", *TINY)
-    run_rela(
-        *rela, "train", "--prior", "random", "--name", "with-prior", "--handover", "0.5", *TINY
-    )
+    prior = ("--prior", "random", "--handover", "0.5")
+    run_rela(*rela, "train", *prior, "--name", "with-prior", *TINY)
     run_rela(*rela, "eval", "--all", "--protocol", "knn20")
     return root / "workspace"
 
@@ -46,39 +47,35 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(workspace: Path) -> Path:
     output = workspace.parent / "report"
-    result = run_rela("--workspace", workspace, "report", "--output", output, "--json")
-    found = json.loads(result.stdout)
+    words = ("--workspace", workspace, "report", "--output", output, "--json")
+    found = read_json(run_rela(*words))
     assert found["runs"] == ["plain", "with-prior"]
-    assert {Path(path).name for path in found["pictures"]} == {
-        path.name for path in output.glob("*.png")
-    }
+    drawn = {path.name for path in output.glob("*.png")}
+    assert {Path(path).name for path in found["pictures"]} == drawn
     return Path(found["page"])
 
 
-def test_what_chance_may_reach_comes_from_the_classes_sizes(workspace: Path) -> None:
+def test_chance_levels_follow_class_sizes(workspace: Path):
     opened = Workspace(workspace)
     (dataset,) = opened.datasets()
     found = record_of(opened.run("plain"), dataset)
-    third = 1 / 3
     assert found.by_chance == {
-        "train": pytest.approx(third + 3 * (third * (1 - third) / 24) ** 0.5),
-        "val": pytest.approx(third + 3 * (third * (1 - third) / 12) ** 0.5),
+        split: pytest.approx(1 / 3 + 3 * (1 / 3 * 2 / 3 / num_images) ** 0.5)
+        for split, num_images in (("train", 24), ("val", 12))
     }
     assert record_of(opened.run("plain")).by_chance == {}
 
 
 def test_without_umap_the_command_that_installs_it_is_named(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     monkeypatch.setitem(sys.modules, "umap", None)
     words = ["report", "--projection", "umap", "--output", tmp_path / "page"]
-    assert (
-        "pip install 'rela[umap]'"
-        in run_rela("--workspace", workspace, *words, exit_code=74).output
-    )
+    said = run_rela("--workspace", workspace, *words, exit_code=74).output
+    assert "pip install 'rela[umap]'" in said
 
 
-def test_figures_are_there_as_pictures_too(page: Path) -> None:
+def test_figures_are_there_as_pictures_too(page: Path):
     html = page.read_text(encoding="utf-8")
     names = re.findall(r'href="([^"]+\.png)"', html)
     assert len(names) > 8
@@ -87,7 +84,7 @@ def test_figures_are_there_as_pictures_too(page: Path) -> None:
             assert len(drawn.convert("RGB").getcolors(1 << 20) or []) > 20, name
 
 
-def test_a_second_report_says_the_same_but_for_the_time(workspace: Path, page: Path) -> None:
+def test_a_second_report_says_the_same_but_for_the_time(workspace: Path, page: Path):
     run_rela("--workspace", workspace, "report", "--output", workspace.parent / "again")
 
     def untimed(path: Path) -> str:
@@ -96,7 +93,7 @@ def test_a_second_report_says_the_same_but_for_the_time(workspace: Path, page: P
     assert untimed(workspace.parent / "again" / "report.html") == untimed(page)
 
 
-def test_the_commands_on_the_page_make_the_same_runs(workspace: Path, page: Path) -> None:
+def test_the_commands_on_the_page_make_the_same_runs(workspace: Path, page: Path):
     html = page.read_text(encoding="utf-8").replace("&#39;", "'").replace("&amp;", "&")
     commands = re.findall(r"^(?:<pre>)?(rela train .*?)(?:</pre>)?$", html, re.M)
     assert len(commands) == 2
@@ -105,16 +102,14 @@ def test_the_commands_on_the_page_make_the_same_runs(workspace: Path, page: Path
         assert "finished already" in result.stdout, command
 
 
-def test_names_are_never_taken_for_markup(page: Path) -> None:
+def test_names_are_never_taken_for_markup(page: Path):
     html = page.read_text(encoding="utf-8")
-    assert ODD_CLASS not in html
-    assert "&lt;b&gt;&amp;bee" in html
+    assert ODD_CLASS not in html and "&lt;b&gt;&amp;bee" in html
 
 
-def test_one_run_has_a_report_and_another_name_has_none(workspace: Path, tmp_path: Path) -> None:
-    result = run_rela(
-        "--workspace", workspace, "report", "plain", "--maps", "0", "--output", tmp_path / "one"
-    )
+def test_one_run_has_a_report_and_another_name_has_none(workspace: Path, tmp_path: Path):
+    words = ("report", "plain", "--maps", "0", "--output", tmp_path / "one")
+    result = run_rela("--workspace", workspace, *words)
     assert "`rela embed pictures --prior resnet18`" in result.stdout
     assert "Nearest neighbours" not in (tmp_path / "one" / "report.html").read_text()
     result = run_rela("--workspace", workspace, "report", "nobody", exit_code=2)
@@ -123,17 +118,21 @@ def test_one_run_has_a_report_and_another_name_has_none(workspace: Path, tmp_pat
     assert "rela train" in result.output
 
 
-def test_what_is_not_finished_is_shown_and_not_compared(
-    workspace: Path, page: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def half(workspace: Path, tmp_path: Path) -> Path:
+    """An unfinished run, in a copy of the workspace."""
     shutil.copytree(workspace, tmp_path / "workspace")
-    rela = ["--workspace", tmp_path / "workspace"]
     half = tmp_path / "workspace" / "runs" / "half"
     shutil.copytree(half.with_name("plain"), half)
     (half / "manifest.json").unlink()
+    return half
+
+
+def test_unfinished_runs_are_shown_and_not_compared(half: Path, page: Path, tmp_path: Path):
+    rela = ["--workspace", tmp_path / "workspace"]
     records = (half / "metrics.jsonl").read_text().splitlines()
     (half / "metrics.jsonl").write_text(records[0] + "\n")
-    found = json.loads(run_rela(*rela, "report", "--output", tmp_path / "new", "--json").stdout)
+    found = read_json(run_rela(*rela, "report", "--output", tmp_path / "new", "--json"))
     assert found["runs"] == ["plain", "with-prior"]
     html = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     (row,) = re.findall(r"<tr><td>half</td>.*?</tr>", html)
@@ -150,12 +149,8 @@ def test_what_is_not_finished_is_shown_and_not_compared(
     assert "resume `rela train --resume --name half` (1 of 2 epochs)" in message
 
 
-def test_what_is_damaged_elsewhere_is_in_no_reports_way(workspace: Path, tmp_path: Path) -> None:
-    shutil.copytree(workspace, tmp_path / "workspace")
+def test_damage_elsewhere_does_not_stop_a_report(half: Path, tmp_path: Path):
     rela = ["--workspace", tmp_path / "workspace"]
-    half = tmp_path / "workspace" / "runs" / "half"
-    shutil.copytree(half.with_name("plain"), half)
-    (half / "manifest.json").unlink()
     (half / "config.json").write_text("{}")
     result = run_rela(*rela, "report", "--maps", "0", "--output", tmp_path / "page")
     assert f"skipped: {half / 'config.json'} is damaged" in result.stderr
@@ -195,27 +190,21 @@ def opened(browser: Any, page: Path, **options: Any) -> Any:
     wrong: list[str] = []
     window.on("pageerror", lambda error: wrong.append(str(error)))
     window.on("console", lambda message: wrong.append(message.text))
-    window.on(
-        "request",
-        lambda request: (
-            None
-            if request.url == page.as_uri() or request.url.startswith("data:")
-            else wrong.append(request.url)
-        ),
-    )
+    asked: list[str] = []
+    window.on("request", lambda request: asked.append(request.url))
     window.goto(page.as_uri())
     assert not wrong
+    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
     return window
 
 
-def test_a_browser_shows_every_figure(browser: Any, page: Path) -> None:
+def test_a_browser_shows_every_figure(browser: Any, page: Path):
     window = opened(browser, page, viewport={"width": 1280, "height": 800})
     drawings = window.locator("figure > svg").all()
     assert len(drawings) > 8
     for drawing in drawings:
         box = drawing.bounding_box()
-        assert box["width"] > 300
-        assert box["height"] > 150
+        assert box["width"] > 300 and box["height"] > 150
         assert drawing.locator("path").count() > 5
     thumbnails = window.locator(".thumbnail img").all()
     assert thumbnails
@@ -227,12 +216,11 @@ def test_a_browser_shows_every_figure(browser: Any, page: Path) -> None:
     assert not repeated
 
 
-def test_a_table_sorts_and_a_run_toggles(browser: Any, page: Path) -> None:
+def test_a_table_sorts_and_a_run_toggles(browser: Any, page: Path):
     window = opened(browser, page)
     head = window.locator("th", has_text="run").first.locator("button")
-    names = (
-        "() => [...document.querySelector('table').tBodies[0].rows].map(r => r.cells[1].innerText)"
-    )
+    rows = "[...document.querySelector('table').tBodies[0].rows]"
+    names = f"() => {rows}.map(r => r.cells[1].innerText)"
     head.click()
     assert window.evaluate(names) == ["plain", "with-prior"]
     head.click()
@@ -253,23 +241,24 @@ def test_a_table_sorts_and_a_run_toggles(browser: Any, page: Path) -> None:
     assert (visible(0), visible(1)) == (mine, others)
 
 
-def test_dark_and_light_have_their_own_colours(browser: Any, page: Path) -> None:
+def test_dark_and_light_have_their_own_colours(browser: Any, page: Path):
     seen = {}
     for scheme in ("light", "dark"):
         window = opened(browser, page, color_scheme=scheme)
-        paper = window.evaluate("() => getComputedStyle(document.body).backgroundColor")
-        ink = window.evaluate(
-            "() => getComputedStyle(document.querySelector('figure > svg text')).fill"
+        styles = (
+            ("body", "backgroundColor"),
+            ("figure > svg text", "fill"),
+            ("svg .run-1 path", "stroke"),
         )
-        stroke = window.evaluate(
-            "() => getComputedStyle(document.querySelector('svg .run-1 path')).stroke"
-        )
-        seen[scheme] = paper, ink, stroke
-        luminance = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (paper, ink)]
+        seen[scheme] = [
+            window.evaluate(f"() => getComputedStyle(document.querySelector('{which}')).{style}")
+            for which, style in styles
+        ]
+        luminance = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in seen[scheme][:2]]
         assert abs(luminance[0] - luminance[1]) > 400, "text can be read"
     assert all(a != b for a, b in zip(*seen.values(), strict=True))
 
 
-def test_a_phone_need_not_scroll_sideways(browser: Any, page: Path) -> None:
+def test_a_phone_need_not_scroll_sideways(browser: Any, page: Path):
     window = opened(browser, page, viewport={"width": 360, "height": 740})
     assert window.evaluate("() => document.documentElement.scrollWidth") <= 360

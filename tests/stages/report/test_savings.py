@@ -14,7 +14,7 @@ from rela.stages.report.words import headline, saving_sentences
 from rela.training.settings import TrainSettings
 
 
-def test_a_cost_is_interpolated_between_points() -> None:
+def test_a_cost_is_interpolated_between_points():
     curve = ([1.0, 2.0, 4.0], [0.1, 0.3, 0.7])
     assert cost_of_reaching(curve, 0.5) == (3.0, False)
     assert cost_of_reaching(curve, 0.1) == (1.0, True)  # nothing measured before
@@ -23,7 +23,7 @@ def test_a_cost_is_interpolated_between_points() -> None:
     assert cost_of_reaching(falls, 0.4) == (pytest.approx(1.5), False)
 
 
-def test_overtaking_is_the_last_crossing() -> None:
+def test_overtaking_is_the_last_crossing():
     baseline = ([0.0, 10.0], [0.0, 1.0])
     # above, below, above: crosses y = x / 10 at 2.5 downwards, at 6 upwards
     curve = ([0.0, 5.0, 10.0], [0.2, 0.3, 1.4])
@@ -65,13 +65,13 @@ def record(
     )
 
 
-def test_a_course_begins_after_what_came_before_and_ends_with_the_whole_cost() -> None:
+def test_a_curve_starts_after_preparation_and_ends_at_the_total_cost():
     run = record("a", "net", epochs=(0.1, 0.4, 0.5))
     assert run.course(ONLINE, "seconds") == ([40.0, 70.0, 100.0], [0.1, 0.4, 0.5])
     assert run.course(ONLINE, "images") == ([150.0, 250.0, 350.0], [0.1, 0.4, 0.5])
 
 
-def test_a_saving_is_the_cost_of_the_baselines_accuracy_over_its_cost() -> None:
+def test_a_saving_is_the_cost_of_the_baselines_accuracy_over_its_cost():
     runs = [
         record("b0", seed=0, epochs=(0.1, 0.4)),
         record("b1", seed=1, epochs=(0.1, 0.2)),
@@ -90,7 +90,7 @@ def test_a_saving_is_the_cost_of_the_baselines_accuracy_over_its_cost() -> None:
     )
 
 
-def test_a_baseline_that_gets_worse_is_taken_at_its_best() -> None:
+def test_a_baseline_that_gets_worse_is_taken_at_its_best():
     runs = [
         record("b", epochs=(0.1, 0.5, 0.3, 0.3)),  # 0.5 after 10 + 2 * 22.5 s of 100 s
         record("r", "net", epochs=(0.4, 0.6)),  # 0.5 half-way from 55 s to 100 s
@@ -99,12 +99,11 @@ def test_a_baseline_that_gets_worse_is_taken_at_its_best() -> None:
     assert saving.aims == {0: 0.5}
     assert saving.shares == {0: pytest.approx(77.5 / 55)}
     assert saving.bests == {0: 0.6}
-    assert "after 141 % of the seconds that it took: 41 % more" in headline(
-        [saving], lines_of(runs)
-    )
+    words = headline([saving], lines_of(runs))
+    assert "after 141 % of the seconds that it took: 41 % more" in words
 
 
-def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy() -> None:
+def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy():
     runs = [
         record("b", accuracies={"knn20": 0.5}, seconds=100, epochs=(0.1,) * 4),
         record("small", "net", accuracies={"knn20": 0.3}, seconds=20, epochs=(0.1,)),
@@ -120,7 +119,7 @@ def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy(
     )
 
 
-def test_what_was_not_reached_or_not_compared_is_said() -> None:
+def test_missing_comparisons_are_reported():
     never = [record("b", epochs=(0.1, 0.9)), record("r", "net", epochs=(0.2, 0.3))]
     (sentence,) = saving_sentences(savings_of(never), lines_of(never))
     assert "does not reach" in sentence
@@ -131,7 +130,7 @@ def test_what_was_not_reached_or_not_compared_is_said() -> None:
     assert "No run uses a prior" in headline([], lines_of([record("b")]))
 
 
-def test_accuracies_that_chance_reaches_are_no_saving() -> None:
+def test_accuracies_at_chance_are_not_a_saving():
     baseline, fast = record("b", epochs=(0.1, 0.11)), record("r", "net", epochs=(0.12, 0.1))
     limits = {"train": 0.12, "val": 0.2}
     runs = [replace(run, by_chance=limits) for run in (baseline, fast)]
@@ -147,14 +146,10 @@ def test_accuracies_that_chance_reaches_are_no_saving() -> None:
     assert "no better than chance" in headline(savings_of(worse), lines_of(worse))
 
 
-def test_lines_are_told_apart_by_what_differs() -> None:
-    lines = lines_of(
-        [
-            record("b", handover=None),
-            record("r", "net", handover=0.5, crops=None),
-            record("s", "net", handover=None, crops=8),
-        ]
-    )
+def test_line_labels_name_what_differs():
+    half = record("r", "net", handover=0.5, crops=None)
+    crops = record("s", "net", handover=None, crops=8)
+    lines = lines_of([record("b", handover=None), half, crops])
     assert [line.label for line in lines] == [
         "byol", "net → byol, hand-over 0.5", "net → byol, 8 crops, adaptive hand-over",
     ]  # fmt: skip

@@ -15,7 +15,7 @@ __all__ = ["disk_calls"]  # a fixture
 
 def test_a_run_is_on_the_disk_before_its_manifest(
     tmp_path: Path, small_tree: Path, monkeypatch: pytest.MonkeyPatch, disk_calls: list[str]
-) -> None:
+):
     def train(settings: Any, directory: Path, *rest: Any) -> TrainingOutcome:
         for name in DIGESTED_FILES:
             if not (directory / name).exists():

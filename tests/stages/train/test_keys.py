@@ -9,12 +9,13 @@ import os
 import shutil
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from command_line import run_rela
-from pictures import picture
+from pictures import save_tree
 from PIL import Image
 
 from rela.errors import DataError
@@ -23,6 +24,7 @@ from rela.pipeline.errors import CorruptArtifactError
 from rela.priors import PriorRequest
 from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 from rela.stages.embed.embed import embed, find_representations
+from rela.stages.priors.identify import identify
 from rela.stages.settings import EmbedSettings
 from rela.stages.train.fit import _refuse_other_images
 from rela.stages.train.resolve import resolve_settings
@@ -33,17 +35,14 @@ from rela.training.settings import TrainSettings
 
 PRIOR = PriorRequest("random:shufflenet_v2_x0_5", image_size=16)
 SETTINGS = EmbedSettings()
+CONTENT: list[dict[str, Any]] = [{"dtype": "float32"}, {"crops": 2}]
+SPEED: list[dict[str, Any]] = [{"batch_size": 3}, {"threads": 1}, {"device": "cpu"}]
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    for index in range(12):
-        for number, split in enumerate(("train", "val")):
-            path = root / split / f"class{index % 3}" / f"{index:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture(100 * number + index, 16, 16)).save(path)
-    return root
+    paths = (f"{split}/class{i % 3}/{i:02}.png" for split in ("train", "val") for i in range(12))
+    return save_tree(tmp_path_factory.mktemp("images"), dict.fromkeys(paths, (16, 16)))
 
 
 @pytest.fixture(scope="module")
@@ -60,38 +59,29 @@ def is_hit(
     settings: EmbedSettings = SETTINGS, split: str = "train",
 ) -> bool:  # fmt: skip
     """Whether `embed` would find that it was done before, the prior being known."""
-    from rela.stages.priors.identify import identify
-
     identify(workspace, request)
     found = find_representations(workspace, workspace.dataset(dataset), request, settings, split)
     return found is not None
 
 
-def test_the_same_is_a_hit(workspace: Workspace):
-    assert is_hit(workspace)
-
-
 @pytest.mark.parametrize(
-    "request_",
+    ("other", "hits"),
     [
-        replace(PRIOR, name="random:mobilenet_v3_small"),
-        replace(PRIOR, seed=1),
-        replace(PRIOR, image_size=32),
-        replace(PRIOR, layer="stage3"),
+        ({}, True),
+        ({"request": replace(PRIOR, name="random:mobilenet_v3_small")}, False),
+        ({"request": replace(PRIOR, seed=1)}, False),
+        ({"request": replace(PRIOR, image_size=32)}, False),
+        ({"request": replace(PRIOR, layer="stage3")}, False),
+        ({"split": "val"}, False),
+        *(({"settings": replace(SETTINGS, **other)}, False) for other in CONTENT),
+        *(({"settings": replace(SETTINGS, **other)}, True) for other in SPEED),
     ],
-    ids=["architecture", "weights", "input size", "layer"],
-)
-def test_another_prior_is_a_miss(workspace: Workspace, request_: PriorRequest):
-    assert not is_hit(workspace, request=request_)
-
-
-@pytest.mark.parametrize("other", [{"dtype": "float32"}, {"crops": 2}])
-def test_other_numbers_are_a_miss(workspace: Workspace, other: dict[str, object]):
-    assert not is_hit(workspace, settings=replace(SETTINGS, **other))
-
-
-def test_the_other_split_is_a_miss(workspace: Workspace):
-    assert not is_hit(workspace, split="val")
+    ids=["same", "architecture", "weights", "input size", "layer", "split", *map(str, CONTENT + SPEED)],
+)  # fmt: skip
+def test_what_is_embedded_counts_and_how_does_not(
+    workspace: Workspace, other: dict[str, Any], hits: bool
+):
+    assert is_hit(workspace, **other) == hits
 
 
 def one_level_brighter(tree: Path) -> None:
@@ -140,11 +130,6 @@ def test_images_and_their_order_count_and_names_do_not(
     assert is_hit(workspace, name) == hits
 
 
-@pytest.mark.parametrize("other", [{"batch_size": 3}, {"threads": 1}, {"device": "cpu"}])
-def test_how_it_is_computed_does_not_count(workspace: Workspace, other: dict[str, object]):
-    assert is_hit(workspace, settings=replace(SETTINGS, **other))
-
-
 def test_how_many_compute_does_not_count(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
@@ -177,19 +162,15 @@ def run_key(workspace: Workspace, **others: object) -> str:
     return _config(dataset, settings, representations).fingerprint
 
 
-def test_every_setting_of_a_run_is_sorted_in():
+def test_every_setting_of_a_run_is_covered():
     sorted_in = {*OTHER_RUN, *SAME_RUN, *FROM_REPRESENTATIONS}
     assert sorted_in == {field.name for field in fields(TrainSettings)}
 
 
-@pytest.mark.parametrize("name", OTHER_RUN)
-def test_another_setting_is_another_run(workspace: Workspace, name: str):
-    assert run_key(workspace, **{name: OTHER_RUN[name]}) != run_key(workspace)
-
-
-@pytest.mark.parametrize("name", SAME_RUN)
-def test_where_and_how_safely_it_is_trained_is_no_other_run(workspace: Workspace, name: str):
-    assert run_key(workspace, **{name: SAME_RUN[name]}) == run_key(workspace)
+@pytest.mark.parametrize("name", [*OTHER_RUN, *SAME_RUN])
+def test_settings_make_another_run_except_where_it_is_trained(workspace: Workspace, name: str):
+    value = {**OTHER_RUN, **SAME_RUN}[name]
+    assert (run_key(workspace, **{name: value}) == run_key(workspace)) == (name in SAME_RUN)
 
 
 # Targets that do not belong to these images

@@ -13,7 +13,7 @@ from rela.training.settings import TrainSettings
 
 def test_a_program_of_the_user_is_not_run_in_place_of_rela(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+):
     for name in ("cli.py", "stages.py", "pipeline.py"):
         (tmp_path / name).write_text("print('mine'); open('ran', 'w').close()")
     (tmp_path / "rela.py").write_text("raise SystemExit(0)  # in the working directory only")

@@ -3,11 +3,10 @@
 - ls: every artifact and leftover with the bytes that lie on disk, and whether a job holds it;
 - verify: one flipped bit anywhere is found and named, status 65; an unreadable manifest too;
 - gc: removes old representations and targets, and what killed jobs left; never data sets, runs, what
-  was used lately, what another process holds, or what an interrupted run goes on from;
+  was used lately, what another process holds, or what an interrupted run needs;
 - what was removed is computed again, to the same bytes.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import run_rela
-from pictures import picture
-from PIL import Image
+from command_line import REPOSITORY, TINY, read_json, run_rela
+from damage import flip_bit
+from pictures import SMALL_TREE, save_tree
 
 from rela.pipeline.errors import BusyError
 from rela.pipeline.locks import in_use, is_held, remove_unused
@@ -27,27 +26,14 @@ from rela.pipeline.owner import owner_token
 
 DAY = 24 * 3600
 PRIOR = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", "32")
-TRAIN = (
-    "--model",
-    "shufflenet_v2_x0_5",
-    "--image-size",
-    "32",
-    "--epochs",
-    "1",
-    "--batch-size",
-    "4",
-)
+TRAIN = (*TINY, "--epochs", "1")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set, its representations, targets and a run."""
     root = tmp_path_factory.mktemp("made")
-    for split, count in (("train", 8), ("val", 4)):
-        for number in range(count):
-            path = root / "images" / split / "ab"[number % 2] / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture(number, 16, 16)).save(path)
+    save_tree(root / "images", SMALL_TREE)
     workspace = root / "workspace"
     for command in (
         ("convert", root / "images"),
@@ -76,7 +62,7 @@ def make_old(directory: Path, days: float = 100) -> None:
 
 
 def listed(*arguments: str) -> list[dict[str, Any]]:
-    return json.loads(run_rela("cache", *arguments, "--json").stdout)["entries"]
+    return read_json(run_rela("cache", *arguments, "--json"))["entries"]
 
 
 def test_ls_counts_the_bytes_on_disk(workspace: Path):
@@ -88,19 +74,15 @@ def test_ls_counts_the_bytes_on_disk(workspace: Path):
         assert entry["num_bytes"] == on_disk
         assert not entry["held"]
     words = run_rela("cache", "ls").stdout
-    assert "4 entries" in words
-    assert "just now" in words
+    assert "4 entries" in words and "just now" in words
 
 
 @pytest.mark.parametrize("kind", ["datasets", "representations", "targets", "runs"])
 def test_verify_names_what_has_one_bit_flipped(workspace: Path, kind: str):
     assert run_rela("cache", "verify").stdout.count(": sound") == 4
     artifact = only(workspace / kind)
-    digested = json.loads((artifact / "manifest.json").read_bytes())["file_sha256"]
-    victim = artifact / sorted(digested)[-1]
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    victim = artifact / sorted(read_json(artifact / "manifest.json")["file_sha256"])[-1]
+    flip_bit(victim)
     result = run_rela("cache", "verify", exit_code=65)
     assert result.stdout.count(": sound") == 3
     said = f"{artifact.name}/{victim.name} is damaged"
@@ -129,11 +111,9 @@ def test_gc_removes_what_is_old_and_can_be_made_again(workspace: Path):
     assert representations.is_dir()
     did = run_rela("cache", "gc").stdout
     assert did == would.replace("would remove", "removed")
-    assert not representations.exists()
-    assert not targets.exists()
+    assert not representations.exists() and not targets.exists()
     assert not list((workspace / "representations").iterdir())
-    assert only(workspace / "datasets").is_dir()
-    assert only(workspace / "runs").is_dir()
+    assert only(workspace / "datasets").is_dir() and only(workspace / "runs").is_dir()
     run_rela("embed", *PRIOR)
     assert (representations / "representations.h5").read_bytes() == bytes_before
 
@@ -156,7 +136,7 @@ def test_gc_leaves_what_another_process_holds(workspace: Path):
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(targets)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -216,7 +196,7 @@ def test_gc_removes_old_parts_and_no_others(workspace: Path):
     assert not parts.exists()
 
 
-def test_what_was_removed_meanwhile_is_not_used(workspace: Path):
+def test_a_removed_artifact_is_not_used(workspace: Path):
     targets = only(workspace / "targets")
     with in_use(targets):
         assert is_held(targets)
@@ -227,8 +207,7 @@ def test_what_was_removed_meanwhile_is_not_used(workspace: Path):
         raise AssertionError("never reached")
 
 
-def test_an_empty_workspace_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_empty_workspace_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert run_rela("cache", "ls").stdout == "nothing here yet\n"
-    assert run_rela("cache", "verify").stdout == "nothing here yet\n"
-    assert run_rela("cache", "gc").stdout == "removed 0 B in all\n"
+    said = [run_rela("cache", command).stdout for command in ("ls", "verify", "gc")]
+    assert said == ["nothing here yet\n", "nothing here yet\n", "removed 0 B in all\n"]

@@ -20,7 +20,7 @@ def run(tmp_path: Path, small_tree: Path) -> Run:
     return finished_run(workspace, "images", "shufflenet_v2_x0_5", "mine")
 
 
-def test_the_ledger_is_read_whole_or_not_at_all(run: Run) -> None:
+def test_the_ledger_is_read_whole_or_not_at_all(run: Run):
     assert (run.seconds_by_phase, run.total_seconds) == ({}, None)
     costs = {"seconds": {"convert": 1.5, "stage2": 2.0}, "total_seconds": 3.5}
     (run.path / "cost.json").write_text(json.dumps(costs))
@@ -35,7 +35,7 @@ def test_the_ledger_is_read_whole_or_not_at_all(run: Run) -> None:
 )
 def test_the_prior_looks_at_every_image_or_crop(
     run: Run, prior: str | None, crops: int | None, embedded: int
-) -> None:
+):
     manifest = replace(
         run.manifest,
         content={**run.manifest.content, "prior": prior, "num_images": 24, "num_steps": 5},
@@ -46,7 +46,7 @@ def test_the_prior_looks_at_every_image_or_crop(
     assert of.num_images_seen == 40 + embedded
 
 
-def test_a_spread_is_that_of_a_sample() -> None:
+def test_a_spread_is_that_of_a_sample():
     values = [0.5, 0.25, 0.75]
     found = Spread.of(values)
     assert (found.mean, found.std) == (0.5, statistics.stdev(values))

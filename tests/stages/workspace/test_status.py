@@ -13,14 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from command_line import TINY, read_json, rela
+from command_line import REPOSITORY, TINY, Rela, read_json
 from snapshots import NOW
 
 from rela.pipeline.lease import Leases
@@ -31,31 +29,30 @@ from rela.stages.workspace.representations import describe_parts
 from rela.stages.workspace.workspace import Workspace
 from rela.training.progress import write_progress
 
-__all__ = ["rela"]  # a fixture
-REPOSITORY = Path(__file__).parents[3]
 ME = f"process {os.getpid()} on {platform.node()}"
 
 
 @pytest.fixture
-def interrupted(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def interrupted(rela: Rela, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory of a run of 3 epochs that stopped after the first."""
 
     def stop(text: str) -> None:
         if text.startswith("epoch 1/"):
             raise KeyboardInterrupt
 
-    rela("convert", small_tree)
     with monkeypatch.context() as patch:
         patch.setattr("rela.cli.say", stop)
         rela("train", "--prior", "none", "--epochs", 3, *TINY, exit_code=130)
     return tmp_path / "workspace" / "runs" / "images-byol-1"
 
 
-def test_a_run_is_running_or_can_be_resumed_by_its_lock(
-    rela: Callable[..., Result], interrupted: Path
-) -> None:
+def parts_in(root: Path, num_parts: int = 4) -> tuple[Workspace, PartStore]:
+    """A workspace, and the parts of representations that are being computed there."""
+    workspace = Workspace(root)
+    return workspace, PartStore(workspace.parts_dir("0123abcd"), num_parts)
+
+
+def test_a_run_is_running_or_can_be_resumed_by_its_lock(rela: Rela, interrupted: Path):
     write_progress(interrupted / "progress.json", NOW)  # of a job that was killed
     found = read_json(rela("status", "--json"))
     assert found["running"] == []
@@ -70,9 +67,7 @@ def test_a_run_is_running_or_can_be_resumed_by_its_lock(
     assert "running" in shown and "1:02:33" in shown and "resumable" not in shown
 
 
-def test_where_a_run_stands_is_told_with_its_holder_and_checkpoint(
-    rela: Callable[..., Result], interrupted: Path, tmp_path: Path
-) -> None:
+def test_progress_shows_holder_and_checkpoint(rela: Rela, interrupted: Path, tmp_path: Path):
     workspace = Workspace(tmp_path / "workspace")
     with exclusive(interrupted / ".lock"):
         assert f"starting; 3 epochs\n  {ME}" in format_under_way(under_way(workspace))
@@ -84,7 +79,7 @@ def test_where_a_run_stands_is_told_with_its_holder_and_checkpoint(
         words = format_under_way(under_way(workspace), 100)
         assert "stage 1  12/100  loss 0.531  rho 0.981  acc 34.1%  1,234 img/s" in words
         assert f"{ME}, last checkpoint 2:05 ago" in words and "silent" not in words
-        old = json.loads((interrupted / "progress.json").read_text())
+        old = read_json(interrupted / "progress.json")
         old["updated"] -= 600
         (interrupted / "progress.json").write_text(json.dumps(old))
         assert "no progress for 10:0" in format_under_way(under_way(workspace))
@@ -94,33 +89,21 @@ def test_where_a_run_stands_is_told_with_its_holder_and_checkpoint(
 
 @pytest.mark.parametrize(
     "content",
-    [
-        "",
-        "[]",
-        "{}",
-        "[" * 10_000,
-        '{"stage": "two"}',
-        "\xff\xfe",
-        "NaN",
-        "a word in place of the loss",
-    ],
+    ["", "[]", "{}", "[" * 10_000, '{"stage": "two"}', "\xff\xfe", "NaN", "a word for the loss"],
 )
-def test_progress_that_is_none_is_not_shown(
-    rela: Callable[..., Result], interrupted: Path, tmp_path: Path, content: str
-) -> None:
+def test_invalid_progress_is_not_shown(rela: Rela, interrupted: Path, tmp_path: Path, content: str):
     path = interrupted / "progress.json"
     if "loss" in content:
         write_progress(path, NOW)
-        content = json.dumps({**json.loads(path.read_text()), "loss": content})
+        content = json.dumps({**read_json(path), "loss": content})
     path.write_text(content, encoding="latin-1")
     with exclusive(interrupted / ".lock"):
         (run,) = under_way(Workspace(tmp_path / "workspace")).runs
     assert run.now is None and run.epochs == 3
 
 
-def test_embeds_show_parts_rate_and_who_works_on_them(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    store = PartStore(workspace.parts_dir("0123abcd"), 4)
+def test_embeds_show_parts_rate_and_who_works_on_them(tmp_path: Path):
+    workspace, store = parts_in(tmp_path)
     with store.in_use():
         describe_parts(store, "letters", "train", "resnet18", 4000)
         assert under_way(workspace).embeds == []  # nobody's
@@ -139,9 +122,8 @@ def test_embeds_show_parts_rate_and_who_works_on_them(tmp_path: Path) -> None:
         assert under_way(workspace).embeds == []
 
 
-def test_what_steers_terminals_does_not_get_there(tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    store = PartStore(workspace.parts_dir("0123abcd"), 4)
+def test_terminal_escapes_are_not_printed(tmp_path: Path):
+    workspace, store = parts_in(tmp_path)
     with store.in_use(), Leases(store.directory) as leases:
         describe_parts(store, "\x1b[2Jboo", "train", "resnet18", 4000)
         assert list(store.claim([0], leases)) == [0]
@@ -149,11 +131,10 @@ def test_what_steers_terminals_does_not_get_there(tmp_path: Path) -> None:
     assert "\x1b" not in words and "boo" in words
 
 
-def test_an_interrupted_embedding_says_what_it_is_of(
-    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_embedding_names_data_set_and_prior(
+    rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 8)
-    rela("convert", small_tree)
     write, written = PartStore.write, []
 
     def write_one(store: PartStore, part: int, *rest: Any) -> None:
@@ -162,18 +143,15 @@ def test_an_interrupted_embedding_says_what_it_is_of(
         written.append(part)
         write(store, part, *rest)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(PartStore, "write", write_one)
-        rela("embed", "--prior", "random:shufflenet_v2_x0_5", "--image-size", 32, exit_code=130)
+    monkeypatch.setattr(PartStore, "write", write_one)
+    rela("embed", "--prior", "random:shufflenet_v2_x0_5", "--image-size", 32, exit_code=130)
     (row,) = read_json(rela("status", "--json"))["resumable"]
     assert row["what"].startswith("representations of images (train) by random:shufflenet_v2_x0_5")
     assert row["done"] == "1 of 3 parts"
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_watching_ends_by_ctrl_c_with_status_0(
-    rela: Callable[..., Result], interrupted: Path, as_json: bool
-) -> None:
+def test_watching_ends_by_ctrl_c_with_status_0(rela: Rela, interrupted: Path, as_json: bool):
     command = [sys.executable, "-m", "rela", "status", "--watch", "--interval", "0.1"]
     with (
         exclusive(interrupted / ".lock"),
@@ -196,11 +174,8 @@ def test_watching_ends_by_ctrl_c_with_status_0(
 
 
 @pytest.mark.parametrize(("num_parts", "num_images"), [(-4, 4000), (0, 4000), (4, -1), (1, 4000)])
-def test_numbers_of_parts_that_cannot_be_show_no_odd_times(
-    tmp_path: Path, num_parts: int, num_images: int
-) -> None:
-    workspace = Workspace(tmp_path)
-    store = PartStore(workspace.parts_dir("0123abcd"), num_parts)
+def test_impossible_part_counts_show_no_odd_times(tmp_path: Path, num_parts: int, num_images: int):
+    workspace, store = parts_in(tmp_path, num_parts)
     with store.in_use(), Leases(store.directory) as leases:
         describe_parts(store, "letters", "train", "resnet18", num_images)
         assert leases.take("part-000000")
