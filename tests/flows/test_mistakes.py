@@ -13,6 +13,8 @@ from command_line import run_rela
 from pictures import save_tree
 
 SMALL = "--model shufflenet_v2_x0_5 --image-size 32 --batch-size 8 --epochs 1"
+RANDOM = "random:shufflenet_v2_x0_5"
+EMBED = f"train pictures --prior {RANDOM} --embed"  # refused before anything is embedded
 MISTAKES = [
     # commands and options
     ("trian", 2, ["No such command 'trian'", "train"]),
@@ -34,6 +36,10 @@ MISTAKES = [
     ("status --workspace elsewhere", 2, ["rela --workspace DIRECTORY status"]),
     ("train --resume second", 2, ["--name second"]),
     ("status --interval 5", 2, ["--interval requires --watch"]),
+    ("train --handover 1.5", 2, ["--handover", "0<=x<=1"]),
+    ("train --resume --epochs 3", 2, ["--epochs", "own configuration"]),
+    ("eval --weights x.pt", 2, ["--prior", "--weights"]),
+    ("eval some --prior resnet18", 2, ["not both"]),
     # sources
     ("convert damaged", 65, ["`rela convert damaged --on-bad-image skip`", "a/0.png: empty file"]),
     ("embed damaged --prior resnet18", 65, ["`rela convert damaged --on-bad-image skip`", "a/0.png"]),
@@ -52,6 +58,8 @@ MISTAKES = [
     ("train folder --prior none", 2, ["no data set 'folder'", "`rela convert folder`"]),
     ("embed --prior resnet18", 2, ["2 data sets", "name one of flat, pictures"]),
     ("train pictures", 2, ["rela embed pictures --prior resnet18", "--prior none"]),
+    (f"train pictures --prior {RANDOM} {SMALL}", 2, [f"rela embed pictures --prior {RANDOM}", "--embed"]),
+    ("eval --dataset pictures --prior random:resnet18", 2, ["--val-fraction"]),
     ("train --resume", 2, ["nothing to resume"]),
     ("train --resume --name first", 2, ["no interrupted run 'first'"]),
     ("eval", 2, ["no finished run", "rela train"]),
@@ -90,6 +98,13 @@ MISTAKES = [
     (f"train pictures --prior none {SMALL} --batch-size 1000", 2, ["24 images", "lower --batch-size"]),
     ("train pictures --prior none --model resnet50x", 2, ["did you mean resnet50"]),
     (f"train pictures --prior none --name a/b {SMALL}", 2, ["'a/b'", "letters, digits"]),
+    (f"train pictures --prior none --name ../x {SMALL}", 2, ["letters, digits"]),
+    (f"train pictures --prior none --name resnet18 {SMALL}", 2, ["hide the prior"]),
+    (f"{EMBED} --method simclr --ema cosine", 2, ["--method simclr does not use --ema"]),
+    (f"{EMBED} --model resnet19", 2, ["no model 'resnet19'"]),
+    (f"{EMBED} --model inception_v3 --image-size 16", 2, ["cannot take images of 16×16"]),
+    (f"{EMBED} --optimizer lars", 2, ["--optimizer lars requires --lr"]),
+    (f"{EMBED} --method none --handover 0.5", 2, ["--method none is stage 1 only"]),
     (f"train flat --prior none --method supervised {SMALL}", 2, ["requires labels", "class folders"]),
     (f"train pictures --prior none --devices 7,8 {SMALL}", 2, ["--devices 7,8", "auto, a number"]),
     ("eval --dataset flat --prior random:resnet18", 2, ["flat has no labels"]),

@@ -50,23 +50,18 @@ def timm_model(name: str, **options: object) -> nn.Module:
         ("mobilenet_v3_small", 64, (576, 2, 2)),
         ("efficientnet_b0", 64, (1280, 2, 2)),
         ("regnet_y_400mf", 64, (440, 2, 2)),
+        ("test_resnet", 64, (2, 2)),
+        ("test_efficientnet", 64, (2, 2)),
+        (SWIN, 224, (7, 7)),
     ],
 )
 def test_a_cnns_map_is_what_it_pools(name: str, size: int, shape: tuple[int, ...]):
-    backbone = build_backbone(name, size, seed=0).eval()
+    is_timm = name.startswith(("test_", "swin"))
+    backbone = timm_model(name) if is_timm else build_backbone(name, size, seed=0).eval()
     maps = spatial_features(backbone, images(size))
-    assert maps.shape == (2, *shape)
+    assert maps.shape[-len(shape) :] == shape and len(maps) == 2
     if not name.startswith("mobilenet"):  # which has a layer between the pool and the features
         torch.testing.assert_close(maps.mean((2, 3)), backbone(images(size)))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", SWIN])
-def test_a_timm_cnns_map_is_what_it_pools(name: str):
-    backbone, size = timm_model(name), 224 if name.startswith("swin") else 64
-    maps = spatial_features(backbone, images(size))
-    assert maps.shape[2:] == ((7, 7) if size == 224 else (2, 2))
-    torch.testing.assert_close(maps.mean((2, 3)), backbone(images(size)))
 
 
 @torch.no_grad()

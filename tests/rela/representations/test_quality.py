@@ -37,24 +37,15 @@ def test_effective_rank_is_the_entropy_of_a_full_svd(shape: tuple[int, int]):
     assert effective_rank(rows) == pytest.approx(float(entropy.exp()), rel=1e-9)
 
 
-def test_effective_rank_of_orthogonal_columns_is_their_number():
+def test_effective_rank_in_closed_form():
     assert effective_rank(7 * rotation(40)[:, :13]) == pytest.approx(13, rel=1e-9)
-
-
-def test_effective_rank_of_two_unequal_directions_in_closed_form():
-    rows = np.diag([3.0, 1.0, 0.0, 0.0])
-    assert effective_rank(rows) == pytest.approx(4 / 3**0.75, rel=1e-9)  # exp(H(3/4, 1/4))
-
-
-def test_effective_rank_of_one_direction_is_one():
-    rows = np.outer(features(500, 1), features(1, 200))
-    assert effective_rank(rows) == pytest.approx(1, abs=1e-3)
+    two = np.diag([3.0, 1.0, 0.0, 0.0])
+    assert effective_rank(two) == pytest.approx(4 / 3**0.75, rel=1e-9)  # exp(H(3/4, 1/4))
+    one = np.outer(features(500, 1), features(1, 200))
+    assert effective_rank(one) == pytest.approx(1, abs=1e-3)
     assert effective_rank(np.zeros((5, 3))) == 0
-
-
-def test_effective_rank_of_an_identity_covariance_is_nearly_the_width():
-    rows = np.random.default_rng(0).standard_normal((50_000, 16))
-    assert 15.99 < effective_rank(rows) <= 16
+    identity_covariance = np.random.default_rng(0).standard_normal((50_000, 16))
+    assert 15.99 < effective_rank(identity_covariance) <= 16
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

@@ -14,7 +14,6 @@ from opened import paths_and_labels as pairs
 
 from rela.errors import DataError
 from rela.sources.image_folder import make_output_folder, scan
-from rela.sources.source import Sample
 
 
 def make(root: Path, *paths: str) -> Path:
@@ -28,50 +27,38 @@ def many(split: str, **counts: int) -> list[str]:
     return [f"{split}/{name}/{i:03d}.png" for name, count in counts.items() for i in range(count)]
 
 
-# Layouts
+# Layouts: files, and the labels of every split; classes are named by their folders
+
+TRAIN = {"train/a/1.png": 0, "train/b/1.png": 1}
+LAYOUTS = {
+    "class folders": {"train": {"cat/1.jpg": 0, "cat/2.png": 0, "dog/1.png": 1}},
+    "train only": {"train": TRAIN},
+    **{
+        f"train and {name}": {"train": TRAIN, "val": {f"{name}/b/2.png": 1}}  # which lacks a class
+        for name in ("val", "valid", "validation", "test")
+    },
+    "a class called train": {"train": {"bus/1.png": 0, "car/1.png": 1, "train/1.png": 2}},
+    "deep in a class": {"train": {"a/2.png": 0, "a/x/y/1.png": 0, "b/z/1.png": 1}},
+    "flat": {"train": {"1.png": -1, "2.png": -1}},
+    "flat train": {"train": {"train/1.png": -1, "train/2.png": -1}},
+}
 
 
-def test_class_folders_make_one_split(tmp_path):
-    folder = scan(make(tmp_path, "dog/1.png", "cat/2.png", "cat/1.jpg"))
-    assert folder.class_names == ["cat", "dog"] and folder.labelled
-    assert folder.splits == {
-        "train": [Sample("cat/1.jpg", 0), Sample("cat/2.png", 0), Sample("dog/1.png", 1)]
-    }
-
-
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
-def test_a_second_split_may_have_any_usual_name(tmp_path, name):
-    folder = scan(make(tmp_path, "train/a/1.png", "train/b/1.png", f"{name}/b/2.png"))
-    assert pairs(folder) == [("train/a/1.png", 0), ("train/b/1.png", 1)]
-    assert pairs(folder, "val") == [(f"{name}/b/2.png", 1)]
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(tmp_path, layout):
+    expected = LAYOUTS[layout]
+    files = [path for labels in expected.values() for path in labels]
+    folder = scan(make(tmp_path, *reversed(files)))
+    assert {split: dict(pairs(folder, split)) for split in folder.splits} == expected
+    assert pairs(folder) == sorted(pairs(folder))
+    number = 1 if files[0].startswith("train/") else 0
+    labelled = {path.split("/")[number] for path, label in expected["train"].items() if label >= 0}
+    assert folder.class_names == sorted(labelled) and folder.labelled == bool(labelled)
 
 
 def test_val_is_preferred_to_test(tmp_path):
     folder = scan(make(tmp_path, "train/a/1.png", "test/a/1.png", "val/a/1.png"))
     assert pairs(folder, "val") == [("val/a/1.png", 0)]
-
-
-def test_train_alone_is_one_split(tmp_path):
-    folder = scan(make(tmp_path, "train/a/1.png", "train/b/1.png"))
-    assert folder.class_names == ["a", "b"] and list(folder.splits) == ["train"]
-
-
-def test_a_class_may_be_called_train(tmp_path):
-    folder = scan(make(tmp_path, "bus/1.png", "car/1.png", "train/1.png"))
-    assert folder.class_names == ["bus", "car", "train"]
-    assert pairs(folder)[2] == ("train/1.png", 2)
-
-
-@pytest.mark.parametrize("prefix", ["", "train/"])
-def test_a_flat_folder_has_no_labels(tmp_path, prefix):
-    folder = scan(make(tmp_path, f"{prefix}2.png", f"{prefix}1.png"))
-    assert not folder.labelled and folder.class_names == []
-    assert pairs(folder) == [(f"{prefix}1.png", -1), (f"{prefix}2.png", -1)]
-
-
-def test_images_may_lie_deep_in_their_class(tmp_path):
-    folder = scan(make(tmp_path, "a/x/y/1.png", "a/2.png", "b/z/1.png"))
-    assert pairs(folder) == [("a/2.png", 0), ("a/x/y/1.png", 0), ("b/z/1.png", 1)]
 
 
 # Order
@@ -245,11 +232,6 @@ def refusal(root: Path, val_fraction: float = 0) -> str:
 def test_a_class_that_only_val_has_is_refused_by_name(tmp_path):
     message = refusal(make(tmp_path, "train/ant/1.png", "val/ant/1.png", "val/zebra/1.png"))
     assert "'zebra'" in message and "train has class 'ant'" in message
-
-
-def test_a_class_that_val_lacks_is_fine(tmp_path):
-    folder = scan(make(tmp_path, "train/a/1.png", "train/b/1.png", "val/b/1.png"))
-    assert pairs(folder, "val") == [("val/b/1.png", 1)]
 
 
 def test_missing_folders_and_files_are_refused(tmp_path):
