@@ -110,8 +110,8 @@ def test_center_crops_are_torchvisions(interpolation, resize, crop):
     rows = np.arange(len(images))[::-1].copy()
     out = np.empty((len(images), crop, crop, 3), np.uint8)
     status = np.full(len(images), 255, np.uint8)
-    storage = in_memory(images).storage()
-    samples.load_center_crops(*storage, rows, resize, interpolation, out, 0, status)
+    beton = in_memory(images)
+    samples.load_center_crops(*beton.storage(), rows, resize, interpolation, out, 0, status)
     assert (status == decode.OK).all()
     for row, found in zip(rows, out, strict=True):
         expected = np.asarray(theirs(Image.fromarray(images[row])))
