@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import TINY, Rela, read_json
-from damage import flip_bit
+from damages import flip_bit
 from pictures import MakeTree
 from safetensors.torch import save_file
 from torch import Tensor, nn

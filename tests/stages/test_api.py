@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import REPOSITORY, run_python, run_rela
-from damage import flip_bit
+from damages import flip_bit
 from pictures import SMALL_TREE, save_tree
 from torch.utils.data import DataLoader
 

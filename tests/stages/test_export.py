@@ -22,7 +22,7 @@ import onnxruntime
 import pytest
 import torch
 from command_line import Rela, read_json, run_python
-from damage import flip_bit
+from damages import flip_bit
 from finished_runs import finished_run, sample_images
 from pictures import picture
 from PIL import Image

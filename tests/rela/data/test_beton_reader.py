@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from betons import beton_of
 from command_line import run_python
-from damage import flip_bit
+from damages import flip_bit
 from pictures import picture
 from PIL import Image
 

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import timm
 import torch
 import torchvision.models as tv
-from damage import RunsWhenUnpickled
+from damages import RunsWhenUnpickled
 from torch import Tensor, nn
 
 from rela.errors import DataError, UnsafeError

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision.models as tv
-from damage import RunsWhenUnpickled
+from damages import RunsWhenUnpickled
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn

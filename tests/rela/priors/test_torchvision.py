@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision.models as tv
-from damage import flip_bit
+from damages import flip_bit
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from command_line import run_python
-from damage import flip_bit
+from damages import flip_bit
 
 from rela.errors import DataError
 from rela.representations.matrix_file import ROWS_PER_PART, open_matrix, part_rows, write_matrix

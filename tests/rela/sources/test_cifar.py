@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run_rela
-from damage import RunsWhenUnpickled
+from damages import RunsWhenUnpickled
 from opened import open_as, paths_and_labels
 from pictures import picture
 from torchvision.datasets import CIFAR10, CIFAR100

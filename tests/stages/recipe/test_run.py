@@ -125,7 +125,11 @@ def test_a_failing_job_stops_only_what_needs_it(
     evals = [("eval", "made"), ("eval", "not run"), ("eval", "not run")]
     assert states(result) == [("convert", "made"), *train, *evals]
     end = result.stderr[result.stderr.index("rela: 2 of 7 jobs failed") :]
-    for words in ("2 that depend on them were not run", "the second one is bad", "KeyError: 'a defect'"):
+    for words in (
+        "2 that depend on them were not run",
+        "the second one is bad",
+        "KeyError: 'a defect'",
+    ):
         assert words in end
     assert "Traceback" in result.stderr  # of the defect
     assert read_json(result)["jobs"][5]["message"].startswith("needs train images")

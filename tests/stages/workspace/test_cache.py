@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from command_line import REPOSITORY, TINY, read_json, run_rela
-from damage import flip_bit
+from damages import flip_bit
 from pictures import SMALL_TREE, save_tree
 
 from rela.pipeline.errors import BusyError
