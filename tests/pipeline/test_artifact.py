@@ -201,6 +201,7 @@ def test_an_exception_leaves_nothing(destination):
         (publish_one, lambda path: (path / "file.txt").read_text() == "hello"),
         (lambda path: path.write_text("mine"), lambda path: path.read_text() == "mine"),
         (lambda path: (path / "part").mkdir(parents=True), lambda path: (path / "part").is_dir()),
+        (Path.mkdir, lambda path: not list(path.iterdir())),  # a rename would replace it
         (lambda path: path.symlink_to(path.parent), lambda path: path.is_symlink()),
     ],
 )

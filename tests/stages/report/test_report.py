@@ -32,7 +32,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("report")
     paths = (
         f"{'train' if number < 24 else 'val'}/{name}/{number}.png"
-        for number, name in enumerate(("ant", ODD_CLASS, "cat") * 12)
+        for number, name in enumerate(
+            ("ant", ODD_CLASS, "cat") * 8 + ("ant", ODD_CLASS, "cat", "ant") * 3
+        )
     )
     save_tree(root / "pictures", dict.fromkeys(paths, (16, 16)))
     rela = ["--workspace", root / "workspace"]
@@ -60,8 +62,8 @@ def test_chance_levels_follow_class_sizes(workspace: Path):
     (dataset,) = opened.datasets()
     found = record_of(opened.run("plain"), dataset)
     assert found.by_chance == {
-        split: pytest.approx(1 / 3 + 3 * (1 / 3 * 2 / 3 / num_images) ** 0.5)
-        for split, num_images in (("train", 24), ("val", 12))
+        split: pytest.approx(share + 3 * (share * (1 - share) / num_images) ** 0.5)
+        for split, share, num_images in (("train", 1 / 3, 24), ("val", 1 / 2, 12))
     }
     assert record_of(opened.run("plain")).by_chance == {}
 
