@@ -63,7 +63,7 @@ def export(workspace: Workspace, request: Export, say: Say = print) -> ExportRes
     run = workspace.run(request.run)
     settings, embedding = part_of(request, ExportSettings), part_of(request, EmbedSettings)
     if settings.dataset is not None and settings.to != "hdf5-features":
-        raise ChoiceError(f"--dataset does not apply to --to {settings.to}; remove it")
+        raise ChoiceError(f"--dataset requires --to hdf5-features, found {settings.to}; remove it")
     path = _destination(run.name, settings)
     identity = read_identity(run.path)
     if settings.to == "hdf5-features":

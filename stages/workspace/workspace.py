@@ -127,8 +127,8 @@ class Workspace:
                 else f" --split {combination.content.split}"
             )
             raise ChoiceError(
-                f"{combination.name} was combined from representations that are gone; make them again by "
-                f"`rela embed {combination.content.dataset}{priors}{others}`"
+                f"{combination.name} was combined from representations that are missing; make them again "
+                f"with `rela embed {combination.content.dataset}{priors}{others}`"
             )
         return [there[key] for key in keys]
 

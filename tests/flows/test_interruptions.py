@@ -203,7 +203,7 @@ def test_a_training_that_another_job_began_just_now_is_not_begun_twice(
     monkeypatch.setattr(Workspace, "unfinished_runs", nothing_yet)
     rela(*command)  # whose first job was killed in the meantime
     monkeypatch.setattr(Workspace, "runs", nothing_yet)
-    assert "finished already" in rela(*command).stdout
+    assert "already finished" in rela(*command).stdout
     assert len(list((tmp_path / "workspace" / "runs").iterdir())) == 1
 
 

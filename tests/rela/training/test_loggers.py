@@ -97,7 +97,7 @@ def test_another_logger_is_no_other_run(rela: Callable[..., Result], small_tree:
     rela("convert", small_tree)
     command = ("train", "--prior", "none", "--epochs", 1, *TINY)
     rela(*command, "--logger", "none")
-    assert "finished already" in rela(*command).stdout
+    assert "already finished" in rela(*command).stdout
 
 
 def test_a_logger_that_refuses_to_begin_is_one_line_and_leaves_nothing(

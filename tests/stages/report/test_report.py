@@ -101,7 +101,7 @@ def test_the_commands_on_the_page_make_the_same_runs(workspace: Path, page: Path
     assert len(commands) == 2
     for command in commands:
         result = run_rela("--workspace", workspace, *shlex.split(command)[1:])
-        assert "finished already" in result.stdout, command
+        assert "already finished" in result.stdout, command
 
 
 def test_names_are_never_taken_for_markup(page: Path):
