@@ -30,7 +30,7 @@ PRIOR_DIGITS = 5
 PRIOR_EPOCHS = 10
 PLAIN, RELA = "byol", "rela + byol"
 _VAL_SHARE = 5  # every fifth image
-_LINEAR = "linear-reference"
+_LINEAR = "linear"
 
 
 @dataclass(frozen=True)

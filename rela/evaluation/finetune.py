@@ -1,7 +1,7 @@
-"""Fine-tuning: the whole backbone and a linear layer, trained on a share of the labels.
+"""Fine-tuning: the whole backbone and a linear layer, or the layer only, on a share of the labels.
 
 Procedure and numbers are SimCLR's (arXiv 2002.05709, appendix B.5) as in lightly's benchmarks; see
-FinetuneProtocol.
+FinetuneProtocol and AugmentedLinearProtocol.
 """
 
 import copy
@@ -65,8 +65,9 @@ def finetune(
 ) -> tuple[nn.Sequential, dict[str, int]]:
     """The fine-tuned model (images [B, 3, S, S] → scores [B, C]), with `num_images` and `batch_size`.
 
-    All parameters of the copied backbone are trained, also frozen ones. The batch is at most the number
-    of images. Mixed precision on a GPU. `on_progress` is called with the number of images after each step.
+    All parameters of the copied backbone are trained, also frozen ones; or none, if the protocol says so,
+    and then it is in eval mode. The batch is at most the number of images. Mixed precision on a GPU.
+    `on_progress` is called with the number of images after each step.
     Raises DataError for fewer than two labelled images.
     """
     device = torch.device(device)
@@ -88,10 +89,14 @@ def finetune(
         layer = nn.Linear(feature_dim(backbone, size), num_classes)
         model = nn.Sequential(copy.deepcopy(backbone), layer).to(device)
         model.requires_grad_(True).train().to(memory_format=torch.channels_last)
+        if not protocol.trains_backbone:
+            model[0].requires_grad_(False).eval()
         optimizer = torch.optim.SGD(
-            model.parameters(), protocol.lr_for(batch_size), protocol.momentum,
+            [p for p in model.parameters() if p.requires_grad],
+            protocol.lr_for(batch_size),
+            protocol.momentum,
             weight_decay=protocol.weight_decay,
-        )  # fmt: skip
+        )
         scheduler = CosineWarmupScheduler(optimizer, 0, protocol.epochs * len(loader))
         scaler = torch.amp.GradScaler(device.type, enabled=on_gpu)
         for epoch in range(protocol.epochs):

@@ -1,10 +1,9 @@
-"""Linear probes: one linear layer on frozen features, by the protocols of rela.evaluation.protocols."""
+"""The linear probe of ReLA's authors: a layer on frozen features, trained by Adam at a constant rate."""
 
 import statistics
 from typing import Any
 
 import torch
-from lightly.utils.scheduler import CosineWarmupScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -23,7 +22,7 @@ def linear_probe(
 ) -> dict[str, Any]:
     """Train the layer and return validation accuracies in [0, 1]: `top1`, `top5` with 6 or more classes.
 
-    The result also holds `batch_size` and, if the protocol averages n epochs,
+    The result also holds `batch_size` and, over the last n epochs that the protocol averages,
     `top1_mean_last_n_epochs` and `top1_std_last_n_epochs` (sample standard deviation over the last n epochs
     of this one training). Features float32 [N, D], labels int64 [N], all on one device. `seed` determines
     the result.
@@ -33,15 +32,7 @@ def linear_probe(
         torch.manual_seed(seed)
         layer = nn.Linear(train_features.shape[1], num_classes).to(train_features.device)
     batch_size = protocol.batch_size_for(len(train_labels))
-    steps_per_epoch = -(-len(train_labels) // batch_size)
-    optimizer: torch.optim.Optimizer
-    if protocol.optimizer == "adam":
-        optimizer = torch.optim.Adam(layer.parameters(), lr=protocol.lr)
-    else:
-        optimizer = torch.optim.SGD(layer.parameters(), lr=protocol.lr, momentum=0.9)
-    scheduler = None
-    if protocol.cosine:
-        scheduler = CosineWarmupScheduler(optimizer, 0, protocol.epochs * steps_per_epoch)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=protocol.lr)
     scored_epochs = max(1, min(protocol.averaged_epochs, protocol.epochs))
     scores = []
     for epoch in range(protocol.epochs):
@@ -51,8 +42,6 @@ def linear_probe(
             loss = cross_entropy(layer(train_features[rows]), train_labels[rows])
             torch.autograd.backward(loss)
             optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
         if epoch >= protocol.epochs - scored_epochs:
             with torch.no_grad():
                 scores.append(top_k_accuracies(layer(val_features), val_labels))

@@ -70,47 +70,63 @@ class KNNProtocol:
 
 
 @dataclass(frozen=True)
-class LinearProtocol:
-    """Training of a linear layer on frozen features. Accuracies are of the last epoch, not of the best.
+class LogisticProtocol:
+    """Multinomial logistic regression on standardised, frozen features, to convergence.
 
-    `cosine` decays the rate to zero along a half cosine. `large_batch_size` applies to more than a
-    million training images. Mean and standard deviation over the last `averaged_epochs` of one training
-    are reported too; they say nothing about the spread over seeds.
+    The L2 penalty is the one of `penalties` that is best on the share `held_out` of the training images;
+    then all of them are fitted. `tolerance`: largest slope of the objective at its minimum.
     """
 
-    name: str
-    optimizer: Literal["adam", "sgd"]
-    lr: float
-    epochs: int
-    batch_size: int
-    cosine: bool
-    large_batch_size: int | None = None
-    averaged_epochs: int = 0
+    penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+    held_out: float = 0.1
+    tolerance: float = 1e-5
+    max_iterations: int = 1000
+    name: ClassVar[str] = "linear"
+    title: ClassVar[str] = name
     data: ClassVar[Data] = "labels"
     measures: ClassVar[tuple[Measure, ...]] = (TOP1, TOP5)
     is_random: ClassVar[bool] = True
 
-    @property
-    def title(self) -> str:
-        """The name; `linear` for the reference's."""
-        return self.name.removesuffix("-reference")
+    def describe(self, found: Found) -> str:
+        """One line for tables and reports; `found` has `penalty` and `num_held_out`."""
+        return (
+            "logistic regression to convergence on standardised centre-crop features, L2 penalty "
+            f"{found['penalty']:g} chosen on {found['num_held_out']:,} held-out training images"
+        )
+
+
+@dataclass(frozen=True)
+class LinearProtocol:
+    """Training of a linear layer on frozen features by Adam at a constant rate (ReLA's settings).
+
+    Depends on the scale of the features, so that it is here for comparison with ReLA's figures only.
+    Accuracies are of the last epoch, not of the best. `large_batch_size` applies to more than a million
+    training images. Mean and standard deviation over the last `averaged_epochs` of one training are reported
+    too; they say nothing about the spread over seeds.
+    """
+
+    lr: float = 3e-4
+    epochs: int = 100
+    batch_size: int = 128
+    large_batch_size: int = 1024
+    averaged_epochs: int = 3
+    name: ClassVar[str] = "linear-reference"
+    title: ClassVar[str] = name
+    data: ClassVar[Data] = "labels"
+    measures: ClassVar[tuple[Measure, ...]] = (TOP1, TOP5)
+    is_random: ClassVar[bool] = True
 
     def batch_size_for(self, num_train: int) -> int:
         """The batch for a data set of this many training images."""
-        large = num_train > _LARGE_DATA_SET and self.large_batch_size
-        return min(large or self.batch_size, num_train)
+        is_large = num_train > _LARGE_DATA_SET
+        return min(self.large_batch_size if is_large else self.batch_size, num_train)
 
     def describe(self, found: Found) -> str:
         """One line for tables and reports; `found` has `batch_size`."""
-        schedule = "cosine" if self.cosine else "constant"
-        averaged = (
-            f" (and mean ± std over the last {self.averaged_epochs} epochs of one training)"
-            if self.averaged_epochs
-            else ""
-        )
         return (
-            f"frozen centre-crop features, {self.optimizer}, lr {self.lr:g} {schedule}, "
-            f"{self.epochs} epochs, {_batch(found, self.batch_size)}, last epoch{averaged}"
+            f"frozen centre-crop features, adam, lr {self.lr:g} constant, {self.epochs} epochs, "
+            f"{_batch(found, self.batch_size)}, last epoch (and mean ± std over the last "
+            f"{self.averaged_epochs} epochs of one training); depends on the scale of the features"
         )
 
 
@@ -131,6 +147,7 @@ class FinetuneProtocol:
     batch_size: int = 256
     momentum: float = 0.9
     weight_decay: float = 0.0
+    trains_backbone: ClassVar[bool] = True
     data: ClassVar[Data] = "labels"
     measures: ClassVar[tuple[Measure, ...]] = (TOP1, TOP5)
     is_random: ClassVar[bool] = True
@@ -160,6 +177,36 @@ class FinetuneProtocol:
         labels = "" if self.percent == 100 else f" ({self.percent} % of the labels, class-balanced)"
         return (
             f"whole model trained on {found['num_images']:,} images{labels}, sgd, momentum "
+            f"{self.momentum:g}, lr {self.lr_for(found['batch_size']):.4g} cosine, {self.epochs} "
+            f"epochs, {_batch(found, self.batch_size)}, random resized crops and flips, centre-crop "
+            "evaluation, last epoch"
+        )
+
+
+@dataclass(frozen=True)
+class AugmentedLinearProtocol(FinetuneProtocol):
+    """A linear layer on a frozen backbone that sees random crops and flips, as in lightly's benchmarks.
+
+    SimCLR's settings (benchmarks/imagenet/resnet50/linear_eval.py): SGD with momentum 0.9, rate
+    0.1 · batch / 256, half cosine, no weight decay, 90 epochs.
+    """
+
+    percent: int = 100
+    epochs: int = 90
+    lr: float = 0.1
+    trains_backbone: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """`linear-lightly`."""
+        return "linear-lightly"
+
+    title = name
+
+    def describe(self, found: Found) -> str:
+        """One line for tables and reports; `found` has `num_images` and `batch_size`."""
+        return (
+            f"linear layer on the frozen backbone, {found['num_images']:,} images, sgd, momentum "
             f"{self.momentum:g}, lr {self.lr_for(found['batch_size']):.4g} cosine, {self.epochs} "
             f"epochs, {_batch(found, self.batch_size)}, random resized crops and flips, centre-crop "
             "evaluation, last epoch"
@@ -200,19 +247,16 @@ def _batch(found: Found, published: int) -> str:
     return f"batch {found['batch_size']}{cut}"
 
 
-Protocol = KNNProtocol | LinearProtocol | FinetuneProtocol | SegmentationProtocol
+Protocol = KNNProtocol | LogisticProtocol | LinearProtocol | FinetuneProtocol | SegmentationProtocol
 
-REFERENCE_PROTOCOL = LinearProtocol(
-    "linear-reference", "adam", 3e-4, 100, 128, cosine=False, large_batch_size=1024,
-    averaged_epochs=3,
-)  # fmt: skip
+LOGISTIC_PROTOCOL = LogisticProtocol()
+REFERENCE_PROTOCOL = LinearProtocol()
 # Its mean and standard deviation of top-1 over the last epochs of one training.
 LAST_EPOCHS = tuple(
     f"top1_{what}_last_{REFERENCE_PROTOCOL.averaged_epochs}_epochs" for what in ("mean", "std")
 )
-LIGHTLY_PROTOCOL = LinearProtocol("linear-lightly", "sgd", 0.1, 90, 256, cosine=True)
+LIGHTLY_PROTOCOL = AugmentedLinearProtocol()
 KNN_PROTOCOLS = (KNNProtocol(20), KNNProtocol(200))
-LINEAR_PROTOCOLS = (REFERENCE_PROTOCOL, LIGHTLY_PROTOCOL)
 FINETUNE_PROTOCOLS = (
     FinetuneProtocol(100, 30), FinetuneProtocol(10, 30), FinetuneProtocol(1, 60),
 )  # fmt: skip
@@ -220,10 +264,12 @@ SEGMENTATION_PROTOCOL = SegmentationProtocol()
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
-        *KNN_PROTOCOLS, *LINEAR_PROTOCOLS, *FINETUNE_PROTOCOLS, SEGMENTATION_PROTOCOL,
+        *KNN_PROTOCOLS, LOGISTIC_PROTOCOL, REFERENCE_PROTOCOL, LIGHTLY_PROTOCOL,
+        *FINETUNE_PROTOCOLS, SEGMENTATION_PROTOCOL,
     )
 }  # fmt: skip
-DEFAULT_PROTOCOLS = tuple(protocol.name for protocol in (*KNN_PROTOCOLS, *LINEAR_PROTOCOLS))
+# Two of different kinds, so that they can contradict each other.
+DEFAULT_PROTOCOLS = KNN_PROTOCOLS[0].name, LOGISTIC_PROTOCOL.name
 
 
 def all_measures() -> list[Measure]:

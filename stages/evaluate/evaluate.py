@@ -13,6 +13,7 @@ from rela.pipeline import Say
 from rela.pipeline.fingerprint import fingerprint
 from rela.priors import PriorRequest
 from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
+from rela.stages.evaluate.chance import Chance, chance_of
 from rela.stages.evaluate.probing import Probing
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
@@ -30,7 +31,8 @@ STAGE_VERSION = 2
 class Evaluation:
     """The requested part of `eval.json` at `path` (see rela.stages.workspace.evaluations).
 
-    `cached`: all results existed. `run` is the run's name and `parameters` its settings.
+    `cached`: all results existed. `run` is the run's name and `parameters` its settings. `chance`:
+    what chance reaches on the validation images; None without labels.
     """
 
     path: Path
@@ -38,6 +40,7 @@ class Evaluation:
     cached: bool
     run: str | None = None
     parameters: dict[str, Any] | None = None
+    chance: Chance | None = None
 
 
 def evaluate_run(
@@ -184,7 +187,8 @@ def _evaluate(
                 seconds = round(time.perf_counter() - start, 4)
                 record = {"how": protocol.describe(figures), "settings": asdict(protocol)}
                 kept.add(protocol.name, key, seed, record, {**figures, "seconds": seconds})
-    return Evaluation(path, kept.chosen(seeds), cached)
+    chance = None if dataset is None else chance_of(dataset)
+    return Evaluation(path, kept.chosen(seeds), cached, chance=chance)
 
 
 def _protocols(settings: EvaluateSettings) -> list[Protocol]:

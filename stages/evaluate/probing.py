@@ -1,14 +1,17 @@
 """Measuring one model by protocols, which share its features and feature maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rela.evaluation.protocols import (
+    AugmentedLinearProtocol,
     FinetuneProtocol,
     KNNProtocol,
     LinearProtocol,
+    LogisticProtocol,
     Protocol,
     SegmentationProtocol,
 )
@@ -25,6 +28,7 @@ from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from rela.evaluation.feature_maps import FeatureMaps
@@ -54,12 +58,19 @@ class Probing:
         """k-NN accuracy, and the number of neighbours that voted."""
         from rela.evaluation.knn import knn_accuracy
 
-        train, val = self.features("train"), self.features("val")
-        accuracy = knn_accuracy(*train, *val, self._num_classes, protocol)
-        return {"top1": accuracy, "k": protocol.neighbours(len(train[1]))}
+        with self.matrix("train") as train, self.matrix("val") as val:
+            accuracy = knn_accuracy(*train, *val, self._num_classes, protocol, self._device)
+            return {"top1": accuracy, "k": protocol.neighbours(len(train[1]))}
+
+    def logistic(self, protocol: LogisticProtocol, seed: int) -> dict[str, Any]:
+        """Accuracies of logistic regression; features are read from the disk as they are needed."""
+        from rela.evaluation.logistic import logistic_probe
+
+        with self.matrix("train") as train, self.matrix("val") as val:
+            return logistic_probe(*train, *val, self._num_classes, protocol, seed, self._device)
 
     def linear(self, protocol: LinearProtocol, seed: int) -> dict[str, Any]:
-        """Accuracies of a linear probe."""
+        """Accuracies of the reference's linear probe."""
         from rela.evaluation.linear import linear_probe
 
         train, val = self.features("train"), self.features("val")
@@ -114,6 +125,15 @@ class Probing:
         import numpy as np
         import torch
 
+        with self.matrix(split) as (values, labels):
+            features = torch.from_numpy(values.astype(np.float32)).to(self._device)
+        return features, labels.to(self._device)
+
+    @contextmanager
+    def matrix(self, split: str) -> "Iterator[tuple[NDArray[Any], Tensor]]":
+        """Features [N, D] mapped from the disk, and labels int64 [N]; embedded if they are not there yet."""
+        import torch
+
         from rela.representations.matrix_file import open_matrix
 
         assert self.dataset is not None
@@ -123,9 +143,7 @@ class Probing:
         assert result.artifact is not None, "evaluations are never sharded"
         with in_use(result.artifact.path):
             matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
-            values = torch.from_numpy(matrix.values.astype(np.float32)).to(self._device)
-        labels = torch.from_numpy(self.dataset.open(split).labels)
-        return values, labels.to(self._device)
+            yield matrix.values, torch.from_numpy(self.dataset.open(split).labels)
 
     def _feature_maps(self, protocol: SegmentationProtocol) -> "_Maps":
         """The maps of both splits, computed for the first probe seed and kept."""
@@ -151,7 +169,9 @@ class Probing:
 # How each protocol is computed: by its class, a function of (probing, protocol, probe seed).
 MEASURE: dict[type, Callable[[Probing, Any, int], dict[str, Any]]] = {
     KNNProtocol: Probing.knn,
+    LogisticProtocol: Probing.logistic,
     LinearProtocol: Probing.linear,
+    AugmentedLinearProtocol: Probing.finetune,
     FinetuneProtocol: Probing.finetune,
     SegmentationProtocol: Probing.segmentation,
 }

@@ -6,6 +6,15 @@ from typing import Any
 
 from rela.evaluation.protocols import LAST_EPOCHS, Measure, all_measures
 from rela.stages.display import Spread, format_table
+from rela.stages.evaluate.chance import Chance
+from rela.stages.evaluate.comparison import (
+    BelowChance,
+    Compared,
+    Disagreement,
+    below_chance,
+    disagreements,
+    in_words,
+)
 from rela.stages.evaluate.evaluate import Evaluation
 from rela.stages.evaluate.groups import Spreads, compared, grouped, over_probe_seeds, over_runs
 
@@ -25,38 +34,83 @@ class SeedSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """All evaluations of one call. `over_probe_seeds`: one entry per evaluation."""
+    """All evaluations of one call. `over_probe_seeds`: one entry per evaluation.
+
+    `below_chance`: accuracies that are no better than chance. `disagreements`: pairs, of runs or of means
+    over run seeds, that two probes put in opposite orders.
+    """
 
     evaluations: list[Evaluation]
     over_probe_seeds: list[Spreads]
     over_run_seeds: list[SeedSummary]
     cached: bool
+    below_chance: list[BelowChance]
+    disagreements: list[Disagreement]
 
 
 def summarize(evaluations: list[Evaluation]) -> Report:
     """Means and spreads over the probe seeds of each evaluation, and over the seeds of equal runs."""
+    spreads = [over_probe_seeds(evaluation) for evaluation in evaluations]
+    of_runs = _over_run_seeds(evaluations)
+    single = [
+        Compared(name_of(e), e.results["dataset"], _top1(measures), e.chance)
+        for e, measures in zip(evaluations, spreads, strict=True)
+    ]
     return Report(
         evaluations,
-        [over_probe_seeds(evaluation) for evaluation in evaluations],
-        _over_run_seeds(evaluations),
+        spreads,
+        of_runs,
         all(evaluation.cached for evaluation in evaluations),
+        below_chance(single),
+        disagreements(_with_means(single, of_runs)),
     )
+
+
+def name_of(evaluation: Evaluation) -> str:
+    """The run, or the prior."""
+    return evaluation.run or str(evaluation.results["evaluated"])
+
+
+def _top1(measures: Spreads) -> dict[str, float]:
+    return {name: found["top1"].mean for name, found in measures.items() if "top1" in found}
+
+
+def _with_means(single: list[Compared], summaries: list[SeedSummary]) -> list[Compared]:
+    """Runs that differ in their seed only are compared with others by their mean, not with each other."""
+    chances = {(one.name, one.dataset): one.chance for one in single}
+    averaged = {(run, summary.dataset) for summary in summaries for run in summary.runs}
+    means = [
+        Compared(
+            f"the mean of {', '.join(summary.runs)}", summary.dataset, _top1(summary.measures),
+            chances[summary.runs[0], summary.dataset],
+        )
+        for summary in summaries
+    ]  # fmt: skip
+    return [one for one in single if (one.name, one.dataset) not in averaged] + means
 
 
 def format_report(found: Report) -> str:
     """The table, the descriptions of the protocols, and the files with the figures."""
-    rows: list[tuple[str, str, dict[str, Spread], str | None]] = []
+    rows: list[tuple[str, str | None, dict[str, Spread], str | None]] = []
+    seeds: list[str | None] = []
     how: dict[str, dict[str, list[str]]] = {}
     for evaluation, measures in zip(found.evaluations, found.over_probe_seeds, strict=True):
-        name = evaluation.run or evaluation.results["evaluated"]
+        name = name_of(evaluation)
+        seed = None if evaluation.parameters is None else str(evaluation.parameters["seed"])
         for protocol, record in evaluation.results["measurements"].items():
+            seeds.append(seed)
             rows.append((name, protocol, measures[protocol], evaluation.results["dataset"]))
             how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
     for summary in found.over_run_seeds:
-        seeds = ", ".join(str(seed) for seed in summary.seeds)
-        words = f"mean ± std over run seeds {seeds}"
+        several = ", ".join(str(seed) for seed in summary.seeds)
+        words = f"mean ± std over run seeds {several}"
         rows += [(words, p, m, summary.dataset) for p, m in summary.measures.items()]
-    shown = [measure for measure in all_measures() if any(measure.key in row[2] for row in rows)]
+        seeds += [several] * len(summary.measures)
+    for dataset, chance in _chances(found.evaluations).items():
+        shares = {"top1": Spread(chance.top1, None), "top5": Spread(chance.top5, None)}
+        rows.append(("chance (the largest class)", None, shares, dataset))
+        seeds.append(None)
+    shown = [m for m in all_measures() if any(m.key in row[2] for row in rows if row[1])]
     cells: list[list[str | None]] = [
         [name, protocol, *(cell(figures.get(measure.key), measure) for measure in shown)]
         for name, protocol, figures, _ in rows
@@ -66,6 +120,8 @@ def format_report(found: Report) -> str:
     if last_epochs:
         header.append("top-1 %, last 3 epochs")
         cells = [[*row, last_epochs.get((row[0], row[1]))] for row in cells]
+    header.append("run seeds")
+    cells = [[*row, seed] for row, seed in zip(cells, seeds, strict=True)]
     if len({row[3] for row in rows}) > 1:  # figures of different data sets cannot be compared
         header.insert(1, "data set")
         cells = [[row[0], of[3], *row[1:]] for row, of in zip(cells, rows, strict=True)]
@@ -73,6 +129,8 @@ def format_report(found: Report) -> str:
         [
             *_titles(found),
             format_table(header, cells),
+            *_spread_in_words(found),
+            *in_words(found.below_chance, found.disagreements),
             *_in_words(how),
             *dict.fromkeys(f"written to {evaluation.path}" for evaluation in found.evaluations),
         ]
@@ -100,6 +158,30 @@ def _titles(found: Report) -> list[str]:
     return titles
 
 
+def _chances(evaluations: list[Evaluation]) -> dict[str | None, Chance]:
+    """By data set."""
+    return {e.results["dataset"]: e.chance for e in evaluations if e.chance is not None}
+
+
+def _spread_in_words(found: Report) -> Iterable[str]:
+    """How far figures vary without a reason: the validation images, and the seed if there is one only."""
+    for dataset, chance in _chances(found.evaluations).items():
+        tops = [
+            top1
+            for e, measures in zip(found.evaluations, found.over_probe_seeds, strict=True)
+            if e.results["dataset"] == dataset
+            for top1 in _top1(measures).values()
+        ]
+        if tops:
+            error = max(chance.sampling_error(min(1.0, top1)) for top1 in tops)
+            yield (
+                f"top-1 varies by ± {100 * error:.2f} points with the {chance.num_images:,} validation "
+                f"images of {dataset} (one standard deviation)"
+            )
+    if any(e.parameters is not None for e in found.evaluations) and not found.over_run_seeds:
+        yield "one seed of each run: the spread over seeds is not known; train with other --seed"
+
+
 def _in_words(how: dict[str, dict[str, list[str]]]) -> Iterable[str]:
     """One line per protocol; with the names of evaluations if they differ."""
     for protocol, descriptions in how.items():
@@ -115,8 +197,7 @@ def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | 
         for protocol, figures in evaluation.results["accuracies"].items():
             if all(key in figures for key in LAST_EPOCHS):
                 mean, std = (figures[key] for key in LAST_EPOCHS)
-                name = evaluation.run or evaluation.results["evaluated"]
-                found[name, protocol] = Spread(mean, std).percent()
+                found[name_of(evaluation), protocol] = Spread(mean, std).percent()
     return found
 
 

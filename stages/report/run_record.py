@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from rela.evaluation.metrics import chance_level
 from rela.pipeline.fingerprint import fingerprint
+from rela.stages.evaluate.chance import chance_of
 from rela.stages.evaluate.groups import compared
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
@@ -101,11 +101,5 @@ def record_of(run: Run, dataset: DataSet | None = None) -> RunRecord:
 
 
 def _by_chance(dataset: DataSet) -> dict[str, float]:
-    if not dataset.content.labelled:
-        return {}
-    counts = {name: split.images_per_class for name, split in dataset.splits.items()}
-    return {
-        split: chance_level(max(sizes) / sum(sizes), sum(sizes))
-        for split, sizes in counts.items()
-        if sum(sizes) and min(sizes) >= 0
-    }
+    found = {split: chance_of(dataset, split) for split in dataset.splits}
+    return {split: chance.limit for split, chance in found.items() if chance is not None}

@@ -8,7 +8,7 @@ from rela.stages.display import Spread
 from rela.stages.report.run_record import RunRecord
 
 ONLINE = "online_accuracy"
-PREFERRED = ("linear-reference", "linear", "knn20")  # order of choice among protocols of all runs
+PREFERRED = ("linear", "linear-reference", "knn20")  # order of choice among protocols of all runs
 COSTS = ("seconds", "images")
 
 Curve = tuple[Sequence[float], Sequence[float]]  # costs, ascending, and values

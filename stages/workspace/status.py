@@ -134,7 +134,7 @@ def _representations_row(found: Representations) -> dict[str, Any]:
 
 def _run_row(run: Run) -> dict[str, Any]:
     seconds, accuracies = run.total_seconds, run.evaluation.accuracies
-    knn20, linear = (accuracies.get(name) for name in ("knn20", "linear-reference"))
+    knn20, linear = map(accuracies.get, ("knn20", "linear"))
     return {
         "name": run.name,
         "dataset": run.content.dataset,

@@ -3,11 +3,14 @@
 - labelled subsets: the same number of every class, at least one, a function only of the seed;
 - an easy set is learned; every parameter moves, also frozen ones, in a copy: the backbone given stays;
 - the first steps are SGD with momentum at the published rate; results depend only on the seed;
+- with a frozen backbone, the layer's steps are SGD's on features of the same crops and flips (lightly's
+  linear protocol);
 - small data sets: the batch is cut, which is told, and no training has zero steps.
 """
 
 import copy
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ from rela.data.sampling import label_subset
 from rela.data.views import View
 from rela.errors import DataError
 from rela.evaluation.finetune import finetune, finetune_probe
-from rela.evaluation.protocols import FINETUNE_PROTOCOLS, FinetuneProtocol
+from rela.evaluation.protocols import FINETUNE_PROTOCOLS, LIGHTLY_PROTOCOL, FinetuneProtocol
 from rela.models.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(16, 16)
@@ -143,6 +146,36 @@ def test_two_steps_are_those_of_sgd_with_momentum_at_the_published_rate(train: B
                 parameter -= share * 0.05 * 210 / 256 * v
     for found, wanted in zip(model.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_lightlys_layer_learns_from_crops_and_flips_on_a_frozen_backbone(train: Beton):
+    assert (LIGHTLY_PROTOCOL.epochs, LIGHTLY_PROTOCOL.lr_for(256)) == (90, 0.1)
+    assert LIGHTLY_PROTOCOL.name == "linear-lightly"
+    backbone = small_backbone()
+    before = copy.deepcopy(backbone.state_dict())
+    model, found = finetune(
+        backbone, PREPROCESSING, train, NUM_CLASSES, replace(LIGHTLY_PROTOCOL, epochs=3), seed=3
+    )
+    assert "210 images" in LIGHTLY_PROTOCOL.describe(found)
+    assert all(torch.equal(before[k], v) for k, v in model[0].state_dict().items())
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        layer = nn.Linear(8, NUM_CLASSES)
+    sgd = torch.optim.SGD(layer.parameters(), 0.1 * 210 / 256, momentum=0.9)
+    loader = ViewLoader(train, (View(16, jitter_probability=0, gray_probability=0),), 210, seed=3)
+    mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (PREPROCESSING.mean, PREPROCESSING.std))
+    for epoch, share in enumerate((1.0, 0.5005, 0.001)):  # a half cosine of three steps
+        loader.set_epoch(epoch)
+        [batch] = loader
+        with torch.no_grad():
+            features = backbone((batch["views"][0].float() / 255 - mean) / std)
+        sgd.param_groups[0]["lr"] = share * 0.1 * 210 / 256
+        sgd.zero_grad()
+        nn.functional.cross_entropy(layer(features), batch["label"]).backward()
+        sgd.step()
+    torch.testing.assert_close(model[1].weight, layer.weight, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model[1].bias, layer.bias, rtol=1e-4, atol=1e-6)
 
 
 def test_the_result_depends_on_the_seed_alone(train: Beton):

@@ -27,7 +27,7 @@ from rela.stages.workspace.workspace import Workspace
 
 PRIOR = ["--prior", "random:shufflenet_v2_x0_5", "--image-size", "32"]
 TRAIN = ["train", "--prior", "none", "--epochs", "1", *TINY]
-QUICK = ["--protocol", "knn20", "--protocol", "linear-lightly"]
+QUICK = ["--protocol", "knn20", "--protocol", "linear-reference"]
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +78,8 @@ def test_protocols_are_measured_when_asked_for_and_kept(
 ):
     rela(*TRAIN)
     rela("eval", "--protocol", "knn20")
-    rela("eval", "--protocol", "linear-lightly", "--protocol", "finetune-100")
-    assert measured == {"knn20": 1, "linear-lightly": 1, "finetune-100": 1}
+    rela("eval", "--protocol", "linear-reference", "--protocol", "finetune-100")
+    assert measured == {"knn20": 1, "linear-reference": 1, "finetune-100": 1}
     path = tmp_path / "workspace/runs/images-byol-1/eval.json"
     before = read_json(path)
     assert set(before["accuracies"]) == set(measured)
@@ -88,17 +88,17 @@ def test_protocols_are_measured_when_asked_for_and_kept(
 
     monkeypatch.setitem(PROTOCOLS, "knn20", KNNProtocol(20, temperature=0.2))
     found = read_json(rela("eval", *QUICK, "--protocol", "finetune-100", "--json"))
-    assert measured == {"knn20": 2, "linear-lightly": 1, "finetune-100": 1}
+    assert measured == {"knn20": 2, "linear-reference": 1, "finetune-100": 1}
     assert not found["cached"]
     after = read_json(path)["measurements"]
     assert after["knn20"]["settings"]["temperature"] == 0.2
-    assert after["linear-lightly"] == before["measurements"]["linear-lightly"]
+    assert after["linear-reference"] == before["measurements"]["linear-reference"]
     status = read_json(rela("status", "--json"))["runs"][0]
     assert status["knn20"] == after["knn20"]["by_probe_seed"]["0"]["top1"]
 
     words = rela("eval", *QUICK).stdout
     assert "knn20: k = 20, T = 0.2, cosine, centre-crop features" in words
-    assert "batch 24 (cut from 256)" in words
+    assert "batch 24 (cut from 128)" in words
 
 
 def test_the_table_shows_the_real_k(rela: Rela):
@@ -117,15 +117,15 @@ def test_runs_of_several_seeds_have_a_mean_and_a_spread(rela: Rela, measured: Co
     assert [e["run"] for e in found["evaluations"]] == ["s0", "s1", "other"]
     [summary] = found["over_run_seeds"]
     assert (summary["runs"], summary["seeds"]) == (["s0", "s1"], [0, 1])
-    for protocol in ("knn20", "linear-lightly"):
+    for protocol in ("knn20", "linear-reference"):
         single = [e["results"]["accuracies"][protocol]["top1"] for e in found["evaluations"][:2]]
         assert summary["measures"][protocol]["top1"] == spread(single)
     workspace = Workspace(Path("workspace"))
-    request = Evaluate(["s0", "s1", "other"], protocol=("knn20", "linear-lightly"))
+    request = Evaluate(["s0", "s1", "other"], protocol=("knn20", "linear-reference"))
     rows = results_of(workspace, evaluate(workspace, request))
     assert [(row.seeds, list(row.settings)) for row in rows] == [([0, 1], ["lr"]), ([0], ["lr"])]
     every = rela("eval", "--all", *QUICK).stdout
-    assert measured == {"knn20": 3, "linear-lightly": 3}
+    assert measured == {"knn20": 3, "linear-reference": 3}
     assert every.count("mean ± std over run seeds 0, 1") == 2
     assert "give names of runs or --all" in rela("eval", "s0", "--all", exit_code=2).stderr
 
@@ -135,16 +135,46 @@ def test_probe_seeds_are_repetitions_of_one_run(rela: Rela, measured: Counter[st
     rela("eval", *QUICK)
     asked = ("eval", *QUICK, "--protocol", "finetune-10", "--seeds", 3)
     found = read_json(rela(*asked, "--json"))
-    assert measured == {"knn20": 1, "linear-lightly": 3, "finetune-10": 3}
+    assert measured == {"knn20": 1, "linear-reference": 3, "finetune-10": 3}
     records = found["evaluations"][0]["results"]["measurements"]
     assert list(records["knn20"]["by_probe_seed"]) == ["0"]
-    for protocol in ("linear-lightly", "finetune-10"):
+    for protocol in ("linear-reference", "finetune-10"):
         single = [records[protocol]["by_probe_seed"][s]["top1"] for s in "012"]
         assert found["over_probe_seeds"][0][protocol]["top1"] == spread(single)
     assert found["over_run_seeds"] == []
     assert "mean ± std over 3 probe seeds" in rela(*asked).stdout
     assert "probe seeds" not in rela("eval", *QUICK).stdout  # the first again, nothing measured
     assert measured.total() == 7
+
+
+def test_two_probes_of_different_kinds_chance_and_seeds_are_always_shown(
+    rela: Rela, small_tree: Path
+):
+    rela(*TRAIN)
+    found = read_json(rela("eval", "--json"))
+    [evaluation] = found["evaluations"]
+    assert list(evaluation["results"]["accuracies"]) == ["knn20", "linear"]
+    linear = evaluation["results"]["measurements"]["linear"]
+    assert linear["how"].startswith("logistic regression to convergence on standardised")
+    chance = evaluation["chance"]
+    counts = Counter(path.parent.name for path in (small_tree / "val").rglob("*.png"))
+    assert chance["num_images"] == counts.total()
+    assert chance["top1"] == pytest.approx(max(counts.values()) / counts.total())
+    share, total = chance["top1"], chance["num_images"]
+    limit = share + 3 * (share * (1 - share) / total) ** 0.5
+    assert chance["limit"] == pytest.approx(min(1.0, limit))
+    below = {one["protocol"] for one in found["below_chance"]}
+    accuracies = evaluation["results"]["accuracies"]
+    assert below == {p for p, f in accuracies.items() if f["top1"] <= chance["limit"]}
+    assert found["disagreements"] == []
+    lines = rela("eval").stdout.splitlines()
+    assert lines[1].split()[-2:] == ["run", "seeds"]
+    [row] = [line.split() for line in lines if line.startswith("chance (the largest class)")]
+    assert f"{100 * share:.2f}" in row
+    assert any("spread over seeds is not known" in line for line in lines)
+    assert any(f"with the {total} validation images of images" in line for line in lines)
+    said = [line for line in lines if "is no better than chance" in line]
+    assert len(said) == len(below)
 
 
 def test_all_leaves_out_what_cannot_be_evaluated(rela: Rela, make_tree: MakeTree):

@@ -91,7 +91,7 @@ def check_results(rows: list[dict[str, Any]], runs: Path) -> None:
     groups = [(row["prior"].split(":")[0], row["data_ratio"], row["seeds"]) for row in rows]
     assert groups == [(p, r, [0, 1]) for p in ("none", "random") for r in (0.5, 1.0)]
     for row in rows:
-        for protocol in ("knn20", "linear-reference"):
+        for protocol in ("knn20", "linear"):
             files = [read_json(runs / r / "eval.json") for r in row["runs"]]
             values = [file["accuracies"][protocol]["top1"] for file in files]
             found = row["accuracies"][protocol]

@@ -1,0 +1,76 @@
+"""What is said about figures (rela.stages.evaluate.comparison), on figures made up for it.
+
+- accuracies up to the chance level are named, with their protocol; those above it are not;
+- two probes of different kinds in opposite orders disagree; of the same kind, on other data sets or in
+  the same order they do not; differences within the sampling error are called so;
+- every accuracy and the clearest pairs come in words.
+"""
+
+import pytest
+
+from rela.stages.evaluate.chance import Chance
+from rela.stages.evaluate.comparison import Compared, below_chance, disagreements, in_words
+
+CHANCE = Chance(top1=0.1, top5=0.5, limit=0.1285, num_images=1000)
+
+
+def one(name: str, knn20: float, linear: float, dataset: str = "photos") -> Compared:
+    return Compared(name, dataset, {"knn20": knn20, "linear": linear}, CHANCE)
+
+
+def test_accuracies_that_chance_may_reach_are_named():
+    found = below_chance([one("a", 0.1285, 0.13), one("b", 0.5, 0.05)])
+    assert [(f.evaluated, f.protocol, f.top1) for f in found] == [
+        ("a", "knn20", 0.1285), ("b", "linear", 0.05),
+    ]  # fmt: skip
+    assert found[1].words() == (
+        "b: 5.00 % by linear is no better than chance, which reaches up to 12.85 % on 1,000 images"
+    )
+    assert below_chance([Compared("c", None, {"knn20": 0.0}, None)]) == []
+
+
+def test_probes_in_opposite_orders_disagree():
+    [found] = disagreements([one("a", 0.80, 0.70), one("b", 0.70, 0.80), one("c", 0.1, 0.1)])
+    assert (found.better, found.worse, found.is_clear) == ("a", "b", True)
+    assert found.words() == (
+        "the probes disagree: a is better than b by knn20 (80.00 against 70.00 %), "
+        "worse by linear (70.00 against 80.00 %)"
+    )
+    [swapped] = disagreements([one("b", 0.70, 0.80), one("a", 0.80, 0.70)])
+    assert swapped.words() == found.words()
+
+
+def test_small_differences_are_called_so():
+    [found] = disagreements([one("a", 0.80, 0.70), one("b", 0.79, 0.80)])
+    assert not found.is_clear
+    assert found.words().endswith("; a difference is within the sampling error")
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (one("a", 0.8, 0.8), one("b", 0.7, 0.7)),
+        (one("a", 0.8, 0.7), one("b", 0.8, 0.8)),
+        (one("a", 0.8, 0.7), one("b", 0.7, 0.8, dataset="others")),
+        (
+            Compared("a", "photos", {"knn20": 0.8, "knn200": 0.7}, CHANCE),
+            Compared("b", "photos", {"knn20": 0.7, "knn200": 0.8}, CHANCE),
+        ),
+        (
+            Compared("a", "photos", {"knn20": 0.8}, CHANCE),
+            Compared("b", "photos", {"linear": 0.9}, CHANCE),
+        ),
+    ],
+)
+def test_others_do_not(pair: tuple[Compared, Compared]):
+    assert disagreements(pair) == []
+
+
+def test_the_clearest_come_first_and_the_others_are_counted():
+    several = [one(str(i), 0.6 + 0.002 * i, 0.7 - 0.03 * i) for i in range(4)]
+    found = disagreements([*several, one("far", 0.9, 0.3)])
+    assert len(found) == 10
+    lines = in_words([], found)
+    assert len(lines) == 4
+    assert all("far" in line for line in lines[:3])
+    assert lines[-1] == "and so they do about 7 more pairs (see --json)"
