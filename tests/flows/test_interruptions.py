@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
-from command_line import TINY, read_json
+from command_line import REPOSITORY, TINY, read_json, run_rela
 
 from rela.errors import DataError
 from rela.pipeline.lease import Leases
@@ -27,15 +27,29 @@ from rela.pipeline.locks import exclusive
 from rela.pipeline.parts import PartStore
 from rela.stages.workspace.workspace import Workspace
 
+RUNS = Path("workspace/runs")
+RUN = RUNS / "images-byol-1"
+TRAIN = ("train", "--prior", "none", "--epochs", 1, *TINY)
+
+
+@pytest.fixture(autouse=True)
+def converted(rela: Callable[..., Result], small_tree: Path) -> None:
+    """A workspace with the small tree, in an empty directory."""
+    rela("convert", small_tree)
+
+
+def interrupt(*arguments: Any) -> None:
+    raise KeyboardInterrupt
+
 
 def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
     prior = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32)
-    rela("--workspace", "whole", "convert", small_tree)
-    rela("--workspace", "whole", "embed", *prior)
-    rela("--workspace", "killed", "convert", small_tree)
+    run_rela("--workspace", "whole", "convert", small_tree)
+    run_rela("--workspace", "whole", "embed", *prior)
+    run_rela("--workspace", "killed", "convert", small_tree)
     write = PartStore.write
     written = []
 
@@ -49,9 +63,9 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
 
     with monkeypatch.context() as patched:
         patched.setattr(PartStore, "write", write_two_then_die)
-        rela("--workspace", "killed", "embed", *prior, exit_code=130)
+        run_rela("--workspace", "killed", "embed", *prior, exit_code=130)
     assert not list((tmp_path / "killed/representations").glob("*/representations.h5"))
-    resumed = rela("--workspace", "killed", "embed", *prior)
+    resumed = run_rela("--workspace", "killed", "embed", *prior)
     assert "resuming after 2 of 6 parts" in resumed.stderr
     [whole] = (tmp_path / "whole/representations").glob("*/representations.h5")
     [again] = (tmp_path / "killed/representations").glob("*/representations.h5")
@@ -60,15 +74,11 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
     assert manifest["provenance"]["seconds"] > 2000  # the killed call's parts are counted
 
 
-def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
+def test_ctrl_c_leaves_a_run_that_resumes_to_the_end() -> None:
     command = [sys.executable, "-m", "rela", "train", "--prior", "none", "--epochs", "12", *TINY]
-    repository = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+        command, env=environment, stderr=subprocess.PIPE, text=True,
         # shells start background jobs, this suite among them, with Ctrl-C ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
@@ -80,76 +90,56 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end(
         rest = process.stderr.read()
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
-    [row] = read_json(rela("status", "--json"))["resumable"]
+    [row] = read_json(run_rela("status", "--json"))["resumable"]
     assert row["command"] == "rela train --resume --name images-byol-1"
-    resumed = rela("train", "--resume")
+    resumed = run_rela("train", "--resume")
     assert "resuming after epoch" in resumed.stderr
-    records = (tmp_path / "workspace/runs/images-byol-1/metrics.jsonl").read_text().splitlines()
+    records = (RUN / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in records] == list(range(12))
     losses = [json.loads(line)["loss"] for line in records]
     assert np.isfinite(losses).all()
 
 
-def test_a_run_whose_representations_are_gone_says_so(
-    rela: Callable[..., Result],
-    small_tree: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rela("convert", small_tree)
+def test_a_run_whose_representations_are_gone_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("rela.training.run._fit", _interrupt)
-        rela("train", "--prior", "random", "--epochs", 2, *TINY, exit_code=130)
-    shutil.rmtree(tmp_path / "workspace/representations")
-    assert "are missing" in rela("train", "--resume", exit_code=2).stderr
+        patched.setattr("rela.training.run._fit", interrupt)
+        run_rela("train", "--prior", "random", "--epochs", 2, *TINY, exit_code=130)
+    shutil.rmtree("workspace/representations")
+    assert "are missing" in run_rela("train", "--resume", exit_code=2).stderr
 
 
-def test_a_run_killed_before_its_manifest_is_finished_by_resuming(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
-    rela("train", "--prior", "none", "--epochs", 2, *TINY)
-    manifest = tmp_path / "workspace/runs/images-byol-1/manifest.json"
+def test_a_run_killed_before_its_manifest_is_finished_by_resuming() -> None:
+    run_rela("train", "--prior", "none", "--epochs", 2, *TINY)
+    manifest = RUN / "manifest.json"
     before = json.loads(manifest.read_text())["content"]
     manifest.unlink()
-    rela("train", "--resume")
+    run_rela("train", "--resume")
     assert json.loads(manifest.read_text())["content"] == before
 
 
-def test_a_run_whose_settings_were_changed_does_not_go_on(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
-    rela("train", "--prior", "none", "--epochs", 1, *TINY)
-    run = tmp_path / "workspace" / "runs" / "images-byol-1"
-    (run / "manifest.json").unlink()
-    config = json.loads((run / "config.json").read_text())
+def test_a_run_whose_settings_were_changed_does_not_go_on() -> None:
+    run_rela(*TRAIN)
+    (RUN / "manifest.json").unlink()
+    config = json.loads((RUN / "config.json").read_text())
     config["settings"]["seed"] = 7
-    (run / "config.json").write_text(json.dumps(config))
-    message = rela("train", "--resume", exit_code=65).stderr
+    (RUN / "config.json").write_text(json.dumps(config))
+    message = run_rela("train", "--resume", exit_code=65).stderr
     assert "config.json was changed after the run began" in message
     config["settings"] |= {"seed": 0, "devices": "1", "checkpoint_minutes": 3.0}
-    (run / "config.json").write_text(json.dumps(config))
-    rela("train", "--resume")
+    (RUN / "config.json").write_text(json.dumps(config))
+    run_rela("train", "--resume")
 
 
-def test_an_interrupted_attempt_is_on_the_account(
-    rela: Callable[..., Result],
-    small_tree: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rela("convert", small_tree)
-
+def test_an_interrupted_attempt_is_on_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
     def waste_a_second(*arguments: Any) -> None:
         time.sleep(1)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr("rela.training.run._fit", waste_a_second)
-        rela("train", "--prior", "none", "--epochs", 1, *TINY, exit_code=130)
-    rela("train", "--resume")
-    cost = json.loads((tmp_path / "workspace/runs/images-byol-1/cost.json").read_text())
+        run_rela(*TRAIN, exit_code=130)
+    run_rela("train", "--resume")
+    cost = json.loads((RUN / "cost.json").read_text())
     assert cost["seconds"]["other"] > 1
 
 
@@ -158,12 +148,7 @@ def nothing_yet(workspace: Workspace) -> list[Any]:
     return []
 
 
-def begun_twice(
-    rela: Callable[..., Result],
-    command: tuple[Any, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    *blind: str,
-) -> str:
+def begun_twice(command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, *blind: str) -> str:
     """What a second job says while the first trains, which is interrupted then; `blind` finds nothing."""
     outputs = []
 
@@ -171,89 +156,68 @@ def begun_twice(
         with monkeypatch.context() as patched:
             for method in blind:
                 patched.setattr(Workspace, method, nothing_yet)
-            outputs.append(rela(*command, exit_code=75).stderr)
+            outputs.append(run_rela(*command, exit_code=75).stderr)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr("rela.training.run._fit", train_again)
-        rela(*command, exit_code=130)
+        run_rela(*command, exit_code=130)
     return outputs[0]
 
 
-def test_two_trainings_of_one_run_do_not_mix(
-    rela: Callable[..., Result], small_tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rela("convert", small_tree)
-    command = ("train", "--prior", "none", "--epochs", 1, *TINY)
-    said = begun_twice(rela, command, monkeypatch)
+def test_two_trainings_of_one_run_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = begun_twice(TRAIN, monkeypatch)
     assert f"in use by process {os.getpid()}" in said
-    rela(*command)
+    run_rela(*TRAIN)
 
 
 @pytest.mark.parametrize("named", [("--name", "mine"), ()])
 def test_a_training_that_another_job_began_just_now_is_not_begun_twice(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, named: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
     """The second job looked for runs before the first had written its settings."""
-    rela("convert", small_tree)
-    command = ("train", "--prior", "none", "--epochs", 1, *TINY, *named)
-    said = begun_twice(rela, command, monkeypatch, "unfinished_runs")
+    command = (*TRAIN, *named)
+    said = begun_twice(command, monkeypatch, "unfinished_runs")
     assert f"in use by process {os.getpid()}" in said
     monkeypatch.setattr(Workspace, "unfinished_runs", nothing_yet)
-    rela(*command)  # whose first job was killed in the meantime
+    run_rela(*command)  # whose first job was killed in the meantime
     monkeypatch.setattr(Workspace, "runs", nothing_yet)
-    assert "already finished" in rela(*command).stdout
-    assert len(list((tmp_path / "workspace" / "runs").iterdir())) == 1
+    assert "already finished" in run_rela(*command).stdout
+    assert len(list(RUNS.iterdir())) == 1
 
 
-def test_a_training_killed_before_it_wrote_its_settings_is_in_nobodys_way(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path
-) -> None:
-    rela("convert", small_tree)
-    runs = tmp_path / "workspace" / "runs"
+def test_a_training_killed_before_it_wrote_its_settings_is_in_nobodys_way() -> None:
     for name in ("images-byol-1", "mine"):
-        (runs / name).mkdir(parents=True)
-        (runs / name / ".lock").write_text("process 1")
-    (runs / "letters").mkdir()
-    (runs / "letters" / "to-a-friend.txt").write_text("dear")
-    command = ("train", "--prior", "none", "--epochs", 1, *TINY)
-    rela(*command, "--name", "mine")
-    rela(*command, "--seed", 1)
-    assert "a run with other settings" in rela(*command, "--name", "letters", exit_code=2).stderr
-    assert {run["name"] for run in read_json(rela("status", "--json"))["runs"]} == {
+        (RUNS / name).mkdir(parents=True)
+        (RUNS / name / ".lock").write_text("process 1")
+    (RUNS / "letters").mkdir()
+    (RUNS / "letters" / "to-a-friend.txt").write_text("dear")
+    run_rela(*TRAIN, "--name", "mine")
+    run_rela(*TRAIN, "--seed", 1)
+    assert "a run with other settings" in run_rela(*TRAIN, "--name", "letters", exit_code=2).stderr
+    assert {run["name"] for run in read_json(run_rela("status", "--json"))["runs"]} == {
         "images-byol-1", "mine",
     }  # fmt: skip
-    assert (runs / "letters" / "to-a-friend.txt").read_text() == "dear"
+    assert (RUNS / "letters" / "to-a-friend.txt").read_text() == "dear"
 
 
-def test_a_training_that_cannot_begin_leaves_nothing_to_resume(
-    rela: Callable[..., Result], small_tree: Path
-) -> None:
-    rela("convert", small_tree)
+def test_a_training_that_cannot_begin_leaves_nothing_to_resume() -> None:
     for wrong in (("--batch-size", 500), ("--devices", "two"), ("--devices", "0")):
-        rela("train", "--prior", "none", *TINY, *wrong, exit_code=2)
-    assert read_json(rela("status", "--json"))["resumable"] == []
-
-
-def _interrupt(*arguments: Any) -> None:
-    raise KeyboardInterrupt
+        run_rela("train", "--prior", "none", *TINY, *wrong, exit_code=2)
+    assert read_json(run_rela("status", "--json"))["resumable"] == []
 
 
 def test_a_training_that_cannot_begin_leaves_alone_what_another_job_has_locked_since(
-    rela: Callable[..., Result], small_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rela("convert", small_tree)
-    run = tmp_path / "workspace" / "runs" / "images-byol-1"
-
     with ExitStack() as stack:
 
         def fail(*arguments: Any) -> None:
-            run.mkdir(parents=True)
-            (run / "config.json").write_text("{}")
-            stack.enter_context(exclusive(run / ".lock"))  # by another job, at this very moment
+            RUN.mkdir(parents=True)
+            (RUN / "config.json").write_text("{}")
+            stack.enter_context(exclusive(RUN / ".lock"))  # by another job, at this very moment
             raise DataError("cannot begin")
 
         monkeypatch.setattr("rela.stages.train.train.fit_run", fail)
-        rela("train", "--prior", "none", "--epochs", 1, *TINY, exit_code=65)
-        assert {path.name for path in run.iterdir()} == {"config.json", ".lock"}
+        run_rela(*TRAIN, exit_code=65)
+        assert {path.name for path in RUN.iterdir()} == {"config.json", ".lock"}
