@@ -26,7 +26,7 @@ _PART_BYTES = 200_000
 def integrity(trials: int, scratch: Path) -> Iterator[Tally]:
     """Every kind of file that is kept, with what reads it: an error, or something false, if it is damaged."""
     list(each_stage(scratch, ()))
-    space = Workspace(scratch / "before")
+    space = Workspace(scratch / "after-eval")
     dataset, run = space.dataset(), space.run()
     targets = find_artifacts(space.targets_dir)[0]
     representations = next(each for each in space.representations() if each.content.run is None)

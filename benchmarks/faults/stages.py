@@ -44,18 +44,14 @@ class Stage:
         """The stage, in a process of its own."""
         return Job.start(lambda: self.run(workspace), self.scratch / log)
 
-    def finish(self, workspace: Path) -> None:
-        """Run it without any fault; RuntimeError if it fails."""
+    @functools.cached_property
+    def undisturbed(self) -> tuple[Path, dict[str, str], float]:
+        """The workspace after it, what that holds, and the seconds it took; RuntimeError if it fails."""
+        workspace = copy_of(self.before, self.scratch / f"after-{self.name}")
+        begun = time.perf_counter()
         job = self.start(workspace)
         if job.wait(LIMIT_SECONDS):
             raise RuntimeError(f"status {job.status} without any fault: {job.last_line()}")
-
-    @functools.cached_property
-    def undisturbed(self) -> tuple[Path, dict[str, str], float]:
-        """The workspace after it, what that holds, and the seconds it took."""
-        workspace = copy_of(self.before, self.scratch / "undisturbed")
-        begun = time.perf_counter()
-        self.finish(workspace)
         return workspace, content_of(workspace), time.perf_counter() - begun
 
     def misfit(self, workspace: Path) -> str:
@@ -81,9 +77,9 @@ class Stage:
 
 
 def each_stage(scratch: Path, only: Collection[str]) -> Iterator[Stage]:
-    """Those in `only`, in the order in which they build on each other; then the workspace is finished."""
+    """Those in `only`, in the order in which they build on each other; all leave their workspaces."""
     import_everything()
-    before = scratch / "before"
+    before = scratch / "before-all"
     shutil.rmtree(before, ignore_errors=True)
     before.mkdir(parents=True)
     digits = write_digits(scratch / "digits")
@@ -91,7 +87,7 @@ def each_stage(scratch: Path, only: Collection[str]) -> Iterator[Stage]:
         stage = Stage(name, (*words, digits) if name == "convert" else words, before, scratch)
         if name in only:
             yield stage
-        stage.finish(before)
+        before = stage.undisturbed[0]
 
 
 def copy_of(source: Path, destination: Path) -> Path:
