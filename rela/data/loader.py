@@ -142,10 +142,15 @@ class ViewLoader:
         self.rank, self.world_size = rank, world_size
 
     def set_views(self, views: tuple[View, ...], with_targets: bool) -> None:
-        """Change the views from the next batch on, even within an epoch."""
-        self.views = views
-        if not with_targets:
-            self.targets, self.crops = None, NO_CROPS
+        """Change the views from the next batch on, even within an epoch; they replay no crops.
+
+        `with_targets`: batches keep their targets, with crops the mean over the image's crops.
+        """
+        if self.targets is not None:
+            num_crops = max(1, self.crops.shape[1])
+            means = self.targets.unflatten(0, (-1, num_crops)).mean(1, dtype=torch.float32)
+            self.targets = means if with_targets else None
+        self.views, self.crops = views, NO_CROPS
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, first_batch, self._first_batch = self.epoch, self._first_batch, 0

@@ -78,27 +78,27 @@ def device_options(wanted: str, rank_timeout_seconds: float) -> dict[str, Any]:
 
 
 class RankStrategy(DDPStrategy):  # type: ignore[misc]
-    """DDP that finds unused parameters in stage 1 only, where the heads of the algorithm get no gradient."""
+    """DDP that looks for unused parameters only while the training module has some."""
 
     def configure_ddp(self) -> None:
         """Wrap the module for its current stage."""
         self.model = DistributedDataParallel(
             self.lightning_module,
             device_ids=self.determine_ddp_device_ids(),
-            find_unused_parameters=self._is_stage1,
+            find_unused_parameters=self._finds_unused,
         )
 
     def follow_stage(self) -> None:
         """Wrap the module again if its stage has changed."""
         old: Any = self.model
-        if old.find_unused_parameters != self._is_stage1:
+        if old.find_unused_parameters != self._finds_unused:
             old._remove_autograd_hooks()
             self.configure_ddp()
 
     @property
-    def _is_stage1(self) -> bool:
+    def _finds_unused(self) -> bool:
         module: Any = self.lightning_module
-        return bool(module.stage == 1)
+        return bool(module.has_unused_parameters)
 
 
 class _BatchNormOverRanks(LayerSync):  # type: ignore[misc]

@@ -199,7 +199,7 @@ def _build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         method = build_method(settings, num_chosen(len(beton), settings.data_ratio), num_classes)
-        if settings.handover == 0:
+        if settings.handover == 0 and not settings.anchor:
             targets = None
         loader = ViewLoader(
             beton,
@@ -215,7 +215,10 @@ def _build(
         num_steps = settings.epochs * len(loader) // settings.accumulate
         handover = None if targets is None else _handover(settings, num_steps)
         target_width = 0 if targets is None else targets.values.shape[1]
-        return build_module(settings, method, loader, num_steps, handover, target_width), loader
+        module = build_module(settings, method, loader, num_steps, handover, target_width)
+        if handover is None:
+            module.load_for_stage2()
+        return module, loader
 
 
 def build_method(settings: ResolvedSettings, num_images: int, num_classes: int) -> Method:
@@ -246,7 +249,7 @@ def build_module(
     """The module to train; without `handover` it starts in stage 2."""
     module = TwoStage(
         method, loader, settings.optimizer_settings, num_steps, handover, target_width,
-        settings.head == "learned", settings.seed, memory_format(settings),
+        settings.head == "learned", settings.seed, memory_format(settings), settings.anchor,
     )  # fmt: skip
     return module.to(memory_format=memory_format(settings))
 
@@ -268,9 +271,11 @@ def _facts(
     )
 
 
-def _handover(settings: ResolvedSettings, num_steps: int) -> HandOver:
+def _handover(settings: ResolvedSettings, num_steps: int) -> HandOver | None:
     if settings.handover is None:
         return AdaptiveHandOver()
+    if settings.handover == 0:
+        return None
     stage1_steps = round(settings.handover * num_steps)
     # stage 1 only: no hand-over after the last step
     return FixedHandOver(stage1_steps + (stage1_steps >= num_steps))

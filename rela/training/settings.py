@@ -71,6 +71,9 @@ class TrainSettings:
         kind=int,
         shown="those with 90 % of the variance, at least 16",
     )
+    anchor: float = option(
+        0.0, "Weight of the target loss that stage 2 keeps; the paper keeps none.", minimum=0
+    )
     data_ratio: float = option(
         1.0, "Share of the images in each epoch, drawn anew every time.", above=0, maximum=1
     )

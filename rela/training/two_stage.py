@@ -33,12 +33,13 @@ def target_loss(predictions: list[Tensor], targets: list[Tensor]) -> Tensor:
 
 
 class TwoStage(pl.LightningModule):
-    """Stage 1 regresses cached targets through one linear layer W; stage 2 is `method` unchanged.
+    """Stage 1 regresses cached targets through one linear layer W; stage 2 is `method`.
 
     - `method`: a module of `rela.methods`, holding the backbone being trained;
     - `handover`: decides when stage 1 ends; None trains the algorithm from the start;
     - `target_width`: d of the targets; `learn_head` puts W into the optimizer, else it keeps its
       random initial value as in the reference;
+    - `anchor`: weight in stage 2 of the target loss, on the views of stage 2; 0: `method` unchanged;
     - `loader`: told to change its views at the hand-over;
     - `num_steps`: optimizer steps of the whole training.
 
@@ -57,6 +58,7 @@ class TwoStage(pl.LightningModule):
         learn_head: bool = False,
         seed: int = 0,
         memory_format: torch.memory_format = torch.channels_last,
+        anchor: float = 0.0,
     ) -> None:
         super().__init__()
         options = method.options
@@ -64,8 +66,9 @@ class TwoStage(pl.LightningModule):
         self.handover = handover
         self.stage = 1 if handover is not None else 2
         self.handover_step: int | None = None
+        self.anchor = anchor
         self.head: nn.Linear | None = None
-        if handover is not None:
+        if target_width:
             self.head = nn.Linear(options.feature_dim, target_width).requires_grad_(learn_head)
         self.classifier: Any = None
         if options.num_classes:
@@ -105,6 +108,12 @@ class TwoStage(pl.LightningModule):
         }
 
     @property
+    def has_unused_parameters(self) -> bool:
+        """Whether some trained parameters get no gradient: the method's heads in stage 1, or W in stage 2."""
+        head_is_trained = self.head is not None and self.head.weight.requires_grad
+        return self.stage == 1 or (head_is_trained and not self.anchor)
+
+    @property
     def progress(self) -> Progress:
         """Progress of stage 2; its step 0 is the hand-over."""
         begin = self.handover_step or 0
@@ -137,13 +146,19 @@ class TwoStage(pl.LightningModule):
         if self.stage == 1:
             assert self.head is not None
             features = [self.method.backbone(view) for view in views]
-            loss = target_loss([self.head(f) for f in features], batch["targets"])
+            loss = objective = target_loss([self.head(f) for f in features], batch["targets"])
         else:
-            loss, features = self.method(views, batch["label"], self.progress)
+            objective, features = self.method(views, batch["label"], self.progress)
+            loss = objective
+            if self.anchor:
+                assert self.head is not None
+                predictions = [self.head(f) for f in features]
+                targets = batch["targets"][: len(features)]  # full-sized views come first
+                loss = loss + self.anchor * target_loss(predictions, targets)
         self._step_losses.append(loss.detach())
         result: dict[str, Any] = {
             "loss": loss,
-            "objective": loss.detach(),
+            "objective": objective.detach(),
             "features": features[0].detach(),
         }
         if self.classifier is not None:
@@ -201,7 +216,11 @@ class TwoStage(pl.LightningModule):
         """Switch to the algorithm and its views from the next batch on."""
         self.stage = 2
         self.handover_step = self._steps_seen
-        self._loader.set_views(self.method.stage2_views(), with_targets=False)
+        self.load_for_stage2()
+
+    def load_for_stage2(self) -> None:
+        """Load the algorithm's views; with an anchor, the targets too."""
+        self._loader.set_views(self.method.stage2_views(), with_targets=self.anchor > 0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the state that Lightning does not save: stage, hand-over rule, random state."""
@@ -224,7 +243,7 @@ class TwoStage(pl.LightningModule):
         if self.handover is not None:
             self.handover.load_state_dict(state["handover"])
         if self.handover is not None and self.stage == 2:
-            self._loader.set_views(self.method.stage2_views(), with_targets=False)
+            self.load_for_stage2()
         if self.trainer.world_size > 1:
             return  # the saved states are those of rank 0; every rank keeps its own seed
         torch.set_rng_state(state["torch_rng_state"].cpu())

@@ -56,7 +56,7 @@ def _label(run: RunRecord, shown: list[str], with_model: bool) -> str:
     words = [method if run.is_baseline else f"{run.prior} → {method}"]
     if with_model:
         words.append(run.run.model)
-    of_prior_only = {"crops", "target_width", "handover", "head"}
+    of_prior_only = {"crops", "target_width", "handover", "head", "anchor"}
     for key in shown:
         if not (run.is_baseline and key in of_prior_only):
             words.append(_said(key, getattr(settings, key)))

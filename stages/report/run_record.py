@@ -11,7 +11,7 @@ from rela.stages.workspace.run import Run
 
 NO_PRIOR = "none"
 # settings of the prior: lines of one experiment differ in them
-_OF_PRIOR = ("prior", "crops", "target_width", "handover", "head")
+_OF_PRIOR = ("prior", "crops", "target_width", "handover", "head", "anchor")
 _OF_BUDGET = ("epochs", "data_ratio")
 _BEFORE_TRAINING = ("convert", "embed", "combine", "targets", "startup")
 

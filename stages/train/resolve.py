@@ -36,7 +36,12 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
         )
     if settings.prior == NO_PRIOR:  # no stage 1: its options have no effect
         settings = replace(
-            settings, handover=None, head=TrainSettings.head, target_width=None, crops=None
+            settings,
+            handover=None,
+            head=TrainSettings.head,
+            target_width=None,
+            crops=None,
+            anchor=0.0,
         )
     if settings.method == NO_METHOD:
         if settings.prior == NO_PRIOR or settings.handover not in (None, 1):
@@ -44,7 +49,7 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
                 "--method none is stage 1 only: it requires a prior and no --handover; choose "
                 "another --method"
             )
-        settings = replace(settings, handover=1.0)
+        settings = replace(settings, handover=1.0, anchor=0.0)
     return settings
 
 
@@ -52,7 +57,7 @@ def say_ignored_options(
     settings: TrainSettings, resolved: TrainSettings, say: Callable[[str], None]
 ) -> None:
     """Say which given options have no effect because there is no stage 1 without a prior."""
-    described = ("handover", "head", "target_width", "crops")
+    described = ("handover", "head", "target_width", "crops", "anchor")
     given = [n for n in described if getattr(settings, n) != getattr(resolved, n)]
     if settings.prior == NO_PRIOR and given:
         flags = ", ".join(flag_name(name) for name in given)

@@ -28,7 +28,7 @@ from rela.training.checkpoints import newest_checkpoint
 
 __all__ = ["beton", "on_the_cpu"]  # fixtures
 REPOSITORY = Path(__file__).parents[3]
-EVERY_STEP = replace(PLAN, handover=0.5, checkpoint_minutes=0)
+EVERY_STEP = replace(PLAN, handover=0.5, anchor=0.5, checkpoint_minutes=0)
 
 
 def fail_at_batch(patch: pytest.MonkeyPatch, number: int) -> None:

@@ -77,7 +77,8 @@ def make_module(beton: Beton, targets: Tensor) -> Callable[..., tuple[TwoStage, 
         has_stage1 = options.get("handover") is not None
         views = stage1_views(SIZE) if has_stage1 else method.views()
         loader = ViewLoader(beton, views, batch_size, targets=targets if has_stage1 else None)
-        module = TwoStage(method, loader, optimizer, 1000, target_width=TARGET_WIDTH, **options)
+        width = TARGET_WIDTH if has_stage1 else 0
+        module = TwoStage(method, loader, optimizer, 1000, target_width=width, **options)
         return module, loader
 
     return make
@@ -228,6 +229,60 @@ def test_views_and_targets_change_with_the_batch_after_the_hand_over(
         if step < steps:
             assert all(torch.equal(t, targets[batch["index"]]) for t in batch["targets"])
     assert (module.stage, module.handover_step) == (2, steps)
+
+
+@pytest.mark.parametrize("has_stage1", [True, False])
+def test_an_anchor_adds_the_target_loss_to_the_algorithms(
+    make_module, targets: Tensor, has_stage1: bool
+):
+    module, loader = make_module(handover=FixedHandOver(1), anchor=0.25)
+    if not has_stage1:
+        module.stage, module.handover = 2, None
+        module.load_for_stage2()
+    seen: list[tuple[dict[str, Any], float]] = []
+    forward = module.method.forward
+
+    def record(views: list[Tensor], labels: Tensor, progress: Progress):
+        result = forward(views, labels, progress)
+        seen.append((result[0].detach(), [f.detach() for f in result[1]]))
+        return result
+
+    module.method.forward = record
+    step = module.training_step
+
+    def check(batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        stage, result = module.stage, step(batch, batch_idx)
+        if stage == 2:
+            assert module.head is not None
+            objective, features = seen[-1]
+            wanted = targets[batch["index"]].double()
+            cosines = [
+                torch.nn.functional.cosine_similarity(module.head(f).double(), wanted).mean()
+                for f in features
+            ]
+            expected = objective.double() + 0.25 * (1 - (cosines[0] + cosines[1]) / 2)
+            assert float(result["loss"]) == pytest.approx(float(expected), abs=1e-5)
+            assert torch.equal(result["objective"], objective)
+        return result
+
+    module.training_step = check
+    batches = fit(module, loader, epochs=2).batches
+    assert len(seen) == (5 if has_stage1 else 6)
+    assert all("targets" in batch for batch in batches)
+
+
+def test_after_the_hand_over_the_target_of_an_image_is_the_mean_of_its_crops(beton: Beton):
+    values = torch.randn(NUM_IMAGES * 3, TARGET_WIDTH, generator=torch.Generator().manual_seed(1))
+    crops = np.zeros((NUM_IMAGES, 3, 5), np.uint16)
+    crops[:, :, 2:4] = SIZE
+    loader = ViewLoader(beton, stage1_views(SIZE), 4, targets=values.half(), crops=crops)
+    loader.set_views(BYOL_VIEWS, with_targets=True)
+    plain = ViewLoader(beton, BYOL_VIEWS, 4)
+    means = values.half().float().reshape(NUM_IMAGES, 3, TARGET_WIDTH).mean(1)
+    for batch, expected in zip(loader, plain, strict=True):
+        assert all(map(torch.equal, batch["views"], expected["views"]))
+        for found in batch["targets"]:
+            torch.testing.assert_close(found, means[batch["index"]])
 
 
 def test_without_a_hand_over_the_algorithm_trains_from_the_start(make_module):
