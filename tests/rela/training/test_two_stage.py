@@ -261,7 +261,7 @@ def test_an_anchor_adds_the_target_loss_to_the_algorithms(
                 for f in features
             ]
             expected = objective.double() + 0.25 * (1 - (cosines[0] + cosines[1]) / 2)
-            assert float(result["loss"]) == pytest.approx(float(expected), abs=1e-5)
+            assert result["loss"].item() == pytest.approx(expected.item(), abs=1e-5)
             assert torch.equal(result["objective"], objective)
         return result
 
