@@ -148,8 +148,8 @@ class ViewLoader:
         """
         if self.targets is not None:
             num_crops = max(1, self.crops.shape[1])
-            means = self.targets.unflatten(0, (-1, num_crops)).mean(1, dtype=torch.float32)
-            self.targets = means if with_targets else None
+            rows = self.targets.view(-1, num_crops, self.targets.shape[1])
+            self.targets = rows.mean(1, dtype=torch.float32) if with_targets else None
         self.views, self.crops = views, NO_CROPS
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
