@@ -169,7 +169,7 @@ def test_maps_of_swin_transformers_have_their_channels_last(library: str, layer:
         ("resnet18", "nothing", "avgpool"),
         ("resnet18", "class", "vision transformer"),
         ("timm:vit_medium_patch16_gap_240", "class", "no class token; use patches"),
-        ("timm:test_vit", "blocks.0.attn.attn_drop", "does not run"),
+        ("timm:test_vit", "blocks.0.attn.attn_drop", "not part of the model.s forward pass"),
     ],
 )
 def test_an_unknown_layer_is_answered_with_known_ones(name: str, layer: str, message: str):
@@ -184,5 +184,5 @@ def test_a_layer_that_gives_several_tensors_is_refused():
         def forward(self, batch: Tensor) -> tuple[Tensor, Tensor]:
             return batch, batch
 
-    with pytest.raises(ChoiceError, match="--layer 0 gives tuple"):
+    with pytest.raises(ChoiceError, match="--layer 0 returns tuple"):
         LayerFeatures(nn.Sequential(Twins()), "0")(images(8))
