@@ -146,10 +146,11 @@ class ViewLoader:
 
         `with_targets`: batches keep their targets, with crops the mean over the image's crops.
         """
-        if self.targets is not None:
-            num_crops = max(1, self.crops.shape[1])
-            rows = self.targets.view(-1, num_crops, self.targets.shape[1])
-            self.targets = rows.mean(1, dtype=torch.float32) if with_targets else None
+        if not with_targets:
+            self.targets = None
+        elif self.targets is not None and self.crops.size:
+            of_images = self.targets.view(*self.crops.shape[:2], -1)
+            self.targets = of_images.mean(1, dtype=torch.float32)
         self.views, self.crops = views, NO_CROPS
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
