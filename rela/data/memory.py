@@ -22,8 +22,11 @@ def release_pages(values: NDArray[Any]) -> None:
         values.base.madvise(mmap.MADV_DONTNEED)
 
 
-def blocks(values: NDArray[Any], num_rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (first row, block of `num_rows` rows) of [N, D], releasing the pages of each block."""
+def blocks(values: Any, num_rows: int) -> Iterator[tuple[int, Any]]:
+    """Yield (first row, block of `num_rows` rows) of an array or tensor [N, D].
+
+    The pages of each block are released.
+    """
     for start in range(0, len(values), num_rows):
         yield start, values[start : start + num_rows]
         release_pages(values)

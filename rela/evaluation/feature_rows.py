@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rela.data import memory
 from rela.errors import DataError
 
 Features = Tensor | NDArray[Any]  # float16 or float32 [N, D]
@@ -20,22 +21,18 @@ def block_rows(width: int) -> int:
     return max(1, _BLOCK_NUMBERS // max(1, width))
 
 
-def row_block(features: Features, rows: slice, device: torch.device) -> Tensor:
-    """These rows as float32 on the device."""
-    if isinstance(features, Tensor):
-        block = features[rows].to(device, torch.float32)
-    else:
-        block = torch.from_numpy(np.array(features[rows], dtype=np.float32)).to(device)
-    return block
-
-
 def blocks(
     features: Features, device: torch.device, num_rows: int
 ) -> Iterator[tuple[slice, Tensor]]:
-    """(rows, float32 [B, D] on the device), in order, `num_rows` at a time."""
-    for start in range(0, len(features), num_rows):
-        rows = slice(start, min(start + num_rows, len(features)))
-        yield rows, row_block(features, rows, device)
+    """(rows, float32 [B, D] on the device), in order, `num_rows` at a time.
+
+    Pages of a memory map are released.
+    """
+    stored: Any
+    for start, stored in memory.blocks(features, num_rows):
+        if not isinstance(stored, Tensor):
+            stored = torch.from_numpy(np.array(stored, dtype=np.float32))
+        yield slice(start, start + len(stored)), stored.to(device, torch.float32)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from rela.data import memory
 from rela.errors import DataError
 from rela.evaluation import feature_rows, logistic
 from rela.evaluation.feature_rows import standardisation
@@ -151,13 +152,14 @@ def test_features_on_disk_are_read_in_blocks(
     x = torch.from_numpy(np.array(mapped, np.float32))
     expected = logistic_probe(x, y, x_val, y_val, NUM_CLASSES, LOGISTIC_PROTOCOL)
     largest = []
-    plain = feature_rows.row_block
+    plain = memory.blocks
 
-    def watched(features: Any, rows: slice, device: torch.device) -> Tensor:
-        largest.append(rows.stop - rows.start)
-        return plain(features, rows, device)
+    def watched(features: Any, num_rows: int) -> Any:
+        for start, block in plain(features, num_rows):
+            largest.append(len(block))
+            yield start, block
 
-    monkeypatch.setattr(feature_rows, "row_block", watched)
+    monkeypatch.setattr(memory, "blocks", watched)
     monkeypatch.setattr(feature_rows, "_BLOCK_NUMBERS", 12 * 37)
     monkeypatch.setattr(logistic, "_KEPT_BYTES", 0)
     found = logistic_probe(mapped, y, x_val, y_val, NUM_CLASSES, LOGISTIC_PROTOCOL)
