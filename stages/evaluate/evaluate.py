@@ -31,8 +31,8 @@ STAGE_VERSION = 2
 class Evaluation:
     """The requested part of `eval.json` at `path` (see rela.stages.workspace.evaluations).
 
-    `cached`: all results existed. `run` is the run's name and `parameters` its settings. `chance`:
-    what chance reaches on the validation images; None without labels.
+    `cached`: all results existed. `run` is the run's name, `parameters` its settings and `prior_name` the
+    prior that it learned from. `chance`: what chance reaches on the validation images; None without labels.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class Evaluation:
     cached: bool
     run: str | None = None
     parameters: dict[str, Any] | None = None
+    prior_name: str | None = None
     chance: Chance | None = None
 
 
@@ -65,7 +66,8 @@ def evaluate_run(
     name, key = (own_name, own_key) if dataset is None else (dataset.name, dataset.fingerprint)
     request = PriorRequest(f"run:{run.name}")
     found = _evaluate(workspace, dataset, (name, key), request, path, settings, embedding, say)
-    return replace(found, run=run.name, parameters=run.manifest.parameters)
+    parameters, prior = run.manifest.parameters, run.content.prior
+    return replace(found, run=run.name, parameters=parameters, prior_name=prior)
 
 
 def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[Evaluation]:

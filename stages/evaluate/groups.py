@@ -10,6 +10,9 @@ from rela.stages.evaluate.evaluate import Evaluation
 from rela.training.settings import WHERE_TO_RUN
 
 _NOT_COMPARED = ("seed", *WHERE_TO_RUN)
+_NAMED_FIRST = ("prior", "method", "model")
+# they do not apply to a run without a prior
+OF_PRIOR_ONLY = frozenset({"crops", "target_width", "handover", "head", "anchor"})
 
 # by protocol, then by the measure's key
 Spreads = dict[str, dict[str, Spread]]
@@ -37,6 +40,40 @@ def varying(several: Iterable[Mapping[str, Any]], leave_out: Iterable[str] = ())
         for name, value in compared(settings, leave_out).items():
             values.setdefault(name, set()).add(repr(value))
     return sorted(name for name, found in values.items() if len(found) > 1)
+
+
+def told_apart(several: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each, the settings that differ between them: prior, method and model first."""
+    differing = varying(several)
+    first = [name for name in _NAMED_FIRST if name in differing]
+    ordered = [*first, *(name for name in differing if name not in first)]
+    return [{name: settings.get(name) for name in ordered} for settings in several]
+
+
+def unlike(names: Mapping[str, str]) -> dict[str, str]:
+    """Names by key; those that several keys share end with the beginning of their key."""
+    known = list(names.values())
+    return {k: name if known.count(name) == 1 else f"{name} {k[:8]}" for k, name in names.items()}
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """`prior resnet18, method byol, epochs 30`."""
+    without_prior = settings.get("prior") == "none"
+    words = [
+        setting_in_words(name, value)
+        for name, value in settings.items()
+        if not (without_prior and name in OF_PRIOR_ONLY)
+    ]
+    return ", ".join(filter(None, words))
+
+
+def setting_in_words(name: str, value: Any) -> str:
+    """`epochs 30`; empty for the absence of something."""
+    if name == "handover":
+        return "adaptive hand-over" if value is None else f"hand-over {value:g}"
+    if name == "crops":
+        return f"{value} crops" if value else ""
+    return "" if value is None else f"{name.replace('_', ' ')} {value}"
 
 
 def over_probe_seeds(evaluation: Evaluation) -> Spreads:

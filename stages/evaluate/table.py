@@ -16,20 +16,38 @@ from rela.stages.evaluate.comparison import (
     in_words,
 )
 from rela.stages.evaluate.evaluate import Evaluation
-from rela.stages.evaluate.groups import Spreads, compared, grouped, over_probe_seeds, over_runs
+from rela.stages.evaluate.groups import (
+    Spreads,
+    compared,
+    grouped,
+    over_probe_seeds,
+    over_runs,
+    told_apart,
+    unlike,
+)
+from rela.stages.evaluate.groups import in_words as settings_in_words
 
 
 @dataclass(frozen=True)
 class SeedSummary:
     """Runs that differ only in their seed: figures by protocol, over `seeds`.
 
-    The figure of a run is the mean over its probe seeds.
+    The figure of a run is the mean over its probe seeds. `settings`: those that differ from the other
+    runs of the table.
     """
 
     runs: list[str]
     seeds: list[int]
     dataset: str
     measures: Spreads
+    settings: dict[str, Any]
+
+    @property
+    def words(self) -> str:
+        """What the figures are, with the settings."""
+        named = settings_in_words(self.settings)
+        which = f" ({named})" if named else ""
+        return f"mean ± std over run seeds {', '.join(map(str, self.seeds))}{which}"
 
 
 @dataclass(frozen=True)
@@ -103,8 +121,7 @@ def format_report(found: Report) -> str:
             how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
     for summary in found.over_run_seeds:
         several = ", ".join(str(seed) for seed in summary.seeds)
-        words = f"mean ± std over run seeds {several}"
-        rows += [(words, p, m, summary.dataset) for p, m in summary.measures.items()]
+        rows += [(summary.words, p, m, summary.dataset) for p, m in summary.measures.items()]
         seeds += [several] * len(summary.measures)
     for dataset, chance in _chances(found.evaluations).items():
         shares = {"top1": Spread(chance.top1, None), "top5": Spread(chance.top5, None)}
@@ -204,15 +221,24 @@ def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | 
 def _over_run_seeds(evaluations: list[Evaluation]) -> list[SeedSummary]:
     """A summary of each group of runs with several seeds that differ only in their seed."""
     of_runs = [evaluation for evaluation in evaluations if evaluation.parameters is not None]
+    groups = grouped(of_runs, _equal_but_for_seed)
+    priors = unlike({_settings(one)["prior"]: one.prior_name or "none" for one in of_runs})
+    settings = [
+        {**_settings(first), "prior": priors[_settings(first)["prior"]]} for first, *_ in groups
+    ]
     found = []
-    for group in grouped(of_runs, _equal_but_for_seed):
-        by_seed = {int((one.parameters or {})["seed"]): one for one in reversed(group)}
+    for group, differing in zip(groups, told_apart(settings), strict=True):
+        by_seed = {int(_settings(one)["seed"]): one for one in reversed(group)}
         if len(by_seed) > 1:
             seeds = sorted(by_seed)
             chosen = [by_seed[seed] for seed in seeds]
             names, dataset = [str(one.run) for one in chosen], chosen[0].results["dataset"]
-            found.append(SeedSummary(names, seeds, dataset, over_runs(chosen)))
+            found.append(SeedSummary(names, seeds, dataset, over_runs(chosen), differing))
     return found
+
+
+def _settings(evaluation: Evaluation) -> dict[str, Any]:
+    return {"prior": "none", **(evaluation.parameters or {})}
 
 
 def _equal_but_for_seed(evaluation: Evaluation) -> Any:

@@ -1,11 +1,9 @@
 """The ways of training that a report compares: a name and a colour for each."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rela.stages.evaluate.groups import grouped, varying
+from rela.stages.evaluate.groups import OF_PRIOR_ONLY, grouped, setting_in_words, varying
 from rela.stages.report.run_record import RunRecord
 
 # Okabe and Ito's palette for colour-blind readers; the second colour is for dark mode
@@ -56,18 +54,7 @@ def _label(run: RunRecord, shown: list[str], with_model: bool) -> str:
     words = [method if run.is_baseline else f"{run.prior} → {method}"]
     if with_model:
         words.append(run.run.model)
-    of_prior_only = {"crops", "target_width", "handover", "head", "anchor"}
     for key in shown:
-        if not (run.is_baseline and key in of_prior_only):
-            words.append(_said(key, getattr(settings, key)))
+        if not (run.is_baseline and key in OF_PRIOR_ONLY):
+            words.append(setting_in_words(key, getattr(settings, key)))
     return ", ".join(word for word in words if word)
-
-
-def _said(key: str, value: Any) -> str:
-    if key == "handover":
-        return "adaptive hand-over" if value is None else f"hand-over {value:g}"
-    if key == "crops":
-        return f"{value} crops" if value else ""
-    if value is None:
-        return ""
-    return f"{re.sub('_', ' ', key)} {value}"
