@@ -9,9 +9,10 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable
-from dataclasses import MISSING, field, fields
+from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from types import UnionType
+from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
 from rela.errors import ChoiceError
 
@@ -24,7 +25,6 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
-    kind: type | None = None,
     shown: str | None = None,
     metavar: str | None = None,
     complete: str | None = None,
@@ -33,8 +33,7 @@ def option(
 ) -> Any:
     """A keyword of a dataclass, and an option of the command line.
 
-    - `kind`: its type if the default is None; `several`: can be repeated, like one with a tuple default;
-    - `shown`: the default in words;
+    - `several`: can be repeated, like one with a tuple default; `shown`: the default in words;
     - `metavar`: its value in the help; `complete`: a name in stages.commandline.completion.
     """
     metadata = {
@@ -43,7 +42,6 @@ def option(
         "minimum": minimum,
         "maximum": maximum,
         "above": above,
-        "kind": kind or type(default),
         "shown": shown,
         "metavar": metavar,
         "complete": complete,
@@ -61,6 +59,15 @@ def argument(
     return field(default=default, metadata=metadata)
 
 
+def kind_of(described: "Field[Any]") -> Any:
+    """The type of a value: `int | None` → int, `str | Path | None` → Path, `tuple[str, ...]` → tuple."""
+    if "argument" in described.metadata:
+        return described.metadata["kind"]
+    declared: Any = described.type
+    kinds = get_args(declared) if isinstance(declared, UnionType) else (declared,)
+    return Path if Path in kinds else get_origin(kinds[0]) or kinds[0]
+
+
 def flag_name(name: str) -> str:
     """`batch_size` → `--batch-size`."""
     return "--" + name.replace("_", "-")
@@ -74,7 +81,7 @@ def check_options(settings: Any) -> None:
             continue
         chosen = value if isinstance(value, tuple) else (value,)
         wrong = (
-            not _is_a(value, rules["kind"])
+            not _is_a(value, kind_of(described))
             or (rules["choices"] and not set(chosen) <= set(rules["choices"]))
             # `not >=` instead of `<`: comparisons with NaN are false
             or (rules["minimum"] is not None and not value >= rules["minimum"])
@@ -83,7 +90,9 @@ def check_options(settings: Any) -> None:
             or (isinstance(value, float) and math.isinf(value))
         )
         if wrong:
-            raise ChoiceError(f"{flag_name(described.name)} {value}: expected {_accepted(rules)}")
+            raise ChoiceError(
+                f"{flag_name(described.name)} {value}: expected {_accepted(described)}"
+            )
 
 
 def _is_a(value: Any, kind: type) -> bool:
@@ -93,12 +102,13 @@ def _is_a(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def _accepted(rules: Any) -> str:
+def _accepted(described: "Field[Any]") -> str:
+    rules = described.metadata
     if rules["choices"]:
         return "one of " + ", ".join(rules["choices"])
     if all(rules[limit] is None for limit in ("minimum", "above", "maximum")):
         named = {bool: "True or False", str: "a string", Path: "a path", int: "an integer"}
-        return named.get(rules["kind"], "a number")
+        return named.get(kind_of(described), "a number")
     limits = (("minimum", "at least"), ("above", "more than"), ("maximum", "at most"))
     words = (f"{word} {rules[key]:g}" for key, word in limits if rules[key] is not None)
     return "a number of " + " and ".join(words)
@@ -142,7 +152,7 @@ def part_of(request: Any, kind: type[_Settings]) -> _Settings:
     given: dict[str, Any] = {}
     for described in fields(kind):  # type: ignore[arg-type]
         value: Any = getattr(request, described.name, described.default)
-        is_path = described.metadata["kind"] is Path and isinstance(value, str)
+        is_path = kind_of(described) is Path and isinstance(value, str)
         given[described.name] = Path(value) if is_path else value
     settings = kind(**given)
     check_options(settings)

@@ -74,8 +74,8 @@ class Convert(ConvertSettings, Request):
     """Images to convert to a data set."""
 
     source: str | Path = argument("SRC", kind=Path)
-    name: str | None = option(None, "Name of the data set.", kind=str, shown="that of SRC")
-    workers: int | None = option(None, "Worker processes.", minimum=1, kind=int, shown="all cores")
+    name: str | None = option(None, "Name of the data set.", shown="that of SRC")
+    workers: int | None = option(None, "Worker processes.", minimum=1, shown="all cores")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -95,7 +95,6 @@ class Embed(PriorSettings, EmbedSettings, Request):
     shard: str | None = option(
         None,
         "Embed only shard I of N, counted from 0.",
-        kind=str,
         metavar="I/N",
         shown="from torchrun or a SLURM array",
     )
@@ -119,11 +118,7 @@ class Train(TrainSettings, Request):
 
     dataset: str | None = argument("[DATASET]", None, complete="datasets")
     name: str | None = option(
-        None,
-        "Name of the run.",
-        kind=str,
-        shown="DATASET-METHOD-NUMBER",
-        complete="unfinished_runs",
+        None, "Name of the run.", shown="DATASET-METHOD-NUMBER", complete="unfinished_runs"
     )
     embed: bool = option(False, "Embed the prior first if necessary.")
 
@@ -134,13 +129,10 @@ class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
 
     runs: str | Sequence[str] = argument("[RUN]...", (), complete="runs")
     all: bool = option(False, "Evaluate every finished run.")
-    prior: str | None = option(
-        None, "Evaluate a prior instead of a run.", kind=str, complete="priors"
-    )
+    prior: str | None = option(None, "Evaluate a prior instead of a run.", complete="priors")
     dataset: str | None = option(
         None,
         "Data set to evaluate on.",
-        kind=str,
         shown="the run's own, or the only one",
         complete="datasets",
     )
@@ -175,10 +167,7 @@ class Report(ReportSettings, Request):
 
     runs: str | Sequence[str] = argument("[RUN]...", (), complete="runs")
     output: str | Path = option(
-        Path("rela-report"),
-        "Folder for report.html and the figures.",
-        kind=Path,
-        metavar="DIRECTORY",
+        Path("rela-report"), "Folder for report.html and the figures.", metavar="DIRECTORY"
     )
 
     @property

@@ -16,16 +16,13 @@ class ConvertSettings:
 
     format: str = option("auto", "Format of SRC.", choices=("auto", *KINDS))
     image_column: str | None = option(
-        None,
-        "Column of the images in a table.",
-        kind=str,
-        shown="path in a CSV, else by its type",
+        None, "Column of the images in a table.", shown="path in a CSV, else by its type"
     )
     label_column: str | None = option(
-        None, "Column of the classes, likewise.", kind=str, shown="label in a CSV, else by its type"
+        None, "Column of the classes, likewise.", shown="label in a CSV, else by its type"
     )
     image_root: Path | None = option(
-        None, "Folder that the paths of a CSV lie in.", kind=Path, shown="the CSV's own"
+        None, "Folder that the paths of a CSV lie in.", shown="the CSV's own"
     )
     val_fraction: float = option(
         0.0,
@@ -46,11 +43,7 @@ class ConvertSettings:
     )
     jpeg_share: float = option(0.5, "Share of JPEGs in mode proportion.", minimum=0, maximum=1)
     max_side: int | None = option(
-        None,
-        "Shrink larger images to this longer side, in pixels.",
-        minimum=1,
-        kind=int,
-        shown="unchanged",
+        None, "Shrink larger images to this longer side, in pixels.", minimum=1, shown="unchanged"
     )
     alpha_on_white: bool = option(
         False, "Composite transparent images on white instead of dropping alpha."
@@ -68,11 +61,10 @@ class PriorSettings:
     weights: str | Path | None = option(
         None,
         "Local weights for the architecture --prior: a checkpoint or .safetensors.",
-        kind=Path,
         shown="the published ones",
     )
     arch: str | None = option(
-        None, "Architecture of the weights in --prior file:PATH.", kind=str, shown="none"
+        None, "Architecture of the weights in --prior file:PATH.", shown="none"
     )
     layer: str = option(
         "pooled",
@@ -84,7 +76,6 @@ class PriorSettings:
         None,
         "Input size in pixels, for a prior without a published one.",
         minimum=1,
-        kind=int,
         shown="the data set's, at most 224",
     )
     seed: int = option(0, "Seed of the weights of a random prior.", minimum=0)
@@ -106,7 +97,7 @@ class EmbedSettings:
     )
     batch_size: int = option(128, "Images per forward pass.", minimum=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
-    threads: int | None = option(None, "Loading threads.", minimum=1, kind=int, shown="all cores")
+    threads: int | None = option(None, "Loading threads.", minimum=1, shown="all cores")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,10 +125,7 @@ class EvaluateSettings:
         minimum=1,
     )
     voc: str | Path | None = option(
-        None,
-        "For segmentation: a folder in the layout of Pascal VOC 2012.",
-        kind=Path,
-        shown="none",
+        None, "For segmentation: a folder in the layout of Pascal VOC 2012.", shown="none"
     )
     voc_classes: int = option(
         SEGMENTATION_PROTOCOL.num_classes,
@@ -174,12 +162,9 @@ class ExportSettings:
     output: str | Path | None = option(
         None,
         "File to write, or its folder; .pth or .safetensors for torchvision and timm.",
-        kind=Path,
         shown="RUN-FORMAT in the current folder",
     )
-    dataset: str | None = option(
-        None, "Data set for hdf5-features.", kind=str, shown="the run's own"
-    )
+    dataset: str | None = option(None, "Data set for hdf5-features.", shown="the run's own")
     force: bool = option(False, "Replace an existing file.")
 
 
@@ -187,13 +172,12 @@ class ExportSettings:
 class NeighborsSettings:
     """Where to search for neighbours, and how many to return."""
 
-    dataset: str | None = option(None, "Data set to search.", kind=str, shown="the only one")
+    dataset: str | None = option(None, "Data set to search.", shown="the only one")
     split: str = option("train", "Split to search.", choices=("train", "val"))
     prior: str | None = option(
         None,
         "Representations to compare: an embedded prior, named as for `rela embed` (A+B if combined), or "
         "a run.",
-        kind=str,
         shown="the one embedded",
     )
     count: int = option(10, "Number of neighbours.", minimum=1)

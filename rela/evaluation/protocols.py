@@ -148,6 +148,7 @@ class FinetuneProtocol:
     momentum: float = 0.9
     weight_decay: float = 0.0
     trains_backbone: ClassVar[bool] = True
+    trained: ClassVar[str] = "whole model trained on"
     data: ClassVar[Data] = "labels"
     measures: ClassVar[tuple[Measure, ...]] = (TOP1, TOP5)
     is_random: ClassVar[bool] = True
@@ -176,9 +177,9 @@ class FinetuneProtocol:
         """One line for tables and reports; `found` has `num_images` and `batch_size`."""
         labels = "" if self.percent == 100 else f" ({self.percent} % of the labels, class-balanced)"
         return (
-            f"whole model trained on {found['num_images']:,} images{labels}, sgd, momentum "
-            f"{self.momentum:g}, lr {self.lr_for(found['batch_size']):.4g} cosine, {self.epochs} "
-            f"epochs, {_batch(found, self.batch_size)}, random resized crops and flips, centre-crop "
+            f"{self.trained} {found['num_images']:,} images{labels}, sgd, momentum {self.momentum:g}, lr "
+            f"{self.lr_for(found['batch_size']):.4g} cosine, {self.epochs} epochs, "
+            f"{_batch(found, self.batch_size)}, random resized crops and flips, centre-crop "
             "evaluation, last epoch"
         )
 
@@ -195,6 +196,7 @@ class AugmentedLinearProtocol(FinetuneProtocol):
     epochs: int = 90
     lr: float = 0.1
     trains_backbone: ClassVar[bool] = False
+    trained: ClassVar[str] = "linear layer on the frozen backbone,"
 
     @property
     def name(self) -> str:
@@ -202,15 +204,6 @@ class AugmentedLinearProtocol(FinetuneProtocol):
         return "linear-lightly"
 
     title = name
-
-    def describe(self, found: Found) -> str:
-        """One line for tables and reports; `found` has `num_images` and `batch_size`."""
-        return (
-            f"linear layer on the frozen backbone, {found['num_images']:,} images, sgd, momentum "
-            f"{self.momentum:g}, lr {self.lr_for(found['batch_size']):.4g} cosine, {self.epochs} "
-            f"epochs, {_batch(found, self.batch_size)}, random resized crops and flips, centre-crop "
-            "evaluation, last epoch"
-        )
 
 
 @dataclass(frozen=True)

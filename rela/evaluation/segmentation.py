@@ -45,7 +45,9 @@ def segmentation_probe(
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)  # the head, and its dropout while training
-        layers = _build_head(head, train.features.shape[1], protocol.num_classes).to(device)
+        widths = train.features.shape[1], protocol.num_classes
+        layers: nn.Module = nn.Conv2d(*widths, 1) if head == LINEAR else FCNHead(*widths)
+        layers.to(device)
         optimizer = torch.optim.Adam(layers.parameters(), lr=protocol.lr)
         for _ in range(protocol.epochs):
             order = torch.randperm(len(train.masks), generator=generator)
@@ -62,13 +64,6 @@ def segmentation_probe(
         _confusion(layers.eval(), val, protocol, device).cpu().numpy()
     )
     return {**found, "head": head, "batch_size": batch_size}
-
-
-def _build_head(head: str, num_channels: int, num_classes: int) -> nn.Module:
-    if head == LINEAR:
-        return nn.Conv2d(num_channels, num_classes, 1)
-    layers: nn.Module = FCNHead(num_channels, num_classes)
-    return layers
 
 
 @torch.inference_mode()

@@ -53,13 +53,10 @@ def vicreg_loss(first: Tensor, second: Tensor) -> Tensor:
     """Equation 6 of outputs [B, D] of this process; spread and redundancy are over all processes."""
     loss = _INVARIANCE * mse_loss(first, second)
     for outputs in map(of_all_processes, (first, second)):
-        loss = loss + _VARIANCE / 2 * _missing_spread(outputs) + _redundancy(outputs)
+        # how much the standard deviation of each unit falls short of 1
+        missing_spread = relu(1 - torch.sqrt(outputs.var(dim=0) + _EPS))
+        loss = loss + _VARIANCE / 2 * missing_spread.mean() + _redundancy(outputs)
     return loss
-
-
-def _missing_spread(outputs: Tensor) -> Tensor:
-    """Mean over units of how much their standard deviation falls short of 1."""
-    return relu(1 - torch.sqrt(outputs.var(dim=0) + _EPS)).mean()
 
 
 def _redundancy(outputs: Tensor) -> Tensor:

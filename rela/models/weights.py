@@ -84,7 +84,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path} holds {type(loaded).__name__}, expected a state dict")
     others = [k for k, v in loaded.items() if not isinstance(v, Tensor)]
     if others:
-        raise DataError(f"{path}: {_list(others)} not tensors; expected a state dict")
+        are = "is" if len(others) == 1 else "are"
+        raise DataError(f"{path}: {_first(others)} {are} not tensors; expected a state dict")
     return loaded
 
 
@@ -137,11 +138,6 @@ def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> N
     replace_file(path, save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
 
 
-def _first(names: list[str]) -> str:
+def _first(names: list[Any]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
-
-
-def _list(names: list[object]) -> str:
-    shown = ", ".join(str(name) for name in names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more are" if len(names) > _SHOWN else f"{shown} is"
+    return ", ".join(map(str, names[:_SHOWN])) + more

@@ -99,7 +99,8 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
 def _edition(path: Path) -> _Edition | None:
     """The edition at `path`, from the names in it."""
     if path.is_dir():
-        return next((e for e in _EDITIONS if _has_files(path, (e.classes, *e.train))), None)
+        found = [e for e in _EDITIONS if all((path / n).is_file() for n in (e.classes, *e.train))]
+        return found[0] if found else None
     if not (path.is_file() and path.name.lower().endswith(SUFFIXES)):
         return None
     with open_tar_file(path) as file:
@@ -109,10 +110,6 @@ def _edition(path: Path) -> _Edition | None:
             return None
     folder = PurePosixPath(first.name).parts[:1] if first is not None else ()
     return next((e for e in _EDITIONS if folder == (e.folder,)), None)
-
-
-def _has_files(folder: Path, names: tuple[str, ...]) -> bool:
-    return all((folder / name).is_file() for name in names)
 
 
 def _files_of_folder(folder: Path, edition: _Edition) -> dict[str, bytes]:

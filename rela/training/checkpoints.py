@@ -77,7 +77,8 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         """Save between two optimizer steps, after the averages of the last step are updated."""
         if batch_idx > 0 and batch_idx % trainer.accumulate_grad_batches == 0:
             signaled = self._is_signaled(trainer)
-            if signaled or self._is_due(trainer):
+            is_due = time.perf_counter() - self._saved_at >= self.interval_seconds
+            if signaled or _any_rank(trainer, is_due):
                 self._save(trainer, trainer.current_epoch)
             if signaled:
                 self._stop(trainer)
@@ -90,10 +91,6 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
 
     def _is_signaled(self, trainer: pl.Trainer) -> bool:
         return _any_rank(trainer, self._received is not None)
-
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        since = time.perf_counter() - self._saved_at
-        return _any_rank(trainer, since >= self.interval_seconds)
 
     def _stop(self, trainer: pl.Trainer) -> None:
         trainer.strategy.barrier()  # a process that ends causes others to be killed while they save

@@ -175,17 +175,10 @@ def _seconds_so_far(
     found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
     with contextlib.suppress(OSError, ValueError, RecursionError):
         known = json.loads(read_regular(directory / SECONDS_FILE))
-        if isinstance(known, dict) and all(map(_is_duration, known.values())):
+        durations = known.values() if isinstance(known, dict) else [None]
+        if all(type(value) is float and 0 <= value < math.inf for value in durations):
             found.append(known)
-    return max(found, key=_total, default={})
-
-
-def _is_duration(value: Any) -> bool:
-    return type(value) is float and 0 <= value < math.inf
-
-
-def _total(seconds: dict[str, float]) -> float:
-    return sum(seconds.values())
+    return max(found, key=lambda seconds: sum(seconds.values()), default={})
 
 
 def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:

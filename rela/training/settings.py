@@ -20,12 +20,11 @@ class TrainSettings:
     prior: str | None = option(
         None,
         "Name of an embedded prior (A+B if combined), none, or random.",
-        kind=str,
         shown="the one embedded",
         complete="learned_priors",
     )
     crops: int | None = option(
-        None, "Crops per image of the targets.", minimum=0, kind=int, shown="those embedded"
+        None, "Crops per image of the targets.", minimum=0, shown="those embedded"
     )
     method: str = option(
         "byol", "The algorithm of stage 2; none: stage 1 only.", choices=tuple(METHODS)
@@ -34,28 +33,21 @@ class TrainSettings:
         None,
         "Those of ReLA's reference (AdamW, constant rate and momentum) or of the algorithm's paper.",
         choices=("reference", "paper"),
-        kind=str,
         shown="reference for byol and dino, else paper",
     )
     model: str | None = option(
         None,
         "A torchvision model (NAME_small: with a stem for small images) or timm:NAME.",
-        kind=str,
         shown="resnet18, or resnet18_small up to 64 pixels",
     )
     image_size: int | None = option(
-        None,
-        "Side of the views in pixels.",
-        minimum=1,
-        kind=int,
-        shown="the data set's, at most 224",
+        None, "Side of the views in pixels.", minimum=1, shown="the data set's, at most 224"
     )
     handover: float | None = option(
         None,
         "Fraction of all steps spent in stage 1.",
         minimum=0,
         maximum=1,
-        kind=float,
         shown="the adaptive rule",
     )
     head: str = option(
@@ -68,7 +60,6 @@ class TrainSettings:
         "Maximum number of principal components in the targets. The paper keeps as many as the model has "
         "features; any large number does the same.",
         minimum=1,
-        kind=int,
         shown="those with 90 % of the variance, at least 16",
     )
     anchor: float = option(
@@ -81,44 +72,35 @@ class TrainSettings:
     batch_size: int = option(128, "Images per optimizer step, over all devices.", minimum=2)
     accumulate: int = option(1, "Micro-batches that a batch is split into.", minimum=1)
     optimizer: str | None = option(
-        None, "The optimizer.", choices=OPTIMIZER_NAMES, kind=str, shown="the method's"
+        None, "The optimizer.", choices=OPTIMIZER_NAMES, shown="the method's"
     )
     lr: float | None = option(
-        None, "Peak learning rate, not scaled.", above=0, kind=float, shown="the method's"
+        None, "Peak learning rate, not scaled.", above=0, shown="the method's"
     )
-    weight_decay: float | None = option(
-        None, "Weight decay.", minimum=0, kind=float, shown="the method's"
-    )
+    weight_decay: float | None = option(None, "Weight decay.", minimum=0, shown="the method's")
     schedule: str | None = option(
         None,
         "Learning rate schedule over both stages.",
         choices=SCHEDULE_NAMES,
-        kind=str,
         shown="the method's",
     )
     warmup_epochs: int | None = option(
-        None, "Linear warm-up of the learning rate.", minimum=0, kind=int, shown="the method's"
+        None, "Linear warm-up of the learning rate.", minimum=0, shown="the method's"
     )
     ema: str | None = option(
         None,
         "Schedule of the momentum network's coefficient in stage 2.",
         choices=("constant", "cosine"),
-        kind=str,
         shown="the method's",
     )
     local_crops: int | None = option(
-        None,
-        "Small views in addition to the two full ones.",
-        minimum=0,
-        kind=int,
-        shown="the method's",
+        None, "Small views in addition to the two full ones.", minimum=0, shown="the method's"
     )
     min_scale: float | None = option(
         None,
         "Smallest share of the image in a full view of stage 2.",
         above=0,
         maximum=1,
-        kind=float,
         shown="the method's",
     )
     seed: int = option(0, "Seed of initial weights, order and views.", minimum=0)
@@ -141,9 +123,7 @@ class TrainSettings:
         10.0, "Maximum minutes between checkpoints; every epoch ends with one.", minimum=0
     )
     rank_timeout: float = option(
-        5.0,
-        "Minutes that a process waits for the others before it gives up.",
-        above=0,
+        5.0, "Minutes that a process waits for the others before it gives up.", above=0
     )
 
 

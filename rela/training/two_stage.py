@@ -125,12 +125,6 @@ class TwoStage(pl.LightningModule):
     def _steps_per_epoch(self) -> int:
         return max(1, len(self._loader) // self._loader.accumulate)
 
-    @property
-    def _batches_done(self) -> int:
-        """Micro-batches trained in the current epoch, without those only prefetched."""
-        completed = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        return int(completed) % len(self._loader)
-
     def normalize(self, view: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32, zero mean and unit variance per channel."""
         normalized: Tensor = self._normalization(view, self._memory_format)
@@ -224,12 +218,14 @@ class TwoStage(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the state that Lightning does not save: stage, hand-over rule, random state."""
+        # micro-batches trained in the current epoch, without those only prefetched
+        completed = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
         checkpoint["rela"] = {
             "stage": self.stage,
             "handover_step": self.handover_step,
             "handover": None if self.handover is None else self.handover.state_dict(),
             "steps_seen": self._steps_seen,
-            "batches_done": self._batches_done,
+            "batches_done": int(completed) % len(self._loader),
             "torch_rng_state": torch.get_rng_state(),
             "cuda_rng_states": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from rela.options import flag_name
+from rela.options import flag_name, kind_of
 from rela.stages.commandline import completion
 
 Shown = tuple[Any, Callable[[Any], str]]  # a result, and the function that formats it
@@ -83,7 +83,7 @@ def _request_class(name: str) -> Any:
 
 def _own_first(request: type) -> list["Field[Any]"]:
     """The fields with options: those of the class, then those of its bases in their order."""
-    known = {f.name: f for f in fields(request) if f.init and "kind" in f.metadata}
+    known = {f.name: f for f in fields(request) if f.init and f.metadata}
     names = (name for of in request.__mro__ for name in inspect.get_annotations(of))
     return [known[name] for name in dict.fromkeys(names) if name in known]
 
@@ -91,7 +91,7 @@ def _own_first(request: type) -> list["Field[Any]"]:
 def _parameter(described: "Field[Any]") -> click.Parameter:
     rules = described.metadata
     complete = None if rules["complete"] is None else getattr(completion, rules["complete"])
-    kind: Any = rules["kind"]
+    kind = kind_of(described)
     if kind is Path:
         is_folder = rules.get("metavar") == "DIRECTORY"
         kind = click.Path(path_type=Path, file_okay=not is_folder)
@@ -106,7 +106,7 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
         )
     # several priors name the combination that `rela embed` makes
     is_prior = described.name == "prior"
-    if rules["kind"] is bool:
+    if kind is bool:
         return click.Option([flag_name(described.name)], is_flag=True, help=rules["help"])
     if rules["choices"]:
         kind = click.Choice(rules["choices"])

@@ -1,8 +1,6 @@
 """Estimated seconds of a job: from rates of the workspace, else from a few measured steps, else None."""
 
-import functools
-import os
-import time
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,17 +10,17 @@ from rela.evaluation.protocols import DEFAULT_PROTOCOLS
 from rela.pipeline.manifest import Manifest
 from rela.sources.image_file import BadImageError, opened_image
 from rela.sources.source import ImageSource
-from rela.stages.recipe.rates import EmbedKey, Rates, TrainRates, train_key
+from rela.stages.recipe.rates import EmbedKey, Rate, Rates, TrainRates, train_key
 from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings
 from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace
-from rela.training.settings import ResolvedSettings, TrainSettings
+from rela.training.settings import TrainSettings
 
 MEASURED_NOW = "measured now"
-_ENCODED_SECONDS = 1.0
 _MEASURED_SIDES = 50  # images whose size is read
 _TYPICAL_LOSS = 0.5  # of stage 1, for the adaptive rule's number of steps
+Measured = Callable[[Any], float]  # of rela.stages.recipe.trial_steps, which imports torch
 
 
 @dataclass(frozen=True)
@@ -53,23 +51,22 @@ class Estimator:
     def convert(self, images: ImageSource, settings: ConvertSettings) -> Estimate:
         """Reading, checking and encoding every image, on all cores."""
         num_images = sum(len(samples) for samples in images.splits.values())
-        known = self.rates.convert.seconds_per_image
-        if known is not None:
-            return Estimate(known * num_images, self.rates.convert.basis)
-        seconds = self._now(
-            ("convert", images.root, settings), lambda: _encode_seconds(images, settings)
+        key = "convert", images.root, settings
+        return self._rated(
+            self.rates.convert,
+            num_images,
+            key,
+            lambda trial: trial.encode_seconds(images, settings),
         )
-        return _times(seconds, num_images)
 
     def embed(self, key: EmbedKey | None, num_images: int, settings: EmbedSettings) -> Estimate:
         """A prior of this architecture and input size over so many images or crops."""
         if key is None:
             return Estimate(None, "the prior's architecture is unknown")
-        rate = self.rates.embed.get(key)
-        if rate is not None and rate.seconds_per_image is not None:
-            return Estimate(rate.seconds_per_image * num_images, rate.basis)
-        seconds = self._now(("embed", *key), lambda: _forward_seconds(key, settings))
-        return _times(seconds, num_images)
+        return self._rated(
+            self.rates.embed[key], num_images, ("embed", *key),
+            lambda trial: trial.embed_seconds(*key, settings.batch_size, settings.device),
+        )  # fmt: skip
 
     def train(self, dataset: DataSet, settings: TrainSettings) -> Estimate:
         """Every step of both stages, waiting for data, and the overhead of a run."""
@@ -77,7 +74,8 @@ class Estimator:
 
         resolved = resolve_settings(dataset, settings)
         resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
-        rates = self.rates.train.get(train_key(resolved), TrainRates())
+        num_classes = len(dataset.content.class_names)
+        rates = self.rates.train[train_key(resolved)]
         num_images = num_chosen(dataset.num_images("train"), resolved.data_ratio)
         num_steps = resolved.epochs * (num_images // resolved.batch_size)
         stage1_steps, assumed = _stage1_steps(resolved, num_steps, rates)
@@ -90,10 +88,8 @@ class Estimator:
             basis.append(rates.stages[stage].basis)
             if per_image is None:
                 key = "train", stage, *train_key(resolved), resolved.precision
-                measured = functools.partial(
-                    _step_seconds, resolved, len(dataset.content.class_names), stage
-                )
-                per_image, basis[-1] = self._now(key, measured), MEASURED_NOW
+                step = operator.methodcaller("step_seconds", resolved, num_classes, stage)
+                per_image, basis[-1] = self._now(key, step), MEASURED_NOW
             if per_image is None:
                 return Estimate(None, f"no run of {resolved.model} at {resolved.image_size} px yet")
             seconds += count * resolved.batch_size * per_image
@@ -103,29 +99,36 @@ class Estimator:
     def evaluate(self, dataset: DataSet, key: EmbedKey, settings: EvaluateSettings) -> Estimate:
         """Features of both splits, and the linear probes; other trained protocols are not estimated."""
         num_images, num_train = dataset.num_images(), dataset.num_images("train")
-        rate = self.rates.evaluate.get(key)
-        if rate is not None and rate.seconds_per_image is not None:
+        rate = self.rates.evaluate[key]
+        if rate.seconds_per_image is not None:
             return Estimate(rate.seconds_per_image * num_images, rate.basis)
-        if not set(settings.protocol) <= set(DEFAULT_PROTOCOLS):
-            return Estimate(None, f"no evaluation of {key[0]} at {key[1]} px yet")
-        num_classes = len(dataset.content.class_names)
-        probes = self._now(
-            ("probes", *key, num_train, num_classes),
-            lambda: _probe_seconds(key, num_train, num_classes),
-        )
-        if probes is None:
-            return Estimate(None, f"no evaluation of {key[0]} at {key[1]} px yet")
-        return self.embed(key, num_images, EmbedSettings()) + Estimate(probes, MEASURED_NOW)
+        if set(settings.protocol) <= set(DEFAULT_PROTOCOLS):
+            sizes = *key, num_train, len(dataset.content.class_names)
+            probes = self._now(("probes", *sizes), lambda trial: trial.probe_seconds(*sizes))
+            if probes is not None:
+                return self.embed(key, num_images, EmbedSettings()) + Estimate(probes, MEASURED_NOW)
+        return Estimate(None, f"no evaluation of {key[0]} at {key[1]} px yet")
 
-    def _now(self, key: Any, measured: Callable[[], float]) -> float | None:
+    def _rated(self, rate: Rate, num_images: int, key: Any, measured: Measured) -> Estimate:
+        """So many images at the rate of the workspace, else at one that is measured now."""
+        if rate.seconds_per_image is not None:
+            return Estimate(rate.seconds_per_image * num_images, rate.basis)
+        seconds = self._now(key, measured)
+        if seconds is None:
+            return Estimate(None, "nothing similar in the workspace yet")
+        return Estimate(seconds * num_images, MEASURED_NOW)
+
+    def _now(self, key: Any, measured: Measured) -> float | None:
         """Measure once for all jobs with this key; None if disabled or impossible."""
         if not self.measure:
             return None
         if key not in self._measured:
+            from rela.stages.recipe import trial_steps
+
             words = [str(part) for part in key if isinstance(part, str | int)]
             self.say(f"measuring {' '.join(words)}")
             try:
-                self._measured[key] = measured()
+                self._measured[key] = measured(trial_steps)
             except (RelaError, MemoryError) as error:
                 self.say(f"not measured: {error}")
                 self._measured[key] = None
@@ -173,12 +176,6 @@ def expected_dataset(workspace: Workspace, images: ImageSource, name: str) -> Da
     return DataSet(workspace.datasets_dir / name, manifest)
 
 
-def _times(seconds_per_image: float | None, num_images: int) -> Estimate:
-    if seconds_per_image is None:
-        return Estimate(None, "nothing similar in the workspace yet")
-    return Estimate(seconds_per_image * num_images, MEASURED_NOW)
-
-
 def _stage1_steps(
     settings: TrainSettings, num_steps: int, rates: TrainRates
 ) -> tuple[int, list[str]]:
@@ -190,55 +187,10 @@ def _stage1_steps(
     if rates.handover_steps:
         step = sorted(rates.handover_steps)[len(rates.handover_steps) // 2]
     else:
-        step = _adaptive_steps()
+        from rela.training.handover import AdaptiveHandOver
+
+        # of the adaptive rule, if the loss is constant from the start
+        step = AdaptiveHandOver().steps_left(_TYPICAL_LOSS)
     if step >= num_steps:
         return num_steps, []
     return step, [f"hand-over assumed at step {step}"]
-
-
-@functools.cache
-def _adaptive_steps() -> int:
-    """Steps until the adaptive rule hands over if the loss is constant from the start."""
-    from rela.training.handover import AdaptiveHandOver
-
-    return AdaptiveHandOver().steps_left(_TYPICAL_LOSS)
-
-
-def _step_seconds(settings: TrainSettings, num_classes: int, stage: int) -> float:
-    from rela.stages.recipe.trial_steps import train_seconds_per_image
-
-    return train_seconds_per_image(ResolvedSettings(**vars(settings)), num_classes, (stage,))[stage]
-
-
-def _forward_seconds(key: EmbedKey, settings: EmbedSettings) -> float:
-    from rela.stages.recipe.trial_steps import embed_seconds_per_image
-
-    return embed_seconds_per_image(*key, settings.batch_size, settings.device)
-
-
-def _probe_seconds(key: EmbedKey, num_train: int, num_classes: int) -> float:
-    from rela.models.backbones import build_backbone, feature_dim
-    from rela.stages.recipe.trial_steps import probe_seconds
-
-    width = feature_dim(build_backbone(key[0], key[1], seed=0), key[1])
-    return probe_seconds(num_train, width, num_classes)
-
-
-def _encode_seconds(images: ImageSource, settings: ConvertSettings) -> float:
-    """Seconds per image on all cores, from as many spaced-out images as can be encoded in a second."""
-    from rela.data.beton.encoding import encode_image
-    from rela.stages.convert import encoding_by
-
-    samples = images.splits["train"]
-    samples = samples[:: max(1, len(samples) // 500)]
-    start, done = time.perf_counter(), 0
-    for sample in samples:
-        try:
-            encode_image(sample.read(images.root), encoding_by(settings), 0.5)
-        except BadImageError:
-            continue
-        finally:
-            done += 1
-        if time.perf_counter() - start > _ENCODED_SECONDS:
-            break
-    return (time.perf_counter() - start) / done / len(os.sched_getaffinity(0))

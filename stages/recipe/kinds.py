@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from rela.errors import ChoiceError
-from rela.options import part_of
+from rela.options import kind_of, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
@@ -85,8 +85,8 @@ class Job:
     @classmethod
     def keys(cls) -> dict[str, type]:
         """The keys of a table with their types: the fields of its request."""
-        described = (f for f in fields(cls.REQUEST) if f.init and "kind" in f.metadata)
-        kinds = {f.name: f.metadata["kind"] for f in described if f.name not in cls.NOT_HERE}
+        described = (f for f in fields(cls.REQUEST) if f.init and f.metadata)
+        kinds = {f.name: kind_of(f) for f in described if f.name not in cls.NOT_HERE}
         return {**kinds, **cls.ONLY_HERE}
 
     @classmethod

@@ -1,27 +1,35 @@
 """Speed of this device in training and embedding: a few steps on random images, a second or two each."""
 
+import contextlib
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rela.data.beton.encoding import encode_image
 from rela.data.memory import keep_freed_memory
 from rela.data.views import stage1_views
 from rela.evaluation.logistic import logistic_probe
 from rela.evaluation.protocols import LOGISTIC_PROTOCOL
 from rela.methods.optimizers import build_optimizer
-from rela.models.backbones import build_backbone
+from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
 from rela.representations.embedder import Embedder, choose_device
+from rela.sources.image_file import BadImageError
+from rela.sources.source import ImageSource
+from rela.stages.convert import encoding_by
+from rela.stages.settings import ConvertSettings
 from rela.training.handover import AdaptiveHandOver
 from rela.training.run import build_method, build_module, resolve_precision
-from rela.training.settings import ResolvedSettings
+from rela.training.settings import ResolvedSettings, TrainSettings
 from rela.training.two_stage import TwoStage
 
+_ENCODED_SECONDS = 1.0
 _BUDGET_SECONDS = 2.0  # for one figure
 _REPETITIONS = 5
 _FIRST_BATCH, _GROWTH = 2, 4
@@ -39,52 +47,53 @@ class _NoLoader:
         return 1
 
 
-def train_seconds_per_image(
-    settings: ResolvedSettings, num_classes: int, stages: Iterable[int] = (1, 2)
-) -> dict[int, float]:
-    """Seconds per image of each stage: forward, backward, optimizer and momentum, without loading.
+def encode_seconds(images: ImageSource, settings: ConvertSettings) -> float:
+    """Seconds per image on all cores, from as many spaced-out images as can be encoded in a second."""
+    samples = images.splits["train"]
+    samples = samples[:: max(1, len(samples) // 500)]
+    start, done = time.perf_counter(), 0
+    for sample in samples:
+        with contextlib.suppress(BadImageError):
+            encode_image(sample.read(images.root), encoding_by(settings), 0.5)
+        done += 1
+        if time.perf_counter() - start > _ENCODED_SECONDS:
+            break
+    return (time.perf_counter() - start) / done / len(os.sched_getaffinity(0))
+
+
+def step_seconds(settings: TrainSettings, num_classes: int, stage: int) -> float:
+    """Seconds per image of a stage: forward, backward, optimizer and momentum, without loading.
 
     For one device's batch; extrapolated from smaller batches if a full step takes too long to try.
     """
     keep_freed_memory()
     device = choose_device("auto")
-    precision = resolve_precision(settings.precision)
-    found = {}
-    for stage in stages:
-        with torch.random.fork_rng(devices=[]):
-            module = _module(settings, num_classes, stage).to(device)
-        method = module.method
-        views = stage1_views(settings.image_size) if stage == 1 else method.views()
-        optimizer = build_optimizer(settings.optimizer_settings, module.parameters())
-        width = method.options.feature_dim
+    resolved = ResolvedSettings(**vars(settings))
+    precision = resolve_precision(resolved.precision)
+    with torch.random.fork_rng(devices=[]):
+        module = _module(resolved, num_classes, stage).to(device)
+    method = module.method
+    views = stage1_views(resolved.image_size) if stage == 1 else method.views()
+    optimizer = build_optimizer(resolved.optimizer_settings, module.parameters())
 
-        def step(
-            batch_size: int,
-            module: TwoStage = module,
-            optimizer: torch.optim.Optimizer = optimizer,
-            sizes: tuple[int, ...] = tuple(view.size for view in views),
-            width: int = width,
-        ) -> None:
-            labels = torch.zeros(batch_size, dtype=torch.int64, device=device)
-            batch: dict[str, Any] = {
-                "views": [_images(batch_size, size).to(device) for size in sizes],
-                "label": labels,
-                "targets": [torch.randn(batch_size, width, device=device)] * len(sizes),
-            }
-            with torch.autocast(
-                device.type, _AUTOCAST.get(precision), enabled=precision in _AUTOCAST
-            ):
-                loss = module.training_step(batch, 0)["loss"]
-            torch.autograd.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            module.method.update_momentum(None if module.stage == 1 else module.progress)
+    def step(batch_size: int) -> None:
+        targets = torch.randn(batch_size, method.options.feature_dim, device=device)
+        batch: dict[str, Any] = {
+            "views": [_images(batch_size, view.size).to(device) for view in views],
+            "label": torch.zeros(batch_size, dtype=torch.int64, device=device),
+            "targets": [targets] * len(views),
+        }
+        with torch.autocast(device.type, _AUTOCAST.get(precision), enabled=precision in _AUTOCAST):
+            loss = module.training_step(batch, 0)["loss"]
+        torch.autograd.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        method.update_momentum(None if module.stage == 1 else module.progress)
 
-        found[stage] = _seconds_per_image(step, settings.batch_size // settings.accumulate, device)
-    return found
+    return _seconds_per_image(step, resolved.batch_size // resolved.accumulate, device)
 
 
-def embed_seconds_per_image(arch: str, image_size: int, batch_size: int, device: str) -> float:
+def embed_seconds(arch: str, image_size: int, batch_size: int, device: str) -> float:
     """Seconds per image of one forward pass in evaluation, without loading."""
     backbone = build_backbone(arch, image_size, seed=0)
     embedder = Embedder(backbone, preprocessing_for(image_size), device, batch_size)
@@ -96,8 +105,9 @@ def embed_seconds_per_image(arch: str, image_size: int, batch_size: int, device:
     return _seconds_per_image(step, batch_size, embedder.device)
 
 
-def probe_seconds(num_train: int, width: int, num_classes: int) -> float:
-    """Seconds of the linear probe on features [N, `width`], from a few passes over random ones."""
+def probe_seconds(arch: str, image_size: int, num_train: int, num_classes: int) -> float:
+    """Seconds of the linear probe on features of a model, from a few passes over random ones."""
+    width = feature_dim(build_backbone(arch, image_size, seed=0), image_size)
     device = choose_device("auto")
     rows = min(num_train, _PROBED_ROWS)
     features = torch.randn(rows, width, device=device)

@@ -15,10 +15,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from betons import in_memory
 from torch import nn
 
 from rela.data.beton.reader import Beton
-from rela.data.ffcv_format import MODE_RAW
 from rela.data.loader import ViewLoader
 from rela.data.sampling import label_subset
 from rela.data.views import View
@@ -39,16 +39,7 @@ def coloured_beton(count: int, seed: int) -> Beton:
     corners = np.array([[(c >> b) & 1 for b in range(3)] for c in range(NUM_CLASSES)])
     means = 70 + 110 * corners[labels]
     pixels = means[:, None, None] + rng.normal(0, 30, (count, 18, 18, 3))
-    return Beton(
-        path="memory.beton",
-        data=np.clip(pixels, 0, 255).astype(np.uint8).ravel(),
-        pointers=np.arange(count, dtype=np.uint64) * np.uint64(18 * 18 * 3),
-        sizes=np.full(count, 18 * 18 * 3, np.uint64),
-        modes=np.full(count, MODE_RAW, np.uint8),
-        heights=np.full(count, 18, np.uint16),
-        widths=np.full(count, 18, np.uint16),
-        labels=labels.astype(np.int64),
-    )
+    return in_memory(list(np.clip(pixels, 0, 255).astype(np.uint8)), NUM_CLASSES)
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from betons import in_memory
 from small_runs import NUM_IMAGES, PLAN, beton, make_targets, on_the_cpu, train
 
-from rela.data.beton.encoding import Encoding
-from rela.data.beton.reader import Beton, open_beton
-from rela.data.beton.writer import write_beton
+from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
 from rela.representations.targets import Targets
-from rela.sources.source import Sample
 from rela.training import diagnosis
 from rela.training.diagnosis import RULES, Diagnosis, Facts, diverged, target_std
 from rela.training.handover import AdaptiveHandOver, FixedHandOver
@@ -220,15 +217,9 @@ def test_a_run_too_short_for_the_rule_says_so_before_its_first_step_and_not_agai
 
 def test_images_that_all_look_alike_collapse_the_features(tmp_path: Path) -> None:
     """In a network without batch norm, whose gradients would grow without bound here."""
-    for i in range(NUM_IMAGES):
-        Image.new("RGB", (16, 16)).save(tmp_path / f"{i}.png")
-    samples = [Sample(f"{i}.png", i % 3) for i in range(NUM_IMAGES)]
-    write_beton(tmp_path / "black.beton", tmp_path, samples, Encoding("raw"), num_workers=1)
-    (sentence,) = warnings_of(
-        replace(STILL, model="timm:test_vit", image_size=32),
-        tmp_path / "run",
-        open_beton(tmp_path / "black.beton"),
-    )
+    black = in_memory([np.zeros((16, 16, 3), np.uint8)] * NUM_IMAGES, num_classes=3)
+    plan = replace(STILL, model="timm:test_vit", image_size=32)
+    (sentence,) = warnings_of(plan, tmp_path / "run", black)
     assert "the features have collapsed" in sentence and "check that the images differ" in sentence
 
 

@@ -37,6 +37,8 @@ CURVES: dict[str, Callable[[int], float]] = {
     "power law": lambda step: (1 + step) ** -0.3,
     "noisy": lambda step: 0.4 + 0.3 * math.sin(12.9898 * step),
     "rising": lambda step: min(2.0, 0.2 + step / 1000),
+    "almost flat": lambda step: 0.9 + 0.1 * math.exp(-step / 2000),
+    "slowly to a middle floor": lambda step: 0.5 + 0.5 * math.exp(-step / 2000),
 }
 
 
@@ -54,6 +56,7 @@ def test_rho_and_the_firing_step_follow_the_formula(curve: str):
         if rho >= 0.995:
             break
     assert rho >= 0.995
+    assert 550 <= step < 5_850  # what to expect of plausible curves
 
 
 @pytest.mark.parametrize("curve", CURVES)

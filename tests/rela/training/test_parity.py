@@ -5,9 +5,10 @@ lightly's own transforms on the same images.
 
 - targets: PCA and standardisation, up to the sign of a component;
 - stage 1: its loss, its fixed linear layer, the momentum network's 0.99; AdamW's settings;
-- the hand-over step on given loss curves;
 - the distributions of views: moments and two-sample tests against lightly;
 - the data ratio; the linear evaluation protocol.
+
+The hand-over step on given loss curves: test_handover.
 """
 
 import math
@@ -20,17 +21,16 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from command_line import Rela
 from lightly.transforms.byol_transform import BYOLView1Transform, BYOLView2Transform
 from numpy.typing import NDArray
-from pictures import picture
+from pictures import MakeTree, picture
 from PIL import Image
 from scipy.linalg import eigh
-from scipy.signal import lfilter
 from scipy.stats import ks_2samp
 from torch import nn
+from two_stage_modules import LIGHTNING_WARNS, fit
 
-from rela.cli import main
 from rela.data.beton.encoding import Encoding
 from rela.data.beton.reader import Beton, open_beton
 from rela.data.beton.writer import write_beton
@@ -44,27 +44,16 @@ from rela.methods.method import MethodOptions
 from rela.models.backbones import build_backbone
 from rela.sources.source import Sample
 from rela.stages.train.resolve import resolve_hyperparameters
-from rela.training.handover import AdaptiveHandOver
 from rela.training.settings import ResolvedSettings, TrainSettings
 
-# Lightning 2.6.6 looks at torch's pytrees in a way that torch 2.15 announces the end of.
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"
-)
+pytestmark = LIGHTNING_WARNS
 
 # Targets
 
 
-def rela(*arguments: object) -> str:
-    result = CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def test_targets_are_standardised_principal_components_up_to_sign(
-    make_tree: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rela: Rela, make_tree: MakeTree, tmp_path: Path
 ):
-    monkeypatch.chdir(tmp_path)
     tree = make_tree({f"class/{i:03d}.png": (16, 16) for i in range(60)})
     rela("convert", tree)
     rela("embed", "--prior", "random:resnet18", "--image-size", 32, "--dtype", "float32")
@@ -115,8 +104,6 @@ def test_the_optimizer_is_adamw_with_the_references_numbers(method: str):
 
 def test_stage_one_is_a_plain_loop_over_the_cosine_loss(tmp_path: Path):
     """Three steps of training by hand give the weights that TwoStage gives."""
-    import pytorch_lightning as pl
-
     from rela.methods.optimizers import OptimizerSettings
     from rela.training.handover import FixedHandOver
     from rela.training.two_stage import TwoStage
@@ -154,10 +141,7 @@ def test_stage_one_is_a_plain_loop_over_the_cosine_loss(tmp_path: Path):
             0.99 * m + 0.01 * p.detach() for m, p in zip(momentum, copy.parameters(), strict=True)
         ]
 
-    pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-    ).fit(module, loader)  # fmt: skip
+    fit(module, loader, epochs=1)
     for found, expected in zip(backbone[1].parameters(), copy.parameters(), strict=True):
         np.testing.assert_allclose(found.detach(), expected.detach(), atol=2e-6)
     followed = list(method.momentum_backbone[1].parameters())
@@ -171,32 +155,6 @@ def test_w_is_fixed_and_the_hand_over_adaptive_unless_asked_otherwise():
     assert TrainSettings().head == "fixed"
     assert TrainSettings().handover is None
     assert (TrainSettings().epochs, TrainSettings().batch_size) == (100, 128)
-
-
-# The hand-over
-
-CURVES = {
-    "almost flat": lambda t: 0.9 + 0.1 * np.exp(-t / 2000),
-    "quick to a high floor": lambda t: 0.7 + 0.3 * np.exp(-t / 100),
-    "to a middle floor": lambda t: 0.5 + 0.5 * np.exp(-t / 500),
-    "slow to a middle floor": lambda t: 0.5 + 0.5 * np.exp(-t / 2000),
-    "quick to a low floor": lambda t: 0.1 + 0.9 * np.exp(-t / 50),
-}
-
-
-@pytest.mark.parametrize("curve", CURVES)
-def test_the_hand_over_step_on_a_given_loss_curve(curve: str):
-    """The two averages as linear filters of the whole curve at once."""
-    losses = CURVES[curve](np.arange(20_000.0))
-    fast, _ = lfilter([0.001], [1, -0.999], losses, zi=[0.999 * 1.0])
-    slow, _ = lfilter([0.01], [1, -0.99], fast, zi=[0.99 * 2.0])
-    # the averages before each step: 1 and 2, then those after the step before
-    gap = np.concatenate([[2.0], slow])[:-1] - np.concatenate([[1.0], fast])[:-1]
-    expected = int(np.flatnonzero(np.exp(-np.maximum(gap, 0)) >= 0.995)[0]) + 1
-    rule = AdaptiveHandOver()
-    found = next(step for step, loss in enumerate(losses, 1) if rule.update(float(loss)))
-    assert found == expected
-    assert 550 <= found <= 4_450  # what to expect of plausible curves
 
 
 # Views

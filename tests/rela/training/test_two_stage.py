@@ -5,108 +5,42 @@
 - the hand-over changes views from the next batch on, also in the middle of an epoch;
 - with accumulation the rule sees each optimizer step once, with the mean loss of its micro-batches;
 - the online classifier never touches the backbone's gradients; a loss that is NaN ends the training.
+
+The targets in stage 2 are in test_anchor.
 """
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from pictures import picture
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.functional import convert_image_dtype
 from torchvision.transforms.functional import normalize as torchvision_normalize
+from two_stage_modules import (
+    BYOL_VIEWS,
+    LIGHTNING_WARNS,
+    NUM_CLASSES,
+    NUM_IMAGES,
+    SIZE,
+    beton,
+    fit,
+    make_module,
+    targets,
+)
 
-from rela.data.beton.encoding import Encoding
-from rela.data.beton.reader import Beton, open_beton
-from rela.data.beton.writer import write_beton
+from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
 from rela.data.views import stage1_views
 from rela.methods.byol import BYOL
-from rela.methods.method import Method, MethodOptions, Progress
+from rela.methods.method import Progress
 from rela.methods.optimizers import OptimizerSettings
-from rela.sources.source import Sample
 from rela.training.handover import FixedHandOver
-from rela.training.two_stage import DivergedError, TwoStage, target_loss
+from rela.training.two_stage import DivergedError, target_loss
 
-# Lightning 2.6.6 looks at torch's pytrees in a way that torch 2.15 announces the end of.
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning"
-)
-
-NUM_IMAGES, SIZE, WIDTH, TARGET_WIDTH, NUM_CLASSES = 12, 8, 16, 5, 3
-ADAMW = OptimizerSettings("adamw", 1e-2, 0.01, "constant", decay_all=True)
-BYOL_VIEWS = BYOL(nn.Identity(), MethodOptions(WIDTH, SIZE)).views()
-
-
-@pytest.fixture(scope="module")
-def beton(tmp_path_factory: pytest.TempPathFactory) -> Beton:
-    root = tmp_path_factory.mktemp("images")
-    for i in range(NUM_IMAGES):
-        Image.fromarray(picture(i, SIZE, SIZE)).save(root / f"{i}.png")
-    samples = [Sample(f"{i}.png", i % NUM_CLASSES) for i in range(NUM_IMAGES)]
-    write_beton(root / "images.beton", root, samples, Encoding("raw"), num_workers=1)
-    return open_beton(root / "images.beton")
-
-
-@pytest.fixture
-def targets() -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(NUM_IMAGES, TARGET_WIDTH, generator=generator).half()
-
-
-@pytest.fixture
-def make_module(beton: Beton, targets: Tensor) -> Callable[..., tuple[TwoStage, ViewLoader]]:
-    """A module and its loader, the same weights every time."""
-
-    def make(
-        batch_size: int = 4,
-        targets: Tensor = targets,
-        num_classes: int = 0,
-        make_method: Callable[..., Method] = BYOL,
-        optimizer: OptimizerSettings = ADAMW,
-        **options: Any,
-    ) -> tuple[TwoStage, ViewLoader]:
-        torch.manual_seed(0)
-        backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, WIDTH))
-        method = make_method(backbone, MethodOptions(WIDTH, SIZE, NUM_IMAGES, num_classes))
-        has_stage1 = options.get("handover") is not None
-        views = stage1_views(SIZE) if has_stage1 else method.views()
-        loader = ViewLoader(beton, views, batch_size, targets=targets if has_stage1 else None)
-        width = TARGET_WIDTH if has_stage1 else 0
-        module = TwoStage(method, loader, optimizer, 1000, target_width=width, **options)
-        return module, loader
-
-    return make
-
-
-class Recorder(pl.Callback):
-    """Every batch as the module gets it, and what it returns."""
-
-    def __init__(self) -> None:
-        self.batches: list[dict[str, Any]] = []
-        self.objectives: list[float] = []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        self.batches.append(batch)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.objectives.append(float(outputs["objective"]))
-
-
-def fit(module: TwoStage, loader: ViewLoader, epochs: int, accumulate: int = 1) -> Recorder:
-    recorder = Recorder()
-    pl.Trainer(
-        accelerator="cpu", max_epochs=epochs, accumulate_grad_batches=accumulate, logger=False,
-        callbacks=[recorder], enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False,
-    ).fit(module, loader)  # fmt: skip
-    return recorder
-
+__all__ = ["beton", "make_module", "targets"]  # fixtures
+pytestmark = LIGHTNING_WARNS
 
 # Losses and pixels
 
@@ -231,60 +165,6 @@ def test_views_and_targets_change_with_the_batch_after_the_hand_over(
     assert (module.stage, module.handover_step) == (2, steps)
 
 
-@pytest.mark.parametrize("has_stage1", [True, False])
-def test_an_anchor_adds_the_target_loss_to_the_algorithms(
-    make_module, targets: Tensor, has_stage1: bool
-):
-    module, loader = make_module(handover=FixedHandOver(1), anchor=0.25)
-    if not has_stage1:
-        module.stage, module.handover = 2, None
-        module.load_for_stage2()
-    seen: list[tuple[dict[str, Any], float]] = []
-    forward = module.method.forward
-
-    def record(views: list[Tensor], labels: Tensor, progress: Progress):
-        result = forward(views, labels, progress)
-        seen.append((result[0].detach(), [f.detach() for f in result[1]]))
-        return result
-
-    module.method.forward = record
-    step = module.training_step
-
-    def check(batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        stage, result = module.stage, step(batch, batch_idx)
-        if stage == 2:
-            assert module.head is not None
-            objective, features = seen[-1]
-            wanted = targets[batch["index"]].double()
-            cosines = [
-                torch.nn.functional.cosine_similarity(module.head(f).double(), wanted).mean()
-                for f in features
-            ]
-            expected = objective.double() + 0.25 * (1 - (cosines[0] + cosines[1]) / 2)
-            assert result["loss"].item() == pytest.approx(expected.item(), abs=1e-5)
-            assert torch.equal(result["objective"], objective)
-        return result
-
-    module.training_step = check
-    batches = fit(module, loader, epochs=2).batches
-    assert len(seen) == (5 if has_stage1 else 6)
-    assert all("targets" in batch for batch in batches)
-
-
-def test_after_the_hand_over_the_target_of_an_image_is_the_mean_of_its_crops(beton: Beton):
-    values = torch.randn(NUM_IMAGES * 3, TARGET_WIDTH, generator=torch.Generator().manual_seed(1))
-    crops = np.zeros((NUM_IMAGES, 3, 5), np.uint16)
-    crops[:, :, 2:4] = SIZE
-    loader = ViewLoader(beton, stage1_views(SIZE), 4, targets=values.half(), crops=crops)
-    loader.set_views(BYOL_VIEWS, with_targets=True)
-    plain = ViewLoader(beton, BYOL_VIEWS, 4)
-    means = values.half().float().reshape(NUM_IMAGES, 3, TARGET_WIDTH).mean(1)
-    for batch, expected in zip(loader, plain, strict=True):
-        assert all(map(torch.equal, batch["views"], expected["views"]))
-        for found in batch["targets"]:
-            torch.testing.assert_close(found, means[batch["index"]])
-
-
 def test_without_a_hand_over_the_algorithm_trains_from_the_start(make_module):
     module, loader = make_module()
     recorder = fit(module, loader, epochs=1)
@@ -388,17 +268,7 @@ def test_the_rate_follows_its_schedule_through_both_stages(make_module):
     settings = OptimizerSettings("sgd", 0.5, 0.0, "cosine", warmup_epochs=1)
     module, loader = make_module(optimizer=settings, handover=FixedHandOver(4))
     module.num_steps = 9
-    rates = []
-
-    class Rates(pl.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-    pl.Trainer(
-        accelerator="cpu", max_epochs=3, logger=False, callbacks=[Rates()],
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False,
-    ).fit(module, loader)  # fmt: skip
+    rates = fit(module, loader, epochs=3).rates
     warmup = [0.5 * (step + 1) / 3 for step in range(3)]
     cosine = [0.5 * (0.001 + 0.999 * (1 + np.cos(np.pi * k / 5)) / 2) for k in range(6)]
     assert rates == pytest.approx(warmup + cosine, rel=1e-9)
@@ -414,11 +284,7 @@ def test_clipping_the_classifier_does_not_shrink_the_algorithms_steps(make_modul
     for num_classes in (0, NUM_CLASSES):
         options = {"handover": FixedHandOver(100)} if stage == 1 else {}
         module, loader = make_module(num_classes=num_classes, **options)
-        pl.Trainer(
-            accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-            gradient_clip_val=1e-3,
-        ).fit(module, loader)  # fmt: skip
+        fit(module, loader, epochs=2, gradient_clip_val=1e-3)
         weights.append(module.method.backbone[1].weight.detach().clone())
     assert torch.equal(weights[0], weights[1])
 
@@ -427,11 +293,7 @@ def test_gradients_are_clipped_at_the_norm_that_was_asked_for(make_module):
     module, loader = make_module(optimizer=OptimizerSettings("sgd", 1.0, 0.0, "constant"))
     before = [p.detach().clone() for p in module.method.parameters() if p.requires_grad]
     loader._num_batches = 1
-    pl.Trainer(
-        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        gradient_clip_val=1e-2,
-    ).fit(module, loader)  # fmt: skip
+    fit(module, loader, epochs=1, gradient_clip_val=1e-2)
     after = [p.detach() for p in module.method.parameters() if p.requires_grad]
     moved = torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)])
     assert float(moved.norm()) == pytest.approx(1e-2, rel=1e-3)
