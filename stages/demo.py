@@ -27,7 +27,6 @@ from rela.stages.workspace.workspace import Workspace
 RECIPE = Path(__file__).with_name("demo.toml")
 PRIOR = "prior-0-4"
 PRIOR_DIGITS = 5
-PRIOR_EPOCHS = 10
 PLAIN, RELA = "byol", "rela + byol"
 _VAL_SHARE = 5  # every fifth image
 _LINEAR = "linear"

@@ -115,6 +115,9 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
     Raises ChoiceError if images of this size are too small for the architecture.
     """
     shapes = copy.deepcopy(backbone).eval().to("meta")
+    for name, module in list(shapes.named_modules()):
+        if type(module) is nn.BatchNorm2d:  # slow on the meta device, and of no effect on shapes
+            shapes.set_submodule(name, nn.Identity())
     try:
         with torch.no_grad():
             features: Tensor = shapes(torch.zeros(2, 3, image_size, image_size, device="meta"))

@@ -72,10 +72,8 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             values[:] = [] if saved is None else list(saved)
         self._features.load_state_dict(state_dict["features"])
         if self._objectives:
-            self._elapsed_earlier, self._waited_earlier = (
-                state_dict["elapsed"],
-                state_dict["waited"],
-            )
+            self._elapsed_earlier = state_dict["elapsed"]
+            self._waited_earlier = state_dict["waited"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Show that training begins; a resumed run in stage 2 has announced it already."""

@@ -312,7 +312,7 @@ def _export(directory: Path, settings: ResolvedSettings, module: TwoStage, name:
         image_size=settings.image_size,
         weights_sha256=state_sha256(backbone.state_dict()),
         preprocessing=preprocessing_for(settings.image_size),
-        feature_dim=feature_dim(backbone, settings.image_size),
+        feature_dim=module.method.options.feature_dim,
     )
     write_identity(directory, identity)
 

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rela.pipeline.lease import Leases
 from rela.pipeline.locks import in_use, mark_used
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.parts import PartStore
-from rela.priors import PriorIdentity, PriorRequest
+from rela.priors import PriorRequest
 from rela.stages.display import progress_bar
 from rela.stages.embed.rounding import Rounding
 from rela.stages.priors.identify import KnownPrior, identify
@@ -48,6 +49,48 @@ class EmbedResult:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """Representations of one split by a prior: their name, their fingerprint, and where they are."""
+
+    workspace: Workspace
+    dataset: DataSet
+    split: str
+    prior: KnownPrior
+    settings: EmbedSettings
+
+    @cached_property
+    def images_sha256(self) -> str:
+        return self.dataset.images_sha256(self.split)
+
+    @cached_property
+    def key(self) -> str:
+        meaning: dict[str, Any] = {
+            "stage": "embed",
+            "version": STAGE_VERSION,
+            "images": self.images_sha256,
+            "prior": self.prior.identity.key(),
+            "dtype": self.settings.dtype,
+        }
+        if self.settings.crops:
+            from rela.data.crops import CROPS_VERSION
+
+            meaning["crops"] = {"num": self.settings.crops, "version": CROPS_VERSION}
+        return fingerprint(meaning)
+
+    @property
+    def destination(self) -> Path:
+        with_crops = f"-{self.settings.crops}crops" if self.settings.crops else ""
+        prior = f"{slug(self.prior.identity.name)}{with_crops}"
+        name = f"{self.dataset.name}-{self.split}-{prior}-{self.key[:12]}"
+        return self.workspace.representations_dir / name
+
+    def find(self) -> Representations | None:
+        """The artifact, under any name."""
+        existing = open_as(Representations, self.destination)
+        return existing or self.workspace.representations_by_key(self.images_sha256, self.key)
+
+
 def embed(
     workspace: Workspace,
     dataset: DataSet,
@@ -67,8 +110,9 @@ def embed(
     settings = settings or EmbedSettings()
     check_options(settings)
     prior = identify(workspace, request)
-    name, key, existing = _look_up(workspace, dataset, prior.identity, settings, split)
-    names, parts_directory = dataset.index_path(split), workspace.parts_dir(key)
+    wanted = _Wanted(workspace, dataset, split, prior, settings)
+    existing = wanted.find()
+    names, parts_directory = dataset.index_path(split), workspace.parts_dir(wanted.key)
     if existing is not None:
         mark_used(existing.path)
         clear_abandoned(existing.path)
@@ -88,24 +132,16 @@ def embed(
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:
             say(f"resuming after {mine - len(todo)} of {mine} parts")
-        num_embedded, part_seconds = _embed_parts(dataset, split, prior, store, todo, settings, say)
-
-        def found() -> Representations | None:
-            """The result of a faster process, under any name."""
-            return _look_up(workspace, dataset, prior.identity, settings, split)[2]
-
+        num_embedded, part_seconds = _embed_parts(wanted, store, todo, say)
         artifact = None
         if not store.missing():
-            overhead = time.perf_counter() - start - part_seconds
             try:
-                artifact = _seal(
-                    workspace, dataset, split, prior, settings, store, name, key, overhead, found
-                )
+                artifact = _seal(wanted, store, time.perf_counter() - start - part_seconds)
             except (DataError, FileNotFoundError):  # a faster process removes the parts
-                artifact = found()
+                artifact = wanted.find()
                 if artifact is None:
                     raise
-        artifact = artifact or found()
+        artifact = artifact or wanted.find()
         if artifact is not None:
             shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, names, False, num_embedded, time.perf_counter() - start)
@@ -123,7 +159,7 @@ def find_representations(
         prior = identify(workspace, request, may_build=False)
     except ChoiceError:
         return None
-    return _look_up(workspace, dataset, prior.identity, settings, split)[2]
+    return _Wanted(workspace, dataset, split, prior, settings).find()
 
 
 def format_result(result: EmbedResult) -> str:
@@ -156,45 +192,8 @@ def _row_order(num_crops: int) -> str:
     return "row i belongs to the sample whose field `index` is i"
 
 
-def _fingerprint(images: str, prior: PriorIdentity, settings: EmbedSettings) -> str:
-    meaning: dict[str, Any] = {
-        "stage": "embed",
-        "version": STAGE_VERSION,
-        "images": images,
-        "prior": prior.key(),
-        "dtype": settings.dtype,
-    }
-    if settings.crops:
-        from rela.data.crops import CROPS_VERSION
-
-        meaning["crops"] = {"num": settings.crops, "version": CROPS_VERSION}
-    return fingerprint(meaning)
-
-
-def _look_up(
-    workspace: Workspace,
-    dataset: DataSet,
-    prior: PriorIdentity,
-    settings: EmbedSettings,
-    split: str,
-) -> tuple[str, str, Representations | None]:
-    """Name and fingerprint of the representations, and the artifact if it exists."""
-    images = dataset.images_sha256(split)
-    key = _fingerprint(images, prior, settings)
-    with_crops = f"-{settings.crops}crops" if settings.crops else ""
-    name = f"{dataset.name}-{split}-{slug(prior.name)}{with_crops}-{key[:12]}"
-    existing = open_as(Representations, workspace.representations_dir / name)
-    return name, key, existing or workspace.representations_by_key(images, key)
-
-
 def _embed_parts(
-    dataset: DataSet,
-    split: str,
-    prior: KnownPrior,
-    store: PartStore,
-    todo: list[int],
-    settings: EmbedSettings,
-    say: Callable[[str], None],
+    wanted: _Wanted, store: PartStore, todo: list[int], say: Callable[[str], None]
 ) -> tuple[int, float]:
     """Compute the missing parts; returns the number of images, and the seconds of all parts.
 
@@ -209,13 +208,14 @@ def _embed_parts(
 
     if not todo:
         return 0, 0.0
-    beton = dataset.open(split)
+    split, prior, settings = wanted.split, wanted.prior, wanted.settings
+    beton = wanted.dataset.open(split)
     embedder = Embedder(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
-    rounded = Rounding(dataset, split, settings.dtype, say)
+    rounded = Rounding(wanted.dataset, split, settings.dtype, say)
     num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
     count, all_seconds, has_waited = 0, 0.0, False
     with (
@@ -244,19 +244,8 @@ def _embed_parts(
     return count, all_seconds
 
 
-def _seal(
-    workspace: Workspace,
-    dataset: DataSet,
-    split: str,
-    prior: KnownPrior,
-    settings: EmbedSettings,
-    store: PartStore,
-    name: str,
-    key: str,
-    overhead_seconds: float,
-    find: Callable[[], Representations | None],
-) -> Representations:
-    """Join all parts in one HDF5 file and publish it, or take what `find` returns.
+def _seal(wanted: _Wanted, store: PartStore, overhead_seconds: float) -> Representations:
+    """Join all parts in one HDF5 file and publish it, or take that of a faster process.
 
     The recorded seconds are those of every part, interrupted calls and other shards included, plus
     this call's start and joining.
@@ -266,7 +255,8 @@ def _seal(
     from rela.data.crops import CropPlan
     from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 
-    identity, num_images = prior.identity, dataset.num_images(split)
+    dataset, split, settings = wanted.dataset, wanted.split, wanted.settings
+    identity, num_images = wanted.prior.identity, dataset.num_images(split)
     width = identity.feature_dim
 
     def parts() -> Any:
@@ -297,7 +287,6 @@ def _seal(
         "crops_per_image": settings.crops,
         "row_order": _row_order(settings.crops),
     }
-    destination = workspace.representations_dir / name
     seal_start = time.perf_counter()
     seconds = store.seconds() + overhead_seconds
 
@@ -307,14 +296,14 @@ def _seal(
         own_seconds = time.perf_counter() - seal_start
         return Manifest(
             kind="representations",
-            fingerprint=key,
-            inputs={"images": dataset.images_sha256(split), "prior": identity.weights_sha256},
+            fingerprint=wanted.key,
+            inputs={"images": wanted.images_sha256, "prior": identity.weights_sha256},
             parameters={"dtype": settings.dtype, "layer": identity.layer, "crops": settings.crops},
             content={
                 "shape": [num_rows, width],
                 "crops": settings.crops,
                 "prior": identity.as_dict(),
-                "run": prior.run,
+                "run": wanted.prior.run,
                 "dataset": dataset.name,
                 "split": split,
             },
@@ -322,4 +311,4 @@ def _seal(
             | {"batch_size": settings.batch_size, "device": settings.device},
         )
 
-    return cached(destination, Representations, find, fill)[0]
+    return cached(wanted.destination, Representations, wanted.find, fill)[0]

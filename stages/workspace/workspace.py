@@ -121,11 +121,8 @@ class Workspace:
         if not there.keys() >= set(keys):
             priors = "".join(f" --prior {component.prior}" for component in components)
             others = "" if combination.dtype == "float16" else f" --dtype {combination.dtype}"
-            others += (
-                ""
-                if combination.content.split == "train"
-                else f" --split {combination.content.split}"
-            )
+            if combination.content.split != "train":
+                others += f" --split {combination.content.split}"
             raise ChoiceError(
                 f"{combination.name} was combined from representations that are missing; make them again "
                 f"with `rela embed {combination.content.dataset}{priors}{others}`"

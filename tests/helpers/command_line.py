@@ -14,7 +14,7 @@ from rela.cli import main
 
 Rela = Callable[..., Result]  # the fixture `rela`, and `run_rela`
 REPOSITORY = Path(__file__).parents[2]
-TINY = ["--model", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "8"]
+TINY = ["--model", "timm:test_resnet", "--image-size", "32", "--batch-size", "8"]
 
 
 def run_rela(*arguments: object, exit_code: int = 0) -> Result:

@@ -27,7 +27,7 @@ def test_the_digits_on_disk_are_scikit_learns(tmp_path: Path):
 def test_the_demonstration_runs_once_and_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small = tmp_path / "small.toml"
     text = stage.RECIPE.read_text().replace("epochs = [3, 5]", "epochs = [1]")
-    small.write_text(text.replace(f"epochs = {stage.PRIOR_EPOCHS}", "epochs = 1"))
+    small.write_text(text.replace("epochs = 10", "epochs = 1"))
     monkeypatch.setattr(stage, "RECIPE", small)
     said: list[str] = []
     first = stage.demo(tmp_path / "demo", num_seeds=1, say=said.append)

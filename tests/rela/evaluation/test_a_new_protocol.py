@@ -5,12 +5,12 @@ through a recipe, its figure is in the table, in JSON, in eval.json, and in the 
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import run_with
+from command_line import Rela, read_json, run_with
+from pictures import MakeTree
 
 from rela.representations.matrix_file import open_matrix
 from rela.representations.quality import effective_rank
@@ -56,47 +56,41 @@ protocol = ["knn20", "rank"]
 """
 
 
-def test_it_is_measured_without_labels(
-    rela: Callable[..., object], make_tree: Callable[..., Path], tmp_path: Path
+def test_it_is_measured_without_labels_and_a_recipe_shows_it_beside_others(
+    rela: Rela, make_tree: MakeTree, small_tree: Path, tmp_path: Path
 ) -> None:
     flat = make_tree({f"{i}.png": (16, 16) for i in range(12)}, "flat")
-    asked = (
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    asked = [
         "eval",
         "--prior",
         "random:shufflenet_v2_x0_5",
         "--image-size",
-        32,
+        "32",
         "--protocol",
         "rank",
-    )
-    _, words, answer, help_text = run_with(
-        RANK, ("convert", flat), asked, (*asked, "--json"), ("eval", "--help")
-    )
-    [path] = (tmp_path / "workspace/representations").glob("*/representations.h5")
+    ]
+    recipe = ("run", "recipe.toml")
+    _, words, answer, help_text, _, summary, result = run_with(
+        RANK, ("convert", flat), asked, (*asked, "--json"), ("eval", "--help"),
+        ("convert", small_tree), recipe, (*recipe, "--json"),
+    )  # fmt: skip
+    [path] = (tmp_path / "workspace/representations").glob("flat-*/representations.h5")
     expected = effective_rank(open_matrix(path).values.astype(np.float32))
     assert f"{expected:.2f}" in words.splitlines()[3]
     assert "effective rank" in words.splitlines()[1]
     assert "rank: effective rank of 12 training images" in words
     found = json.loads(answer)
     assert found["cached"]
-    assert found["evaluations"][0]["results"]["accuracies"]["rank"]["rank"] == pytest.approx(
-        expected
-    )
+    measured = found["evaluations"][0]["results"]["accuracies"]["rank"]
+    assert measured["rank"] == pytest.approx(expected)
     assert found["over_probe_seeds"][0]["rank"]["rank"]["mean"] == pytest.approx(expected)
     assert "segmentation|rank" in "".join(help_text.split())
 
-
-def test_a_recipe_shows_its_figure_beside_others(
-    rela: Callable[..., object], small_tree: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "recipe.toml").write_text(RECIPE)
-    _, words, answer = run_with(
-        RANK, ("convert", small_tree), ("run", "recipe.toml"), ("run", "recipe.toml", "--json")
-    )
-    [row] = json.loads(answer)["results"]
-    record = json.loads((tmp_path / "workspace/runs/images-byol-1/eval.json").read_text())
+    [row] = json.loads(result)["results"]
+    record = read_json(tmp_path / "workspace/runs/images-byol-1/eval.json")
     assert row["accuracies"]["rank"]["mean"] == record["accuracies"]["rank"]["rank"]
-    [header] = [line for line in words.splitlines() if line.startswith("data set")]
+    [header] = [line for line in summary.splitlines() if line.startswith("data set")]
     assert "20-NN %  RankMe  seconds" in header
-    assert f"{row['accuracies']['rank']['mean']:.2f}" in words
-    assert f"{100 * row['accuracies']['knn20']['mean']:.2f}" in words
+    assert f"{row['accuracies']['rank']['mean']:.2f}" in summary
+    assert f"{100 * row['accuracies']['knn20']['mean']:.2f}" in summary

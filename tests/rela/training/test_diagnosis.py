@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_runs
 import torch
 from betons import in_memory
-from small_runs import NUM_IMAGES, PLAN, beton, make_targets, on_the_cpu, train
+from small_runs import NUM_IMAGES, beton, make_targets, on_the_cpu, train
 
 from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
@@ -26,6 +27,8 @@ from rela.training.run import run_training
 
 __all__ = ["beton", "on_the_cpu"]  # fixtures
 STEPS = 100
+# whose features vary at once: norms of residual branches do not begin at 0
+PLAN = replace(small_runs.PLAN, model="shufflenet_v2_x0_5")
 STILL = replace(PLAN, lr=1e-12, handover=1.0)
 FACTS = Facts(
     method="byol", num_steps=10 * STEPS, images_per_epoch=10_000, lr=0.3, image_size=32,

@@ -83,7 +83,7 @@ def test_tensorboard_gets_every_figure_and_the_hyperparameters(
         written = [event.value for event in events.Scalars(name)]
         assert written == pytest.approx([record[name] for record in records]), name
     told = (tmp_path / "tensorboard" / "hparams.yaml").read_text()
-    assert "model: shufflenet_v2_x0_5" in told and "lr: 0.001" in told
+    assert "model: timm:test_resnet" in told and "lr: 0.001" in told
     assert "devices" not in told  # where it ran is no hyper-parameter
 
 
@@ -173,7 +173,7 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, beton: Beton) -> None:
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "a-run" and run.info.status == "FINISHED"
     assert len(client.get_metric_history(run.info.run_id, "effective_rank")) == 3
-    assert run.data.params["model"] == "shufflenet_v2_x0_5"
+    assert run.data.params["model"] == "timm:test_resnet"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -187,4 +187,4 @@ def test_wandb_works_offline(tmp_path: Path, beton: Beton, monkeypatch: pytest.M
     folders = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len(folders) == 2 and all(folder.name.endswith(known) for folder in folders)
     content = b"".join(path.read_bytes() for path in folders[0].glob("*.wandb"))
-    assert b"effective_rank" in content and b"shufflenet_v2_x0_5" in content
+    assert b"effective_rank" in content and b"timm:test_resnet" in content

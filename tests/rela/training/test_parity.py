@@ -6,9 +6,9 @@ lightly's own transforms on the same images.
 - targets: PCA and standardisation, up to the sign of a component;
 - stage 1: its loss, its fixed linear layer, the momentum network's 0.99; AdamW's settings;
 - the distributions of views: moments and two-sample tests against lightly;
-- the data ratio; the linear evaluation protocol.
+- the linear evaluation protocol.
 
-The hand-over step on given loss curves: test_handover.
+The hand-over step on given loss curves: test_handover. The data ratio: test_loader.
 """
 
 import math
@@ -35,7 +35,6 @@ from rela.data.beton.encoding import Encoding
 from rela.data.beton.reader import Beton, open_beton
 from rela.data.beton.writer import write_beton
 from rela.data.loader import ViewLoader
-from rela.data.sampling import epoch_order
 from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD, View, stage1_views
 from rela.evaluation import linear
 from rela.evaluation.protocols import REFERENCE_PROTOCOL
@@ -239,18 +238,6 @@ def test_the_two_sample_test_would_notice(tmp_path: Path):
         other = ours(beton, replace(right, **change), 4 * DRAWS)
         p = min(ks_2samp(s(found), s(other), method="asymp").pvalue for s in STATISTICS.values())
         assert p < P_VALUE, change
-
-
-# The data ratio
-
-
-@pytest.mark.parametrize(("ratio", "count"), [(0.1, 10), (0.2, 20), (0.5, 50), (0.29, 29)])
-def test_every_epoch_draws_a_fresh_subset(ratio: float, count: int):
-    epochs = [set(epoch_order(100, 0, epoch, ratio).tolist()) for epoch in range(200)]
-    assert {len(chosen) for chosen in epochs} == {count}
-    often = np.bincount([i for chosen in epochs for i in chosen], minlength=100)
-    spread = math.sqrt(200 * ratio * (1 - ratio))
-    assert np.abs(often - 200 * ratio).max() < 4.5 * spread
 
 
 # Linear evaluation

@@ -7,8 +7,9 @@ import pytest
 from command_line import Rela
 
 PRIOR = ("--prior", "random:shufflenet_v2_x0_5", "--image-size", 32, "--batch-size", 4)
-STARTS: dict[str, list[dict[str, str]]] = {
+STARTS: dict[str, list[dict[str, str] | str]] = {
     "one process": [{}],
+    "--shard, in another order": ["2/3", "0/3", "1/3"],
     "torchrun, 2 processes": [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in (0, 1)],
     "SLURM array 1-3": [
         {f"SLURM_ARRAY_TASK_{k}": v for k, v in (("ID", task), ("MIN", "1"), ("COUNT", "3"))}
@@ -28,12 +29,13 @@ def test_every_start_gives_the_same_representations(
 ):
     monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)  # 6 parts
     workspace = Path("workspace")
-    for number, environment in enumerate(STARTS[how]):
+    for number, start in enumerate(STARTS[how]):
+        environment, words = ({}, ("--shard", start)) if isinstance(start, str) else (start, ())
         assert not list(workspace.glob("representations/*/representations.h5")), number
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, value)
-            rela("embed", *PRIOR)
+            rela("embed", *PRIOR, *words)
     [path] = workspace.glob("representations/*/representations.h5")
     digests[how] = hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(set(digests.values())) == 1

@@ -22,6 +22,7 @@ from rela.stages.recipe import kinds
 from rela.stages.train.processes import RankFailedError
 
 SMALL = Path(__file__).parents[3] / "recipes" / "small.toml"
+TINIER = "shufflenet_v2_x0_5", "timm:test_resnet"
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def test_the_small_recipe_runs_once_and_then_what_is_missing(
         {f"{s}/{c}/{i}.png": (8, 8) for s, n in (("train", 32), ("val", 4)) for c in "ab" for i in range(n)},
         "pictures",
     )  # fmt: skip
-    command = ("run", SMALL, "--set", "images=pictures", "--json")
+    (tmp_path / "small.toml").write_text(SMALL.read_text().replace(*TINIER))
+    command = ("run", "small.toml", "--set", "images=pictures", "--json")
     planned = rela(*command, "--dry-run", "--no-measure")
     stages = ["convert"] + 8 * ["train"] + 8 * ["eval"]
     assert states(planned) == [(name, "to do") for name in stages]
@@ -107,7 +109,7 @@ def test_a_failing_job_stops_only_what_needs_it(
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
         '[[convert]]\nsource = "images"\n[[train]]\nprior = "none"\nseed = [0, 1, 2]\n'
-        'model = "shufflenet_v2_x0_5"\nimage_size = 32\nbatch_size = 8\nepochs = 1\n[[eval]]\n'
+        'model = "timm:test_resnet"\nimage_size = 32\nbatch_size = 8\nepochs = 1\n[[eval]]\n'
     )
     original = training.run_training
 

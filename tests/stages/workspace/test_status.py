@@ -9,6 +9,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import REPOSITORY, TINY, Rela, read_json
+from command_line import REPOSITORY, TINY, Rela, read_json, run_rela
+from pictures import SMALL_TREE, save_tree
 from snapshots import NOW
 
 from rela.pipeline.lease import Leases
@@ -32,18 +34,27 @@ from rela.training.progress import write_progress
 ME = f"process {os.getpid()} on {platform.node()}"
 
 
-@pytest.fixture
-def interrupted(rela: Rela, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of a run of 3 epochs that stopped after the first."""
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a run of 3 epochs that stopped after the first."""
+    root = tmp_path_factory.mktemp("stopped")
+    there = ("--workspace", root / "workspace")
 
     def stop(text: str) -> None:
         if text.startswith("epoch 1/"):
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    run_rela(*there, "convert", save_tree(root / "images", SMALL_TREE))
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("rela.cli.say", stop)
-        rela("train", "--prior", "none", "--epochs", 3, *TINY, exit_code=130)
-    return tmp_path / "workspace" / "runs" / "images-byol-1"
+        run_rela(*there, "train", "--prior", "none", "--epochs", 3, *TINY, exit_code=130)
+    return root / "workspace"
+
+
+@pytest.fixture
+def interrupted(rela: Rela, stopped: Path, tmp_path: Path) -> Path:
+    """The directory of that run, in a copy of the workspace."""
+    return shutil.copytree(stopped, tmp_path / "workspace") / "runs" / "images-byol-1"
 
 
 def parts_in(root: Path, num_parts: int = 4) -> tuple[Workspace, PartStore]:
