@@ -10,21 +10,20 @@ from rela.methods import recipes as published
 from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentum_copy
 
 _OUTPUT_DIM = 256
-_LOSS_SCALES = {"reference": 0.5, "paper": 2.0}
+_LOSS_SCALES = {"rela": 0.5, "reference": 0.5, "paper": 2.0}
 
 
 class BYOL(MomentumMethod):
     """An online network predicts the projection of the other view by its moving average.
 
     Projector F → 2F → 256 and predictor 256 → 2F → 256, both with batch norm: 4096 units for the paper's
-    ResNet-50. The momentum is a constant 0.99 in ReLA's reference, with half the sum of the two negative
+    ResNet-50. The momentum is a constant 0.99, as in ReLA's reference, with half the sum of the two negative
     cosines. In the paper it rises to 1 from a value for the length of the training, with twice the sum: the
     squared distances of unit vectors, but for a constant. LARS cancels the factor for weights, not for
     biases and norm layers.
     """
 
     recipes = published.BYOL
-    default_hyperparameters = "reference"
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

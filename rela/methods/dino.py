@@ -14,9 +14,9 @@ from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentu
 from rela.methods.parts.multi_crop import check_local_crops, local_size, multi_crop_features
 
 _HIDDEN_DIM, _BOTTLENECK_DIM = 2048, 256
-_NUM_PROTOTYPES = {"reference": 2048, "paper": 65_536}
-_NUM_LOCAL_CROPS = {"reference": 0, "paper": 8}
-_FROZEN_EPOCHS = {"reference": 0, "paper": 1}
+_NUM_PROTOTYPES = {"rela": 2048, "reference": 2048, "paper": 65_536}
+_NUM_LOCAL_CROPS = {"rela": 0, "reference": 0, "paper": 8}
+_FROZEN_EPOCHS = {"rela": 0, "reference": 0, "paper": 1}
 _TEMPERATURE, _LAST_TEMPERATURE = 0.04, 0.07
 _TEMPERATURE_WARMUP_EPOCHS, _LARGEST_WARMUP_SHARE = 30, 0.3
 _DECAY_GROWTH = 10  # from 0.04 to 0.4
@@ -25,11 +25,12 @@ _DECAY_GROWTH = 10  # from 0.04 to 0.4
 class DINO(MomentumMethod):
     """A student predicts from every crop the prototypes that its moving average assigns to full views.
 
-    Two sets of hyperparameters:
+    The hyperparameters:
 
     - "reference" (ReLA's): head F → 2048 → 256 with batch norm, then cosines with 2,048 prototypes; the
       teacher's head starts from its own random weights; no local crops, constant momentum 0.99 and teacher
       temperature 0.04; the student is the result;
+    - "rela": the same, but the teacher's head starts as the student's, and the teacher is the result;
     - "paper" (for a ViT-S): head F → 2048 → 2048 → 256 without batch norm, 65,536 prototypes; the teacher's
       head starts as the student's; the teacher is the result; 8 local crops, momentum from 0.996 to 1,
       weight decay from 0.04 to 0.4, teacher temperature from 0.04 to 0.07 within 30 epochs or 30 % of
@@ -42,7 +43,6 @@ class DINO(MomentumMethod):
     """
 
     recipes = published.DINO
-    default_hyperparameters = "reference"
     has_local_crops = True
     projector: DINOProjectionHead
 
@@ -55,7 +55,7 @@ class DINO(MomentumMethod):
         self.projector = _head(options)
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projector = _head(options)  # weight norm cannot be deep-copied
-        if kind == "paper":
+        if kind != "reference":
             self.momentum_projector.load_state_dict(self.projector.state_dict())
         self.momentum_projector.requires_grad_(False)
         self.criterion = DINOLoss(_NUM_PROTOTYPES[kind], teacher_temp=_TEMPERATURE)
@@ -63,8 +63,8 @@ class DINO(MomentumMethod):
     @property
     def exported(self) -> nn.Module:
         """The teacher, which is better all through the training (figure 6); the reference's student."""
-        paper = self.options.hyperparameters == "paper"
-        return self.momentum_backbone if paper else self.backbone
+        reference = self.options.hyperparameters == "reference"
+        return self.backbone if reference else self.momentum_backbone
 
     def update_momentum(self, progress: Progress | None) -> None:
         """Move the teacher; in stage 1 it sees no images, so that its norms take the student's statistics."""
@@ -104,8 +104,8 @@ class DINO(MomentumMethod):
         return loss, features[:2]
 
     def teacher_temperature(self, progress: Progress) -> float:
-        """Constant in the reference; in the paper, a linear rise at the beginning of stage 2."""
-        if self.options.hyperparameters == "reference":
+        """Constant; in the paper, a linear rise at the beginning of stage 2."""
+        if self.options.hyperparameters != "paper":
             return _TEMPERATURE
         warmup_steps = min(
             _TEMPERATURE_WARMUP_EPOCHS * progress.steps_per_epoch,
@@ -120,8 +120,8 @@ class DINO(MomentumMethod):
         self.projector.cancel_last_layer_gradients(progress.epoch)
 
     def weight_decay(self, base: float, progress: Progress) -> float:
-        """Constant in the reference; in the paper, a half cosine from `base` to 10 · `base`."""
-        if self.options.hyperparameters == "reference":
+        """Constant; in the paper, a half cosine from `base` to 10 · `base`."""
+        if self.options.hyperparameters != "paper":
             return base
         return float(cosine_schedule(progress.step, progress.num_steps, base, _DECAY_GROWTH * base))
 
@@ -135,9 +135,9 @@ def _head(options: MethodOptions) -> DINOProjectionHead:
             _HIDDEN_DIM,
             _BOTTLENECK_DIM,
             _NUM_PROTOTYPES[kind],
-            batch_norm=kind == "reference",
+            batch_norm=kind != "paper",
             freeze_last_layer=_FROZEN_EPOCHS[kind],
         )
-    if kind == "reference":
+    if kind != "paper":
         del head.layers[3:6]  # the second hidden layer, its norm and its activation
     return head

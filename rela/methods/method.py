@@ -8,22 +8,26 @@ from lightly.utils.scheduler import cosine_schedule
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from rela.data.views import View, is_small
+from rela.data.views import View, is_small, least_scale
 from rela.methods.optimizers import OptimizerSettings
-from rela.methods.recipes import LONGEST, Recipe, Recipes
+from rela.methods.recipes import (
+    LONGEST,
+    REFERENCE_OPTIMIZER,
+    RELA_OPTIMIZER,
+    Hyperparameters,
+    Recipe,
+    Recipes,
+)
 
 # EMA coefficient of every momentum network during stage 1 (ReLA).
 STAGE1_MOMENTUM = 0.99
-REFERENCE_OPTIMIZER = OptimizerSettings(
-    "adamw", lr=1e-3, weight_decay=0.01, schedule="constant", decay_all=True
-)
 
 
 @dataclass(frozen=True)
 class MethodOptions:
     """The data and backbone that a method is built for, and the user's choices.
 
-    - `hyperparameters`: "reference" (ReLA's code) or "paper" (the algorithm's own publication);
+    - `hyperparameters`: see rela.methods.recipes;
     - `ema`: schedule of the momentum, "constant" or "cosine"; None: as in `hyperparameters`;
     - `local_crops`: number of small views; None: as in `hyperparameters`;
     - `min_scale`: smallest share of the area that a full-sized view covers; None: the method's own;
@@ -35,7 +39,7 @@ class MethodOptions:
     image_size: int
     num_images: int = 0
     num_classes: int = 0
-    hyperparameters: Literal["reference", "paper"] = "paper"
+    hyperparameters: Hyperparameters = "rela"
     ema: Literal["constant", "cosine"] | None = None
     local_crops: int | None = None
     min_scale: float | None = None
@@ -59,12 +63,11 @@ class Progress:
 class Method(nn.Module):
     """Base of all algorithms, which implement `forward` and `views`; the rest has defaults.
 
-    `recipes` are the publication's; with the reference's hyperparameters every method uses ReLA's.
+    `recipes` are the publication's; other hyperparameters have one optimizer for all methods.
     """
 
     backbone: nn.Module
     recipes = Recipes({LONGEST: Recipe(REFERENCE_OPTIMIZER)})
-    default_hyperparameters: Literal["reference", "paper"] = "paper"
     needs_labels = False
     has_momentum = False
     paper_ema: Literal["constant", "cosine"] = "cosine"
@@ -77,14 +80,14 @@ class Method(nn.Module):
 
     @classmethod
     def optimizer(cls, hyperparameters: str, epochs: int, image_size: int) -> OptimizerSettings:
-        """The optimizer for a training, ReLA's or the publication's."""
-        if hyperparameters == "reference":
-            return REFERENCE_OPTIMIZER
+        """The optimizer for a training, with the rate for batches of `lr_batch_size` images."""
+        if hyperparameters != "paper":
+            return {"rela": RELA_OPTIMIZER, "reference": REFERENCE_OPTIMIZER}[hyperparameters]
         return cls.recipes.choose(epochs, is_small(image_size)).optimizer
 
     @property
     def ema(self) -> Literal["constant", "cosine"]:
-        """Schedule of the momentum: the user's, else the publication's or the reference's (constant)."""
+        """Schedule of the momentum: the user's, else the publication's, else constant."""
         paper = self.options.hyperparameters == "paper"
         return self.options.ema or (self.paper_ema if paper else "constant")
 
@@ -98,16 +101,19 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def stage2_views(self) -> tuple[View, ...]:
-        """`views` with `min_scale` applied to the full-sized ones: small crops miss small objects."""
+        """`views` with another smallest share of the image in the full-sized ones.
+
+        It is the user's `min_scale`, else with this project's hyperparameters at least `least_scale`.
+        """
         size, smallest = self.options.image_size, self.options.min_scale
-        if smallest is None:
+        if smallest is None and self.options.hyperparameters != "rela":
             return self.views()
-        return tuple(
-            replace(view, scale=(smallest, max(smallest, view.scale[1])))
-            if view.size == size
-            else view
-            for view in self.views()
-        )
+
+        def enlarged(view: View) -> View:
+            least = max(view.scale[0], least_scale(size)) if smallest is None else smallest
+            return replace(view, scale=(least, max(least, view.scale[1])))
+
+        return tuple(enlarged(view) if view.size == size else view for view in self.views())
 
     def forward(
         self, views: list[Tensor], labels: Tensor, progress: Progress
@@ -132,7 +138,7 @@ class Method(nn.Module):
 class MomentumMethod(Method):
     """A method with moving averages of backbone and projector, which subclasses create.
 
-    `reference_momentum`: the EMA coefficient at the hand-over with the reference's hyperparameters.
+    `reference_momentum`: the EMA coefficient at the hand-over, but with the publication's hyperparameters.
     """
 
     has_momentum = True
@@ -144,7 +150,7 @@ class MomentumMethod(Method):
     @property
     def first_momentum(self) -> float:
         """EMA coefficient at the hand-over."""
-        if self.options.hyperparameters == "reference":
+        if self.options.hyperparameters != "paper":
             return self.reference_momentum
         found = self.recipes.choose(self.options.epochs, is_small(self.options.image_size)).momentum
         assert found is not None, "every recipe of a momentum method has one"

@@ -1,4 +1,8 @@
-"""Optimizer and momentum of every publication, by length of training and size of images.
+"""Three sets of hyperparameters: this project's, those of ReLA's reference, those of every publication.
+
+The project's own, "rela", were chosen by measurement (benchmarks/NOTES.md) for trainings of a few thousand
+steps with a prior. They are the same for every algorithm: AdamW with a cosine schedule, half of the
+steps in stage 1, and a stage 2 that keeps the target loss at weight 3.
 
 A training of E epochs has the settings that were published for the shortest training of at least E
 epochs; a longer one has those of the longest. Images of at most 32 pixels have their own, see
@@ -9,9 +13,20 @@ moves the small and few steps of such a training a twentieth as far.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rela.methods.optimizers import OptimizerSettings
+
+HYPERPARAMETERS = ("rela", "reference", "paper")
+Hyperparameters = Literal["rela", "reference", "paper"]
+
+RELA_OPTIMIZER = OptimizerSettings("adamw", lr=3e-3, weight_decay=0.01)
+RELA_HANDOVER = 0.5  # fraction of all steps
+RELA_ANCHOR = 3.0  # weight of the target loss in stage 2
+
+REFERENCE_OPTIMIZER = OptimizerSettings(
+    "adamw", lr=1e-3, weight_decay=0.01, schedule="constant", decay_all=True
+)
 
 LONGEST = 10**9  # epochs of a recipe for trainings of any length
 

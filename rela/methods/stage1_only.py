@@ -9,8 +9,6 @@ from rela.methods.method import Method, Progress
 class Stage1Only(Method):
     """A backbone without heads, since there is no stage 2."""
 
-    default_hyperparameters = "reference"
-
     def views(self) -> tuple[View, ...]:
         """The views of stage 1."""
         return stage1_views(self.options.image_size)

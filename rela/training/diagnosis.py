@@ -27,6 +27,7 @@ _NOTHING_LEARNED, _FEWEST_STAGE1_STEPS = 0.99, 200
 _FEWEST_EPOCHS, _FEWEST_STEPS, _EPOCHS_AT_CHANCE = 5, 300, 3
 _LEAST_TARGET_STD = 1e-3  # of targets that are scaled to 1
 _SAMPLED_TARGETS = 1024
+_STILL_FALLING = 0.05  # of what stage 1 has learned, 1 − loss, within one epoch
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ def too_short_for_handover(facts: Facts) -> str | None:
 def no_handover(records: Sequence[Record], facts: Facts) -> str | None:
     """The hand-over comes too late even if the loss stays; a falling loss delays it further."""
     last = records[-1]
-    expected = last.get("expected_handover_step")
-    if not facts.is_adaptive or last["stage"] != 1 or expected is None:
+    earliest = last.get("earliest_handover_step")
+    if not facts.is_adaptive or last["stage"] != 1 or earliest is None:
         return None
-    if expected <= facts.num_steps:
+    if earliest <= facts.num_steps:
         return None
     if last["step"] >= facts.num_steps:
         return (
@@ -116,9 +117,23 @@ def no_handover(records: Sequence[Record], facts: Facts) -> str | None:
             "--epochs, or --handover 0.5"
         )
     return (
-        f"at the present loss the adaptive hand-over comes at step {expected}, later if it falls on, and "
+        f"at the present loss the adaptive hand-over comes at step {earliest}, later if it falls on, and "
         f"this run has {facts.num_steps}: {facts.method} will never run; give more --epochs, or "
         "--handover 0.5"
+    )
+
+
+def early_handover(records: Sequence[Record], facts: Facts) -> str | None:
+    """The adaptive rule, which compares averages over fixed numbers of steps, fired while the loss fell."""
+    if not facts.is_adaptive or records[-1]["stage"] == 1:
+        return None
+    losses = [r["loss"] for r in records if r["stage"] == 1]
+    if len(losses) < 2 or losses[-2] - losses[-1] <= _STILL_FALLING * (1 - losses[-1]):
+        return None
+    return (
+        f"the adaptive rule ended stage 1 at step {records[-1]['handover_step']} of {facts.num_steps} while "
+        f"its loss still fell ({losses[-2]:.3f}, then {losses[-1]:.3f} in its last full epoch): it waits "
+        "for a number of steps, not for the model; choose --handover 0.5 or another fraction"
     )
 
 
@@ -197,6 +212,7 @@ def at_chance(records: Sequence[Record], facts: Facts) -> str | None:
 
 RULES: dict[str, Callable[[Sequence[Record], Facts], str | None]] = {
     "hand-over": no_handover,
+    "early hand-over": early_handover,
     "collapse": collapsed,
     "loading": starved,
     "stage 1": not_learning,

@@ -160,7 +160,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
             "loss": float(torch.stack(self._objectives).mean()),
             "rho": None if pl_module.handover is None else pl_module.handover.rho,
             "handover_step": pl_module.handover_step,
-            "expected_handover_step": None,
+            "earliest_handover_step": None,
             "lr": self._rate,
             "images_per_second": num_images / elapsed,
             "epoch_seconds": elapsed,
@@ -168,7 +168,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         }
         if pl_module.stage == 1:
             left = pl_module.handover.steps_left(record["loss"])
-            record["expected_handover_step"] = trainer.global_step + left
+            record["earliest_handover_step"] = trainer.global_step + left
         if self._accuracies:
             record["online_accuracy"] = float(torch.stack(self._accuracies).mean())
         if trainer.is_global_zero:

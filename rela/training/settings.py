@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rela.methods import METHODS
 from rela.methods.optimizers import OPTIMIZER_NAMES, SCHEDULE_NAMES
+from rela.methods.recipes import HYPERPARAMETERS, Hyperparameters
 from rela.options import option
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ class TrainSettings:
     method: str = option(
         "byol", "The algorithm of stage 2; none: stage 1 only.", choices=tuple(METHODS)
     )
-    hyperparameters: str | None = option(
-        None,
-        "Those of ReLA's reference (AdamW, constant rate and momentum) or of the algorithm's paper.",
-        choices=("reference", "paper"),
-        shown="reference for byol and dino, else paper",
+    hyperparameters: str = option(
+        "rela",
+        "This project's, for short trainings with a prior; those of ReLA's reference code (AdamW, constant "
+        "rate and momentum); or those of the algorithm's paper.",
+        choices=HYPERPARAMETERS,
     )
     model: str | None = option(
         None,
@@ -48,7 +49,7 @@ class TrainSettings:
         "Fraction of all steps spent in stage 1.",
         minimum=0,
         maximum=1,
-        shown="the adaptive rule",
+        shown="0.5 with --hyperparameters rela, else the adaptive rule",
     )
     head: str = option(
         "fixed",
@@ -62,8 +63,11 @@ class TrainSettings:
         minimum=1,
         shown="those with 90 % of the variance, at least 16",
     )
-    anchor: float = option(
-        0.0, "Weight of the target loss that stage 2 keeps; the paper keeps none.", minimum=0
+    anchor: float | None = option(
+        None,
+        "Weight of the target loss that stage 2 keeps.",
+        minimum=0,
+        shown="3 with --hyperparameters rela, else 0",
     )
     data_ratio: float = option(
         1.0, "Share of the images in each epoch, drawn anew every time.", above=0, maximum=1
@@ -101,7 +105,7 @@ class TrainSettings:
         "Smallest share of the image in a full view of stage 2.",
         above=0,
         maximum=1,
-        shown="the method's",
+        shown="the method's; with --hyperparameters rela larger for small images",
     )
     seed: int = option(0, "Seed of initial weights, order and views.", minimum=0)
     precision: str = option(
@@ -142,7 +146,8 @@ class ResolvedSettings(TrainSettings):
 
     model: str
     image_size: int
-    hyperparameters: Literal["reference", "paper"]
+    hyperparameters: Hyperparameters
+    anchor: float = 0.0
     ema: Literal["constant", "cosine"] | None = None
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rela.errors import ChoiceError
+from rela.methods.recipes import RELA_ANCHOR, RELA_HANDOVER
 from rela.models.preprocessing import SMALL_IMAGE_SIDE
 from rela.options import check_options, flag_name
 from rela.stages.train.prior import NO_PRIOR
@@ -58,7 +59,8 @@ def say_ignored_options(
 ) -> None:
     """Say which given options have no effect because there is no stage 1 without a prior."""
     described = ("handover", "head", "target_width", "crops", "anchor")
-    given = [n for n in described if getattr(settings, n) != getattr(resolved, n)]
+    without_effect = (n for n in described if getattr(settings, n) != getattr(resolved, n))
+    given = [n for n in without_effect if getattr(settings, n) != getattr(TrainSettings, n)]
     if settings.prior == NO_PRIOR and given:
         flags = ", ".join(flag_name(name) for name in given)
         say(f"{flags}: ignored without a prior")
@@ -81,8 +83,11 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
         if getattr(settings, option) is not None and not has_use:
             flag = flag_name(option)
             raise ChoiceError(f"--method {settings.method} does not use {flag}; remove it")
-    kind = settings.hyperparameters or method.default_hyperparameters
-    settings = replace(settings, hyperparameters=kind)
+    kind = settings.hyperparameters
+    if settings.anchor is None:
+        settings = replace(settings, anchor=RELA_ANCHOR if kind == "rela" else 0.0)
+    if settings.handover is None and kind == "rela" and settings.prior != NO_PRIOR:
+        settings = replace(settings, handover=RELA_HANDOVER)
     image_size = settings.image_size or _PUBLISHED_IMAGE_SIDE
     default = method.optimizer(kind, settings.epochs, image_size).for_batch(settings.batch_size)
     # a publication's warm-up would swallow a short training
@@ -108,5 +113,5 @@ def say_if_too_short(settings: TrainSettings, num_steps: int, say: Callable[[str
     if settings.optimizer == "lars" and num_steps < _FEWEST_LARS_STEPS:
         say(
             f"{num_steps} steps are few for LARS, {settings.method}'s own optimizer, which needs "
-            "thousands; --hyperparameters reference (AdamW) learns faster in a short training"
+            "thousands; --hyperparameters rela (AdamW) learns faster in a short training"
         )

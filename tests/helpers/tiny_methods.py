@@ -33,6 +33,7 @@ def make_method(name: str, seed: int = 0, **chosen: Any) -> Method:
         "image_size": SIZE,
         "num_images": 4 * BATCH,
         "num_classes": NUM_CLASSES,
+        "hyperparameters": "paper",
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -66,4 +67,4 @@ def perturb_momentum_networks(method: Method) -> None:
 def shrink_dino(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its head with 64 hidden units and prototypes, in place of 2,048 and the paper's 65,536."""
     monkeypatch.setattr(dino, "_HIDDEN_DIM", 64)
-    monkeypatch.setattr(dino, "_NUM_PROTOTYPES", {"reference": 64, "paper": 64})
+    monkeypatch.setattr(dino, "_NUM_PROTOTYPES", {"rela": 64, "reference": 64, "paper": 64})

@@ -25,7 +25,9 @@ START = Progress(0, 100, 10)
 def make_byol(**options: object) -> BYOL:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, WIDTH), nn.BatchNorm1d(WIDTH))
-    return BYOL(backbone, MethodOptions(WIDTH, **{"image_size": 8, **options}))  # type: ignore[arg-type]
+    return BYOL(
+        backbone, MethodOptions(WIDTH, **{"image_size": 8, "hyperparameters": "paper", **options})
+    )  # type: ignore[arg-type]
 
 
 def mean_cosine(first: Tensor, second: Tensor) -> float:
@@ -34,7 +36,7 @@ def mean_cosine(first: Tensor, second: Tensor) -> float:
     return float(((a * b).sum(axis=1) / norms).mean())
 
 
-@pytest.mark.parametrize("kind", ["reference", "paper"])
+@pytest.mark.parametrize("kind", ["rela", "reference", "paper"])
 def test_the_loss_is_the_sum_of_both_negative_cosines_as_published(kind: str):
     byol = make_byol(hyperparameters=kind)
     for parameter in (
@@ -83,6 +85,7 @@ def momentum_found(byol: BYOL, progress: Progress | None) -> float:
     ("options", "expected"),
     [
         ({"hyperparameters": "reference"}, [0.99, 0.99, 0.99]),
+        ({"hyperparameters": "rela", "epochs": 1000}, [0.99, 0.99, 0.99]),
         (LONG, [0.996, 1 - 0.004 * (1 + math.cos(math.pi / 4)) / 2, 1.0]),
         ({**LONG, "ema": "constant"}, [0.996, 0.996, 0.996]),
         ({**LONG, "epochs": 100}, [0.99, 1 - 0.01 * (1 + math.cos(math.pi / 4)) / 2, 1.0]),

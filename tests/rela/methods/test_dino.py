@@ -1,4 +1,4 @@
-"""DINO's two sets of hyperparameters (rela.methods.dino), and its local crops.
+"""DINO's three sets of hyperparameters (rela.methods.dino), and its local crops.
 
 - teacher temperature, momentum and weight decay have their closed forms, counted from the hand-over;
   all are constant in the reference;
@@ -69,9 +69,10 @@ def test_the_momentum_begins_anew_at_the_hand_over():
     assert momentum_at(Progress(100, 101, 10), 0.996, "constant") == 0.996
 
 
+@pytest.mark.parametrize("kind", ["rela", "reference"])
 @pytest.mark.parametrize("step", [0, 50, 3999])
-def test_everything_is_constant_in_the_reference(step: int):
-    method = make_method("dino", hyperparameters="reference")
+def test_everything_is_constant_but_in_the_paper(step: int, kind: str):
+    method = make_method("dino", hyperparameters=kind)
     assert method.teacher_temperature(at(step)) == 0.04
     assert method.weight_decay(0.01, at(step)) == 0.01
     with torch.no_grad():
@@ -84,7 +85,7 @@ def test_everything_is_constant_in_the_reference(step: int):
 @pytest.mark.parametrize(
     ("kind", "step", "frozen"),
     [("paper", 0, True), ("paper", STEPS_PER_EPOCH - 1, True), ("paper", STEPS_PER_EPOCH, False),
-     ("reference", 0, False)],
+     ("reference", 0, False), ("rela", 0, False)],
 )  # fmt: skip
 def test_the_last_layer_stays_in_the_papers_first_epoch(kind: str, step: int, frozen: bool):
     method = make_method("dino", hyperparameters=kind)
@@ -103,7 +104,7 @@ def test_gradients_can_be_clipped_with_16_bit_numbers():
     assert not getattr(optimizer, "_step_supports_amp_scaling", False)
 
 
-@pytest.mark.parametrize("kind", ["reference", "paper"])
+@pytest.mark.parametrize("kind", ["rela", "reference", "paper"])
 def test_the_heads_are_those_of_each_setting(monkeypatch: pytest.MonkeyPatch, kind: str):
     monkeypatch.undo()
     with warnings.catch_warnings():
@@ -111,14 +112,14 @@ def test_the_heads_are_those_of_each_setting(monkeypatch: pytest.MonkeyPatch, ki
         method = make_method("dino", hyperparameters=kind)
     layers = [m for m in method.projector.layers if isinstance(m, nn.Linear)]
     widths = [layers[0].in_features, *(m.out_features for m in layers)]
-    assert widths == {"reference": [12, 2048, 256], "paper": [12, 2048, 2048, 256]}[kind]
-    prototypes = {"reference": 2048, "paper": 65_536}[kind]
+    assert widths == ([12, 2048, 2048, 256] if kind == "paper" else [12, 2048, 256])
+    prototypes = 65_536 if kind == "paper" else 2048
     assert method.projector.last_layer.weight_v.shape == (prototypes, 256)
     has_batch_norm = any(isinstance(m, nn.BatchNorm1d) for m in method.projector.modules())
-    assert has_batch_norm == (kind == "reference")
+    assert has_batch_norm == (kind != "paper")
     followers = method.momentum_projector.state_dict()
     same = [torch.equal(v, followers[k]) for k, v in method.projector.state_dict().items()]
-    assert all(same) == (kind == "paper")
+    assert all(same) == (kind != "reference")
 
 
 def test_the_references_head_is_one_hidden_layer_with_batch_norm(monkeypatch: pytest.MonkeyPatch):
@@ -141,10 +142,10 @@ def test_the_references_head_is_one_hidden_layer_with_batch_norm(monkeypatch: py
     torch.testing.assert_close(head(features).double(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["reference", "paper"])
-def test_the_papers_teacher_and_the_references_student_are_exported(kind: str):
+@pytest.mark.parametrize("kind", ["rela", "reference", "paper"])
+def test_the_teacher_is_exported_but_in_the_reference(kind: str):
     method = make_method("dino", hyperparameters=kind)
-    expected = method.momentum_backbone if kind == "paper" else method.backbone
+    expected = method.backbone if kind == "reference" else method.momentum_backbone
     assert method.exported is expected
     for name in ("byol", "mocov2", "mocov3", "simclr"):
         other = make_method(name)
@@ -164,7 +165,13 @@ def test_after_stage_1_the_teacher_can_be_evaluated():
 
 @pytest.mark.parametrize(
     ("kind", "chosen", "expected"),
-    [("reference", None, 0), ("reference", 4, 4), ("paper", None, 8), ("paper", 0, 0)],
+    [
+        ("reference", None, 0),
+        ("reference", 4, 4),
+        ("rela", None, 0),
+        ("paper", None, 8),
+        ("paper", 0, 0),
+    ],
 )
 def test_local_crops_are_those_of_the_setting_or_as_chosen(kind, chosen, expected):
     method = make_method("dino", hyperparameters=kind, local_crops=chosen, image_size=32)

@@ -239,3 +239,19 @@ def test_the_smallest_crop_can_be_chosen_for_full_sized_views(name: str):
         assert found.scale == ((0.6, 1.0) if full else plain.scale)
         assert replace(found, scale=plain.scale) == plain
     assert make_method(name).stage2_views() == make_method(name).views()
+
+
+@pytest.mark.parametrize(
+    ("image_size", "least"), [(28, 0.5), (32, 0.5), (64, 0.350), (224, 0.08), (384, 0.08)]
+)
+def test_views_of_small_images_show_more_of_them(image_size: int, least: float):
+    """0.5 at 32 pixels, the published 0.08 at 224, and halfway between on a logarithmic scale."""
+    byol, dino = (
+        make_method(name, hyperparameters="rela", image_size=image_size)
+        for name in ("byol", "dino")
+    )
+    assert [view.scale for view in byol.stage2_views()] == [
+        (pytest.approx(least, abs=1e-3), 1.0)
+    ] * 2
+    # never less than the method's own
+    assert dino.stage2_views()[0].scale == (pytest.approx(max(0.4, least), abs=1e-3), 1.0)

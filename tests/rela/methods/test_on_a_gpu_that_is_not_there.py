@@ -109,7 +109,7 @@ def step(method: Method, stage: int, settings: OptimizerSettings) -> None:
                 method.update_momentum(None if stage == 1 else module.progress)
 
 
-@pytest.mark.parametrize("hyperparameters", ["paper", "reference"])
+@pytest.mark.parametrize("hyperparameters", ["paper", "reference", "rela"])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_stage_2_never_waits(name: str, hyperparameters: str):
     step(make_method(name, hyperparameters=hyperparameters), 2, OPTIMIZERS["sgd"])

@@ -40,7 +40,7 @@ FACTS = Facts(
 def records(number: int, **values: Any) -> list[dict[str, Any]]:
     """Of healthy epochs of stage 1, but for `values`."""
     healthy = {
-        "stage": 1, "loss": 0.5, "expected_handover_step": 500, "epoch_seconds": 60.0,
+        "stage": 1, "loss": 0.5, "earliest_handover_step": 500, "epoch_seconds": 60.0,
         "data_wait_share": 0.01, "online_accuracy": 0.5, "effective_rank": 30.0, "feature_std": 0.4,
     }  # fmt: skip
     return [{"epoch": i, "step": (i + 1) * STEPS, **healthy, **values} for i in range(number)]
@@ -61,7 +61,7 @@ ILLS: dict[str, tuple[dict[str, Any], int, str]] = {
     "collapsed in stage 2": (
         {"effective_rank": 1.0, "stage": 2}, 2, "--batch-size, or choose another --method"
     ),
-    "hand-over": ({"expected_handover_step": 1001}, 1, "at step 1001, later if it falls on, and this run"),
+    "hand-over": ({"earliest_handover_step": 1001}, 1, "at step 1001, later if it falls on, and this run"),
     "starved": ({"data_wait_share": 0.35}, 3, "35 % of epochs 1 to 3 with 4 CPU cores; give the job more"),
     "not learning": ({"loss": 0.995}, 2, "(0.995, epochs 1 to 2; 1 is chance): change --lr (it is 0.3)"),
     "at chance": ({"online_accuracy": 0.1}, 5, "at chance (10.0 %, epochs 3 to 5; the largest class has"),
@@ -85,9 +85,30 @@ def test_nothing_is_said_of_a_healthy_run() -> None:
 
 
 def test_a_hand_over_that_did_not_come_is_said_at_the_end() -> None:
-    late = [*records(9), *records(10, expected_handover_step=1001)[9:]]
+    late = [*records(9), *records(10, earliest_handover_step=1001)[9:]]
     (sentence,) = said(late)
     assert "no hand-over within 1000 steps: byol never ran" in sentence
+
+
+@pytest.mark.parametrize(
+    ("losses", "facts", "warned"),
+    [
+        ((0.8, 0.7), FACTS, True),
+        ((0.8, 0.7), replace(FACTS, is_adaptive=False), False),
+        ((0.701, 0.7), FACTS, False),
+        ((0.7,), FACTS, False),  # one epoch has no slope
+    ],
+)
+def test_an_adaptive_hand_over_while_the_loss_falls_is_warned_about(
+    losses: tuple[float, ...], facts: Facts, warned: bool
+) -> None:
+    stage1 = [{**record, "loss": loss} for record, loss in zip(records(9), losses, strict=False)]
+    after = {"stage": 2, "loss": -0.5, "handover_step": 250, "earliest_handover_step": None}
+    sentences = said([*stage1, *records(9, **after)[len(losses) :]], facts)
+    assert len(sentences) == warned
+    assert all(
+        "at step 250 of 1000 while its loss still fell (0.800, then 0.700" in s for s in sentences
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,8 +121,8 @@ def test_a_hand_over_that_did_not_come_is_said_at_the_end() -> None:
         ({"loss": 0.999, "stage": 2}, FACTS),
         ({"data_wait_share": 0.5, "epoch_seconds": 0.5}, FACTS),
         ({"data_wait_share": 0.19}, FACTS),
-        ({"expected_handover_step": 5000}, replace(FACTS, is_adaptive=False)),
-        ({"expected_handover_step": None, "stage": 2}, FACTS),
+        ({"earliest_handover_step": 5000}, replace(FACTS, is_adaptive=False)),
+        ({"earliest_handover_step": None, "stage": 2}, FACTS),
     ],
     ids=["chance of few images", "one large class", "better than chance", "warm-up", "a loss of stage 2",
          "tiny epochs", "waits a little", "chosen hand-over", "stage 2"],
@@ -125,7 +146,7 @@ def test_records_without_the_new_keys_are_read() -> None:
         {k: v for k, v in record.items() if k not in ("feature_std", "effective_rank")}
         for record in records(6)
     ]
-    del old[-1]["online_accuracy"], old[-1]["expected_handover_step"]
+    del old[-1]["online_accuracy"], old[-1]["earliest_handover_step"]
     assert said(old) == []
 
 
@@ -274,4 +295,6 @@ def test_a_model_that_does_not_learn_is_told_of(
 
 
 def test_every_rule_has_an_ill_that_provokes_it() -> None:
-    assert {"hand-over", "collapse", "loading", "stage 1", "accuracy"} == set(RULES)
+    assert {"hand-over", "early hand-over", "collapse", "loading", "stage 1", "accuracy"} == set(
+        RULES
+    )

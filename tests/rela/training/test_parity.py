@@ -80,7 +80,9 @@ def test_targets_are_standardised_principal_components_up_to_sign(
 
 
 def default_settings(**changes: Any) -> ResolvedSettings:
-    settings = TrainSettings(**{"model": "resnet18", "image_size": 32, **changes})
+    settings = TrainSettings(
+        **{"model": "resnet18", "image_size": 32, "hyperparameters": "reference", **changes}
+    )
     return ResolvedSettings(**vars(resolve_hyperparameters(settings, labelled=True)))
 
 
@@ -112,7 +114,7 @@ def test_stage_one_is_a_plain_loop_over_the_cosine_loss(tmp_path: Path):
     targets = torch.randn(12, 5).half()
     loader = ViewLoader(beton, stage1_views(8), 4, seed=3, targets=targets)
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16))
-    method = BYOL(backbone, MethodOptions(16, 8, 12))
+    method = BYOL(backbone, MethodOptions(16, 8, 12, hyperparameters="reference"))
     settings = OptimizerSettings("adamw", 1e-3, 0.01, "constant", decay_all=True)
     module = TwoStage(method, loader, settings, 3, FixedHandOver(99), target_width=5)
     assert module.head is not None
@@ -152,7 +154,7 @@ def test_stage_one_is_a_plain_loop_over_the_cosine_loss(tmp_path: Path):
 
 def test_w_is_fixed_and_the_hand_over_adaptive_unless_asked_otherwise():
     assert TrainSettings().head == "fixed"
-    assert TrainSettings().handover is None
+    assert default_settings().handover is None and default_settings().anchor == 0
     assert (TrainSettings().epochs, TrainSettings().batch_size) == (100, 128)
 
 

@@ -1,7 +1,8 @@
 """What is not chosen follows the algorithm (rela.stages.train.resolve).
 
-- BYOL and DINO have ReLA's reference by default, all others their publications, for 100 epochs and the
-  size of the images;
+- every algorithm has this project's hyperparameters by default: half of the steps in stage 1, and the
+  target loss kept in stage 2; without a prior the same optimizer; a chosen value wins;
+- publications' are for 100 epochs and the size of the images;
 - the publications' rates are those of 256 images, scaled to the batch; a chosen rate is taken as it is;
 - warm-ups are shortened in short trainings; every choice wins over the default;
 - LARS in a training of few steps is warned about, once;
@@ -12,7 +13,7 @@ import pytest
 
 from rela.errors import ChoiceError
 from rela.methods import METHODS
-from rela.stages.train.resolve import resolve_hyperparameters, say_if_too_short
+from rela.stages.train.resolve import check_settings, resolve_hyperparameters, say_if_too_short
 from rela.training.settings import ResolvedSettings, TrainSettings
 
 PUBLISHED = {  # optimizer, rate for 256 images, weight decay, warm-up epochs; for images of 32 pixels
@@ -40,6 +41,7 @@ LARGE = {  # for 224 pixels
     "supervised": ("sgd", 0.1, 1e-4, 5),
 }
 REFERENCE = ("adamw", 1e-3, 0.01, 0)
+RELA = ("adamw", 3e-3, 0.01, 0)
 
 
 def resolved(**chosen: object) -> ResolvedSettings:
@@ -67,15 +69,32 @@ def test_the_paper_has_the_published_numbers(method: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_byol_and_dino_have_the_reference_by_default(method: str):
+def test_every_method_has_this_projects_hyperparameters_by_default(method: str):
     settings = resolved(method=method)
     larger = resolved(method=method, batch_size=512)
     assert resolve_hyperparameters(larger, labelled=True) == larger  # once is enough
-    expected = "reference" if method in ("byol", "dino", "none") else "paper"
-    assert settings.hyperparameters == expected
-    wanted = REFERENCE if expected == "reference" else PUBLISHED[method]
-    assert optimizer_fields(settings) == wanted
-    assert settings.schedule == ("constant" if expected == "reference" else "cosine")
+    assert settings.hyperparameters == "rela"
+    assert optimizer_fields(settings) == RELA
+    assert settings.schedule == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "handover", "anchor"),
+    [
+        ({}, 0.5, 3.0),
+        ({"handover": 0.25, "anchor": 0.0}, 0.25, 0.0),
+        ({"method": "none"}, 1.0, 0.0),
+        ({"prior": "none"}, None, 0.0),
+        ({"hyperparameters": "reference"}, None, 0.0),
+        ({"hyperparameters": "paper", "anchor": 1.0}, None, 1.0),
+    ],
+)
+def test_stage_2_keeps_the_target_loss_unless_the_paper_is_asked_for(
+    chosen: dict[str, object], handover: float | None, anchor: float
+):
+    checked = check_settings(TrainSettings(**{"image_size": 32, **chosen}))  # type: ignore[arg-type]
+    settings = resolve_hyperparameters(checked, labelled=True)
+    assert (settings.handover, settings.anchor) == (handover, anchor)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -88,7 +107,9 @@ def test_the_reference_can_be_asked_for_everywhere(method: str):
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(64, 0.075), (256, 0.3), (4096, 4.8)])
 def test_the_papers_rate_grows_with_the_batch(batch_size: int, expected: float):
-    settings = resolved(method="simclr", batch_size=batch_size, epochs=800, image_size=224)
+    settings = resolved(
+        method="simclr", hyperparameters="paper", batch_size=batch_size, epochs=800, image_size=224
+    )
     assert settings.lr == pytest.approx(expected)
     optimizer = settings.optimizer_settings
     assert optimizer.lr == pytest.approx(expected) and optimizer.lr_batch_size is None
@@ -114,7 +135,7 @@ def test_given_values_override_defaults():
     [
         ({"method": "simclr", "ema": "cosine"}, "--method simclr does not use --ema"),
         ({"method": "byol", "local_crops": 2}, "--method byol does not use --local-crops"),
-        ({"method": "simclr", "optimizer": "adamw"}, "--optimizer adamw requires --lr"),
+        ({"method": "simclr", "optimizer": "lars"}, "--optimizer lars requires --lr"),
     ],
 )
 def test_unused_options_are_refused(chosen: dict[str, object], message: str):
@@ -156,4 +177,4 @@ def test_few_steps_of_lars_are_warned_about(
     settings = resolved(method=method, hyperparameters=hyperparameters)
     say_if_too_short(settings, num_steps, said.append)
     assert len(said) == warned
-    assert all("300 steps" in line and "--hyperparameters reference" in line for line in said)
+    assert all("300 steps" in line and "--hyperparameters rela" in line for line in said)
