@@ -187,7 +187,7 @@ def test_options_ignored_without_a_prior_are_reported(failing: Failing, images: 
 
 
 def test_a_run_too_short_for_stage_2_is_reported(failing: Failing, rela: Rela, images: Path):
-    tiny = (*TINY, "--epochs", 1)
+    tiny = (*TINY, "--epochs", 1, "--hyperparameters", "reference")
     said = failing(0, "train", "--prior", "random", *tiny)
     assert "steps or more, and this run has 3: byol will never run; give more --epochs" in said
     for quiet in (("--handover", 0.4), ("--handover", 1), ("--method", "none")):

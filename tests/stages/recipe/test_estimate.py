@@ -45,7 +45,9 @@ def test_a_training_is_steps_times_batch_times_rate():
 
 
 def test_an_adaptive_hand_over_is_taken_from_runs_alike_or_assumed():
-    adaptive = TrainSettings(**{**vars(SETTINGS), "prior": "random"})
+    adaptive = TrainSettings(
+        **{**vars(SETTINGS), "prior": "random", "hyperparameters": "reference"}
+    )
     known = estimator()
     known.rates.train[train_key(adaptive)].handover_steps += [5, 12, 30]
     found = known.train(dataset_of(100), adaptive)  # 40 steps
