@@ -183,7 +183,7 @@ def _request_of(identity: PriorIdentity, run: str | None) -> PriorRequest:
     name = identity.name
     if identity.layer != POOLED:
         name = name.removesuffix(f"@{identity.layer}")
-    return PriorRequest(name, image_size=identity.image_size, layer=identity.layer)
+    return PriorRequest(name, image_size=identity.image_size, resizes=True, layer=identity.layer)
 
 
 def _look(

@@ -74,9 +74,9 @@ class PriorSettings:
     trust_code: bool = option(False, "Allow TorchScript files; loading one runs its code.")
     image_size: int | None = option(
         None,
-        "Input size in pixels, for a prior without a published one.",
+        "Input size of the prior in pixels.",
         minimum=1,
-        shown="the data set's, at most 224",
+        shown="the published one, else the data set's, at most 224",
     )
     seed: int = option(0, "Seed of the weights of a random prior.", minimum=0)
 

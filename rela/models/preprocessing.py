@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
@@ -24,6 +24,10 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = NORMALIZE_MEAN
     std: tuple[float, float, float] = NORMALIZE_STD
+
+    def at(self, image_size: int) -> "Preprocessing":
+        """The same for inputs of `image_size` pixels; the crop keeps its share of the image."""
+        return replace(self, resize=round(self.resize * image_size / self.crop), crop=image_size)
 
     def as_dict(self) -> dict[str, Any]:
         """For configurations and fingerprints."""

@@ -23,7 +23,7 @@ class PriorRequest:
     - `name`: `resnet18`, `timm:NAME`, `clip:NAME@TAG`, `file:PATH`, `random:resnet18`, `run:NAME`;
     - `weights`: a local file in place of the model's default weights;
     - `seed`: initial weights of a random prior;
-    - `image_size`: input size in pixels of a prior without a published one;
+    - `image_size`: input size in pixels of a prior without a published one, or if `resizes` of any;
     - `arch`: the architecture of the weights in a `file:PATH`;
     - `layer`: which features, see `rela.models.layers`;
     - `trust_code`: open TorchScript files, which runs their code;
@@ -35,6 +35,7 @@ class PriorRequest:
     weights: Path | None = None
     seed: int = 0
     image_size: int = 224
+    resizes: bool = False
     arch: str | None = None
     layer: str = POOLED
     trust_code: bool = False

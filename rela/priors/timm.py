@@ -44,6 +44,8 @@ def resolve(request: PriorRequest) -> Prior:
             mean=data["mean"],
             std=data["std"],
         )
+        if request.resizes:
+            preprocessing = preprocessing.at(request.image_size)
     name, note = request.name, ""
     if request.weights is not None:
         name = f"{request.name}@{request.weights.stem}"
@@ -51,30 +53,37 @@ def resolve(request: PriorRequest) -> Prior:
         classifier = timm_classifier_keys(backbone)
         note = load_backbone_weights(backbone, request.weights, classifier, request.trust_code)
     else:
-        backbone = _published(timm, bare, config)
+        backbone = _published(timm, bare, config, preprocessing.crop)
     return prior_with(backbone.eval(), name, request.name, preprocessing, request.weights, note)
 
 
-def _published(timm: Any, bare: str, config: Any) -> "nn.Module":
-    """Loading by timm, with the classifier: without it, timm does not check that all keys are there."""
+def _published(timm: Any, bare: str, config: Any, image_size: int) -> "nn.Module":
+    """Loading by timm, with the classifier: without it, timm does not check that all keys are there.
+
+    For another input size than the published one, timm interpolates position embeddings.
+    """
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
 
     from rela.models.hub import weights_from_hub
+    from rela.models.timm_models import create_timm_model
 
     if not config.has_weights:
         raise ChoiceError(
             f"timm:{bare} has no published weights; give --weights FILE, or use "
             f"--prior random:timm:{bare}"
         )
+    options: dict[str, Any] = {}
+    if image_size != config.input_size[-1]:
+        options = create_timm_model(f"timm:{bare}", image_size)[1]
     place = config.url
     if config.hf_hub_id:
         file = config.hf_hub_filename or "model.safetensors"
         place = f"{file} of https://huggingface.co/{config.hf_hub_id}"
     try:
         with weights_from_hub(f"timm:{bare}", place):
-            model: Any = timm.create_model(bare, pretrained=True)
+            model: Any = timm.create_model(bare, pretrained=True, **options)
     except (RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
         raise DataError(
             f"the weights of timm:{bare} do not fit ({str(error).splitlines()[0]}); remove them "

@@ -34,6 +34,8 @@ def resolve(request: PriorRequest) -> Prior:
         preprocessing = preprocessing_for(request.image_size)
     else:
         preprocessing = _preprocessing(defaults)
+        if request.resizes:
+            preprocessing = preprocessing.at(request.image_size)
     note = ""
     if request.weights is not None:
         path = request.weights

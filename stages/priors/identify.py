@@ -118,6 +118,7 @@ def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
         "weights": None if request.weights is None else str(request.weights.resolve()),
         "seed": request.seed,
         "image_size": request.image_size,
+        "resizes": request.resizes,
         "arch": request.arch,
         "layer": request.layer,
         "trust_code": request.trust_code,

@@ -12,13 +12,16 @@ from rela.stages.workspace.workspace import Workspace
 def prior_request(
     dataset: DataSet | None, name: str, described: PriorSettings | None = None
 ) -> PriorRequest:
-    """A request for `name`; a prior without a published input size uses the data set's.
+    """A request for `name`; a prior without a published or a chosen input size uses the data set's.
 
     Without a data set, it uses that of segmentation.
     """
     options = vars(described or PriorSettings())
     own = SEGMENTATION_PROTOCOL.image_size if dataset is None else dataset.default_image_size
-    return PriorRequest(name, **{**options, "image_size": options["image_size"] or own})
+    chosen = options["image_size"]
+    return PriorRequest(
+        name, **{**options, "image_size": chosen or own, "resizes": chosen is not None}
+    )
 
 
 def names_of(workspace: Workspace, name: str) -> list[str]:

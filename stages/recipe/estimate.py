@@ -140,8 +140,7 @@ def embed_key(arch: str, image_size: int | None, dataset: DataSet) -> EmbedKey:
     """Architecture and input size of a torchvision model, as `rela embed` would choose them."""
     from rela.stages.recipe.trial_steps import published_image_size
 
-    published = published_image_size(arch)
-    return arch, published or image_size or dataset.default_image_size
+    return arch, image_size or published_image_size(arch) or dataset.default_image_size
 
 
 def expected_dataset(workspace: Workspace, images: ImageSource, name: str) -> DataSet:
