@@ -34,8 +34,11 @@ def resolve(request: PriorRequest) -> Prior:
     model_name, _, given_tag = request.name.removeprefix(PREFIX).partition("@")
     config = _tag_config(open_clip, model_name, given_tag or _DEFAULT_TAG, request)
     preprocessing = _preprocessing(request.name, open_clip, model_name, config)
-    if request.resizes:
-        preprocessing = preprocessing.at(request.image_size)
+    if request.resizes and request.image_size != preprocessing.crop:
+        raise ChoiceError(
+            f"{request.name} takes images of {preprocessing.crop}×{preprocessing.crop} pixels; remove "
+            "--image-size"
+        )
     name, note = request.name, ""
     if request.weights is not None:
         name = f"{request.name}@{request.weights.stem}"

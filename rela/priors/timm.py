@@ -26,64 +26,60 @@ def resolve(request: PriorRequest) -> Prior:
         check_timm_name,
         create_timm_model,
         require_timm,
+        resize_timm_model,
         timm_classifier_keys,
     )
 
     timm, bare = require_timm(), check_timm_name(request.name)
     config = timm.get_pretrained_cfg(bare)
     data = timm.data.resolve_data_config(config.to_dict())
+    published_size = data["input_size"][1:]
     if request.ignores_published_preprocessing:
         preprocessing = preprocessing_for(request.image_size)
     else:
         preprocessing = published_preprocessing(
             request.name,
-            input_size=data["input_size"][1:],
+            input_size=(request.image_size,) * 2 if request.resizes else published_size,
             crop_share=data["crop_pct"],
             crop_mode=data["crop_mode"],
             interpolation=data["interpolation"],
             mean=data["mean"],
             std=data["std"],
         )
-        if request.resizes:
-            preprocessing = preprocessing.at(request.image_size)
     name, note = request.name, ""
     if request.weights is not None:
         name = f"{request.name}@{request.weights.stem}"
-        backbone, _ = create_timm_model(request.name, preprocessing.crop)
+        built_for = published_size[0] if request.resizes else preprocessing.crop
+        backbone, _ = create_timm_model(request.name, built_for)
         classifier = timm_classifier_keys(backbone)
         note = load_backbone_weights(backbone, request.weights, classifier, request.trust_code)
     else:
-        backbone = _published(timm, bare, config, preprocessing.crop)
+        backbone = _published(timm, bare, config)
+    if request.resizes:
+        resize_timm_model(backbone, request.image_size)
     return prior_with(backbone.eval(), name, request.name, preprocessing, request.weights, note)
 
 
-def _published(timm: Any, bare: str, config: Any, image_size: int) -> "nn.Module":
-    """Loading by timm, with the classifier: without it, timm does not check that all keys are there.
-
-    For another input size than the published one, timm interpolates position embeddings.
-    """
+def _published(timm: Any, bare: str, config: Any) -> "nn.Module":
+    """Loading by timm, with the classifier: without it, timm does not check that all keys are there."""
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
 
     from rela.models.hub import weights_from_hub
-    from rela.models.timm_models import create_timm_model
 
     if not config.has_weights:
         raise ChoiceError(
             f"timm:{bare} has no published weights; give --weights FILE, or use "
             f"--prior random:timm:{bare}"
         )
-    options: dict[str, Any] = {}
-    if image_size != config.input_size[-1]:
-        options = create_timm_model(f"timm:{bare}", image_size)[1]
     place = config.url
     if config.hf_hub_id:
         file = config.hf_hub_filename or "model.safetensors"
         place = f"{file} of https://huggingface.co/{config.hf_hub_id}"
     try:
         with weights_from_hub(f"timm:{bare}", place):
-            model: Any = timm.create_model(bare, pretrained=True, **options)
+            model: Any = timm.create_model(bare, pretrained=True)
     except (RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
         raise DataError(
             f"the weights of timm:{bare} do not fit ({str(error).splitlines()[0]}); remove them "

@@ -34,7 +34,8 @@ def resolve(request: PriorRequest) -> Prior:
         preprocessing = preprocessing_for(request.image_size)
     else:
         preprocessing = _preprocessing(defaults)
-        if request.resizes:
+        if request.resizes and request.image_size != preprocessing.crop:
+            _check_any_size(request.name, preprocessing.crop)
             preprocessing = preprocessing.at(request.image_size)
     note = ""
     if request.weights is not None:
@@ -50,6 +51,15 @@ def resolve(request: PriorRequest) -> Prior:
         backbone = _published(parsed.torchvision_name, defaults, path)
     name = request.name if request.weights is None else f"{request.name}@{request.weights.stem}"
     return prior_with(backbone, name, request.name, preprocessing, path, note)
+
+
+def _check_any_size(name: str, published_size: int) -> None:
+    """Torchvision's vision transformers have position embeddings for one size."""
+    if name.startswith("vit_"):
+        raise ChoiceError(
+            f"{name} takes images of {published_size}×{published_size} pixels; remove --image-size, or "
+            "take a model of timm (timm:vit_base_patch16_224), which takes other sizes"
+        )
 
 
 def published_files() -> dict[str, str]:

@@ -104,6 +104,12 @@ def test_published_timm_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPat
     model.reset_classifier(0)
     assert (prior.identity.name, prior.weights_file) == ("timm:test_vit.r160_in1k", None)
     torch.testing.assert_close(prior.load()(batch(160)), model(batch(160)))
+    # at another size with timm's interpolated position embeddings
+    smaller = PriorRequest("timm:test_vit.r160_in1k", image_size=96, resizes=True)
+    found = resolve(smaller)
+    expected = timm.create_model("test_vit.r160_in1k", pretrained=True, num_classes=0, img_size=96)
+    assert found.identity.image_size == 96
+    torch.testing.assert_close(found.load()(batch(96)), expected.eval()(batch(96)))
 
 
 def test_published_timm_weights_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch):
@@ -123,11 +129,18 @@ def test_a_file_of_another_timm_model_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     "name", ["test_vit", "test_resnet", "resnet10t.c3_in1k", "vit_tiny_patch16_224"]
 )
-def test_a_prior_sees_what_timms_transform_makes(tmp_path: Path, pixels: See, name: str):
+@pytest.mark.parametrize("image_size", [None, 96])
+def test_a_prior_sees_what_timms_transform_makes(
+    tmp_path: Path, pixels: See, name: str, image_size: int | None
+):
     model = timm_model(name, num_classes=0)
     save_file(model.state_dict(), tmp_path / "mine.safetensors")
-    prior = resolve(PriorRequest(f"timm:{name}", weights=tmp_path / "mine.safetensors"))
+    chosen = {} if image_size is None else {"image_size": image_size, "resizes": True}
+    prior = resolve(PriorRequest(f"timm:{name}", weights=tmp_path / "mine.safetensors", **chosen))
     config = timm.data.resolve_model_data_config(model)
+    if image_size is not None:
+        config["input_size"] = (3, image_size, image_size)
+    assert prior.identity.image_size == config["input_size"][1]
     transform = timm.data.create_transform(**config, is_training=False)
     expected = transformed(tmp_path, transform)
     assert_same_pixels(pixels(prior.identity.preprocessing), expected, config["std"])

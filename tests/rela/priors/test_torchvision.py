@@ -227,6 +227,30 @@ def test_the_preprocessing_is_the_preset_of_the_weights(tmp_path: Path, name: st
     assert (list(found.mean), list(found.std)) == (preset.mean, preset.std)
 
 
+@torch.no_grad()
+def test_a_chosen_input_size_replaces_that_of_the_preset(tmp_path: Path):
+    """The crop keeps its share of the image; the features are the model's at that size."""
+    model = build_backbone("resnet18", seed=0).eval()
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    request = PriorRequest("resnet18", weights=tmp_path / "mine.pth", image_size=64, resizes=True)
+    prior = resolve(request)
+    preset = tv.get_model_weights("resnet18").DEFAULT.transforms()
+    found = prior.identity.preprocessing
+    assert (found.crop, prior.identity.image_size) == (64, 64)
+    assert found.resize == round(64 * preset.resize_size[0] / preset.crop_size[0])
+    torch.testing.assert_close(prior.load()(images(64)), model(images(64)))
+
+
+def test_a_model_of_one_size_refuses_another_in_a_line(tmp_path: Path):
+    torch.save(build_backbone("vit_b_16", seed=0).state_dict(), tmp_path / "mine.pth")
+    request = PriorRequest("vit_b_16", weights=tmp_path / "mine.pth", image_size=200, resizes=True)
+    with pytest.raises(
+        ChoiceError, match="takes images of 224×224 pixels; remove --image-size"
+    ) as caught:
+        resolve(request)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_prior_is_answered_with_close_names():
     with pytest.raises(ChoiceError, match="resnet18"):
         resolve(PriorRequest("resnet81"))
