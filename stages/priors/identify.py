@@ -70,6 +70,11 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
                 f"--arch, --seed and --trust-code do not apply to the run {run.name}; remove them"
             )
         identity = read_identity(run.path)
+        if request.resizes and request.image_size != identity.image_size:
+            size = f"{identity.image_size}×{identity.image_size}"
+            raise ChoiceError(
+                f"the run {run.name} takes images of {size} pixels; remove --image-size"
+            )
         found = Prior(identity, lambda: load_backbone(run.path, identity))
         found = at_layer(found, request.layer)
         return KnownPrior(found.identity, found.load, run.name)
@@ -118,10 +123,10 @@ def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
         "weights": None if request.weights is None else str(request.weights.resolve()),
         "seed": request.seed,
         "image_size": request.image_size,
-        "resizes": request.resizes,
         "arch": request.arch,
         "layer": request.layer,
         "trust_code": request.trust_code,
+        **({"resizes": True} if request.resizes else {}),
         "versions": [versions.get(package) for package in ("rela", "torch", *packages())],
     }
     return workspace.prior_records_dir / f"{fingerprint(key)[:16]}.json"

@@ -202,6 +202,7 @@ def test_options_that_do_not_apply_to_a_run_are_refused(failing: Failing, images
     for option in (("--seed", 5), ("--arch", "resnet18"), ("--trust-code",)):
         message = failing(2, "embed", "--prior", "teacher", *option)
         assert "do not apply to the run teacher" in message
+    assert "remove --image-size" in failing(2, "embed", "--prior", "teacher", "--image-size", 128)
 
 
 @pytest.mark.parametrize(

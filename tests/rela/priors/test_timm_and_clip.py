@@ -255,6 +255,13 @@ def test_a_clip_prior_sees_what_open_clips_transform_makes(
     assert_same_pixels(pixels(prior.identity.preprocessing), expected, TAG["std"])
 
 
+def test_a_clip_prior_has_one_input_size(clip_model: Callable):
+    clip_model("tiny", True)
+    assert resolve(PriorRequest("clip:tiny@openai", image_size=64, resizes=True))
+    with pytest.raises(ChoiceError, match="takes images of 64×64 pixels; remove --image-size"):
+        resolve(PriorRequest("clip:tiny@openai", image_size=96, resizes=True))
+
+
 def test_openais_models_have_openais_preprocessing():
     for name, size in (("ViT-B-16", 224), ("RN50x4", 288), ("ViT-L-14-336", 336)):
         config = open_clip.get_pretrained_cfg(name, "openai")
