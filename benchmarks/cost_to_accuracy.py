@@ -1,271 +1,205 @@
-"""How much cheaper does a prior make training? Accuracy against cost, everything counted.
+"""Is the whole better than either half, and at which share of the cost? Real images, a real prior.
 
-Trains a small prior on one data set, then models on another with and without it, at several budgets
-(shares of the images that each epoch draws, as in table 1 of arXiv 2405.14669) and seeds, and
-evaluates each. Prints one row per variant and budget: linear and 20-NN accuracy, total seconds (convert,
-embed, targets, both stages, data wait, checkpoints), images seen; and the budget and the seconds at
-which each variant reaches the full-budget baseline.
+    python -m benchmarks.image_sets fashion --output images
+    python -m benchmarks.image_sets lite0 --output lite0.pth
+    python -m benchmarks.cost_to_accuracy fashion --images images/fashion --weights lite0.pth
 
-    python benchmarks/cost_to_accuracy.py --pair digits
-    python benchmarks/cost_to_accuracy.py --pair letters-scripts --data FOLDER
-
-Both need timm. `letters-scripts` wants FOLDER/letters and FOLDER/scripts: class folders, with train/ and
-val/. What --results holds is not done again, so a campaign may be interrupted, and several
-processes may share one: give each its own --seeds, and one of them --report at the end.
+Trains the algorithm alone, stage 1 alone, both with the paper's hand-over, and both as `rela train` does by
+default, with three seeds and at several budgets (shares of the images that each epoch draws, as in table 1
+of arXiv 2405.14669). The runs are those of cost_to_accuracy.toml; finished ones are reused, so a campaign may
+be interrupted. Prints a table of two probes with what any of it has to beat: raw pixels, the untrained
+student, and the prior itself. `--report` only prints.
 """
 
 import argparse
 import json
-import math
-import statistics
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+import string
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rela.stages.convert import convert
-from rela.stages.demo import PRIOR_DIGITS, write_digits
+import numpy as np
+import torch
+
+from rela.data.loader import CenterCropLoader
+from rela.evaluation.knn import knn_accuracy
+from rela.evaluation.logistic import logistic_probe
+from rela.evaluation.protocols import PROTOCOLS
 from rela.stages.display import Spread, format_table
-from rela.stages.embed.embed import embed
-from rela.stages.evaluate.evaluate import evaluate_run
-from rela.stages.priors.requests import prior_request
+from rela.stages.evaluate.evaluate import evaluate
+from rela.stages.recipe.jobs import load_recipe
+from rela.stages.recipe.run import describe_failures, run_recipe
 from rela.stages.report.savings import cost_of_reaching
-from rela.stages.requests import Convert, Train
-from rela.stages.settings import EmbedSettings, EvaluateSettings
-from rela.stages.train.train import train
+from rela.stages.requests import Evaluate
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
-from rela.training.settings import TrainSettings
 
-PROBES = EvaluateSettings(protocol=("knn20", "linear-reference"))
-NUM_CROPS = 8
-WIDTH = 32  # components of the targets; other widths are compared at half of the budget
+PRIOR, STUDENT = "timm:tf_efficientnet_lite0@lite0", "random:timm:test_resnet"
+PROBES = ("knn20", "linear")
+ALONE, WHOLE = "alone", "both stages"
+BILINEAR = 2  # Pillow's number
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A prior's data set and training, and the target's."""
+    """Input size in pixels, and epochs of the full budget."""
 
-    prior_data: str
-    target_data: str
-    prior: TrainSettings
-    target: dict[str, Any]
+    size: int
+    epochs: int
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A way to train: which prior, and settings that differ from the pair's."""
-
-    name: str
-    prior: str  # "none", "random" or "trained"
-    changes: dict[str, Any] = field(default_factory=dict)
-
-
-# Small batches: on a CPU an image costs the same in them, and more steps are made. Small networks that
-# learn within minutes: timm's test_resnet has 0.4 million weights.
-COMMON = {"batch_size": 32, "min_scale": 0.5, "devices": "1"}
-DIGITS = {"model": "timm:regnetx_002", "image_size": 32, **COMMON}
-GLYPHS = {"model": "timm:test_resnet", **COMMON}
-PAIRS = {
-    "digits": Pair(
-        "digits-0-4",
-        "digits",
-        TrainSettings(
-            prior="none", method="supervised", epochs=20,
-            optimizer="adamw", lr=1e-3, schedule="constant", weight_decay=0.05, **DIGITS,
-        ),
-        {"epochs": 10, **DIGITS},
-    ),
-    "letters-scripts": Pair(
-        "letters",
-        "scripts",
-        TrainSettings(
-            prior="none", method="supervised", epochs=8,
-            optimizer="adamw", lr=2e-3, schedule="cosine", weight_decay=0.05,
-            **GLYPHS | {"min_scale": 0.7},
-        ),
-        {"epochs": 2, **GLYPHS},
-    ),
-}  # fmt: skip
-
-# What the variants with a prior share; each of AT_HALF differs in one of them.
-CENTRE = {"handover": 0.5, "target_width": WIDTH}
-BASELINE = Variant("no prior", "none")
-RELA = Variant("prior", "trained", CENTRE)
-# At every budget, and (the choices within the method) at half of it.
-EVERYWHERE = (BASELINE, Variant("random prior", "random", CENTRE), RELA)
-AT_HALF = tuple(
-    Variant(f"prior, {name}", "trained", CENTRE | changes)
-    for name, changes in {
-        "16 components": {"target_width": 16},
-        "64 components": {"target_width": 64},
-        "all components": {"target_width": None},
-        "W learned": {"head": "learned"},
-        "hand-over 0.75": {"handover": 0.75},
-        "adaptive hand-over": {"handover": None},
-        "stage 1 alone": {"method": "none", "handover": None},
-        f"{NUM_CROPS} crops": {"crops": NUM_CROPS},
-    }.items()
-)
+PAIRS = {"fashion": Pair(28, 5), "emoji": Pair(32, 10), "clipart": Pair(32, 10)}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One evaluated run; accuracies in [0, 1]."""
+    """One evaluated run; accuracies in [0, 1], costs with everything counted."""
 
-    variant: str
+    method: str
+    training: str
     budget: float
     seed: int
-    linear: float
     knn20: float
-    total_seconds: float
+    linear: float
+    seconds: float
     images_seen: int
 
 
 def main() -> None:
+    """Run what is missing, then print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--pair", choices=sorted(PAIRS), default="digits")
-    parser.add_argument("--data", type=Path, default=None)
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.1, 0.2, 0.5, 1.0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of the full budget")
-    parser.add_argument("--method", help="of stage 2 and of the baseline")
-    parser.add_argument("--output", type=Path, default=Path("rela-benchmark"))
+    parser.add_argument("pair", choices=sorted(PAIRS))
     parser.add_argument(
-        "--results", type=Path, help="a JSON line for each run; what it holds is done"
+        "--images", type=Path, required=True, help="class folders in train/ and val/"
     )
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="EfficientNet-Lite0 by timm's names"
+    )
+    parser.add_argument("--output", type=Path, default=Path("rela-proof"))
+    parser.add_argument("--results", type=Path, help="where to write a JSON line for each run")
     parser.add_argument("--report", action="store_true", help="only show what is finished")
     arguments = parser.parse_args()
-    pair = PAIRS[arguments.pair]
-    settings = dict(pair.target)
-    settings |= {k: v for k in ("epochs", "method") if (v := getattr(arguments, k)) is not None}
-
     workspace = Workspace(arguments.output / "workspace")
-    results = arguments.results or arguments.output / f"{arguments.pair}.jsonl"
     if not arguments.report:
-        campaign(workspace, results, pair, settings, arguments)
-    print(report(read_results(results)))
+        campaign(workspace, arguments)
+    dataset = workspace.dataset(arguments.pair)
+    found = [outcome(run) for run in workspace.runs() if run.content.dataset == arguments.pair]
+    found = [o for o in found if o is not None]
+    if arguments.results:
+        lines = [json.dumps(asdict(o)) + "\n" for o in sorted(found, key=lambda o: str(asdict(o)))]
+        arguments.results.write_text("".join(lines))
+    print(report(found, references(workspace, dataset, PAIRS[arguments.pair].size)))
 
 
-def read_results(path: Path) -> list["Outcome"]:
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [Outcome(**json.loads(line)) for line in lines]
+def campaign(workspace: Workspace, arguments: argparse.Namespace) -> None:
+    """Run the jobs of the recipe that are missing."""
+    pair = PAIRS[arguments.pair]
+    template = Path(__file__).with_suffix(".toml").read_text()
+    recipe = arguments.output / f"{arguments.pair}.toml"
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    values = {"name": arguments.pair, "size": pair.size, "epochs": pair.epochs}
+    recipe.write_text(string.Template(template).substitute(values))
+    given = {name: str(getattr(arguments, name).resolve()) for name in ("images", "weights")}
+    result = run_recipe(workspace, load_recipe(recipe, workspace, given))
+    if result.exit_status:
+        raise SystemExit(describe_failures(result))
 
 
-def campaign(
-    workspace: Workspace, results: Path, pair: Pair, settings: dict[str, Any], arguments: Any
-) -> None:
-    prior_data, target = (
-        prepare(workspace, name, arguments) for name in (pair.prior_data, pair.target_data)
-    )
-    prior = train(workspace, Train(prior_data.name, name="the-prior", **vars(pair.prior))).artifact
-    done = {(o.variant, o.budget, o.seed) for o in read_results(results)}
-    for seed in arguments.seeds:
-        for budget in arguments.budgets:
-            for variant in (*EVERYWHERE, *(AT_HALF if budget == 0.5 else ())):
-                if (variant.name, budget, seed) not in done:
-                    outcome = measure(workspace, target, prior, variant, budget, seed, settings)
-                    line = json.dumps(asdict(outcome))
-                    with open(results, "a") as file:  # one write: processes don't mix their lines
-                        file.write(line + "\n")
-                    print(line, flush=True)
-
-
-def prepare(workspace: Workspace, name: str, arguments: Any) -> DataSet:
-    """The data set `name`, converted; digits are written first."""
-    if arguments.pair == "digits":
-        source = arguments.output / name
-        write_digits(source, range(PRIOR_DIGITS if name == "digits-0-4" else 10))
+def outcome(run: Run) -> Outcome | None:
+    """What a run came to; None before its evaluation."""
+    accuracies, settings = run.evaluation.accuracies, run.settings
+    if not all(probe in accuracies for probe in PROBES) or run.total_seconds is None:
+        return None
+    if settings.prior == "none":
+        training = ALONE
+    elif settings.method == "none":
+        training = "stage 1 alone"
     else:
-        source = arguments.data / name
-    return convert(workspace, Convert(source)).artifact
+        training = WHOLE if settings.anchor else "paper's hand-over"
+        training += ", random prior" if settings.prior == "random" else ""
+    method = "byol" if settings.method == "none" else settings.method
+    knn20, linear = (float(accuracies[probe]["top1"]) for probe in PROBES)
+    cost = run.total_seconds, run.num_images_seen
+    return Outcome(method, training, settings.data_ratio, settings.seed, knn20, linear, *cost)
 
 
-def measure(
-    workspace: Workspace, target: DataSet, prior: Run, variant: Variant, budget: float,
-    seed: int, common: dict[str, Any],
-) -> Outcome:  # fmt: skip
-    changes = common | variant.changes
-    crops = changes.get("crops", 0)
-    if variant.prior == "trained":
-        request = prior_request(target, prior.name)
-        embed(workspace, target, request, EmbedSettings(crops=crops))
-        changes |= {"crops": crops}
-    named = {"none": "none", "random": "random", "trained": prior.name}[variant.prior]
-    settings = TrainSettings(prior=named, data_ratio=budget, seed=seed, **changes)
-    name = f"{slug(variant.name)}-{budget:g}-{seed}"
-    run = train(workspace, Train(target.name, name=name, **vars(settings))).artifact
-    accuracies: dict[str, Any] = evaluate_run(workspace, run, settings=PROBES).results["accuracies"]
-    return Outcome(
-        variant=variant.name,
-        budget=budget,
-        seed=seed,
-        linear=accuracies["linear-reference"]["top1"],
-        knn20=accuracies["knn20"]["top1"],
-        total_seconds=run.total_seconds or math.nan,
-        images_seen=run.num_images_seen,
-    )
+def references(workspace: Workspace, dataset: DataSet, size: int) -> dict[str, dict[str, float]]:
+    """Accuracy by probe of what needs no training."""
+    found = {"raw pixels": accuracies_of_pixels(dataset, size)}
+    for name, prior, image_size in (
+        ("the untrained student", STUDENT, size), ("the prior itself", PRIOR, 64),
+    ):  # fmt: skip
+        request = Evaluate(prior=prior, dataset=dataset.name, image_size=image_size)
+        (evaluation,) = evaluate(workspace, request, say=lambda line: None)
+        results = evaluation.results["accuracies"]
+        found[name] = {probe: results[probe]["top1"] for probe in PROBES}
+        if evaluation.chance is not None:
+            found["chance"] = dict.fromkeys(PROBES, evaluation.chance.top1)
+    return found
 
 
-def slug(name: str) -> str:
-    return name.replace(",", "").replace(" ", "-")
+def accuracies_of_pixels(dataset: DataSet, size: int) -> dict[str, float]:
+    """Both probes on the pixels of centre crops, minus 0.5."""
+    data: list[Any] = []
+    for split in ("train", "val"):
+        beton = dataset.open(split)
+        rows = np.array_split(np.arange(len(beton)), max(1, len(beton) // 256))
+        crops = [images for _, images in CenterCropLoader(beton, rows, size, size, BILINEAR)]
+        data += [torch.cat(crops).flatten(1).float() / 255 - 0.5, torch.from_numpy(beton.labels)]
+    num_classes = len(dataset.content.class_names)
+    knn, logistic = (PROTOCOLS[probe] for probe in PROBES)
+    linear = logistic_probe(*data, num_classes, logistic)
+    return {"knn20": knn_accuracy(*data, num_classes, knn), "linear": linear["top1"]}
 
 
-def report(found: list[Outcome]) -> str:
-    """The table, and where each variant reaches the full-budget baseline."""
-    header = ["training", "budget", "seeds", "linear %", "20-NN %", "seconds", "images seen"]
-    order = [v.name for v in (*EVERYWHERE, *AT_HALF)]
-    rows = []
-    for variant in order:
-        for budget in sorted({o.budget for o in found if o.variant == variant}):
-            group = [o for o in found if (o.variant, o.budget) == (variant, budget)]
-            rows.append([
-                variant, f"{100 * budget:g} %", len(group),
-                *(Spread.of([f(o) for o in group]).words(digits) for f, digits in FIGURES),
-                f"{statistics.fmean(o.images_seen for o in group):,.0f}",
-            ])  # fmt: skip
+def report(found: list[Outcome], references: dict[str, dict[str, float]]) -> str:
+    """The table, and where each training reaches the full-budget accuracy of the algorithm alone."""
+    header = ["training", "budget", "seeds", "20-NN %", "linear %", "images seen", "seconds"]
+    rows: list[list[Any]] = [
+        [name, "", "", *(f"{100 * accuracy[probe]:.1f}" for probe in PROBES), "", ""]
+        for name, accuracy in references.items()
+    ]
+    keys = sorted({(o.method, o.training, o.budget) for o in found})
+    for method, training, budget in keys:
+        group = [o for o in found if (o.method, o.training, o.budget) == (method, training, budget)]
+        rows.append([
+            f"{method}, {training}", f"{100 * budget:g} %", len(group),
+            *(Spread.of([getattr(o, probe) for o in group]).percent(1) for probe in PROBES),
+            f"{np.mean([o.images_seen for o in group]):,.0f}",
+            Spread.of([o.seconds for o in group]).words(0),
+        ])  # fmt: skip
     return "\n".join([format_table(header, rows), "", *crossings(found)])
 
 
-FIGURES: tuple[tuple[Callable[[Outcome], float], int], ...] = (
-    (lambda o: 100 * o.linear, 1),
-    (lambda o: 100 * o.knn20, 1),
-    (lambda o: o.total_seconds, 0),
-)
-
-
-def crossings(found: list[Outcome]) -> list[str]:
-    """Per variant and seed: the cost at which it has the full-budget baseline's linear accuracy."""
-    lines = []
-    for variant in EVERYWHERE[1:]:
-        shares: dict[str, list[float]] = {"total_seconds": [], "images_seen": []}
-        never = 0
-        for seed in sorted({o.seed for o in found}):
-            aims = [o for o in found if (o.variant, o.budget, o.seed) == (BASELINE.name, 1.0, seed)]
-            mine = [o for o in found if (o.variant, o.seed) == (variant.name, seed)]
-            mine.sort(key=lambda o: o.budget)
-            if not aims or not mine:
-                continue
-            for cost, reached in shares.items():
-                curve = [float(getattr(o, cost)) for o in mine], [o.linear for o in mine]
-                at = cost_of_reaching(curve, aims[0].linear)
-                if at is None:
-                    never += cost == "total_seconds"
+def crossings(found: list[Outcome]) -> Iterable[str]:
+    """Share of the cost at which both stages reach the full-budget accuracy of the algorithm alone."""
+    for probe in PROBES:
+        for cost in ("images_seen", "seconds"):
+            shares, missed = [], 0
+            for seed in sorted({o.seed for o in found}):
+                mine = [o for o in found if (o.seed, o.method) == (seed, "byol")]
+                aims = [o for o in mine if o.training == ALONE and o.budget == 1]
+                curve = sorted(
+                    (getattr(o, cost), getattr(o, probe)) for o in mine if o.training == WHOLE
+                )
+                if not aims or len(curve) < 2:
+                    continue
+                reached = cost_of_reaching(tuple(zip(*curve, strict=True)), getattr(aims[0], probe))
+                if reached is None:
+                    missed += 1
                 else:
-                    reached.append(at[0] / float(getattr(aims[0], cost)))
-        words = "; ".join(
-            f"{Spread.of(values).percent(0)} % of its {cost.replace('_', ' ')}"
-            for cost, values in shares.items()
-            if values
-        )
-        missed = f"; never on {never} seeds" if never else ""
-        lines.append(
-            f"{variant.name}: the full-budget baseline's linear accuracy at {words}{missed}"
-        )
-    return lines
+                    shares.append(reached[0] / getattr(aims[0], cost))
+            if shares or missed:
+                words = f"{Spread.of(shares).percent(0)} %" if shares else "-"
+                never = f", never on {missed} seeds" if missed else ""
+                yield (
+                    f"both stages reach the algorithm's {probe} accuracy at {words} of its "
+                    f"{cost.replace('_', ' ')}{never} ({len(shares) + missed} seeds)"
+                )
 
 
 if __name__ == "__main__":

