@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from rela.data.views import is_small
 from rela.errors import ChoiceError
 from rela.methods.recipes import RELA_ANCHOR, RELA_HANDOVER
 from rela.models.preprocessing import SMALL_IMAGE_SIDE
@@ -109,8 +110,10 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
 
 
 def say_if_too_short(settings: TrainSettings, num_steps: int, say: Callable[[str], None]) -> None:
-    """Warn if there are too few steps for LARS to make progress."""
-    if settings.optimizer == "lars" and num_steps < _FEWEST_LARS_STEPS:
+    """Warn if there are too few steps for LARS to make progress, except with small images' own recipes."""
+    if settings.optimizer != "lars" or is_small(settings.image_size or _PUBLISHED_IMAGE_SIDE):
+        return
+    if num_steps < _FEWEST_LARS_STEPS:
         say(
             f"{num_steps} steps are few for LARS, {settings.method}'s own optimizer, which needs "
             "thousands; --hyperparameters rela (AdamW) learns faster in a short training"

@@ -162,19 +162,20 @@ def test_momentum_and_local_crops_can_be_chosen_where_they_exist():
 
 
 @pytest.mark.parametrize(
-    ("method", "hyperparameters", "num_steps", "warned"),
+    ("method", "hyperparameters", "image_size", "num_steps", "warned"),
     [
-        ("simclr", "paper", 300, True),
-        ("simclr", "paper", 20_000, False),
-        ("simclr", "reference", 300, False),
-        ("mocov2", "paper", 300, False),
+        ("simclr", "paper", 64, 300, True),
+        ("simclr", "paper", 32, 300, False),  # a larger trust moves the weights further
+        ("simclr", "paper", 64, 20_000, False),
+        ("simclr", "reference", 64, 300, False),
+        ("mocov2", "paper", 64, 300, False),
     ],
 )
 def test_few_steps_of_lars_are_warned_about(
-    method: str, hyperparameters: str, num_steps: int, warned: bool
+    method: str, hyperparameters: str, image_size: int, num_steps: int, warned: bool
 ):
     said: list[str] = []
-    settings = resolved(method=method, hyperparameters=hyperparameters)
+    settings = resolved(method=method, hyperparameters=hyperparameters, image_size=image_size)
     say_if_too_short(settings, num_steps, said.append)
     assert len(said) == warned
     assert all("300 steps" in line and "--hyperparameters rela" in line for line in said)
