@@ -114,13 +114,13 @@ def outcome(run: Run) -> Outcome | None:
     accuracies, settings = run.evaluation.accuracies, run.settings
     if not all(probe in accuracies for probe in PROBES) or run.total_seconds is None:
         return None
-    if settings.prior == "none":
+    if run.content.prior is None:
         training = ALONE
     elif settings.method == "none":
         training = "stage 1 alone"
     else:
         training = WHOLE if settings.anchor else "paper's hand-over"
-        training += ", random prior" if settings.prior == "random" else ""
+        training += ", random prior" if run.content.prior.startswith("random:") else ""
     method = "byol" if settings.method == "none" else settings.method
     knn20, linear = (float(accuracies[probe]["top1"]) for probe in PROBES)
     cost = run.total_seconds, run.num_images_seen
