@@ -24,7 +24,7 @@ LIGHTNING_WARNS = pytest.mark.filterwarnings(
 )
 NUM_IMAGES, SIZE, WIDTH, TARGET_WIDTH, NUM_CLASSES = 12, 8, 16, 5, 3
 ADAMW = OptimizerSettings("adamw", 1e-2, 0.01, "constant", decay_all=True)
-BYOL_VIEWS = BYOL(nn.Identity(), MethodOptions(WIDTH, SIZE)).views()
+BYOL_VIEWS = BYOL(nn.Identity(), MethodOptions(WIDTH, SIZE)).stage2_views()
 
 
 @pytest.fixture(scope="module")
