@@ -129,7 +129,8 @@ def train(
 def evaluate(workspace: Any, request: "requests.Evaluate") -> Shown:
     """Measure RUNs or a prior: k-NN, linear probes, fine-tuning, segmentation.
 
-    For runs that differ only in their seed, also show mean and standard deviation.
+    For runs that differ only in their seed, also show mean and standard deviation. Also show the prior of
+    each run.
     """
     from rela.stages.evaluate import evaluate as stage
     from rela.stages.evaluate.table import format_report, summarize

@@ -18,7 +18,7 @@ from rela.stages.embed import combine as _combine
 from rela.stages.embed.combine import CombineResult
 from rela.stages.embed.embed import EmbedResult
 from rela.stages.evaluate import evaluate as _evaluate
-from rela.stages.evaluate.evaluate import Evaluation
+from rela.stages.evaluate.measured import Evaluation
 from rela.stages.export import ExportResult
 from rela.stages.neighbors import Neighbors
 from rela.stages.presets import preset as preset

@@ -42,7 +42,7 @@ def resolve(request: PriorRequest) -> Prior:
             ignores_published_preprocessing=True,
         )
         prior = priors.resolve(named)
-        return replace(prior, identity=replace(prior.identity, name=_display_name(path)))
+        return replace(prior, identity=replace(prior.identity, name=display_name(path)))
     if not is_torchscript(path):
         raise ChoiceError(
             f"{path} does not record its architecture; add --arch, such as "
@@ -70,7 +70,7 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
     if len(features) != 2:
         raise DataError(f"{path} returns {len(features)} vectors for two images, expected 2")
     identity = PriorIdentity(
-        name=_display_name(path),
+        name=display_name(path),
         arch="torchscript",
         image_size=size,
         weights_sha256=file_sha256(path),
@@ -85,6 +85,6 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
     )
 
 
-def _display_name(path: Path) -> str:
+def display_name(path: Path) -> str:
     """The file's name; for a run's `backbone.safetensors`, the run's name."""
     return path.resolve().parent.name if path.name == BACKBONE_FILE else path.stem

@@ -112,11 +112,13 @@ def _is_clear(pair: tuple[float, float], chance: Chance | None) -> bool:
     return abs(pair[0] - pair[1]) > 2 * error
 
 
-def in_words(below: Sequence[BelowChance], disagreeing: Sequence[Disagreement]) -> list[str]:
-    """A line for every accuracy at chance, and for the clearest disagreements."""
+def in_words(
+    below: Sequence[BelowChance], disagreeing: Sequence[Disagreement], others: str = " (see --json)"
+) -> list[str]:
+    """A line for every accuracy at chance, and for the clearest disagreements; where the `others` are."""
     clearest = sorted(disagreeing, key=lambda pair: not pair.is_clear)
     lines = [one.words() for one in below]
     lines += [pair.words() for pair in clearest[:_SHOWN_PAIRS]]
     if len(clearest) > _SHOWN_PAIRS:
-        lines.append(f"and so they do about {len(clearest) - _SHOWN_PAIRS} more pairs (see --json)")
+        lines.append(f"and so they do about {len(clearest) - _SHOWN_PAIRS} more pairs{others}")
     return lines

@@ -1,47 +1,27 @@
 """Evaluation of runs and priors on data sets, by the protocols of rela.evaluation."""
 
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rela.errors import ChoiceError
-from rela.evaluation.protocols import PROTOCOLS, Protocol
+from rela.evaluation.protocols import PROTOCOLS
 from rela.evaluation.voc import VocFolder, open_voc
 from rela.options import check_options, flag_name, part_of
 from rela.pipeline import Say
-from rela.pipeline.fingerprint import fingerprint
 from rela.priors import PriorRequest
-from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
-from rela.stages.evaluate.chance import Chance, chance_of
-from rela.stages.evaluate.probing import Probing
+from rela.stages.embed.embed import embed
+from rela.stages.evaluate.measured import Evaluation, chosen_protocols, measured
+from rela.stages.evaluate.of_prior import prior_of
+from rela.stages.evaluate.probing import Probing, mapped
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.requests import Evaluate
 from rela.stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.evaluations import EVALUATION_FILE, FIRST_SEED, Measurements
+from rela.stages.workspace.evaluations import EVALUATION_FILE
+from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.run import Run
-from rela.stages.workspace.workspace import Workspace, slug
-
-STAGE_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The requested part of `eval.json` at `path` (see rela.stages.workspace.evaluations).
-
-    `cached`: all results existed. `run` is the run's name, `parameters` its settings and `prior_name` the
-    prior that it learned from. `chance`: what chance reaches on the validation images; None without labels.
-    """
-
-    path: Path
-    results: dict[str, Any]
-    cached: bool
-    run: str | None = None
-    parameters: dict[str, Any] | None = None
-    prior_name: str | None = None
-    chance: Chance | None = None
+from rela.stages.workspace.workspace import Workspace
 
 
 def evaluate_run(
@@ -71,7 +51,7 @@ def evaluate_run(
 
 
 def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[Evaluation]:
-    """Evaluate the named runs, the only run, `all` runs, or a prior as a baseline for them."""
+    """Evaluate the named runs, the only run or `all` runs with their priors, or a prior by itself."""
     described, settings = part_of(request, PriorSettings), part_of(request, EvaluateSettings)
     embedding = part_of(request, EmbedSettings)
     if request.prior is None:
@@ -121,7 +101,30 @@ def _evaluate_runs(
             say(f"skipped run {run.name}: {error}")
     if not found:
         raise reasons[0]
-    return found
+    return _with_priors(workspace, found, settings, embedding, say)
+
+
+def _with_priors(
+    workspace: Workspace,
+    evaluations: list[Evaluation],
+    settings: EvaluateSettings,
+    embedding: EmbedSettings,
+    say: Say,
+) -> list[Evaluation]:
+    """Evaluations of runs with those of their priors, each measured once."""
+    known: dict[tuple[str | None, str], Evaluation | str | None] = {}
+    completed = []
+    for one in evaluations:
+        run, name = workspace.run(one.run), one.results["dataset"]
+        key = run.settings.prior, name
+        if key not in known:
+            dataset = workspace.dataset(name) if needs_dataset(settings) else None
+            known[key] = prior_of(workspace, run, dataset, settings, embedding, say)
+        prior = known[key]
+        if isinstance(prior, str):
+            one = replace(one, without_prior=prior)
+        completed.append(replace(one, prior=prior) if isinstance(prior, Evaluation) else one)
+    return completed
 
 
 def needs_dataset(settings: EvaluateSettings) -> bool:
@@ -151,53 +154,20 @@ def _evaluate(
         dataset.split("val")
     voc = open_voc_of(settings)
     model = identify(workspace, request)
-    dataset_name, dataset_key = dataset_identity
-    # features in another number format differ
-    identity = {"model": model.identity.key(), "dtype": embedding.dtype, "dataset": dataset_key}
-    subject = fingerprint(identity)
-    if path is None:
-        words = [dataset_name, slug(model.identity.name), subject[:12]]
-        path = workspace.evaluations_dir / ("-".join(word for word in words if word) + ".json")
-    head = {
-        "subject": subject,
-        "evaluated": request.name,
-        "dataset": dataset_name,
-        "dataset_fingerprint": dataset_key,
-        "identity": model.identity.as_dict(),
-    }
-    kept = Measurements(path, head)
-    probing = Probing(workspace, request, model, dataset, voc, embedding, say)
-    cached, seeds = True, {}
-    voc_sha256 = None if voc is None else voc.digests()
-    for protocol in _protocols(settings):
-        data = {"voc": voc_sha256} if protocol.data == "voc" else {"embed": EMBED_VERSION}
-        key = fingerprint(
-            {
-                "stage": "evaluate",
-                "version": STAGE_VERSION,
-                "subject": subject,
-                "protocol": {"name": protocol.name, **asdict(protocol)},
-                **data,
-            }
-        )
-        seeds[protocol.name] = tuple(range(settings.seeds)) if protocol.is_random else (FIRST_SEED,)
-        for seed in seeds[protocol.name]:
-            if not kept.has(protocol.name, key, seed):
-                cached = False
-                start = time.perf_counter()
-                figures = probing.measure(protocol, seed)
-                seconds = round(time.perf_counter() - start, 4)
-                record = {"how": protocol.describe(figures), "settings": asdict(protocol)}
-                kept.add(protocol.name, key, seed, record, {**figures, "seconds": seconds})
-    chance = None if dataset is None else chance_of(dataset)
-    return Evaluation(path, kept.chosen(seeds), cached, chance=chance)
 
+    def represent(split: str) -> Representations:
+        assert dataset is not None
+        made = embed(workspace, dataset, request, embedding, split, say=say).artifact
+        assert made is not None, "evaluations are never sharded"
+        return made
 
-def _protocols(settings: EvaluateSettings) -> list[Protocol]:
-    """The requested protocols, each once, with the number of classes from the settings."""
-    chosen = [PROTOCOLS[name] for name in dict.fromkeys(settings.protocol)]
-    classes: dict[str, Any] = {"num_classes": settings.voc_classes}
-    return [replace(p, **classes) if p.data == "voc" else p for p in chosen]
+    probing = Probing(
+        workspace, dataset, lambda split: mapped(represent(split)), embedding, model, voc
+    )
+    protocols, name = chosen_protocols(settings), request.name
+    return measured(
+        probing, model.identity, name, dataset_identity, protocols, settings.seeds, path
+    )
 
 
 def open_voc_of(settings: EvaluateSettings) -> VocFolder | None:

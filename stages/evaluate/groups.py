@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from rela.evaluation.protocols import all_measures
 from rela.pipeline.fingerprint import canonical_json
 from rela.stages.display import Spread
-from rela.stages.evaluate.evaluate import Evaluation
+from rela.stages.evaluate.measured import Evaluation
 from rela.training.settings import WHERE_TO_RUN
 
 _NOT_COMPARED = ("seed", *WHERE_TO_RUN)

@@ -1,7 +1,7 @@
 """Measuring one model by protocols, which share its features and feature maps."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,11 @@ from rela.evaluation.protocols import (
 )
 from rela.evaluation.voc import VocFolder
 from rela.pipeline.locks import in_use
-from rela.priors import PriorRequest
 from rela.stages.display import progress_bar
-from rela.stages.embed.embed import embed
 from rela.stages.priors.identify import KnownPrior
 from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -33,20 +31,23 @@ if TYPE_CHECKING:
 
     from rela.evaluation.feature_maps import FeatureMaps
 
+    FeaturesOf = Callable[[str], AbstractContextManager[NDArray[Any]]]
     _Maps = tuple[str, tuple[int, ...], FeatureMaps, FeatureMaps]  # head, (S, C, h, w), train, val
 
 
 @dataclass
 class Probing:
-    """The inputs of a measurement: the model, a data set, a segmentation data set."""
+    """The inputs of a measurement: a data set, features of a split, the model, a segmentation data set.
+
+    The values of `features_of(split)` have shape [N, D]. Probes of features need no `model`.
+    """
 
     workspace: Workspace
-    request: PriorRequest
-    model: KnownPrior
     dataset: DataSet | None
-    voc: VocFolder | None
+    features_of: "FeaturesOf"
     settings: EmbedSettings
-    say: Callable[[str], None]
+    model: KnownPrior | None = None
+    voc: VocFolder | None = None
     _features: "dict[str, tuple[Tensor, Tensor]]" = field(default_factory=dict, init=False)
     _maps: "_Maps | None" = field(default=None, init=False)
 
@@ -81,12 +82,13 @@ class Probing:
         from rela.data.sampling import label_subset
         from rela.evaluation.finetune import finetune_probe
 
-        assert self.dataset is not None
-        train, val = (self.dataset.open(split) for split in ("train", "val"))
+        model, dataset = self.model, self.dataset
+        assert model is not None and dataset is not None
+        train, val = (dataset.open(split) for split in ("train", "val"))
         num_seen = protocol.num_seen(len(label_subset(train.labels, protocol.percent, seed)))
         with progress_bar(num_seen, f"{protocol.name}, probe seed {seed}", "img") as bar:
             return finetune_probe(
-                self.model.load(), self.model.identity.preprocessing, train, val,
+                model.load(), model.identity.preprocessing, train, val,
                 self._num_classes, protocol, seed, self._device, self.settings.threads, bar.update,
             )  # fmt: skip
 
@@ -134,16 +136,9 @@ class Probing:
         """Features [N, D] mapped from the disk, and labels int64 [N]; embedded if they are not there yet."""
         import torch
 
-        from rela.representations.matrix_file import open_matrix
-
         assert self.dataset is not None
-        result = embed(
-            self.workspace, self.dataset, self.request, self.settings, split, say=self.say
-        )
-        assert result.artifact is not None, "evaluations are never sharded"
-        with in_use(result.artifact.path):
-            matrix = open_matrix(result.artifact.sound_file(REPRESENTATIONS_FILE), verify=False)
-            yield matrix.values, torch.from_numpy(self.dataset.open(split).labels)
+        with self.features_of(split) as values:
+            yield values, torch.from_numpy(self.dataset.open(split).labels)
 
     def _feature_maps(self, protocol: SegmentationProtocol) -> "_Maps":
         """The maps of both splits, computed for the first probe seed and kept."""
@@ -151,7 +146,7 @@ class Probing:
         from rela.evaluation.segmentation import head_for
 
         if self._maps is None:
-            assert self.voc is not None
+            assert self.voc is not None and self.model is not None
             backbone, identity = self.model.load(), self.model.identity
             shape = map_size(backbone, protocol.image_size, identity.preprocessing.crop)
             splits = []
@@ -164,6 +159,16 @@ class Probing:
                 splits.append(maps)
             self._maps = head_for(backbone), shape, splits[0], splits[1]
         return self._maps
+
+
+@contextmanager
+def mapped(representations: Representations) -> "Iterator[NDArray[Any]]":
+    """The values [N, D], mapped from the disk; raises CorruptArtifactError if they are damaged."""
+    from rela.representations.matrix_file import open_matrix
+
+    with in_use(representations.path):
+        file = representations.sound_file(REPRESENTATIONS_FILE)
+        yield open_matrix(file, verify=False).values
 
 
 # How each protocol is computed: by its class, a function of (probing, protocol, probe seed).

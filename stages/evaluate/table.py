@@ -1,6 +1,6 @@
 """A table of evaluations, with spreads over seeds and descriptions of the protocols."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from rela.stages.evaluate.comparison import (
     disagreements,
     in_words,
 )
-from rela.stages.evaluate.evaluate import Evaluation
 from rela.stages.evaluate.groups import (
     Spreads,
     compared,
@@ -26,6 +25,7 @@ from rela.stages.evaluate.groups import (
     unlike,
 )
 from rela.stages.evaluate.groups import in_words as settings_in_words
+from rela.stages.evaluate.measured import Evaluation
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class SeedSummary:
 class Report:
     """All evaluations of one call. `over_probe_seeds`: one entry per evaluation.
 
-    `below_chance`: accuracies that are no better than chance. `disagreements`: pairs, of runs or of means
-    over run seeds, that two probes put in opposite orders.
+    `below_chance`: accuracies that are no better than chance. `disagreements`: pairs, of runs, their
+    priors, or means over run seeds, that two probes put in opposite orders.
     """
 
     evaluations: list[Evaluation]
@@ -68,20 +68,32 @@ class Report:
 
 def summarize(evaluations: list[Evaluation]) -> Report:
     """Means and spreads over the probe seeds of each evaluation, and over the seeds of equal runs."""
-    spreads = [over_probe_seeds(evaluation) for evaluation in evaluations]
     of_runs = _over_run_seeds(evaluations)
+    shown = named(evaluations)
     single = [
-        Compared(name_of(e), e.results["dataset"], _top1(measures), e.chance)
-        for e, measures in zip(evaluations, spreads, strict=True)
+        Compared(name, e.results["dataset"], _top1(over_probe_seeds(e)), e.chance)
+        for name, e in shown
     ]
     return Report(
         evaluations,
-        spreads,
+        [over_probe_seeds(evaluation) for evaluation in evaluations],
         of_runs,
-        all(evaluation.cached for evaluation in evaluations),
+        all(evaluation.cached for _, evaluation in shown),
         below_chance(single),
         disagreements(_with_means(single, of_runs)),
     )
+
+
+def named(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]:
+    """All evaluations with their names, and after them those of the priors of runs, each once."""
+    own = {evaluation.results["subject"] for evaluation in evaluations}
+    priors = {e.prior.results["subject"]: e.prior for e in evaluations if e.prior is not None}
+    others = {subject: prior for subject, prior in priors.items() if subject not in own}
+    names = unlike({subject: prior.results["evaluated"] for subject, prior in others.items()})
+    return [
+        *((name_of(evaluation), evaluation) for evaluation in evaluations),
+        *((f"prior {names[subject]}", prior) for subject, prior in others.items()),
+    ]
 
 
 def name_of(evaluation: Evaluation) -> str:
@@ -112,28 +124,30 @@ def format_report(found: Report) -> str:
     rows: list[tuple[str, str | None, dict[str, Spread], str | None]] = []
     seeds: list[str | None] = []
     how: dict[str, dict[str, list[str]]] = {}
-    for evaluation, measures in zip(found.evaluations, found.over_probe_seeds, strict=True):
-        name = name_of(evaluation)
+    shown = named(found.evaluations)
+    for name, evaluation in shown:
+        measures = over_probe_seeds(evaluation)
         seed = None if evaluation.parameters is None else str(evaluation.parameters["seed"])
         for protocol, record in evaluation.results["measurements"].items():
             seeds.append(seed)
             rows.append((name, protocol, measures[protocol], evaluation.results["dataset"]))
             how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
-    for summary in found.over_run_seeds:
+    at = sum(len(evaluation.results["measurements"]) for evaluation in found.evaluations)
+    for summary in reversed(found.over_run_seeds):  # between the runs and their priors
         several = ", ".join(str(seed) for seed in summary.seeds)
-        rows += [(summary.words, p, m, summary.dataset) for p, m in summary.measures.items()]
-        seeds += [several] * len(summary.measures)
+        rows[at:at] = [(summary.words, p, m, summary.dataset) for p, m in summary.measures.items()]
+        seeds[at:at] = [several] * len(summary.measures)
     for dataset, chance in _chances(found.evaluations).items():
         shares = {"top1": Spread(chance.top1, None), "top5": Spread(chance.top5, None)}
         rows.append(("chance (the largest class)", None, shares, dataset))
         seeds.append(None)
-    shown = [m for m in all_measures() if any(m.key in row[2] for row in rows if row[1])]
+    measured = [m for m in all_measures() if any(m.key in row[2] for row in rows if row[1])]
     cells: list[list[str | None]] = [
-        [name, protocol, *(cell(figures.get(measure.key), measure) for measure in shown)]
+        [name, protocol, *(cell(figures.get(measure.key), measure) for measure in measured)]
         for name, protocol, figures, _ in rows
     ]
-    header = ["evaluated", "protocol", *(measure.titled(measure.name) for measure in shown)]
-    last_epochs = _last_epochs(found.evaluations)
+    header = ["evaluated", "protocol", *(measure.titled(measure.name) for measure in measured)]
+    last_epochs = _last_epochs(shown)
     if last_epochs:
         header.append("top-1 %, last 3 epochs")
         cells = [[*row, last_epochs.get((row[0], row[1]))] for row in cells]
@@ -148,8 +162,9 @@ def format_report(found: Report) -> str:
             format_table(header, cells),
             *_spread_in_words(found),
             *in_words(found.below_chance, found.disagreements),
+            *dict.fromkeys(e.without_prior for e in found.evaluations if e.without_prior),
             *_in_words(how),
-            *dict.fromkeys(f"written to {evaluation.path}" for evaluation in found.evaluations),
+            *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown),
         ]
     )
 
@@ -207,14 +222,14 @@ def _in_words(how: dict[str, dict[str, list[str]]]) -> Iterable[str]:
             yield f"{protocol}{whose}: {words}"
 
 
-def _last_epochs(evaluations: list[Evaluation]) -> dict[tuple[str | None, str | None], str]:
+def _last_epochs(shown: list[tuple[str, Evaluation]]) -> dict[tuple[str | None, str | None], str]:
     """Mean ± std over the last epochs of one training, for probe seed 0 of the reference's protocol."""
     found: dict[tuple[str | None, str | None], str] = {}
-    for evaluation in evaluations:
+    for name, evaluation in shown:
         for protocol, figures in evaluation.results["accuracies"].items():
             if all(key in figures for key in LAST_EPOCHS):
                 mean, std = (figures[key] for key in LAST_EPOCHS)
-                found[name_of(evaluation), protocol] = Spread(mean, std).percent()
+                found[name, protocol] = Spread(mean, std).percent()
     return found
 
 

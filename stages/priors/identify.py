@@ -5,6 +5,7 @@ The record is valid while the weights file (inode, size, times) and the versions
 unchanged.
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from rela.pipeline.manifest import installed_versions
 from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, packages, resolve
 from rela.priors.earlier_run import load_backbone, read_identity
 from rela.priors.names import from_displayed_name
-from rela.stages.workspace.schema import load_json
+from rela.stages.workspace.schema import load_json, read_json
 from rela.stages.workspace.workspace import Workspace
 
 _RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
@@ -93,12 +94,25 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
             raise ChoiceError(f"{error} Runs of this workspace: {run_names}") from error
         raise
     file = prior.weights_file
-    state = None if file is None else _file_state(file)
+    state = None if file is None else _file_state(file.absolute())
     record = to_builtins(_Record(prior.identity.as_dict(), state, prior.note))
     record_path.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned_files(record_path.parent)
     write_atomic(record_path, json.dumps(record, indent=1).encode())
     return KnownPrior(prior.identity, prior.load, note=prior.note)
+
+
+def recorded_weights(workspace: Workspace, identity: PriorIdentity) -> Path | None:
+    """The file that the weights of a prior came from, by its records; one that is still there first."""
+    found = []
+    for path in sorted(workspace.prior_records_dir.glob("*.json")):
+        record = read_json(path, _Record)
+        if record is None or record.weights_file is None:
+            continue
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if PriorIdentity.from_dict(record.prior) == identity:
+                found.append(Path(record.weights_file.path))
+    return max(found, key=Path.is_file, default=None)
 
 
 def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: Path) -> Any:

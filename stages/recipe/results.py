@@ -6,8 +6,8 @@ from typing import Any
 
 from rela.evaluation.protocols import PROTOCOLS, Measure
 from rela.stages.display import Spread, format_table
-from rela.stages.evaluate.evaluate import Evaluation
 from rela.stages.evaluate.groups import compared, grouped, over_runs, varying
+from rela.stages.evaluate.measured import Evaluation
 from rela.stages.evaluate.table import cell
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace

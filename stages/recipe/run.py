@@ -10,7 +10,7 @@ from rela.distributed.ranks import current_ranks
 from rela.errors import ChoiceError, PreemptedError, failure_of
 from rela.pipeline import Say
 from rela.stages.display import format_table
-from rela.stages.evaluate.evaluate import Evaluation
+from rela.stages.evaluate.measured import Evaluation
 from rela.stages.recipe.kinds import Job
 from rela.stages.recipe.results import ResultRow, format_results, results_of
 from rela.stages.train.processes import RankFailedError

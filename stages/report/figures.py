@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-_INK = "#010203"  # replaced by the page's text colour
+INK = "#010203"  # replaced by the page's text colour
 _WIDTH_INCHES = 5.2
 _PNG_DOTS_PER_INCH = 200
 
@@ -33,15 +33,25 @@ def begin_drawing(x_label: str, y_label: str, height_inches: float = 3.5) -> "tu
 
     drawing = Drawing(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
     axes = drawing.add_subplot()
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
-    axes.tick_params(colors=_INK, labelsize=8)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
+    axes.tick_params(colors=INK, labelsize=8)
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(_INK)
-    axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+        spine.set_color(INK)
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
     axes.set_axisbelow(True)
     return drawing, axes
+
+
+def draw_level(axes: "Axes", height: float, label: str, colour: str, on_left: bool) -> None:
+    """A horizontal line across the drawing, with its label at an end."""
+    axes.axhline(height, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
+    x, side = (0.005, "left") if on_left else (0.995, "right")
+    axes.annotate(
+        label, (x, height), xycoords=("axes fraction", "data"), xytext=(0, 1), fontsize=7,
+        textcoords="offset points", color=colour, ha=side, va="bottom",
+    )  # fmt: skip
 
 
 def finish_drawing(
@@ -59,7 +69,7 @@ def finish_drawing(
     text, picture = io.StringIO(), io.BytesIO()
     if not lines and (legend := axes.get_legend()) is not None:
         for label in legend.get_texts():
-            label.set_color(_INK)
+            label.set_color(INK)
     # the same bytes for the same runs: no date, and shape names that depend only on the figure's name
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         drawing.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -75,7 +85,7 @@ def finish_drawing(
 def _for_page(svg: str, colours: dict[str, str]) -> str:
     """The svg element only, at full width, in the page's colours."""
     svg = svg[svg.index("<svg") :]
-    for colour, variable in {**colours, _INK: "currentColor"}.items():
+    for colour, variable in {**colours, INK: "currentColor"}.items():
         svg = svg.replace(colour, variable)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     # one run has many shapes

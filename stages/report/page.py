@@ -6,10 +6,10 @@ from typing import Any
 
 from rela.errors import UnavailableError, require
 from rela.stages.priors.rank import Ranking
+from rela.stages.report.accuracy import Accuracies
 from rela.stages.report.feature_map import Neighbours
 from rela.stages.report.figures import Figure
 from rela.stages.report.lines import Line
-from rela.stages.report.savings import PREFERRED
 from rela.stages.workspace.run import UnfinishedRun
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -17,12 +17,17 @@ _TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class Chapter:
-    """The page's part about one data set, in its order. Figures and sentences leave out `unfinished` runs."""
+    """The page's part about one data set, in its order. Figures and sentences leave out `unfinished` runs.
+
+    `measures`: protocols by which any run was evaluated, the most informative first.
+    """
 
     dataset: str
     headline: str
     sentences: list[str]
     lines: list[Line]
+    measures: list[str]
+    accuracies: Accuracies
     unfinished: list[UnfinishedRun]
     costs: list[Figure]
     courses: list[Figure]
@@ -30,14 +35,6 @@ class Chapter:
     neighbours: dict[str, list[Neighbours]]
     ranking: Ranking | None
     commands: dict[str, list[str]]
-
-    @property
-    def measures(self) -> list[str]:
-        """Protocols by which any run was evaluated, the most informative first."""
-        known = {
-            protocol for line in self.lines for run in line.runs for protocol in run.accuracies
-        }
-        return [p for p in PREFERRED if p in known] + sorted(known - set(PREFERRED))
 
     @property
     def figures(self) -> list[Figure]:

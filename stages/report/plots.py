@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rela.stages.evaluate.groups import grouped
-from rela.stages.report.figures import Figure, begin_drawing, finish_drawing
+from rela.stages.report.accuracy import Level
+from rela.stages.report.figures import INK, Figure, begin_drawing, draw_level, finish_drawing
 from rela.stages.report.lines import Line
 from rela.stages.report.run_record import RunRecord
 from rela.stages.report.savings import ONLINE, full_curve, overtaking
@@ -55,12 +56,13 @@ _LEGEND_ABOVE: dict[str, Any] = {
 class Plots:
     """Figures of one data set's runs; each is None if there is nothing to show.
 
-    `numbers`: the number of each run by name, as in the page's checkboxes.
+    `numbers`: the number of each run by name, as in the page's checkboxes. `levels`: horizontal lines.
     """
 
     dataset: str
     lines: list[Line]
     numbers: dict[str, int]
+    levels: Sequence[Level] = ()
 
     def online_against_cost(self, cost: str) -> Figure | None:
         """Online accuracy over every run's training, and where lines with a prior overtake."""
@@ -69,6 +71,7 @@ class Plots:
             for run in line.runs:
                 costs, values = run.course(ONLINE, cost)
                 self._draw_course(axes, costs, [100 * v for v in values], line, run)
+        self._draw_levels(axes, ONLINE)
         for line, point in _overtakings(self.lines, cost):
             axes.axvline(point, color=line.colour, linewidth=0.9, linestyle=":")
             axes.annotate(
@@ -102,9 +105,11 @@ class Plots:
                 axes.axhline(
                     max(mean for _, mean in means), color=line.colour, linewidth=0.9, linestyle="--"
                 )
+        self._draw_levels(axes, measure)
         caption = (
             f"Final accuracy by {measure} against {_COST_NAMES[cost]}: a mark for each run, a line "
-            "through the mean of each budget. Dashed: the best without a prior."
+            "through the mean of each budget. Dashed: the best without a prior. Dotted: the prior itself, "
+            "and always predicting the largest class."
         )
         name = f"{self.dataset}-{measure}-{cost}"
         return finish_drawing(drawing, axes, name, caption, self.lines)
@@ -121,6 +126,7 @@ class Plots:
                 found = [r for r in run.epochs if r.get(measure) is not None]
                 epochs = [float(r["epoch"] + 1) for r in found]
                 self._draw_course(axes, epochs, [factor * r[measure] for r in found], line, run)
+        self._draw_levels(axes, measure)
         name = f"{self.dataset}-{measure.replace('_', '-')}-epochs"
         return finish_drawing(drawing, axes, name, caption, self.lines)
 
@@ -174,6 +180,14 @@ class Plots:
         handover = next((i for i, r in enumerate(run.epochs) if r.get("handover_step")), None)
         if handover is not None and handover < len(x):
             self._tie(axes.plot(x[handover], y[handover], "D", color=line.colour, ms=4), run)
+
+    def _draw_levels(self, axes: "Axes", measure: str) -> None:
+        known = [level for level in self.levels if measure in level.accuracies and axes.lines]
+        known.sort(key=lambda level: level.accuracies[measure])
+        for number, level in enumerate(known):  # neighbours have their labels at opposite ends
+            height = 100 * level.accuracies[measure]
+            colour = INK if level.line is None else level.line.colour
+            draw_level(axes, height, f"{level.label}: {height:.1f} %", colour, number % 2 == 0)
 
     def _tie(self, artists: Iterable[Any], run: RunRecord) -> None:
         """Mark artists with their run, so that the page can find them."""

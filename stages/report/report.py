@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rela.errors import ChoiceError, RelaError, UnavailableError, require
+from rela.evaluation.protocols import DEFAULT_PROTOCOLS
 from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import write_atomic
 from rela.sources.image_folder import make_output_folder
 from rela.stages.priors.rank import Ranking, rank
+from rela.stages.report.accuracy import accuracies_of
 from rela.stages.report.feature_map import Neighbours, feature_map
 from rela.stages.report.figures import Figure
 from rela.stages.report.lines import Line, lines_of
@@ -19,7 +21,7 @@ from rela.stages.report.page import Chapter, Page, render, template_environment
 from rela.stages.report.plots import COURSES, Plots
 from rela.stages.report.reproduction import commands_for
 from rela.stages.report.run_record import RunRecord, record_of
-from rela.stages.report.savings import COSTS, common_measure, savings_of
+from rela.stages.report.savings import COSTS, PREFERRED, common_measure, savings_of
 from rela.stages.report.words import headline, saving_sentences
 from rela.stages.requests import Rank, Report
 from rela.stages.settings import ReportSettings
@@ -67,6 +69,7 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
             lines_of(runs),
             [r for r in unfinished if r.dataset == name],
             numbers,
+            datasets,
             settings,
             say,
         )
@@ -102,15 +105,20 @@ def _chapter(
     lines: list[Line],
     unfinished: list[UnfinishedRun],
     numbers: dict[str, int],
+    datasets: dict[str, DataSet],
     settings: ReportSettings,
     say: Say,
 ) -> Chapter:
     runs = [run for line in lines for run in line.runs]
-    plots, savings = Plots(dataset, lines, numbers), savings_of(runs)
-    measure = common_measure([run for run in runs if run.accuracies])
+    measures = _measures(runs)
+    there = datasets.get(runs[0].run.dataset_fingerprint)
+    accuracies = accuracies_of(workspace, lines, measures, there, say)
+    plots, savings = Plots(dataset, lines, numbers, accuracies.levels), savings_of(runs)
+    common = common_measure([run for run in runs if run.accuracies])
+    drawn = [measure for measure in measures if measure in (common, *DEFAULT_PROTOCOLS)]
     costs = []
     for cost in COSTS:
-        costs.append(None if measure is None else plots.final_against_cost(cost, measure))
+        costs += [plots.final_against_cost(cost, measure) for measure in drawn]
         costs.append(plots.online_against_cost(cost))
     maps, neighbours = _features(workspace, plots, settings, say)
     return Chapter(
@@ -118,6 +126,8 @@ def _chapter(
         headline=headline(savings, lines),
         sentences=saving_sentences(savings, lines),
         lines=lines,
+        measures=measures,
+        accuracies=accuracies,
         unfinished=unfinished,
         costs=_drawn(costs),
         courses=_drawn([*map(plots.over_epochs, COURSES), plots.ledger()]),
@@ -126,6 +136,11 @@ def _chapter(
         ranking=_ranking(workspace, dataset),
         commands={run.name: commands_for(workspace, run.run) for run in runs},
     )
+
+
+def _measures(runs: Iterable[RunRecord]) -> list[str]:
+    known = {protocol for run in runs for protocol in run.accuracies}
+    return [p for p in PREFERRED if p in known] + sorted(known - set(PREFERRED))
 
 
 def _unfinished(workspace: Workspace, say: Say) -> list[UnfinishedRun]:

@@ -12,11 +12,19 @@ from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.manifest import Manifest, provenance
 from rela.priors.earlier_run import BACKBONE_FILE, IDENTITY_FILE, write_identity
 from rela.priors.prior import PriorIdentity
+from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
 
-def finished_run(root: Path, dataset: str, model: str, name: str, image_size: int = 32) -> Run:
+def finished_run(
+    root: Path,
+    dataset: str,
+    model: str,
+    name: str,
+    image_size: int = 32,
+    prior: Representations | None = None,
+) -> Run:
     """A run of `model` on a data set of the workspace `root`, its norms no longer as they began."""
     trained_on = Workspace(root).dataset(dataset)
     backbone = build_backbone(model, image_size, seed=0)
@@ -45,8 +53,12 @@ def finished_run(root: Path, dataset: str, model: str, name: str, image_size: in
         parameters={
             "model": model, "image_size": image_size, "method": "byol", "epochs": 1, "batch_size": 8,
             "seed": 0, "data_ratio": 1.0, "handover": None,
+            "prior": "none" if prior is None else prior.fingerprint,
         },
-        content={"dataset": dataset, "prior": None, "handover_step": None, "num_steps": 1},
+        content={
+            "dataset": dataset, "prior": None if prior is None else prior.prior.name,
+            "handover_step": None, "num_steps": 1,
+        },
         file_sha256={n: file_sha256(directory / n) for n in (BACKBONE_FILE, IDENTITY_FILE)},
         provenance=provenance(1.0),
     )  # fmt: skip

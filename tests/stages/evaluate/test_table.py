@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rela.stages.evaluate.evaluate import Evaluation
+from rela.stages.evaluate.measured import Evaluation
 from rela.stages.evaluate.table import format_report, summarize
 
 
@@ -17,7 +17,7 @@ def evaluation(run: str, prior: str | None, **parameters: Any) -> Evaluation:
     record = {"how": "k = 20", "by_probe_seed": {"0": {"top1": 0.5}}}
     results = {
         "dataset": "photos", "dataset_fingerprint": "", "measurements": {"knn20": record},
-        "accuracies": {"knn20": {"top1": 0.5}},
+        "accuracies": {"knn20": {"top1": 0.5}}, "subject": run,
     }  # fmt: skip
     key = "none" if prior is None else f"{prior}-{parameters.pop('weights', '')}"
     known = {"method": "byol", "epochs": 1, "handover": None, "prior": key, **parameters}

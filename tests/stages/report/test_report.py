@@ -68,6 +68,23 @@ def test_chance_levels_follow_class_sizes(workspace: Path):
     assert record_of(opened.run("plain")).by_chance == {}
 
 
+def test_priors_and_chance_are_in_the_table_and_in_the_figures(workspace: Path, page: Path):
+    html = page.read_text(encoding="utf-8")
+    words = ("--workspace", workspace, "eval", "with-prior", "--protocol", "knn20", "--json")
+    [run] = read_json(run_rela(*words))["evaluations"]
+    top1 = 100 * run["prior"]["results"]["accuracies"]["knn20"]["top1"]
+    name = f"prior random:{command_line.TINY[1]}-seed0"
+    rows = re.findall(
+        r"<tr><td>(?:<span.*?</span>)?(.*?)</td><td>(.*?)</td><td.*?>(.*?)</td>", html
+    )
+    assert (name, "–", f"{top1:.1f}") in rows and ("chance", "–", "50.0") in rows
+    for label in (f"{name}: {top1:.1f} %", "chance: 50.0 %"):
+        assert html.count(f">{label}</text>") == 2, label  # against seconds and images
+    assert html.count(">chance: 33.3 %</text>") == 3  # of training images: online accuracy
+    for line in read_json(run_rela(*words))["below_chance"]:
+        assert f"{100 * line['top1']:.2f} % by knn20 is no better than chance" in html
+
+
 def test_without_umap_the_command_that_installs_it_is_named(
     workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
