@@ -13,6 +13,7 @@ from rela.stages.embed.embed import embed
 from rela.stages.evaluate.measured import Evaluation, chosen_protocols, measured
 from rela.stages.evaluate.of_prior import prior_of
 from rela.stages.evaluate.probing import Probing, mapped
+from rela.stages.evaluate.speed import speed_of_run
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.requests import Evaluate
@@ -123,7 +124,10 @@ def _with_priors(
         prior = known[key]
         if isinstance(prior, str):
             one = replace(one, without_prior=prior)
-        completed.append(replace(one, prior=prior) if isinstance(prior, Evaluation) else one)
+        if isinstance(prior, Evaluation):
+            speed = speed_of_run(workspace, run, embedding.device)
+            one = replace(one, prior=prior, speed=speed)
+        completed.append(one)
     return completed
 
 

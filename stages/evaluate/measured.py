@@ -13,6 +13,7 @@ from rela.priors.prior import Combination
 from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
 from rela.stages.evaluate.chance import Chance, chance_of
 from rela.stages.evaluate.probing import Probing
+from rela.stages.evaluate.speed import Speed
 from rela.stages.settings import EvaluateSettings
 from rela.stages.workspace.evaluations import FIRST_SEED, Measurements
 from rela.stages.workspace.workspace import slug
@@ -27,7 +28,9 @@ class Evaluation:
     - `cached`: all results existed;
     - `run`: its name; `parameters`: its settings; `prior_name`: the prior that it learned from;
     - `chance`: what chance reaches on the validation images; None without labels;
-    - `prior`: the evaluation of that prior by the same probes, or `without_prior`: why there is none.
+    - `prior`: the evaluation of that prior by the same probes, or `without_prior`: why there is none;
+    - `speed`: of the model on this machine, or why it is not known; only of priors and their students;
+    - `embed_seconds`: of a prior, what embedding the training images took.
     """
 
     path: Path
@@ -39,6 +42,8 @@ class Evaluation:
     chance: Chance | None = None
     prior: "Evaluation | None" = None
     without_prior: str | None = None
+    speed: Speed | str | None = None
+    embed_seconds: float | None = None
 
 
 def chosen_protocols(settings: EvaluateSettings) -> list[Protocol]:

@@ -13,6 +13,7 @@ from rela.pipeline import Say
 from rela.stages.embed.embed import embed
 from rela.stages.evaluate.measured import Evaluation, chosen_protocols, measured
 from rela.stages.evaluate.probing import Probing, mapped
+from rela.stages.evaluate.speed import speed_of
 from rela.stages.priors.again import Known, embed_command, priors_of, request_again
 from rela.stages.priors.identify import identify
 from rela.stages.settings import EmbedSettings, EvaluateSettings
@@ -53,10 +54,13 @@ def prior_of(
                 f"the representations that run {run.name} learned from are gone; embed that prior again"
             )
         how = replace(embedding, dtype=made.dtype, crops=0)
-        features = _Features(workspace, dataset, priors_of(made), how, say)
+        priors = priors_of(made)
+        features = _Features(workspace, dataset, priors, how, say)
         probing = Probing(workspace, dataset, features.of, how)
         identity, subject = made.prior, (dataset.name, dataset.fingerprint)
-        return measured(probing, identity, identity.name, subject, on_features, settings.seeds)
+        found = measured(probing, identity, identity.name, subject, on_features, settings.seeds)
+        speed = speed_of(workspace, priors, embedding.device)
+        return replace(found, speed=speed, embed_seconds=made.seconds_by_phase["embed"])
     except Exception as error:  # the run's own figures are there, whatever is wrong with its prior
         failure = failure_of(error)
         return f"prior {name} is not shown: {failure[0] if failure else repr(error)}"

@@ -25,6 +25,7 @@ from rela.stages.evaluate.groups import (
     unlike,
 )
 from rela.stages.evaluate.groups import in_words as settings_in_words
+from rela.stages.evaluate.instead import Candidate, Instead, instead_of
 from rela.stages.evaluate.measured import Evaluation
 
 
@@ -64,6 +65,7 @@ class Report:
     cached: bool
     below_chance: list[BelowChance]
     disagreements: list[Disagreement]
+    instead: list[Instead]
 
 
 def summarize(evaluations: list[Evaluation]) -> Report:
@@ -81,7 +83,25 @@ def summarize(evaluations: list[Evaluation]) -> Report:
         all(evaluation.cached for _, evaluation in shown),
         below_chance(single),
         disagreements(_with_means(single, of_runs)),
+        _instead(shown),
     )
+
+
+def _instead(shown: list[tuple[str, Evaluation]]) -> list[Instead]:
+    """Each prior beside the runs that learned from it."""
+    found: list[Instead] = []
+    names = {one.results["subject"]: name for name, one in shown}
+    priors = {e.prior.results["subject"]: e.prior for _, e in shown if e.prior is not None}
+    for subject, prior in priors.items():
+        students = [
+            Candidate(
+                name, e.results["identity"]["arch"], e.speed or "", _top1(over_probe_seeds(e))
+            )
+            for name, e in shown
+            if e.prior is not None and e.prior.results["subject"] == subject
+        ]
+        found += instead_of(names[subject], prior, _top1(over_probe_seeds(prior)), students)
+    return found
 
 
 def named(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]:
@@ -162,6 +182,7 @@ def format_report(found: Report) -> str:
             format_table(header, cells),
             *_spread_in_words(found),
             *in_words(found.below_chance, found.disagreements),
+            *(one.words() for one in found.instead),
             *dict.fromkeys(e.without_prior for e in found.evaluations if e.without_prior),
             *_in_words(how),
             *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown),

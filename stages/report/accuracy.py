@@ -9,8 +9,10 @@ from rela.stages.display import Spread
 from rela.stages.evaluate.chance import Chance, chance_of
 from rela.stages.evaluate.comparison import Compared, below_chance, disagreements, in_words
 from rela.stages.evaluate.groups import grouped, over_probe_seeds, unlike
+from rela.stages.evaluate.instead import Candidate, Instead, instead_of
 from rela.stages.evaluate.measured import Evaluation
 from rela.stages.evaluate.of_prior import prior_of
+from rela.stages.evaluate.speed import speed_of_run
 from rela.stages.report.lines import Line
 from rela.stages.report.run_record import RunRecord
 from rela.stages.report.savings import ONLINE
@@ -25,12 +27,13 @@ CHANCE = "chance"
 class Level:
     """Accuracies in [0, 1] by measure that no training changes: of a prior, or of chance.
 
-    `line`: the first that learned from this prior; None for chance.
+    `line`: the first that learned from this `prior`; both None for chance.
     """
 
     label: str
     accuracies: dict[str, float]
     line: Line | None = None
+    prior: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Accuracies:
-    """What a chapter compares. `sentences`: at chance, probes that disagree, priors that are not shown."""
+    """What a chapter compares. `sentences`: at chance, probes that disagree, priors that are not shown.
+
+    `instead`: priors beside their best students.
+    """
 
     levels: list[Level]
     rows: list[Row]
     sentences: list[str]
+    instead: list[Instead]
 
 
 def accuracies_of(
@@ -65,11 +72,12 @@ def accuracies_of(
     Their priors are measured on it, unless they have been.
     """
     rows = _rows(lines, measures)
-    priors, missing, chance = [], [], None
+    priors, missing, instead, chance = [], [], [], None
     if dataset is not None:
         found = _priors(workspace, lines, measures, dataset, say)
         missing = [reason for _, reason in found if isinstance(reason, str)]
         priors = _levels((line, prior) for line, prior in found if isinstance(prior, Evaluation))
+        instead = [beside for level in priors for beside in _instead(workspace, level, lines)]
         chance = chance_of(dataset)
     name = lines[0].runs[0].run.content.dataset
     compared = [
@@ -81,7 +89,23 @@ def accuracies_of(
     ]
     sentences = in_words(below_chance(compared), disagreements(compared), others="")
     levels = priors if dataset is None else [*priors, *_chance(dataset, chance, measures)]
-    return Accuracies(levels, rows, [*sentences, *dict.fromkeys(missing)])
+    return Accuracies(levels, rows, [*sentences, *dict.fromkeys(missing)], instead)
+
+
+def _instead(workspace: Workspace, level: Level, lines: Sequence[Line]) -> list[Instead]:
+    assert level.line is not None and level.prior is not None
+    key = level.line.runs[0].run.settings.prior
+    runs = [r for line in lines for r in line.runs if r.run.settings.prior == key]
+    students = [
+        Candidate(
+            run.name,
+            run.run.model,
+            speed_of_run(workspace, run.run, EmbedSettings.device),
+            run.accuracies,
+        )
+        for run in runs
+    ]
+    return instead_of(level.label, level.prior, level.accuracies, students)
 
 
 def _rows(lines: Sequence[Line], measures: Sequence[str]) -> list[Row]:
@@ -128,6 +152,7 @@ def _levels(found: Iterable[tuple[Line, Evaluation]]) -> list[Level]:
             f"prior {names[subject]}",
             {p: f["top1"].mean for p, f in over_probe_seeds(prior).items() if "top1" in f},
             line,
+            prior,
         )
         for subject, (line, prior) in reversed(by_subject.items())
     ]

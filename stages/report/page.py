@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import UnavailableError, require
+from rela.stages.display import human_bytes
 from rela.stages.priors.rank import Ranking
 from rela.stages.report.accuracy import Accuracies
 from rela.stages.report.feature_map import Neighbours
@@ -73,5 +74,6 @@ def template_environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["bytes"] = human_bytes
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     return environment
