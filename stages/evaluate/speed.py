@@ -100,8 +100,10 @@ def _speed(workspace: Workspace, known: Known, device: str) -> Speed:
     found = read_json(path, Speed)
     if found is None:
         backbone = _backbone(workspace, known)
+        num_parameters, num_bytes = _size(backbone)
+        rate, batch_size, on = _measured(backbone, known, device)
         size = str(identity.image_size)
-        found = Speed(*_size(backbone), size, *_measured(backbone, known, device), machine)
+        found = Speed(num_parameters, num_bytes, size, rate, batch_size, on, machine)
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_abandoned_files(path.parent)
         write_atomic(path, json.dumps(asdict(found), indent=1).encode())

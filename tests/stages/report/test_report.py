@@ -85,7 +85,7 @@ def test_priors_and_chance_are_in_the_table_and_in_the_figures(workspace: Path, 
         assert f"{100 * line['top1']:.2f} % by knn20 is no better than chance" in html
     assert run["speed"]["num_parameters"] == 341_792  # both are this architecture
     speed = f"{run['speed']['images_per_second']:,.0f} per core"
-    assert html.count('<td class="number">341,792</td>') == 2 and html.count(speed) >= 2
+    assert html.count("<td>341,792, ") == 2 and html.count(speed) >= 2
 
 
 def test_without_umap_the_command_that_installs_it_is_named(
