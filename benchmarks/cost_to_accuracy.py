@@ -36,7 +36,7 @@ from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
-PRIOR, STUDENT = "timm:tf_efficientnet_lite0@lite0", "random:timm:test_resnet"
+PRIOR, STUDENT = "timm:tf_efficientnet_lite0", "random:timm:test_resnet"
 PROBES = ("knn20", "linear")
 ALONE, WHOLE = "alone", "both stages"
 BILINEAR = 2  # Pillow's number
@@ -92,7 +92,8 @@ def main() -> None:
     if arguments.results:
         lines = [json.dumps(asdict(o)) + "\n" for o in sorted(found, key=lambda o: str(asdict(o)))]
         arguments.results.write_text("".join(lines))
-    print(report(found, references(workspace, dataset, PAIRS[arguments.pair].size)))
+    untrained = references(workspace, dataset, PAIRS[arguments.pair].size, arguments.weights)
+    print(report(found, untrained))
 
 
 def campaign(workspace: Workspace, arguments: argparse.Namespace) -> None:
@@ -127,14 +128,17 @@ def outcome(run: Run) -> Outcome | None:
     return Outcome(method, training, settings.data_ratio, settings.seed, knn20, linear, *cost)
 
 
-def references(workspace: Workspace, dataset: DataSet, size: int) -> dict[str, dict[str, float]]:
+def references(
+    workspace: Workspace, dataset: DataSet, size: int, weights: Path
+) -> dict[str, dict[str, float]]:
     """Accuracy by probe of what needs no training."""
     found = {"raw pixels": accuracies_of_pixels(dataset, size)}
-    for name, prior, image_size in (
-        ("the untrained student", STUDENT, size), ("the prior itself", PRIOR, 64),
-    ):  # fmt: skip
-        request = Evaluate(prior=prior, dataset=dataset.name, image_size=image_size)
-        (evaluation,) = evaluate(workspace, request, say=lambda line: None)
+    for name, prior in (
+        ("the untrained student", {"prior": STUDENT, "image_size": size}),
+        ("the prior itself", {"prior": PRIOR, "image_size": 64, "weights": weights}),
+    ):
+        request = Evaluate(dataset=dataset.name, **prior)
+        evaluation = evaluate(workspace, request, say=lambda line: None)[0]
         results = evaluation.results["accuracies"]
         found[name] = {probe: results[probe]["top1"] for probe in PROBES}
         if evaluation.chance is not None:
