@@ -17,6 +17,7 @@ from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
 
 _TORCHSCRIPT = "torchscript"
+_USUAL_SIZE = 224  # pixels, of published models; naming another one's size does no harm
 Known = tuple[PriorIdentity, str | None]  # with the name of the run that it is, if any
 
 
@@ -35,6 +36,7 @@ def request_again(workspace: Workspace, known: Known) -> PriorRequest:
     request = PriorRequest(
         identity.name.removesuffix(f"@{identity.layer}"),
         image_size=identity.image_size,
+        resizes=run is None,
         layer=identity.layer,
     )
     if run is not None:
@@ -67,8 +69,9 @@ def embed_command(
     if request.seed:
         words += ["--seed", str(request.seed)]
     size = identity.image_size
-    without_published = identity.preprocessing == preprocessing_for(size) and several[0][1] is None
-    if without_published and size != dataset.default_image_size:
+    has_published = identity.preprocessing != preprocessing_for(size)
+    usual = _USUAL_SIZE if has_published else dataset.default_image_size
+    if several[0][1] is None and size != usual:
         words += ["--image-size", str(size)]
     if request.layer != POOLED:
         words += ["--layer", request.layer]

@@ -58,6 +58,7 @@ def learned(rela: Rela, name: str, *prior: str) -> None:
 
 
 WEIGHTS = ("--prior", "file:best.pth", "--arch", ARCH, "--image-size", "24")
+PRESET = ("--prior", ARCH, "--weights", "best.pth", "--image-size", "40")
 RANDOM = ("--prior", f"random:{ARCH}", "--image-size", "32", "--seed", "3")
 
 
@@ -66,6 +67,7 @@ RANDOM = ("--prior", f"random:{ARCH}", "--image-size", "32", "--seed", "3")
     [
         (RANDOM, f"prior random:{ARCH}-seed3"),
         (WEIGHTS, "prior best"),
+        (PRESET, f"prior {ARCH}@best"),
         (("--prior", "run:first"), "prior first"),
         ((*RANDOM, "--crops", "2"), f"prior random:{ARCH}-seed3"),
     ],
@@ -123,19 +125,32 @@ def test_a_prior_of_several_runs_is_measured_once_and_kept(rela: Rela, measured:
     assert measured["prior"] == 1
 
 
-def test_a_prior_that_is_gone_is_said_with_the_command_that_helps(rela: Rela):
-    learned(rela, "a", *WEIGHTS)
+@pytest.mark.parametrize(
+    ("prior", "name", "reason"),
+    [
+        (WEIGHTS, "best", "no such weights file"),
+        (PRESET, f"{ARCH}@best", "its weights file .*best.pth is gone"),
+    ],
+)
+def test_a_prior_that_is_gone_is_said_with_the_command_that_helps(
+    rela: Rela, prior: tuple[str, ...], name: str, reason: str
+):
+    learned(rela, "a", *prior)
     weights = Path("best.pth").read_bytes()
     Path("best.pth").unlink()
     found = rela("eval", *QUICK).stdout
-    [line] = [line for line in found.splitlines() if line.startswith("prior best is not shown: ")]
-    assert "no representations of split val by best" in line and "no such weights file" in line
+    [line] = [
+        line for line in found.splitlines() if line.startswith(f"prior {name} is not shown: ")
+    ]
+    assert f"no representations of split val by {name}" in line and re.search(reason, line)
     assert read_json(rela("eval", *QUICK, "--json"))["evaluations"][0]["without_prior"] == line
     Path("best.pth").write_bytes(weights)
     [command] = re.findall(r"`(rela embed .*?)`", line)
     rela(*shlex.split(command)[1:])
     Path("best.pth").unlink()
-    assert "is not shown" not in (words := rela("eval", *QUICK).stdout) and "prior best " in words
+    assert (
+        "is not shown" not in (words := rela("eval", *QUICK).stdout) and f"prior {name} " in words
+    )
 
 
 def test_representations_that_are_gone_are_said(rela: Rela):
