@@ -171,8 +171,8 @@ def test_only_void_to_score_is_refused():
 
 def test_scores_are_those_of_the_trained_layer_upsampled_by_torch(monkeypatch: pytest.MonkeyPatch):
     built: list[nn.Module] = []
-    layer = "rela.evaluation.segmentation._build_head"
-    monkeypatch.setattr(layer, lambda *a: built.append(nn.Conv2d(16, 4, 1)) or built[-1])
+    layer = nn.Conv2d
+    monkeypatch.setattr(nn, "Conv2d", lambda *a: built.append(layer(*a)) or built[-1])
     train, val = easy_maps(10, 0), easy_maps(6, 1)
     found = segmentation_probe(train, val, "linear", QUICK)
     upsample = nn.Upsample(scale_factor=4, mode="bilinear", align_corners=False)

@@ -240,14 +240,15 @@ def test_a_browser_shows_every_figure(browser: Any, page: Path):
 
 def test_a_table_sorts_and_a_run_toggles(browser: Any, page: Path):
     window = opened(browser, page)
-    head = window.locator("th", has_text="run").first.locator("button")
-    rows = "[...document.querySelector('table').tBodies[0].rows]"
+    table = window.locator("table", has=window.locator("input[data-run]"))
+    head = table.locator("th", has_text="run").first.locator("button")
+    rows = "[...document.querySelector('input[data-run]').closest('table').tBodies[0].rows]"
     names = f"() => {rows}.map(r => r.cells[1].innerText)"
     head.click()
     assert window.evaluate(names) == ["plain", "with-prior"]
     head.click()
     assert window.evaluate(names) == ["with-prior", "plain"]
-    window.locator("th", has_text="images seen").locator("button").click()
+    table.locator("th", has_text="images seen").locator("button").click()
     # the same number of images were trained on, and the prior saw some more
     assert window.evaluate(names) == ["plain", "with-prior"]
     box = window.locator("input[data-run='0']")
