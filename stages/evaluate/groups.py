@@ -34,11 +34,13 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> list[list[Item
 
 
 def varying(several: Iterable[Mapping[str, Any]], leave_out: Iterable[str] = ()) -> list[str]:
-    """Names of the compared settings that have more than one value, sorted."""
+    """Names of the compared settings that have more than one value where they apply, sorted."""
     values: dict[str, set[str]] = {}
     for settings in several:
+        without_prior = settings.get("prior") == "none"
         for name, value in compared(settings, leave_out).items():
-            values.setdefault(name, set()).add(repr(value))
+            if not (without_prior and name in OF_PRIOR_ONLY):
+                values.setdefault(name, set()).add(repr(value))
     return sorted(name for name, found in values.items() if len(found) > 1)
 
 

@@ -44,7 +44,8 @@ def record(
     **changes: Any,
 ) -> RunRecord:
     """A run of 10 s before and 45 s in each of its epochs, unless `seconds` say otherwise."""
-    settings = TrainSettings(**{"model": "net", "image_size": 8, "batch_size": 10, **changes})
+    given = {"model": "net", "image_size": 8, "batch_size": 10, "prior": prior}
+    settings = TrainSettings(**{**given, **changes})
     embedded = 0 if prior == "none" else 50
     return RunRecord(
         run=run_of(name, settings, prior=None if prior == "none" else prior),
@@ -154,3 +155,6 @@ def test_line_labels_name_what_differs():
         "byol", "net → byol, hand-over 0.5", "net → byol, 8 crops, adaptive hand-over",
     ]  # fmt: skip
     assert len({line.colour for line in lines}) == 3
+    # a baseline has no hand-over, so that a single way with a prior has nothing to tell it from
+    alone = lines_of([record("b", handover=None, anchor=0.0), half])
+    assert [line.label for line in alone] == ["byol", "net → byol"]
