@@ -39,6 +39,7 @@ def resolve(request: PriorRequest) -> Prior:
             weights=path,
             arch=None,
             layer=POOLED,
+            resizes=False,  # there is no published size to replace
             ignores_published_preprocessing=True,
         )
         prior = priors.resolve(named)

@@ -90,6 +90,17 @@ def test_a_timm_file_gives_timms_features(tmp_path: Path, name: str):
     assert prior.identity.feature_dim == model.num_features
 
 
+@torch.no_grad()
+def test_a_checkpoint_is_built_for_the_chosen_size(tmp_path: Path):
+    """Its position embeddings are those of the size that it was trained at, not of the published one."""
+    model = timm.create_model("test_vit", num_classes=0, img_size=64).eval()
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    path = tmp_path / "mine.safetensors"
+    for resizes in (False, True):
+        request = PriorRequest(f"file:{path}", arch="timm:test_vit", image_size=64, resizes=resizes)
+        torch.testing.assert_close(resolve(request).load()(batch(64)), model(batch(64)))
+
+
 def publish(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
     """As if the hub had these weights."""
     load = "timm.models._builder.load_state_dict_from_hf"
