@@ -11,12 +11,16 @@ from rela.training.settings import WHERE_TO_RUN
 
 _NOT_COMPARED = ("seed", *WHERE_TO_RUN)
 _NAMED_FIRST = ("prior", "method", "model")
-# they do not apply to a run without a prior
-OF_PRIOR_ONLY = frozenset({"crops", "target_width", "handover", "head", "anchor"})
+_OF_PRIOR_ONLY = frozenset({"crops", "target_width", "handover", "head", "anchor"})
 
 # by protocol, then by the measure's key
 Spreads = dict[str, dict[str, Spread]]
 Item = TypeVar("Item")
+
+
+def applies(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a setting has an effect; those of stage 1 have none without a prior."""
+    return settings.get("prior") != "none" or name not in _OF_PRIOR_ONLY
 
 
 def compared(settings: Mapping[str, Any], leave_out: Iterable[str] = ()) -> dict[str, Any]:
@@ -37,9 +41,8 @@ def varying(several: Iterable[Mapping[str, Any]], leave_out: Iterable[str] = ())
     """Names of the compared settings that have more than one value where they apply, sorted."""
     values: dict[str, set[str]] = {}
     for settings in several:
-        without_prior = settings.get("prior") == "none"
         for name, value in compared(settings, leave_out).items():
-            if not (without_prior and name in OF_PRIOR_ONLY):
+            if applies(name, settings):
                 values.setdefault(name, set()).add(repr(value))
     return sorted(name for name, found in values.items() if len(found) > 1)
 
@@ -60,11 +63,8 @@ def unlike(names: Mapping[str, str]) -> dict[str, str]:
 
 def in_words(settings: Mapping[str, Any]) -> str:
     """`prior resnet18, method byol, epochs 30`."""
-    without_prior = settings.get("prior") == "none"
     words = [
-        setting_in_words(name, value)
-        for name, value in settings.items()
-        if not (without_prior and name in OF_PRIOR_ONLY)
+        setting_in_words(name, value) for name, value in settings.items() if applies(name, settings)
     ]
     return ", ".join(filter(None, words))
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rela.stages.evaluate.groups import OF_PRIOR_ONLY, grouped, setting_in_words, varying
+from rela.stages.evaluate.groups import applies, grouped, setting_in_words, varying
 from rela.stages.report.run_record import RunRecord
 
 # Okabe and Ito's palette for colour-blind readers; the second colour is for dark mode
@@ -55,6 +55,6 @@ def _label(run: RunRecord, shown: list[str], with_model: bool) -> str:
     if with_model:
         words.append(run.run.model)
     for key in shown:
-        if not (run.is_baseline and key in OF_PRIOR_ONLY):
+        if applies(key, vars(settings)):
             words.append(setting_in_words(key, getattr(settings, key)))
     return ", ".join(word for word in words if word)
