@@ -55,7 +55,7 @@ PAIRS = {"fashion": Pair(28, 5), "emoji": Pair(32, 10), "clipart": Pair(32, 10)}
 
 @dataclass(frozen=True)
 class Outcome:
-    """One evaluated run; accuracies in [0, 1], costs with everything counted."""
+    """One evaluated run; accuracies in [0, 1], costs with everything counted; CPU seconds of all cores."""
 
     method: str
     training: str
@@ -65,6 +65,7 @@ class Outcome:
     linear: float
     seconds: float
     images_seen: int
+    cpu_seconds: float | None = None
 
 
 def main() -> None:
@@ -124,7 +125,7 @@ def outcome(run: Run) -> Outcome | None:
         training += ", random prior" if run.content.prior.startswith("random:") else ""
     method = "byol" if settings.method == "none" else settings.method
     knn20, linear = (float(accuracies[probe]["top1"]) for probe in PROBES)
-    cost = run.total_seconds, run.num_images_seen
+    cost = run.total_seconds, run.num_images_seen, run.cpu_seconds
     return Outcome(method, training, settings.data_ratio, settings.seed, knn20, linear, *cost)
 
 
@@ -162,19 +163,30 @@ def accuracies_of_pixels(dataset: DataSet, size: int) -> dict[str, float]:
 
 def report(found: list[Outcome], references: dict[str, dict[str, float]]) -> str:
     """The table, and where each training reaches the full-budget accuracy of the algorithm alone."""
-    header = ["training", "budget", "seeds", "20-NN %", "linear %", "images seen", "seconds"]
+    header = [
+        "training",
+        "budget",
+        "seeds",
+        "20-NN %",
+        "linear %",
+        "images seen",
+        "seconds",
+        "CPU seconds",
+    ]
     rows: list[list[Any]] = [
-        [name, "", "", *(f"{100 * accuracy[probe]:.1f}" for probe in PROBES), "", ""]
+        [name, "", "", *(f"{100 * accuracy[probe]:.1f}" for probe in PROBES), *[""] * 3]
         for name, accuracy in references.items()
     ]
     keys = sorted({(o.method, o.training, o.budget) for o in found})
     for method, training, budget in keys:
         group = [o for o in found if (o.method, o.training, o.budget) == (method, training, budget)]
+        worked = [o.cpu_seconds for o in group if o.cpu_seconds is not None]
         rows.append([
             f"{method}, {training}", f"{100 * budget:g} %", len(group),
             *(Spread.of([getattr(o, probe) for o in group]).percent(1) for probe in PROBES),
             f"{np.mean([o.images_seen for o in group]):,.0f}",
             Spread.of([o.seconds for o in group]).words(0),
+            Spread.of(worked).words(0) if len(worked) == len(group) else "–",
         ])  # fmt: skip
     return "\n".join([format_table(header, rows), "", *crossings(found)])
 
@@ -182,10 +194,11 @@ def report(found: list[Outcome], references: dict[str, dict[str, float]]) -> str
 def crossings(found: list[Outcome]) -> Iterable[str]:
     """Share of the cost at which both stages reach the full-budget accuracy of the algorithm alone."""
     for probe in PROBES:
-        for cost in ("images_seen", "seconds"):
+        for cost in ("images_seen", "seconds", "cpu_seconds"):
             shares, missed = [], 0
             for seed in sorted({o.seed for o in found}):
                 mine = [o for o in found if (o.seed, o.method) == (seed, "byol")]
+                mine = [o for o in mine if getattr(o, cost) is not None]
                 aims = [o for o in mine if o.training == ALONE and o.budget == 1]
                 curve = sorted(
                     (getattr(o, cost), getattr(o, probe)) for o in mine if o.training == WHOLE

@@ -10,6 +10,7 @@ from typing import Any
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import IrregularFileError, read_regular, write_atomic
 from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.spent import Spent
 
 MANIFEST_NAME = "manifest.json"
 # Packages that can change a result; rela.priors adds those that models come from.
@@ -30,13 +31,14 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def provenance(seconds: float | None = None) -> dict[str, Any]:
+def provenance(spent: Spent | None = None) -> dict[str, Any]:
     """Where, when and with what: recorded for people, never part of a fingerprint."""
     return {
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "finished_unix_seconds": round(time.time(), 3),
-        "seconds": None if seconds is None else round(seconds, 4),
+        "seconds": None if spent is None else round(spent.seconds, 4),
+        "cpu_seconds": None if spent is None else round(spent.cpu_seconds, 4),
         "versions": installed_versions(),
     }
 

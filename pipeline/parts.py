@@ -1,6 +1,7 @@
 """Results computed in parts, each published atomically with its digest.
 
-Any number of processes may fill one store; a part written twice has the same bytes.
+Any number of processes may fill one store; a part written twice has the same bytes. A part is its digest,
+what it cost in wall and CPU seconds, and its content.
 """
 
 import contextlib
@@ -22,9 +23,11 @@ from rela.pipeline.files import (
 from rela.pipeline.lease import Leases, holders
 from rela.pipeline.locks import hold, remove_if_free
 from rela.pipeline.owner import describe
+from rela.pipeline.spent import Spent
 
 _DIGEST_BYTES = 32
-_SECONDS = struct.Struct("<d")
+_SPENT = struct.Struct("<dd")
+_FORMAT = b"2"  # digested, so that parts in another layout count as missing
 _LOCK_NAME = ".lock"
 _PART_PREFIX = "part-"
 
@@ -60,15 +63,16 @@ class PartStore:
                     leases.release(self._path(part).name)
 
     def write(
-        self, part: int, content: bytes, seconds: float = 0.0, leases: Leases | None = None
+        self, part: int, content: bytes, spent: Spent | None = None, leases: Leases | None = None
     ) -> None:
-        """Publish one part with its cost in seconds, and release its lease.
+        """Publish one part with what it cost, and release its lease.
 
         Raises StorageError on a full disk.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        body = _SECONDS.pack(seconds) + content
-        write_atomic(self._path(part), hashlib.sha256(body).digest() + body)
+        spent = spent or Spent()
+        body = _SPENT.pack(spent.seconds, spent.cpu_seconds) + content
+        write_atomic(self._path(part), _digest(body) + body)
         if leases is not None:
             leases.release(self._path(part).name)
 
@@ -80,15 +84,12 @@ class PartStore:
         except (FileNotFoundError, IrregularFileError):
             return None
         digest, body = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
-        sound = len(body) >= _SECONDS.size and hashlib.sha256(body).digest() == digest
-        return body[_SECONDS.size :] if sound else None
+        sound = len(body) >= _SPENT.size and _digest(body) == digest
+        return body[_SPENT.size :] if sound else None
 
-    def seconds(self) -> float:
-        """Total cost of all finished parts in seconds, over all processes and calls."""
-        total = 0.0
-        for part in range(self.num_parts):
-            total += _seconds_of(self._path(part))
-        return total
+    def spent(self) -> Spent:
+        """Total cost of all finished parts, over all processes and calls."""
+        return sum((_spent_on(self._path(part)) for part in range(self.num_parts)), Spent())
 
     def finished(self) -> list[Path]:
         """The files of all existing parts, the newest last, without checking their content."""
@@ -103,7 +104,7 @@ class PartStore:
         known = []
         for path in self.finished()[-most:]:
             with contextlib.suppress(OSError):  # likewise
-                known.append(_seconds_of(path))
+                known.append(_spent_on(path).seconds)
         return sum(known) / len(known) if known else None
 
     def workers(self) -> list[str]:
@@ -119,13 +120,19 @@ class PartStore:
         return self.directory / f"{_PART_PREFIX}{part:06d}"
 
 
-def _seconds_of(path: Path) -> float:
-    """The cost stored in a part; 0 if it is not a duration, as the digest is not checked here."""
+def _digest(body: bytes) -> bytes:
+    digest = hashlib.sha256(_FORMAT)
+    digest.update(body)
+    return digest.digest()
+
+
+def _spent_on(path: Path) -> Spent:
+    """The cost stored in a part; 0 for what is not a duration, as the digest is not checked here."""
     with open(path, "rb", opener=regular_file) as file:
         file.seek(_DIGEST_BYTES)
-        stored = file.read(_SECONDS.size)
-    seconds = float(_SECONDS.unpack(stored)[0]) if len(stored) == _SECONDS.size else 0.0
-    return seconds if 0 <= seconds < math.inf else 0.0
+        stored = file.read(_SPENT.size)
+    found = _SPENT.unpack(stored) if len(stored) == _SPENT.size else ()
+    return Spent(*(value if 0 <= value < math.inf else 0.0 for value in found))
 
 
 def _touch(path: Path) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import shlex
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,6 +19,7 @@ from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
+from rela.pipeline.spent import Spent
 from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
@@ -50,7 +50,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     A data set of that name with the same images and settings is reused. Unless bad images are skipped,
     raises DataError listing them, and writes nothing.
     """
-    start = time.perf_counter()
+    start = Spent.now()
     source, settings = Path(request.source), part_of(request, ConvertSettings)
     check_options(request)
     images = read_source(source, settings)
@@ -86,10 +86,10 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
             if not result.samples:
                 raise DataError(f"all {len(result.bad_images)} images of {split} are bad")
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
-        return _manifest(images, settings, results, bad, time.perf_counter() - start)
+        return _manifest(images, settings, results, bad, Spent.now() - start)
 
     dataset, was_there = cached(destination, DataSet, find, fill)
-    seconds = time.perf_counter() - start if was_there else dataset.seconds
+    seconds = (Spent.now() - start).seconds if was_there else dataset.spent.seconds
     return ConvertResult(dataset, was_there, seconds)
 
 
@@ -184,7 +184,7 @@ def _manifest(
     settings: ConvertSettings,
     results: dict[str, WriteResult],
     bad: list[tuple[str, str]],
-    seconds: float,
+    spent: Spent,
 ) -> Manifest:
     splits = {split: _split_content(result) for split, result in results.items()}
     meaning = {
@@ -213,7 +213,7 @@ def _manifest(
                 },
             ),
         },
-        provenance=provenance(seconds) | {"source": str(images.root.resolve())},
+        provenance=provenance(spent) | {"source": str(images.root.resolve())},
     )
 
 

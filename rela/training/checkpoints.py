@@ -25,18 +25,19 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
 
     Writes `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256; a checkpoint without this
     record does not count. The record also holds `seconds`, the run's seconds by phase, to which saving
-    adds its own. After a signal the current step is finished and saved, and PreemptedError raised.
-    `start_step` is the step that this process resumes from.
+    adds its own, and what `cpu_seconds` returns. After a signal the current step is finished and saved,
+    and PreemptedError raised. `start_step` is the step that this process resumes from.
     """
 
     def __init__(
         self,
         directory: Path,
         seconds: dict[str, float],
+        cpu_seconds: Callable[[], float],
         interval_seconds: float,
         start_step: int = 0,
     ) -> None:
-        self.directory, self.seconds = directory, seconds
+        self.directory, self.seconds, self.cpu_seconds = directory, seconds, cpu_seconds
         self.interval_seconds, self.start_step = interval_seconds, start_step
         self._saved_at = 0.0
         self._received: signal.Signals | None = None
@@ -118,8 +119,9 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
             spent = self._saved_at - start
             self.seconds["checkpoint"] = self.seconds.get("checkpoint", 0.0) + spent
             if trainer.is_global_zero:
-                record = {"step": trainer.global_step, "epochs_done": epochs_done}
-                _publish(temporary, path, {**record, "seconds": self.seconds})
+                record: dict[str, Any] = {"step": trainer.global_step, "epochs_done": epochs_done}
+                record |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds()}
+                _publish(temporary, path, record)
                 _remove_older(self.directory)
         except OSError as error:
             temporary.unlink(missing_ok=True)

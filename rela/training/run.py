@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
 from rela.models.weights import save_weights, state_sha256
 from rela.pipeline.files import read_regular, replace_file
+from rela.pipeline.spent import Spent
 from rela.priors.earlier_run import BACKBONE_FILE, write_identity
 from rela.priors.prior import PriorIdentity
 from rela.representations.targets import Targets
@@ -50,12 +50,15 @@ from rela.training.run_directory import (
 from rela.training.settings import WHERE_TO_RUN, ResolvedSettings
 from rela.training.two_stage import TwoStage
 
+_CPU = "cpu"  # in SECONDS_FILE, beside the phases
+
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """Result of a training; `seconds` by phase, interrupted attempts included."""
+    """Result of a training; `seconds` by phase and `cpu_seconds` include interrupted attempts."""
 
     seconds: dict[str, float]
+    cpu_seconds: float
     num_steps: int
     handover_step: int | None
     final_loss: float | None
@@ -71,13 +74,13 @@ def run_training(
     targets: Targets | None,
     num_classes: int,
     name: str,
-    start: float,
+    start: Spent,
     say: Callable[[str], None],
 ) -> TrainingOutcome:
     """Train on `beton`, resuming from the newest checkpoint in `directory` if there is one.
 
     `targets`: one row per image of the beton; None trains the algorithm only. `start`: the
-    time.perf_counter() at which the job began. Writes metrics, TensorBoard events, two checkpoints and
+    reading of the clocks when the job began. Writes metrics, TensorBoard events, two checkpoints and
     the exported backbone to `directory`. Raises KeyboardInterrupt on Ctrl-C; the run can be resumed.
     """
     _quieten()
@@ -88,8 +91,13 @@ def run_training(
     checkpoint_dir = directory / CHECKPOINTS_DIR
     newest = newest_checkpoint(checkpoint_dir, say)
     epochs_done = newest[1]["epochs_done"] if newest else 0
-    seconds = _seconds_so_far(directory, newest)
+    seconds, cpu_seconds_before = _spent_so_far(directory, newest)
     before = sum(seconds.values())
+
+    def cpu_seconds() -> float:  # processes of one training work alike
+        mine = (Spent.now() - start).cpu_seconds
+        return round(cpu_seconds_before + mine * current_ranks().world_size, 4)
+
     if is_first:
         remove_progress(directory / PROGRESS_FILE)  # left by a killed attempt
         keep_epochs(directory / METRICS_FILE, epochs_done)
@@ -110,6 +118,7 @@ def run_training(
             RunCheckpoint(
                 checkpoint_dir,
                 seconds,
+                cpu_seconds,
                 60 * settings.checkpoint_minutes,
                 start_step=newest[1]["step"] if newest else 0,
             ),
@@ -131,20 +140,22 @@ def run_training(
             )
             if trainer.is_global_zero:
                 clear_useless(checkpoint_dir, newest[0] if newest else None)
-            seconds["startup"] = seconds.get("startup", 0.0) + time.perf_counter() - start
+            seconds["startup"] = seconds.get("startup", 0.0) + (Spent.now() - start).seconds
             _fit(trainer, module, loader, None if newest is None else newest[0])
         if trainer.is_global_zero:
             _export(directory, settings, module, name)
     finally:  # an interrupted attempt counts too
         live.clear()
         measured = sum(seconds.values()) - before
-        seconds["other"] = seconds.get("other", 0.0) + time.perf_counter() - start - measured
+        own = (Spent.now() - start).seconds - measured
+        seconds["other"] = seconds.get("other", 0.0) + own
         if is_first:
             remove_progress(directory / PROGRESS_FILE)
-            _keep_seconds(directory, seconds)
+            _keep_spent(directory, seconds, cpu_seconds())
     last = last_record(directory / METRICS_FILE)
     return TrainingOutcome(
         seconds=seconds,
+        cpu_seconds=cpu_seconds(),
         num_steps=trainer.global_step,
         handover_step=module.handover_step,
         final_loss=last.get("loss"),
@@ -168,22 +179,29 @@ def _resuming(record: dict[str, Any], settings: ResolvedSettings, steps_per_epoc
     return f"resuming after step {step}, in epoch {epochs_done + 1} of {settings.epochs}"
 
 
-def _seconds_so_far(
+def _spent_so_far(
     directory: Path, newest: tuple[Path, dict[str, Any]] | None
-) -> dict[str, float]:
-    """Seconds by phase of earlier attempts, from SECONDS_FILE or, after a kill, from the checkpoint."""
-    found: list[dict[str, float]] = [newest[1]["seconds"]] if newest else []
+) -> tuple[dict[str, float], float]:
+    """Seconds by phase and CPU seconds of earlier attempts.
+
+    From SECONDS_FILE or, after a kill, from the checkpoint.
+    """
+    found: list[dict[str, float]] = [{}]
+    if newest:
+        found.append({**newest[1]["seconds"], _CPU: newest[1].get("cpu_seconds", 0.0)})
     with contextlib.suppress(OSError, ValueError, RecursionError):
         known = json.loads(read_regular(directory / SECONDS_FILE))
         durations = known.values() if isinstance(known, dict) else [None]
         if all(type(value) is float and 0 <= value < math.inf for value in durations):
             found.append(known)
-    return max(found, key=lambda seconds: sum(seconds.values()), default={})
+    most = max(found, key=lambda spent: sum(spent.values()))
+    return {phase: most[phase] for phase in most if phase != _CPU}, most.get(_CPU, 0.0)
 
 
-def _keep_seconds(directory: Path, seconds: dict[str, float]) -> None:
+def _keep_spent(directory: Path, seconds: dict[str, float], cpu_seconds: float) -> None:
     with contextlib.suppress(OSError):  # a full disk must not hide the original error
-        replace_file(directory / SECONDS_FILE, json.dumps(seconds).encode())
+        spent = {**seconds, _CPU: cpu_seconds}
+        replace_file(directory / SECONDS_FILE, json.dumps(spent).encode())
 
 
 def _build(

@@ -47,5 +47,5 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 METRICS_FILE = "metrics.jsonl"  # one record per epoch
 PROGRESS_FILE = "progress.json"  # current progress, while it runs
-SECONDS_FILE = "seconds.json"  # seconds by phase, interrupted attempts included
+SECONDS_FILE = "seconds.json"  # by phase and of the CPU, interrupted attempts included
 CHECKPOINTS_DIR = "checkpoints"

@@ -14,6 +14,7 @@ from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import in_use
 from rela.pipeline.manifest import Manifest, provenance
+from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
 from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_location
@@ -135,7 +136,7 @@ def combine(
     split: str,
 ) -> tuple[Representations, bool]:
     """The representations of one split side by side, and whether they existed."""
-    start = time.perf_counter()
+    start = Spent.now()
     key = _fingerprint(components, dtype)
     images = dataset.images_sha256(split)
     prior = Combination(tuple(c.prior for c in components if isinstance(c.prior, PriorIdentity)))
@@ -157,7 +158,6 @@ def combine(
         path = directory / REPRESENTATIONS_FILE
         described, num_rows = _write(path, prior, components, dtype, attributes)
         inputs = {f"component {i}": c.fingerprint for i, c in enumerate(components, start=1)}
-        seconds = [component.seconds for component in components]
         return Manifest(
             kind="representations",
             fingerprint=key,
@@ -172,7 +172,11 @@ def combine(
                 "split": split,
                 "crops": crops,
             },
-            provenance=provenance(time.perf_counter() - start) | {"components_seconds": seconds},
+            provenance=provenance(Spent.now() - start)
+            | {
+                "components_seconds": [component.spent.seconds for component in components],
+                "components_cpu_seconds": [component.spent.cpu_seconds for component in components],
+            },
         )
 
     def find() -> Representations | None:

@@ -17,6 +17,7 @@ from rela.pipeline.lease import Leases
 from rela.pipeline.locks import in_use, mark_used
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.parts import PartStore
+from rela.pipeline.spent import Spent
 from rela.priors import PriorRequest
 from rela.stages.display import progress_bar
 from rela.stages.embed.rounding import Rounding
@@ -106,7 +107,7 @@ def embed(
     them. An interrupted call keeps its finished parts for the next one. Raises DataError naming the
     images for which the prior returns NaN or Inf.
     """
-    start = time.perf_counter()
+    start = Spent.now()
     settings = settings or EmbedSettings()
     check_options(settings)
     prior = identify(workspace, request)
@@ -117,7 +118,7 @@ def embed(
         mark_used(existing.path)
         clear_abandoned(existing.path)
         shutil.rmtree(parts_directory, ignore_errors=True)  # left by a slower call
-        return EmbedResult(existing, names, True, 0, time.perf_counter() - start)
+        return EmbedResult(existing, names, True, 0, (Spent.now() - start).seconds)
     if prior.note:
         say(prior.note)
     side = prior.identity.image_size
@@ -132,11 +133,11 @@ def embed(
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:
             say(f"resuming after {mine - len(todo)} of {mine} parts")
-        num_embedded, part_seconds = _embed_parts(wanted, store, todo, say)
+        num_embedded, spent_on_parts = _embed_parts(wanted, store, todo, say)
         artifact = None
         if not store.missing():
             try:
-                artifact = _seal(wanted, store, time.perf_counter() - start - part_seconds)
+                artifact = _seal(wanted, store, Spent.now() - start - spent_on_parts)
             except (DataError, FileNotFoundError):  # a faster process removes the parts
                 artifact = wanted.find()
                 if artifact is None:
@@ -144,7 +145,7 @@ def embed(
         artifact = artifact or wanted.find()
         if artifact is not None:
             shutil.rmtree(store.directory, ignore_errors=True)
-    return EmbedResult(artifact, names, False, num_embedded, time.perf_counter() - start)
+    return EmbedResult(artifact, names, False, num_embedded, (Spent.now() - start).seconds)
 
 
 def find_representations(
@@ -194,8 +195,8 @@ def _row_order(num_crops: int) -> str:
 
 def _embed_parts(
     wanted: _Wanted, store: PartStore, todo: list[int], say: Callable[[str], None]
-) -> tuple[int, float]:
-    """Compute the missing parts; returns the number of images, and the seconds of all parts.
+) -> tuple[int, Spent]:
+    """Compute the missing parts; returns the number of images, and what these parts cost.
 
     Waits for parts that other processes compute. Batches never cross a part, so the bytes of a part do
     not depend on the others.
@@ -207,7 +208,7 @@ def _embed_parts(
     from rela.representations.matrix_file import ROWS_PER_PART, part_rows
 
     if not todo:
-        return 0, 0.0
+        return 0, Spent()
     split, prior, settings = wanted.split, wanted.prior, wanted.settings
     beton = wanted.dataset.open(split)
     embedder = Embedder(
@@ -217,7 +218,7 @@ def _embed_parts(
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
     rounded = Rounding(wanted.dataset, split, settings.dtype, say)
     num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
-    count, all_seconds, has_waited = 0, 0.0, False
+    count, all_spent, has_waited = 0, Spent(), False
     with (
         progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - num_todo) as bar,
         Leases(store.directory) as leases,
@@ -225,29 +226,29 @@ def _embed_parts(
         while todo and store.directory.is_dir():  # the process that joins the parts removes them
             made = set()
             claimed = (part_rows(part, len(beton)) for part in store.claim(todo, leases))
-            part_start = time.perf_counter()
+            part_start = Spent.now()
             for rows, features in embedder.parts(beton, claimed, bar.update, crops):
                 values = rounded(np.repeat(rows, settings.crops or 1), features)
                 beton.release_pages()
-                part, seconds = int(rows[0]) // ROWS_PER_PART, time.perf_counter() - part_start
-                store.write(part, values.tobytes(), seconds, leases)
+                part, spent = int(rows[0]) // ROWS_PER_PART, Spent.now() - part_start
+                store.write(part, values.tobytes(), spent, leases)
                 made.add(part)
                 count += len(rows)
-                all_seconds += seconds
-                part_start = time.perf_counter()
+                all_spent += spent
+                part_start = Spent.now()
             todo = [part for part in todo if part not in made and store.read(part) is None]
             if todo and not made:
                 if not has_waited:
                     say(f"waiting for {len(todo)} parts that other processes work on")
                 has_waited = True
                 time.sleep(_POLL_SECONDS)
-    return count, all_seconds
+    return count, all_spent
 
 
-def _seal(wanted: _Wanted, store: PartStore, overhead_seconds: float) -> Representations:
+def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations:
     """Join all parts in one HDF5 file and publish it, or take that of a faster process.
 
-    The recorded seconds are those of every part, interrupted calls and other shards included, plus
+    The recorded cost is that of every part, interrupted calls and other shards included, plus
     this call's start and joining.
     """
     import numpy as np
@@ -287,13 +288,12 @@ def _seal(wanted: _Wanted, store: PartStore, overhead_seconds: float) -> Represe
         "crops_per_image": settings.crops,
         "row_order": _row_order(settings.crops),
     }
-    seal_start = time.perf_counter()
-    seconds = store.seconds() + overhead_seconds
+    seal_start = Spent.now()
+    spent = store.spent() + overhead
 
     def fill(directory: Path) -> Manifest:
         path = directory / REPRESENTATIONS_FILE
         write_matrix(path, parts(), (num_rows, width), settings.dtype, attributes, crops)
-        own_seconds = time.perf_counter() - seal_start
         return Manifest(
             kind="representations",
             fingerprint=wanted.key,
@@ -307,7 +307,7 @@ def _seal(wanted: _Wanted, store: PartStore, overhead_seconds: float) -> Represe
                 "dataset": dataset.name,
                 "split": split,
             },
-            provenance=provenance(seconds + own_seconds)
+            provenance=provenance(spent + (Spent.now() - seal_start))
             | {"batch_size": settings.batch_size, "device": settings.device},
         )
 

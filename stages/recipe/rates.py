@@ -71,12 +71,12 @@ def measured_rates(workspace: Workspace) -> Rates:
     sizes = {}
     for dataset in workspace.datasets():
         sizes[dataset.name] = dataset.num_images()
-        rates.convert.add(dataset.seconds, sizes[dataset.name], f"data set {dataset.name}")
+        rates.convert.add(dataset.spent.seconds, sizes[dataset.name], f"data set {dataset.name}")
     for made in workspace.representations():
         prior = made.prior
         if isinstance(prior, PriorIdentity):  # a combination is embedded component by component
             rates.embed[prior.arch, prior.image_size].add(
-                made.seconds, made.content.shape[0], made.name
+                made.spent.seconds, made.content.shape[0], made.name
             )
     for run in workspace.runs():
         _add_run(rates, run)

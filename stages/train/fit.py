@@ -16,6 +16,7 @@ from rela.pipeline.files import clear_abandoned_files, fsync, write_atomic
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import exclusive, in_use
 from rela.pipeline.manifest import Manifest, provenance
+from rela.pipeline.spent import Spent
 from rela.stages.train.processes import (
     STARTED_VARIABLE,
     Announce,
@@ -58,7 +59,7 @@ def fit_run(
     announce: Announce,
 ) -> TrainResult:
     """Lock the directory, make the targets, train, and publish the manifest last."""
-    start = time.perf_counter()
+    start = Spent.now()
     from rela.training.run import resolve_precision
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def _run_locked(
     representations: Representations | None,
     directory: Path,
     config: Config,
-    start: float,
+    start: Spent,
     say: Callable[[str], None],
     announce: Announce,
 ) -> TrainResult:
@@ -111,20 +112,21 @@ def _run_locked(
         )
         share = DEFAULT_VARIANCE_SHARE if settings.target_width is None else None
         width = min(width, settings.target_width or width)
-        before_targets = time.perf_counter()
+        before_targets = Spent.now()
         target_artifact = make_targets(workspace, representations, width, share, say)
-        start += time.perf_counter() - before_targets  # charged to the targets
+        start += Spent.now() - before_targets  # charged to the targets
         _refuse_other_images(target_artifact, dataset)
         path = target_artifact.sound_file(TARGETS_FILE)
         targets = open_targets(path, len(beton), verify=False)
     several = 1 if current_ranks().world_size > 1 else num_devices(settings.devices)
     if several > 1:
-        began = time.time() - (time.perf_counter() - start)
+        began = time.time() - (Spent.now() - start).seconds
         train_on_several(workspace, directory.name, settings, several, began)
         return TrainResult(_published(directory), False)
     announce(directory.name)
     if STARTED_VARIABLE in os.environ:
-        start = time.perf_counter() - (time.time() - float(os.environ[STARTED_VARIABLE]))
+        waited = time.time() - float(os.environ[STARTED_VARIABLE])
+        start = Spent(time.perf_counter() - waited)  # all CPU seconds of this process
     say(_resolved(directory.name, dataset, settings, representations))
     num_steps = settings.epochs * (
         num_chosen(len(beton), settings.data_ratio) // settings.batch_size
@@ -137,7 +139,10 @@ def _run_locked(
         )
     if not outcome.is_global_zero:
         sys.exit(0)  # rank 0 publishes
-    costs = cost_of(dataset, representations, target_artifact, outcome.seconds, outcome.num_devices)
+    costs = cost_of(
+        dataset, representations, target_artifact, outcome.seconds, outcome.cpu_seconds,
+        outcome.num_devices,
+    )  # fmt: skip
     write_atomic(directory / COST_FILE, json.dumps(costs, indent=1).encode())
     for name in DIGESTED_FILES:  # a training does not wait for the disk when it writes them
         fsync(directory / name)
@@ -160,7 +165,7 @@ def _run_locked(
             "online_accuracy": outcome.online_accuracy,
         },
         file_sha256={name: file_sha256(directory / name) for name in DIGESTED_FILES},
-        provenance=provenance(sum(outcome.seconds.values())),
+        provenance=provenance(Spent(sum(outcome.seconds.values()), outcome.cpu_seconds)),
     )
     manifest.write(directory)
     return TrainResult(Run(directory, manifest), False)

@@ -1,12 +1,12 @@
 """Representations → targets of one width, computed once for all runs."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import Manifest, provenance
+from rela.pipeline.spent import Spent
 from rela.representations.projection import (
     EIGENVALUE_FLOOR,
     LEAST_WIDTH,
@@ -49,7 +49,7 @@ def make_targets(
         from rela.representations.matrix_file import open_matrix
         from rela.representations.targets import write_targets
 
-        start = time.perf_counter()
+        start = Spent.now()
         matrix = open_matrix(representations.sound_file(REPRESENTATIONS_FILE), verify=False)
         projection = fit_projection(matrix.values, width, variance_share=variance_share)
         if projection.num_dropped:
@@ -76,7 +76,7 @@ def make_targets(
                 "num_dropped": projection.num_dropped,
                 "explained_variance": projection.explained_variance,
             },
-            provenance=provenance(time.perf_counter() - start),
+            provenance=provenance(Spent.now() - start),
         )
 
     return cached(destination, Targets, lambda: open_as(Targets, destination), fill)[0]

@@ -87,9 +87,9 @@ class DataSet(Artifact):
         return self.facts.provenance.source
 
     @property
-    def seconds(self) -> float:
-        """Seconds that converting took."""
-        return self.facts.provenance.seconds
+    def spent(self) -> Timing:
+        """What converting took."""
+        return self.facts.provenance
 
     @property
     def default_image_size(self) -> int:

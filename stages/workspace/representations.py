@@ -61,6 +61,7 @@ class _Images(Struct, frozen=True):
 
 class _Provenance(Timing, frozen=True):
     components_seconds: tuple[Float, ...] = ()
+    components_cpu_seconds: tuple[Float | None, ...] = ()
 
 
 class _Manifest(Struct, frozen=True):
@@ -107,9 +108,9 @@ class Representations(Artifact):
         return self.path / REPRESENTATIONS_FILE
 
     @property
-    def seconds(self) -> float:
-        """Seconds that making these took; for a combination, without its components."""
-        return self.facts.provenance.seconds
+    def spent(self) -> Timing:
+        """What making these took; for a combination, without its components."""
+        return self.facts.provenance
 
     @property
     def seconds_by_phase(self) -> dict[str, float]:
@@ -118,6 +119,13 @@ class Representations(Artifact):
         if not known.components_seconds:
             return {"embed": known.seconds}
         return {"embed": round(sum(known.components_seconds), 4), "combine": known.seconds}
+
+    @property
+    def cpu_seconds(self) -> tuple[float | None, ...]:
+        """CPU seconds of these and of every component; None where they were not measured."""
+        known = self.facts.provenance
+        missing = len(known.components_seconds) - len(known.components_cpu_seconds)
+        return known.cpu_seconds, *known.components_cpu_seconds, *[None] * missing
 
 
 class _TargetsManifest(Struct, frozen=True):
@@ -142,9 +150,9 @@ class Targets(Artifact):
         return self.facts.inputs.images
 
     @property
-    def seconds(self) -> float:
-        """Seconds that making them took."""
-        return self.facts.provenance.seconds
+    def spent(self) -> Timing:
+        """What making them took."""
+        return self.facts.provenance
 
 
 _ABOUT_FILE = "about.json"  # describes the future representations

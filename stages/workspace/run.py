@@ -149,6 +149,7 @@ class _Manifest(Struct, frozen=True):
 class _Cost(Struct, frozen=True):
     seconds: dict[str, Float]
     total_seconds: Float | None
+    cpu_seconds: Float | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,11 @@ class Run(Artifact):
         return self._cost.total_seconds
 
     @property
+    def cpu_seconds(self) -> float | None:
+        """CPU seconds of all phases; None if they were not measured."""
+        return self._cost.cpu_seconds
+
+    @property
     def _cost(self) -> _Cost:
         found = read_json(self.path / COST_FILE, _Cost)
         return found or _Cost(seconds={}, total_seconds=None)
@@ -240,17 +246,24 @@ def cost_of(
     representations: Representations | None,
     targets: Targets | None,
     train_seconds: dict[str, float],
+    train_cpu_seconds: float | None,
     num_devices: int,
 ) -> dict[str, Any]:
-    """The whole cost of a run; cached artifacts count with their original cost."""
-    seconds = {"convert": dataset.seconds}
+    """The whole cost of a run; cached artifacts count with their original cost.
+
+    `cpu_seconds` is None if any of it was made by a version that did not measure them.
+    """
+    seconds = {"convert": dataset.spent.seconds}
+    cpu_seconds = [dataset.spent.cpu_seconds, train_cpu_seconds]
     if representations is not None and targets is not None:
-        seconds |= {**representations.seconds_by_phase, "targets": targets.seconds}
+        seconds |= {**representations.seconds_by_phase, "targets": targets.spent.seconds}
+        cpu_seconds += [*representations.cpu_seconds, targets.spent.cpu_seconds]
     seconds |= {phase: round(value, 4) for phase, value in train_seconds.items()}
     on_device = sum(seconds.get(phase, 0.0) for phase in ("embed", "stage1", "stage2", "data_wait"))
     return {
         "seconds": seconds,
         "total_seconds": round(sum(seconds.values()), 4),
+        "cpu_seconds": None if None in cpu_seconds else round(sum(filter(None, cpu_seconds)), 4),
         "device_seconds": round(num_devices * on_device, 4),
         "num_devices": num_devices,
     }

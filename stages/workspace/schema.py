@@ -22,9 +22,13 @@ T = TypeVar("T")
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Provenance of every artifact: seconds, time of completion, versions by package."""
+    """Provenance of every artifact: seconds, time of completion, versions by package.
+
+    `cpu_seconds` is None in artifacts of versions that did not measure it.
+    """
 
     seconds: Float
+    cpu_seconds: Float | None = None
     finished_unix_seconds: Float | None = None
     versions: dict[str, str] = msgspec.field(default_factory=dict)
 

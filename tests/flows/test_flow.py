@@ -82,6 +82,10 @@ def test_the_ledger_of_a_run_counts_every_phase(rela: Rela, images: Path, tmp_pa
     assert set(cost["seconds"]) == phases
     assert cost["total_seconds"] == pytest.approx(sum(cost["seconds"].values()), abs=1e-3)
     assert all(seconds >= 0 for seconds in cost["seconds"].values())
+    found = sorted((tmp_path / "workspace").glob("*/*/manifest.json"))
+    cpu_seconds = [read_json(path)["provenance"]["cpu_seconds"] for path in found]
+    assert len(cpu_seconds) == 4 and min(cpu_seconds) > 0
+    assert cost["cpu_seconds"] == pytest.approx(sum(cpu_seconds), abs=1e-3)
 
 
 def test_a_run_is_a_prior_for_the_next_data_set(

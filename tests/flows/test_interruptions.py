@@ -25,6 +25,7 @@ from rela.errors import DataError
 from rela.pipeline.lease import Leases
 from rela.pipeline.locks import exclusive
 from rela.pipeline.parts import PartStore
+from rela.pipeline.spent import Spent
 from rela.stages.workspace.workspace import Workspace
 
 RUNS = Path("workspace/runs")
@@ -54,12 +55,12 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
     written = []
 
     def write_two_then_die(
-        store: PartStore, part: int, content: bytes, seconds: float, leases: Leases
+        store: PartStore, part: int, content: bytes, spent: Spent, leases: Leases
     ) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(part)
-        write(store, part, content, 1000 + seconds, leases)
+        write(store, part, content, spent + Spent(1000, 2000), leases)
 
     with monkeypatch.context() as patched:
         patched.setattr(PartStore, "write", write_two_then_die)
@@ -72,6 +73,7 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
     assert whole.read_bytes() == again.read_bytes()
     manifest = json.loads((again.parent / "manifest.json").read_text())
     assert manifest["provenance"]["seconds"] > 2000  # the killed call's parts are counted
+    assert manifest["provenance"]["cpu_seconds"] > 4000
 
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_end() -> None:
@@ -132,7 +134,9 @@ def test_a_run_whose_settings_were_changed_does_not_go_on() -> None:
 
 def test_an_interrupted_attempt_is_on_the_account(monkeypatch: pytest.MonkeyPatch) -> None:
     def waste_a_second(*arguments: Any) -> None:
-        time.sleep(1)
+        start = time.process_time()
+        while time.process_time() - start < 1:
+            pass
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -140,7 +144,7 @@ def test_an_interrupted_attempt_is_on_the_account(monkeypatch: pytest.MonkeyPatc
         run_rela(*TRAIN, exit_code=130)
     run_rela("train", "--resume")
     cost = json.loads((RUN / "cost.json").read_text())
-    assert cost["seconds"]["other"] > 1
+    assert cost["seconds"]["other"] > 1 and cost["cpu_seconds"] > 1
 
 
 def nothing_yet(workspace: Workspace) -> list[Any]:

@@ -10,6 +10,7 @@ from rela.models.preprocessing import preprocessing_for
 from rela.models.weights import save_weights, state_sha256
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.manifest import Manifest, provenance
+from rela.pipeline.spent import Spent
 from rela.priors.earlier_run import BACKBONE_FILE, IDENTITY_FILE, write_identity
 from rela.priors.prior import PriorIdentity
 from rela.stages.workspace.representations import Representations
@@ -60,7 +61,7 @@ def finished_run(
             "handover_step": None, "num_steps": 1,
         },
         file_sha256={n: file_sha256(directory / n) for n in (BACKBONE_FILE, IDENTITY_FILE)},
-        provenance=provenance(1.0),
+        provenance=provenance(Spent(1.0)),
     )  # fmt: skip
     manifest.write(directory)
     return Run(directory, manifest)

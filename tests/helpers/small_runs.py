@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rela.data.beton.reader import Beton, open_beton
+from rela.pipeline.spent import Spent
 from rela.representations.targets import Targets
 from rela.training.checkpoints import newest_checkpoint
 from rela.training.run import METRICS_FILE, TrainingOutcome, run_training
@@ -74,7 +74,7 @@ def train(
         targets=make_targets() if with_targets else None,
         num_classes=3,
         name="a-run",
-        start=time.perf_counter(),
+        start=Spent.now(),
         say=say,
     )
 

@@ -35,6 +35,7 @@ from rela.pipeline.errors import AlreadyPublishedError, CorruptArtifactError, St
 from rela.pipeline.files import write_atomic
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.manifest import MANIFEST_NAME, Manifest, provenance
+from rela.pipeline.spent import Spent
 
 __all__ = ["disk_calls"]  # a fixture
 
@@ -134,9 +135,9 @@ def test_a_missing_manifest_is_not_a_damaged_one(tmp_path):
 def test_provenance_says_where_and_with_what():
     import numpy
 
-    found = provenance(1.23456)
+    found = provenance(Spent(1.23456, 2.5))
     assert found["host"] == platform.node() and found["pid"] == os.getpid()
-    assert found["seconds"] == 1.2346
+    assert found["seconds"] == 1.2346 and found["cpu_seconds"] == 2.5
     assert found["versions"]["numpy"] == numpy.__version__
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
 

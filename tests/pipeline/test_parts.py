@@ -5,8 +5,10 @@ can be written again; the shards of any number partition the parts; a full disk 
 """
 
 import errno
+import hashlib
 import math
 import os
+import struct
 
 import pytest
 from damages import damages
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from rela.pipeline.errors import StorageError
 from rela.pipeline.parts import PartStore
+from rela.pipeline.spent import Spent
 
 CONTENT = b"forty-two bytes of a part, more or less..."
 
@@ -89,16 +92,25 @@ def test_a_full_disk_keeps_the_old_part(store, monkeypatch):
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, -1.0])
 def test_what_is_no_duration_counts_nothing(store, seconds):
-    store.write(0, CONTENT, seconds)
-    store.write(1, CONTENT, 3.0)
+    store.write(0, CONTENT, Spent(seconds, 1.0))
+    store.write(1, CONTENT, Spent(3.0, seconds))
     assert store.recent_seconds() == 1.5
     with pytest.raises(FileNotFoundError):
-        store.seconds()
+        store.spent()
+    assert PartStore(store.directory, 2).spent() == Spent(3.0, 1.0)
+
+
+def test_a_part_in_the_layout_of_an_earlier_version_is_missing(store):
+    """Its cost was one number, so that eight bytes of it would be read as content."""
+    body = struct.pack("<d", 3.0) + CONTENT
+    store.directory.mkdir()
+    (store.directory / "part-000000").write_bytes(hashlib.sha256(body).digest() + body)
+    assert store.read(0) is None and 0 in store.missing()
 
 
 @pytest.mark.parametrize("length", [0, 5, 35])
 def test_a_part_that_was_cut_costs_nothing(store, length):
-    store.write(0, CONTENT, 3.0)
+    store.write(0, CONTENT, Spent(3.0))
     os.truncate(only_file(store.directory), length)
     assert store.recent_seconds() == 0.0
 

@@ -161,7 +161,7 @@ def test_a_checkpoint_is_on_the_disk_before_the_record_that_makes_it_count(
         global_step=3, current_epoch=0, max_epochs=1, world_size=1, is_global_zero=True,
         save_checkpoint=lambda path: path.write_bytes(b"weights"),
     )  # fmt: skip
-    callback = RunCheckpoint(tmp_path, {}, interval_seconds=600)
+    callback = RunCheckpoint(tmp_path, {}, lambda: 0.0, interval_seconds=600)
     callback.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
     name = "step-00000003"
     assert disk_calls == [

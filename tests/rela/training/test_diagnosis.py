@@ -19,6 +19,7 @@ from small_runs import NUM_IMAGES, beton, make_targets, on_the_cpu, train
 
 from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
+from rela.pipeline.spent import Spent
 from rela.representations.targets import Targets
 from rela.training import diagnosis
 from rela.training.diagnosis import RULES, Diagnosis, Facts, diverged, target_std
@@ -253,7 +254,7 @@ def test_targets_that_do_not_vary_are_named_before_the_first_step(
     constant = Targets(torch.full((NUM_IMAGES, 6), 0.3).half())
     found: list[str] = []
     run_training(
-        replace(PLAN, handover=0.5), tmp_path, beton, constant, 3, "a-run", time.perf_counter(),
+        replace(PLAN, handover=0.5), tmp_path, beton, constant, 3, "a-run", Spent.now(),
         found.append,
     )  # fmt: skip
     assert found[0].startswith(

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,8 +208,12 @@ def test_the_seed_alone_decides_the_run(tmp_path: Path, beton: Beton, name: str,
 
 
 def test_the_ledger_counts_every_phase_and_grows_when_a_run_goes_on(tmp_path: Path, beton: Beton):
-    first = train(replace(PLAN, epochs=1), tmp_path, beton).seconds
-    second = train(replace(PLAN, epochs=2), tmp_path, beton).seconds
+    before = time.process_time()
+    outcomes = [train(replace(PLAN, epochs=epochs), tmp_path, beton) for epochs in (1, 2)]
+    measured = time.process_time() - before
+    first, second = (outcome.seconds for outcome in outcomes)
+    assert 0 < outcomes[0].cpu_seconds < outcomes[1].cpu_seconds
+    assert outcomes[1].cpu_seconds == pytest.approx(measured, rel=0.05)
     assert {"startup", "stage1", "data_wait", "checkpoint", "other"} <= first.keys()
     assert all(second[phase] >= first[phase] for phase in ("stage1", "data_wait", "startup"))
 

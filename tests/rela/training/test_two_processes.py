@@ -7,7 +7,6 @@
 
 import multiprocessing
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from rela.distributed.ranks import free_port
 from rela.distributed.strategy import RankStrategy
 from rela.distributed.sync_batchnorm import SyncBatchNorm, synchronize
 from rela.errors import LostRankError
+from rela.pipeline.spent import Spent
 from rela.representations.targets import Targets
 from rela.training.handover import AdaptiveHandOver
 from rela.training.run import run_training
@@ -115,7 +115,7 @@ def train_one(plan: Any, path: Path, directory: Path) -> dict[str, Any]:
         directory.mkdir(exist_ok=True)
         images = open_beton(path)
         values = torch.randn(len(images), 6, generator=torch.Generator().manual_seed(0)).half()
-        start = time.perf_counter()
+        start = Spent.now()
         outcome = run_training(
             plan, directory, images, Targets(values), 3, "a-run", start, lambda line: None
         )

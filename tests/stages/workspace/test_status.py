@@ -26,6 +26,7 @@ from snapshots import NOW
 from rela.pipeline.lease import Leases
 from rela.pipeline.locks import exclusive
 from rela.pipeline.parts import PartStore
+from rela.pipeline.spent import Spent
 from rela.stages.workspace.activity import format_under_way, under_way
 from rela.stages.workspace.representations import describe_parts
 from rela.stages.workspace.workspace import Workspace
@@ -122,7 +123,7 @@ def test_embeds_show_parts_rate_and_who_works_on_them(tmp_path: Path):
             leases = stack.enter_context(Leases(store.directory))
             claimed = list(store.claim([0, 1, 2], leases))
             for part, seconds in zip(claimed[:2], (4.0, 6.0), strict=True):
-                store.write(part, b"features", seconds, leases)
+                store.write(part, b"features", Spent(seconds), leases)
             (embed,) = under_way(workspace).embeds
             assert (embed.num_parts_done, embed.num_parts, embed.workers) == (2, 4, [ME])
             assert embed.images_per_second == pytest.approx(1000 / 5)
@@ -191,6 +192,6 @@ def test_impossible_part_counts_show_no_odd_times(tmp_path: Path, num_parts: int
         describe_parts(store, "letters", "train", "resnet18", num_images)
         assert leases.take("part-000000")
         for part in (1, 2):
-            store.write(part, b"features", 4.0)
+            store.write(part, b"features", Spent(4.0))
         (embed,) = under_way(workspace).embeds
     assert (embed.images_per_second or 0) >= 0 and (embed.eta_seconds or 0) >= 0
