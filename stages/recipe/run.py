@@ -12,7 +12,14 @@ from rela.pipeline import Say
 from rela.stages.display import format_table
 from rela.stages.evaluate.measured import Evaluation
 from rela.stages.recipe.kinds import Job
-from rela.stages.recipe.results import ResultRow, format_results, results_of
+from rela.stages.recipe.results import (
+    Reference,
+    ResultRow,
+    format_results,
+    notes_on,
+    references_of,
+    results_of,
+)
 from rela.stages.train.processes import RankFailedError
 from rela.stages.workspace.workspace import Workspace
 
@@ -35,10 +42,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RecipeResult:
-    """Every job's outcome, the results of evaluated runs, and the exit status of the first failure."""
+    """Every job's outcome, the results of evaluated runs, and the exit status of the first failure.
+
+    `references`: priors and chance; `notes`: what the figures do not show by themselves.
+    """
 
     jobs: list[Outcome]
     results: list[ResultRow]
+    references: list[Reference]
+    notes: list[str]
     exit_status: int
 
 
@@ -64,14 +76,22 @@ def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> Recip
         outcomes.append(outcome)
     failures = [outcome.exit_status for outcome in outcomes if outcome.state == FAILED]
     evaluated = [e for e in found.values() if isinstance(e, Evaluation)]
-    return RecipeResult(outcomes, results_of(workspace, evaluated), next(iter(failures), 0))
+    return RecipeResult(
+        outcomes,
+        results_of(workspace, evaluated),
+        references_of(evaluated),
+        notes_on(evaluated),
+        next(iter(failures), 0),
+    )
 
 
 def format_result(result: RecipeResult) -> str:
     """A table of the jobs, and a table of the results of evaluated runs."""
     rows = [[o.job, o.what, o.state, round(o.seconds, 1)] for o in result.jobs]
     table = format_table(["job", "what", "state", "seconds"], rows)
-    return "\n\n".join([table, *([format_results(result.results)] if result.results else [])])
+    if not result.results:
+        return table
+    return f"{table}\n\n{format_results(result.results, result.references, result.notes)}"
 
 
 def describe_failures(result: RecipeResult) -> str:

@@ -77,11 +77,11 @@ class Loader(list[None]):
         pass
 
 
-def step(method: Method, stage: int, settings: OptimizerSettings) -> None:
+def step(method: Method, stage: int, settings: OptimizerSettings, anchor: float = 0.0) -> None:
     """An optimizer step of the whole training module."""
     handover = FixedHandOver(99) if stage == 1 else None
     loader: Any = Loader([None] * 9)
-    module = TwoStage(method, loader, settings, 100, handover, target_width=5, learn_head=True)
+    module = TwoStage(method, loader, settings, 100, handover, 5, learn_head=True, anchor=anchor)
     assert module.stage == stage
     with FakeTensorMode(allow_non_fake_inputs=False):
         move(module)
@@ -112,7 +112,8 @@ def step(method: Method, stage: int, settings: OptimizerSettings) -> None:
 @pytest.mark.parametrize("hyperparameters", ["paper", "reference", "rela"])
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_stage_2_never_waits(name: str, hyperparameters: str):
-    step(make_method(name, hyperparameters=hyperparameters), 2, OPTIMIZERS["sgd"])
+    anchor = 3.0 if hyperparameters == "rela" else 0.0
+    step(make_method(name, hyperparameters=hyperparameters), 2, OPTIMIZERS["sgd"], anchor)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

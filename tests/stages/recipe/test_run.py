@@ -66,6 +66,15 @@ def test_the_small_recipe_runs_once_and_then_what_is_missing(
     assert states(first) == [(name, "made") for name in stages]
     assert trained == {f"small-byol-{number}": 1 for number in range(1, 9)}
     check_results(read_json(first)["results"], tmp_path / "workspace" / "runs")
+    prior, chance = read_json(first)["references"]
+    name = prior["name"].removeprefix("prior ")
+    asked = ("--prior", name, "--image-size", 32, "--dataset", "small", "--json")
+    by_itself = read_json(rela("eval", *asked))
+    expected = by_itself["evaluations"][0]["results"]["accuracies"]
+    for protocol in ("knn20", "linear"):
+        assert prior["accuracies"][protocol]["mean"] == expected[protocol]["top1"]
+        assert chance["accuracies"][protocol]["mean"] == 0.5  # two classes of the same size
+    assert sum("why not just use" in note for note in read_json(first)["notes"]) == 1
 
     trained.clear()
     before = everything_in(tmp_path / "workspace")
