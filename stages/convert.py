@@ -17,6 +17,7 @@ from rela.errors import ChoiceError, DataError, one_line
 from rela.options import check_options, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
+from rela.pipeline.files import write_atomic
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
@@ -24,13 +25,19 @@ from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.stages.display import bar_of_bytes, human_bytes, progress_bar
+from rela.stages.left_out import (
+    LEFT_OUT_FILE,
+    SHOWN_BAD_IMAGES,
+    bad_images_in_words,
+    left_out_csv,
+    oddities,
+)
 from rela.stages.requests import Convert
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
 STAGE_VERSION = 1
-_LISTED_BAD_IMAGES = 50
 # which images are read, not how they are stored: the digest of the sources covers them
 _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
 
@@ -56,7 +63,8 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     images = read_source(source, settings)
     name = check_name(request.name or slug(default_name(source)), "data set")
     destination = workspace.datasets_dir / name
-    _report_oddities(images, say)
+    for line in oddities(images):
+        say(line)
     workers = request.workers or len(os.sched_getaffinity(0))
     encoding = encoding_by(settings)
 
@@ -78,10 +86,18 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
                     settings.seed, bar.update,
                 )  # fmt: skip
         bad = [entry for result in results.values() for entry in result.bad_images]
+        left_out = left_out_csv(images, bad)
         if bad and settings.on_bad_image == "stop":
-            raise DataError(_bad_image_list(source, bad))
-        for path, reason in bad:
-            say(f"left out {one_line(path)}: {one_line(reason)}")
+            listed = workspace.root / f"{name}-{LEFT_OUT_FILE}"
+            if len(bad) > SHOWN_BAD_IMAGES:
+                write_atomic(listed, left_out)
+            raise DataError(_bad_image_list(source, bad, listed))
+        if bad:
+            images_are = "bad image is" if len(bad) == 1 else "bad images are"
+            say(f"{len(bad):,} {images_are} left out, and in {destination / LEFT_OUT_FILE}:")
+            say("\n".join(bad_images_in_words(bad)))
+        if left_out:
+            (directory / LEFT_OUT_FILE).write_bytes(left_out)
         for split, result in results.items():
             if not result.samples:
                 raise DataError(f"all {len(result.bad_images)} images of {split} are bad")
@@ -302,28 +318,15 @@ def _source_sha256(root: Path, sample: Sample) -> str:
         return ""
 
 
-def _report_oddities(images: ImageSource, say: Say) -> None:
-    if images.stray_files:
-        shown = ", ".join(map(one_line, images.stray_files[:5]))
-        more = f" and {len(images.stray_files) - 5} more" if len(images.stray_files) > 5 else ""
-        say(f"ignored {len(images.stray_files)} stray files: {shown}{more}")
-    for path in images.empty_classes:
-        say(f"ignored {one_line(path)}: a class folder without images")
-    for split in images.ignored_splits:
-        say(f"ignored the split {one_line(split)}: data sets have a train and a val split")
-
-
-def _bad_image_list(source: Path, bad: list[tuple[str, str]]) -> str:
+def _bad_image_list(source: Path, bad: list[tuple[str, str]], listed: Path) -> str:
     """The error message, with the full command, because other jobs convert too."""
-    lines = [f"  {one_line(p)}: {one_line(reason)}" for p, reason in bad[:_LISTED_BAD_IMAGES]]
-    if len(bad) > _LISTED_BAD_IMAGES:
-        lines.append(f"  and {len(bad) - _LISTED_BAD_IMAGES} more")
+    rest = f" All of them: {listed}" if len(bad) > SHOWN_BAD_IMAGES else ""
     return "\n".join(
         [
             f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {one_line(str(source))}; nothing was "
-            "written. Fix or remove them, or skip them with `rela convert "
-            f"{one_line(shlex.quote(str(source)))} --on-bad-image skip`:",
-            *lines,
+            "converted. Fix or remove them, or skip them with `rela convert "
+            f"{one_line(shlex.quote(str(source)))} --on-bad-image skip`.{rest}",
+            *bad_images_in_words(bad),
         ]
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rela.errors import RelaError, UnavailableError, require
 from rela.pipeline.files import write_atomic
-from rela.sources.image_folder import make_output_folder
+from rela.sources.splits.tree import make_output_folder
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.groups import grouped
 from rela.stages.recipe.jobs import load_recipe

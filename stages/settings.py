@@ -24,6 +24,15 @@ class ConvertSettings:
     image_root: Path | None = option(
         None, "Folder that the paths of a CSV lie in.", shown="the CSV's own"
     )
+    image_field: str | None = option(
+        None, "Which image of each key in WebDataset shards.", shown="the only one"
+    )
+    layout: str | None = option(
+        None,
+        "Read the folders in SRC as classes, or those named train, val or test as splits.",
+        choices=("classes", "splits"),
+        shown="by their names; ambiguous ones are refused",
+    )
     val_fraction: float = option(
         0.0,
         "Share of each class held out as validation split, if SRC has none.",

@@ -20,7 +20,16 @@ LIBRARY = (
     "errors", "options", "distributed", "sources", "data", "models", "priors", "representations",
     "methods", "evaluation", "training",
 )  # fmt: skip
-NOUNS = ("presets", "settings", "display", "workspace", "snippets", "requests", "priors")
+NOUNS = (
+    "presets",
+    "settings",
+    "display",
+    "left_out",
+    "workspace",
+    "snippets",
+    "requests",
+    "priors",
+)
 JOBS = (
     "convert", "embed", "train", "evaluate", "export", "neighbors", "report", "recipe", "demo", "doctor",
 )  # fmt: skip

@@ -73,7 +73,7 @@ def open_source(
     source = module.read(path, options, on_progress)
     if not source.splits.get("train"):
         raise DataError(f"{one_line(str(path))} holds no images")
-    return source
+    return source.without_unlabelled_val()
 
 
 def default_name(path: Path) -> str:

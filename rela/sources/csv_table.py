@@ -1,13 +1,16 @@
-"""A CSV or TSV of paths and labels with a header: `path,label,split`, the latter two optional.
+"""A CSV or TSV of paths and labels with a header: `path,label,split`, the latter two optional; or JSON lines.
 
 Paths are relative to the file's folder or to --image-root, and must stay within it: an untrusted list
 must not read arbitrary files. Absolute paths are accepted if they lead into that folder.
 """
 
 import csv
+import itertools
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError, one_line
 from rela.pipeline.files import regular_file
@@ -15,15 +18,18 @@ from rela.sources.labels import Labelled, choose_splits, find_classes
 from rela.sources.source import ImageSource, ListingProgress, SourceOptions
 
 WHAT = "a CSV or TSV of paths and labels"
-SUFFIXES = (".csv", ".tsv")
+SUFFIXES = (".csv", ".tsv", ".jsonl")
 OPTIONS = ("image_column", "label_column", "image_root")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_PATH, _LABEL, _SPLIT, _TRAIN = "path", "label", "split", "train"
+PATH_COLUMNS = ("path", "file_name")  # the latter in the tables of Hugging Face's ImageFolder
+_LABEL, _SPLIT, _TRAIN = "label", "split", "train"
+_LONGEST_LINE = 1 << 20  # characters of a JSON object
+Row = tuple[int, str, str, str]
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is a .csv or .tsv file."""
-    return path.is_file() and path.suffix.lower() in _DELIMITERS
+    """Whether `path` is a .csv, .tsv or .jsonl file."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
 def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
@@ -49,9 +55,7 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
     return ImageSource(root, class_names, samples, chosen.get("val", ""), ignored_splits=ignored)
 
 
-def _rows(path: Path, options: SourceOptions) -> Iterator[tuple[int, str, str, str]]:
-    """(line, path, label, split) of every row; a missing label is "", a missing split train."""
-    delimiter = _DELIMITERS.get(path.suffix.lower(), ",")
+def _rows(path: Path, options: SourceOptions) -> Iterator[Row]:
     where = one_line(str(path))
     if path.is_dir():
         raise DataError(f"{where}: found a folder, expected a CSV or TSV of paths and labels")
@@ -59,27 +63,91 @@ def _rows(path: Path, options: SourceOptions) -> Iterator[tuple[int, str, str, s
         with open(
             path, encoding="utf-8-sig", errors="surrogateescape", newline="", opener=regular_file
         ) as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            header = [name.strip() for name in next(reader, [])]
-            image = _column(header, options.image_column or _PATH, where, "image")
-            asked = options.label_column
-            labelled = asked is not None or _LABEL in header
-            label = _column(header, asked or _LABEL, where, "label") if labelled else None
-            split = header.index(_SPLIT) if _SPLIT in header else None
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != len(header) or not row[image]:
-                    raise DataError(
-                        f"{where}, line {reader.line_num}: found {len(row)} cells, expected "
-                        f"{len(header)} as in the header, with a path"
-                    )
-                cells = [row[i].strip() if i is not None else "" for i in (label, split)]
-                yield reader.line_num, row[image], cells[0], cells[1] or _TRAIN
-    except csv.Error as error:
-        raise DataError(f"{where} is not a table: {error}") from error
+            yield from table_rows(file, path.name, where, options)[1]
     except OSError as error:
         raise UnavailableError(f"{where} cannot be read: {error.strerror}") from error
+
+
+def table_rows(
+    file: TextIO, name: str, where: str, options: SourceOptions
+) -> tuple[list[str], Iterator[Row]]:
+    """(names of the columns, (line, path, label, split) of every row) of a file called `name`.
+
+    A missing label is "", a missing split train.
+    """
+    if name.lower().endswith(".jsonl"):
+        header, cells = _json_lines(file, where)
+    else:
+        header, cells = _delimited(file, name, where)
+    return header, _chosen_columns(header, cells, where, options)
+
+
+def _chosen_columns(
+    header: list[str], rows: Iterator[tuple[int, list[str]]], where: str, options: SourceOptions
+) -> Iterator[Row]:
+    usual = next((name for name in PATH_COLUMNS if name in header), PATH_COLUMNS[0])
+    image = _column(header, options.image_column or usual, where, "image")
+    asked = options.label_column
+    labelled = asked is not None or _LABEL in header
+    label = _column(header, asked or _LABEL, where, "label") if labelled else None
+    split = header.index(_SPLIT) if _SPLIT in header else None
+    for line, row in rows:
+        if len(row) != len(header) or not row[image]:
+            raise DataError(
+                f"{where}, line {line}: found {len(row)} cells, expected {len(header)} as in the header, "
+                "with a path"
+            )
+        cells = [row[i].strip() if i is not None else "" for i in (label, split)]
+        yield line, row[image], cells[0], cells[1] or _TRAIN
+
+
+def _delimited(
+    file: TextIO, name: str, where: str
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    header = file.readline(_LONGEST_LINE)
+    delimiter = _DELIMITERS.get(Path(name).suffix.lower(), ",")
+    if delimiter not in header and ";" in header:  # as spreadsheets write it in much of Europe
+        delimiter = ";"
+    reader = csv.reader(itertools.chain([header], file), delimiter=delimiter)
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except csv.Error as error:
+            raise DataError(f"{where} is not a table: {error}") from error
+
+    try:
+        return [name.strip() for name in next(reader, [])], rows()
+    except csv.Error as error:
+        raise DataError(f"{where} is not a table: {error}") from error
+
+
+def _json_lines(file: TextIO, where: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Objects with the keys of the first; what is not text or a number is left empty."""
+
+    def objects() -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
+        while line := file.readline(_LONGEST_LINE):
+            number += 1
+            if line.strip():
+                try:
+                    found = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{where}, line {number} is not valid JSON") from error
+                if not isinstance(found, dict):
+                    raise DataError(f"{where}, line {number} is not a JSON object")
+                yield number, found
+
+    def cell(value: Any) -> str:
+        return str(value) if isinstance(value, str | int | float) else ""
+
+    found = objects()
+    first = next(found, None)
+    header = list(first[1]) if first else []
+    rows = itertools.chain([first] if first else [], found)
+    return header, ((line, [cell(row.get(key)) for key in header]) for line, row in rows)
 
 
 def _column(header: list[str], name: str, where: str, what: str) -> int:
@@ -92,8 +160,10 @@ def _column(header: list[str], name: str, where: str, what: str) -> int:
 
 
 def _within(root: Path, path: str, where: str) -> str:
-    """`path` relative to `root`, without looking at the disk; raises UnsafeError if it leaves it."""
+    """`path` relative to `root`, whether or not it exists; raises UnsafeError if it leaves it."""
     base = os.path.abspath(root)  # noqa: PTH100 (links stay as they are)
+    if "\\" in path and not os.path.lexists(os.path.join(base, path)):  # noqa: PTH118
+        path = path.replace("\\", "/")  # written on Windows
     inside = os.path.relpath(os.path.join(base, path), base)  # noqa: PTH118
     if inside == os.pardir or inside.startswith(os.pardir + os.sep) or "\0" in path:
         raise UnsafeError(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rela.errors import DataError, one_line
-from rela.sources.image_folder import is_folder, is_image_name
+from rela.sources.splits.tree import is_folder, is_image_name, is_system_name
 
 _RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 _MOST_FILES = 1_000_000  # of one range
@@ -29,7 +29,7 @@ def has_suffix(path: Path, suffix: str) -> bool:
 def list_files(path: Path, suffix: str) -> tuple[Path, list[Path]]:
     """(root, files sorted by name) of a file, a folder or a pattern; raises DataError if there are none.
 
-    Hidden files and folders are skipped; links to folders are not followed.
+    Hidden files and folders and those of systems are skipped; links to folders are not followed.
     """
     if path.is_dir():
         root, files = path, sorted(_below(path, suffix))
@@ -81,7 +81,7 @@ def typical_suffix(folder: Path) -> str:
             continue
         seen.add(identity)
         for entry in _entries(parent):
-            if entry.name.startswith("."):
+            if is_system_name(entry.name):
                 continue
             if is_folder(entry):
                 waiting.append(entry.path)
@@ -107,9 +107,9 @@ def _entries(folder: str) -> "Iterator[os.DirEntry[str]]":
 
 def _below(folder: Path, suffix: str) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_system_name(name)]
         for name in files:
-            if name.lower().endswith(suffix) and not name.startswith("."):
+            if name.lower().endswith(suffix) and not is_system_name(name):
                 yield Path(parent, name)
 
 

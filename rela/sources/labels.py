@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
-from rela.errors import DataError, one_line
+from rela.errors import ChoiceError, DataError, one_line
 from rela.sources.source import Place, Sample
 
 Label = int | str | None
-VAL_NAMES = ("val", "valid", "validation", "test")
+VAL_NAMES = (
+    "val",
+    "valid",
+    "validation",
+    "dev",
+    "eval",
+    "test",
+    "testing",
+)  # in order of preference
 _TRAIN_NAMES = ("train", "training")
+_FILLERS = {"split", "seg", "data", "images", "image", "imgs", "img", "ilsvrc", "imagenet"}
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _WORD = re.compile(r"[a-z]+")
 _Part = TypeVar("_Part")
@@ -36,8 +45,12 @@ def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list
     if only some images have labels, or if val has a label that train lacks.
     """
     labels = {s.label for samples in splits.values() for s in samples} - {None}
-    are_numbers = all(_NUMBER.fullmatch(str(label)) for label in labels)
+    missing = {label for label in labels if str(label).lower() == "nan"}  # as pandas writes them
+    are_numbers = all(_NUMBER.fullmatch(str(label)) for label in labels - missing)
     value: dict[Label, Any] = {None: None}
+    if are_numbers:
+        labels -= missing
+        value |= dict.fromkeys(missing)
     spellings: dict[Any, set[str]] = {}
     for label in labels:
         found: Any = int(label or 0) if are_numbers else str(label)
@@ -90,14 +103,19 @@ def check_classes(
 def _all_or_none(
     where: Path, class_names: list[str], splits: dict[str, list[Sample]]
 ) -> tuple[list[str], dict[str, list[Sample]]]:
-    without = [s for samples in splits.values() for s in samples if s.label < 0]
-    num_images = sum(map(len, splits.values()))
-    if without and len(without) < num_images:
-        raise DataError(
-            f"{one_line(str(where))}: {len(without):,} of {num_images:,} images have no label, such as "
-            f"{one_line(without[0].path)}; label all images, or none"
-        )
-    return ([] if without else class_names), splits
+    """As given; raises DataError if only some images of a split have labels, or only those of val."""
+    labelled = {}
+    for split, samples in splits.items():
+        without = [s for s in samples if s.label < 0]
+        if without and len(without) < len(samples):
+            raise DataError(
+                f"{one_line(str(where))}: {len(without):,} of {len(samples):,} images have no label, "
+                f"such as {one_line(without[0].path)}; label all images of a split, or none"
+            )
+        labelled[split] = bool(samples) and not without
+    if labelled.get("val") and not labelled["train"]:
+        raise DataError(f"{one_line(str(where))}: val has labels, and train has none")
+    return (class_names if labelled["train"] else []), splits
 
 
 def quoted_classes(names: list[str], limit: int = 8) -> str:
@@ -107,17 +125,27 @@ def quoted_classes(names: list[str], limit: int = 8) -> str:
     return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
 
 
+def split_of(name: str) -> str:
+    """The split that a folder's name means: `train`, one of VAL_NAMES, or "" for any other name.
+
+    `Training_Set`, `train2017` and `ILSVRC2012_img_train` are train.
+    """
+    words = [word.removesuffix("set") for word in _WORD.findall(name.lower())]
+    words = [word for word in words if word and word not in _FILLERS]
+    if len(words) != 1:
+        return ""
+    return "train" if words[0] in _TRAIN_NAMES else words[0] if words[0] in VAL_NAMES else ""
+
+
 def named_split(path: PurePath) -> str:
     """The split in a file's name, or else in the name of a folder above it: `train`, `val`, ..., or "".
 
     `imagenet-train-0007.tar` and `train/0007.tar` belong to train.
     """
     words: list[str] = _WORD.findall(path.name.lower().partition(".")[0])
-    for word in [*words, *reversed([part.lower() for part in path.parts[:-1]])]:
-        if word in _TRAIN_NAMES:
-            return "train"
-        if word in VAL_NAMES:
-            return word
+    for word in [*words, *reversed(path.parts[:-1])]:
+        if split := split_of(word):
+            return split
     return ""
 
 
@@ -125,17 +153,19 @@ def choose_splits(where: str, parts: dict[str, _Part]) -> tuple[dict[str, str], 
     """({"train": its name among `parts`, "val": its name}, names of the parts not chosen).
 
     Without a train split, the unnamed part or the only part is train. Raises DataError if no part can
-    be train.
+    be train, ChoiceError if two can.
     """
-    lower = {name.lower(): name for name in parts}
-    train = next((lower[n] for n in (*_TRAIN_NAMES, "") if n in lower), None)
-    if train is None:
-        if len(parts) != 1:
-            names = ", ".join(one_line(name) for name in parts) or "no split"
-            raise DataError(f"{where}: expected a train split, found {names}")
-        train = next(iter(parts))
-    chosen = {"train": train}
-    val = next((lower[n] for n in VAL_NAMES if n in lower and lower[n] != train), None)
-    if val is not None:
-        chosen["val"] = val
+    meant = {name: split_of(name) for name in parts}
+    trains = [name for name in parts if meant[name] == "train"] or [n for n in parts if not n]
+    if len(trains) > 1:
+        raise ChoiceError(
+            f"{where} has {len(trains)} train splits, {', '.join(map(one_line, trains))}; keep one of them"
+        )
+    if not trains and len(parts) != 1:
+        names = ", ".join(one_line(name) for name in parts) or "no split"
+        raise DataError(f"{where}: expected a train split, found {names}")
+    chosen = {"train": (trains or list(parts))[0]}
+    vals = [name for name in parts if meant[name] in VAL_NAMES and name != chosen["train"]]
+    if vals:
+        chosen["val"] = min(vals, key=lambda name: VAL_NAMES.index(meant[name]))
     return chosen, [name or "(none)" for name in parts if name not in chosen.values()]

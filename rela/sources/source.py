@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rela.errors import DataError
+from rela.errors import DataError, one_line
 from rela.pipeline.files import regular_file
 from rela.sources.image_file import MAX_FILE_BYTES, BadImageError, read_image_file
 
@@ -108,12 +108,16 @@ class SourceOptions:
     """Choices about a source, for the kinds whose `OPTIONS` name them.
 
     - `image_column`, `label_column`: of tables with several candidates;
-    - `image_root`: the folder of the paths in a CSV (default: that of the CSV).
+    - `image_root`: the folder of the paths in a CSV (default: that of the CSV);
+    - `image_field`: which of several images with one key in WebDataset shards;
+    - `layout`: `classes` or `splits`, where names of folders can mean both.
     """
 
     image_column: str | None = None
     label_column: str | None = None
     image_root: Path | None = None
+    image_field: str | None = None
+    layout: str | None = None
 
 
 class SourceKind(Protocol):
@@ -142,7 +146,9 @@ class ImageSource:
     """The content of a source: splits in a fixed order, one class list for all of them.
 
     - `val_name`: the source's own name of its validation split;
-    - `stray_files`, `empty_classes`, `ignored_splits`: names of what was found but not used.
+    - `stray_files`, `empty_classes`, `ignored_splits`: names of what was found but not used;
+    - `notes`: what else the user should know, a line each;
+    - `num_skipped`: hidden files and folders, and those of systems, by name.
     """
 
     root: Path
@@ -152,11 +158,25 @@ class ImageSource:
     stray_files: list[str] = field(default_factory=list)
     empty_classes: list[str] = field(default_factory=list)
     ignored_splits: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    num_skipped: dict[str, int] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
         """False for images without classes."""
         return bool(self.class_names)
+
+    def without_unlabelled_val(self) -> "ImageSource":
+        """This source; without val, which a note says, if only train has labels."""
+        val = self.splits.get("val", [])
+        if not (self.labelled and val and val[0].label < 0):
+            return self
+        note = (
+            f"left out the split {one_line(self.val_name)}: its {len(val):,} images have no labels, and "
+            "those of train have"
+        )
+        splits = {"train": self.splits["train"]}
+        return replace(self, splits=splits, val_name="", notes=[*self.notes, note])
 
     def with_val(self, fraction: float, seed: int) -> "ImageSource":
         """This source with a validation split drawn from each class of train, without empty splits.

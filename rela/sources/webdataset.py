@@ -15,9 +15,9 @@ from typing import IO
 
 from rela.errors import DataError, one_line
 from rela.sources.file_patterns import has_suffix, list_files, total_bytes, typical_suffix
-from rela.sources.image_folder import image_suffixes
 from rela.sources.labels import Label, Labelled, choose_splits, find_classes, named_split
 from rela.sources.source import FileRange, ImageSource, ListingProgress, SourceOptions, Unusable
+from rela.sources.splits.tree import image_suffixes
 from rela.sources.tar_archives import is_plain_file, leads_out, open_tar_file, walk_tar
 
 WHAT = "WebDataset shards (.tar files, their folder or a pattern)"

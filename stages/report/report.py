@@ -11,7 +11,7 @@ from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import write_atomic
-from rela.sources.image_folder import make_output_folder
+from rela.sources.splits.tree import make_output_folder
 from rela.stages.priors.rank import Ranking, rank
 from rela.stages.report.accuracy import accuracies_of
 from rela.stages.report.feature_map import Neighbours, feature_map

@@ -5,6 +5,7 @@ as bad images; which kind a source is of, in recipes and dry runs too; what make
 """
 
 import csv
+import json
 import os
 from functools import partial
 from pathlib import Path
@@ -83,6 +84,30 @@ def test_columns_can_be_named(tmp_path: Path):
         opened(path, image_column="file", label_column="species")
 
 
+def test_spreadsheets_and_windows(tmp_path: Path):
+    (tmp_path / "list.csv").write_bytes(
+        b"\xef\xbb\xbfpath;label\r\nx\\1.png;a, b\r\ny\\2.png;c\r\n"
+    )
+    (tmp_path / "y\\2.png").touch()  # a name that is possible here
+    source = opened(tmp_path / "list.csv")
+    assert found(source) == [("x/1.png", 0), ("y\\2.png", 1)]
+    assert source.class_names == ["a, b", "c"]
+    (tmp_path / "out.csv").write_bytes(b"path\n..\\1.png\n")
+    with pytest.raises(UnsafeError):
+        opened(tmp_path / "out.csv")
+
+
+def test_json_lines(tmp_path: Path):
+    lines = [{"file_name": "1.png", "label": 3}, {"label": 1, "file_name": "2.png", "box": [1]}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    source = opened(tmp_path / "metadata.jsonl")
+    assert (source.class_names, found(source)) == (["1", "3"], [("1.png", 1), ("2.png", 0)])
+    for text in ("{", "[1]", "[" * 100_000):
+        (tmp_path / "bad.jsonl").write_text(text)
+        with pytest.raises(DataError, match=r"bad\.jsonl, line 1 is not"):
+            opened(tmp_path / "bad.jsonl")
+
+
 def test_byte_order_marks_and_non_utf8_names_are_read(tmp_path: Path):
     (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbfpath,label\r\n\xff.png,a\r\n\r\n")
     assert [os.fsencode(p) for p, _ in found(opened(tmp_path / "list.csv"))] == [b"\xff.png"]
@@ -97,6 +122,7 @@ def test_byte_order_marks_and_non_utf8_names_are_read(tmp_path: Path):
         ("path,label\n1.png,a,b\n", "line 2: found 3 cells"),
         ("path,label\n,a\n", "line 2: found 2 cells"),
         ("path,label\n1.png,a\nx/../1.png,b\n", "line 3: 1.png is already in line 2"),
+        ("path,label\n1.png,1\n2.png,nan\n", "1 of 2 images have no label, such as 2.png"),
         ("path,label\n1.png,a\n2.png,\n", "1 of 2 images have no label, such as 2.png"),
         ("path,label,split\n1.png,a,train\n2.png,b,val\n", "val has class 'b', which train lacks"),
         ('path,label\n"' + "x" * 200_000 + '",a\n', "is not a table"),

@@ -221,7 +221,8 @@ def test_bad_images_are_named_or_left_out(tmp_path: Path):
     lines = run_rela(*words, exit_code=65).output.splitlines()
     assert "  set.tar/0007.png: not an image that Pillow can read" in lines
     output = run_rela(*words, "--on-bad-image", "skip").output
-    assert "left out set.tar/0007.png" in output and "train: 2 images" in output
+    assert "1 bad image is left out, and in " in output and "  set.tar/0007.png: not an" in output
+    assert "train: 2 images" in output
 
 
 # What is refused

@@ -1,0 +1,95 @@
+"""What a conversion leaves out: the words for people, and the CSV beside the manifest."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+from rela.errors import one_line
+from rela.sources.source import ImageSource
+from rela.sources.splits.tree import is_image_name
+
+LEFT_OUT_FILE = "left_out.csv"
+_COLUMNS = ("path", "reason")
+_SHOWN, _SHOWN_KINDS = 5, 6
+SHOWN_BAD_IMAGES = 10
+_OTHER_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".raw", ".cr2", ".nef", ".arw", ".dng", ".npy")
+BadImages = Sequence[tuple[str, str]]  # path, reason
+
+
+def oddities(images: ImageSource) -> list[str]:
+    """A line for each kind of thing that a source holds and a data set does not."""
+    lines = list(images.notes)
+    loose = [path for path in images.stray_files if is_image_name(path)]
+    if loose:
+        lines.append(
+            f"left out {_many(len(loose), 'image')} beside class folders: {_such_as(loose)}"
+        )
+    rest = [path for path in images.stray_files if not is_image_name(path)]
+    if rest:
+        kinds = _counted(Counter(map(_kind, rest)))
+        lines.append(f"ignored {_many(len(rest), 'stray file')} ({kinds}): {_such_as(rest)}")
+    others = Counter(kind for kind in map(_kind, rest) if kind in _OTHER_IMAGES)
+    if others:
+        lines.append(f"{_counted(others)}: rela does not read them; save them as PNG or JPEG first")
+    if images.empty_classes:
+        folders = _many(len(images.empty_classes), "folder")
+        lines.append(f"ignored {folders} without images: {_such_as(images.empty_classes)}")
+    if images.num_skipped:
+        total = _many(sum(images.num_skipped.values()), "hidden or system entr", "y", "ies")
+        lines.append(f"skipped {total}: {_counted(images.num_skipped)}")
+    for split in images.ignored_splits:
+        lines.append(f"ignored the split {one_line(split)}: data sets have a train and a val split")
+    return lines
+
+
+def bad_images_in_words(bad: BadImages) -> list[str]:
+    """The first images with their reasons; if there are more, after every reason with its count."""
+    reasons = Counter(_without_numbers(reason) for _, reason in bad)
+    lines = [f"  {one_line(p)}: {one_line(reason)}" for p, reason in bad[:SHOWN_BAD_IMAGES]]
+    if len(bad) <= SHOWN_BAD_IMAGES:
+        return lines
+    summary = [f"  {count:,} × {one_line(reason)}" for reason, count in reasons.most_common()]
+    return [*summary, *lines, f"  and {len(bad) - SHOWN_BAD_IMAGES:,} more"]
+
+
+def left_out_csv(images: ImageSource, bad: BadImages) -> bytes:
+    """Every bad image and stray file with the reason; empty if there is none."""
+    rows = [*bad]
+    for path in images.stray_files:
+        rows.append((path, "beside class folders" if is_image_name(path) else "stray file"))
+    if not rows:
+        return b""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerows([_COLUMNS, *rows])
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _kind(path: str) -> str:
+    suffix = PurePath(path).suffix.lower()
+    return {"": "no suffix", ".*": "keys without an image"}.get(suffix, suffix)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """`12 .txt, 3 .xml and 2 more`."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    words = ", ".join(f"{count:,} {one_line(name)}" for name, count in ordered[:_SHOWN_KINDS])
+    more = sum(count for _, count in ordered[_SHOWN_KINDS:])
+    return f"{words} and {more:,} more" if more else words
+
+
+def _such_as(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
+    return ", ".join(map(one_line, paths[:_SHOWN])) + more
+
+
+def _many(count: int, noun: str, one: str = "", many: str = "s") -> str:
+    return f"{count:,} {noun}{one if count == 1 else many}"
+
+
+def _without_numbers(reason: str) -> str:
+    """Reasons that differ only in numbers are one."""
+    return re.sub(r"[0-9][0-9,.×]*", "N", reason)
