@@ -75,6 +75,11 @@ class PriorSettings:
     arch: str | None = option(
         None, "Architecture of the weights in --prior file:PATH.", shown="none"
     )
+    encoder: str | None = option(
+        None,
+        "Which encoder of a file with several: its name in the file, such as student or state_dict_ema.",
+        shown="a teacher or average, else the one that was trained",
+    )
     layer: str = option(
         "pooled",
         "Features of another layer: class, patches or class+patches of a vision transformer, or a "
@@ -86,6 +91,30 @@ class PriorSettings:
         "Input size of the prior in pixels.",
         minimum=1,
         shown="the published one, else the data set's, at most 224",
+    )
+    resize: int | None = option(
+        None,
+        "Resize the shorter side to this, in pixels, before the central crop.",
+        minimum=1,
+        shown="the published one",
+    )
+    interpolation: str | None = option(
+        None,
+        "Interpolation of resizing.",
+        choices=("bilinear", "bicubic"),
+        shown="the published one",
+    )
+    mean: str | None = option(
+        None,
+        "Mean of pixels in [0, 1], one number or R,G,B.",
+        metavar="R,G,B",
+        shown="the published one",
+    )
+    std: str | None = option(
+        None,
+        "Standard deviation, likewise.",
+        metavar="R,G,B",
+        shown="the published one",
     )
     seed: int = option(0, "Seed of the weights of a random prior.", minimum=0)
 

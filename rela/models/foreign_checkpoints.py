@@ -3,70 +3,148 @@
 Lightning, solo-learn, lightly, DINO, MoCo, VISSL and others put the same backbone into different
 containers ("state_dict", "teacher", ...) under different prefixes ("backbone.", "module.encoder_q.",
 ...), beside projectors, classifiers and momentum copies. The library does not have to be known: every
-container is searched for a prefix under which there is a complete backbone.
+container is searched for a prefix under which there is a complete backbone, by its own names or by
+those that `rela.models.checkpoint_names` understands.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rela.errors import DataError
+from rela.errors import DataError, one_line
+from rela.models.checkpoint_names import (
+    State,
+    adapted,
+    position_grid,
+    without_inner_wrappers,
+)
 from rela.models.weights import is_plain, load_strict, read_checkpoint
 
 _DEEPEST = 5  # VISSL's classy_state_dict / base_model / model / trunk, and one more
-_SHOWN = 8
+_SHOWN = 8  # left out
+_SHOWN_KEYS = 4
 # Modules that training adds beside a backbone, by the first part of their names.
 _HEAD = re.compile(
     r"(\w+_)?(fc|heads?|classifiers?|linear|mlp|projectors?|projections?|projection_mlp|predictors?|"
-    r"prediction_mlp|prototypes)|(decoder|queue|aux)\w*|mask_token|masked_embed",
+    r"prediction_mlp|prototypes)|(decoder|queue|aux)\w*|mask_token|masked_embed|n_averaged",
     re.IGNORECASE,
 )
-# Of several copies: DINO evaluates its teacher, all others the online network.
-_PREFERRED = re.compile(r"teacher|(^|[._/])ema([._/]|$)")
+# Of several copies: DINO evaluates its teacher, I-JEPA its target encoder, averages of weights are better
+# than the weights, all others evaluate the online network.
+_PREFERRED = re.compile(
+    r"teacher|(^|[._/])(ema|swa)([._/]|$)|averaged|(^|[.])target_encoder/", re.IGNORECASE
+)
 _LAST_CHOICE = re.compile(r"momentum|student|target|encoder_k|key_encoder")
+_INTERPOLATED = re.compile(r"pos_embed|positional_embedding|position_bias_table|patch_embed")
 _DIALECTS = (  # by container/prefix
     (r"/method\.backbone\.$", "rela"),
     (r"_feature_blocks\.$", "VISSL"),
     (r"encoder_q\.$|base_encoder\.$", "MoCo"),
+    (r"target_encoder/", "I-JEPA"),
     (r"teacher|student", "DINO"),
     (r"/visual\.$", "CLIP"),
 )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Tensors under one prefix of one container; `names` maps their names to the backbone's."""
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """One network of a checkpoint: the tensors under a prefix of a container.
+
+    - `own`: by the names in the file, without the prefix; `state`: by the backbone's names, heads too;
+    - `fitting`, `unexpected`: names in `state` that the backbone has in this shape, and that neither it
+      nor a head has; `complete`: all that it needs are there; `others`: what was left out, or not taken,
+      in the file's words.
+    """
 
     path: tuple[str, ...]
-    container: dict[str, Tensor]
     prefix: str
-    names: dict[str, str]
+    container: State
+    own: State
+    state: State
+    fitting: frozenset[str]
+    unexpected: tuple[str, ...]
+    complete: bool
+    others: tuple[str, ...] = ()
+    dialect: str = ""
 
     @property
     def place(self) -> str:
+        """`container/prefix`, each with dots."""
         return f"{'.'.join(self.path)}/{self.prefix}"
 
+    @property
+    def name(self) -> str:
+        """The place, as a user says it: `state_dict.module.encoder_q`."""
+        return re.sub(r"[./]+", ".", self.place).strip(".")
+
+    def is_called(self, name: str) -> bool:
+        """Whether it is the whole name, or parts of it in a row."""
+        return f".{name}." in f".{self.name}."
+
     def rank(self) -> int:
+        """0 for the one to prefer among several, 2 for the last choice."""
         return 0 if _PREFERRED.search(self.place) else 2 if _LAST_CHOICE.search(self.place) else 1
 
-    def state(self) -> dict[str, Tensor]:
-        """The tensors by the backbone's names."""
-        return {
-            name: self.container[self.prefix + there]
-            for there, name in self.names.items()
-            if self.prefix + there in self.container
-        }
+    @cached_property
+    def wanted(self) -> State:
+        """The tensors of the backbone."""
+        return {name: self.state[name] for name in self.state if name in self.fitting}
 
-    def others(self) -> list[str]:
-        """All other names in the container."""
-        used = {self.prefix + there for there in self.names}
-        return [key for key in self.container if key not in used]
+    def equals(self, other: "Encoder") -> bool:
+        """Whether both give the backbone the same weights."""
+        return all(
+            torch.equal(v, other.state[k]) for k, v in self.wanted.items() if k in other.state
+        )
+
+    def trained_image_size(self, backbone: nn.Module, image_size: int) -> int | None:
+        """The input size in pixels that the position embeddings in the file are for, if there are any.
+
+        `backbone` is built for `image_size`.
+        """
+        embeds_class = not getattr(backbone, "no_embed_class", False)
+        num_others = getattr(backbone, "num_prefix_tokens", 1) if embeds_class else 0
+        grids = [position_grid(s, num_others) for s in (self.own, backbone.state_dict())]
+        there, here = grids
+        return None if there is None or here is None else image_size * there // here
+
+    def note(self) -> str:
+        """What was found, and what was left out or not taken."""
+        under = f" under {self.prefix!r}" if self.prefix else ""
+        inside = f" of {'.'.join(self.path)!r}" if self.path else ""
+        text = f"weights: {self.dialect}, {len(self.wanted)} tensors{under}{inside}"
+        left_out = []
+        for key in self.container:
+            name = key.removeprefix(self.prefix)
+            is_own = key.startswith(self.prefix) and name in self.own
+            if not is_own or (name in self.state and name not in self.fitting):
+                left_out.append(_root(key, self.prefix))
+        left_out += [
+            _root(self.prefix + k, self.prefix) for k in self.state if k not in self.fitting
+        ]
+        roots = list(dict.fromkeys(left_out))
+        if roots:
+            text += f", left out: {_first(roots, _SHOWN)}"
+        may_be = filter(_INTERPOLATED.search, self.wanted.keys() & self.own.keys())
+        resized = sorted(k for k in may_be if self.own[k].shape != self.wanted[k].shape)
+        if resized:
+            there, here = (list(of[resized[0]].shape) for of in (self.own, self.wanted))
+            text += f"; {_first(resized, 2)} interpolated from {there} to {here}"
+        if self.others:
+            text += f"; not taken: {_first(self.others)} (choose with --encoder)"
+        return text
+
+    def load(self, backbone: nn.Module, path: Path) -> None:
+        """Load the whole backbone; raises DataError, naming keys of both, if it is not complete."""
+        further = {self.prefix + name: self.state[name] for name in self.unexpected}
+        known = {k: v for k, v in self.state.items() if k in backbone.state_dict()}
+        load_strict(backbone, {**known, **further}, [], str(path), list(self.container))
 
 
 def load_backbone_weights(
@@ -74,31 +152,46 @@ def load_backbone_weights(
     path: Path,
     classifier_keys: list[str],
     trust_code: bool = False,
-    rename: Callable[[str], str] = lambda key: key,
+    which: str | None = None,
 ) -> str:
     """Load the whole backbone from a checkpoint; returns a description of what was found.
 
-    `rename` turns old key names into current ones. Raises DataError naming keys if the backbone is
-    incomplete or has additional layers; and as `rela.models.weights.read_checkpoint`.
+    Raises DataError naming keys if the backbone is incomplete or has additional layers; and as
+    `find_encoder`.
+    """
+    encoder = find_encoder(backbone, path, classifier_keys, trust_code, which)
+    encoder.load(backbone, path)
+    return encoder.note()
+
+
+def find_encoder(
+    backbone: nn.Module,
+    path: Path,
+    classifier_keys: list[str],
+    trust_code: bool = False,
+    which: str | None = None,
+) -> Encoder:
+    """The encoder in a file that fits the backbone best; `which` names one of several.
+
+    Raises DataError if there is none with a tensor of the backbone, or if several are as good; and as
+    `rela.models.weights.read_checkpoint`.
     """
     checkpoint = read_checkpoint(path, trust_code)
     containers = [
-        (place, {rename(key): value for key, value in tensors.items()})
+        (place, without_inner_wrappers(tensors, backbone))
         for place, tensors in _containers(checkpoint)
     ]
     if not containers:
         raise DataError(
             f"{path} holds {type(checkpoint).__name__} without named tensors, expected a state dict"
         )
-    found = _choose(_find(containers, backbone), backbone, path)
-    unexpected = {
-        key: found.container[key]
-        for key in found.others()
-        if key.startswith(found.prefix)
-        and not _is_head(key.removeprefix(found.prefix), backbone, classifier_keys)
-    }
-    load_strict(backbone, {**found.state(), **unexpected}, [], str(path))
-    return _describe(checkpoint, found)
+    found = [
+        _read(place, container, prefix, backbone, classifier_keys)
+        for place, container in containers
+        for prefix in _prefixes(container, backbone)
+    ]
+    chosen, others = _choose(found, backbone, path, which)
+    return replace(chosen, others=others, dialect=_dialect(checkpoint, chosen))
 
 
 def _containers(
@@ -117,91 +210,98 @@ def _containers(
             yield from _containers(inner, (*path, key), seen)
 
 
-def _find(
-    containers: list[tuple[tuple[str, ...], dict[str, Tensor]]], backbone: nn.Module
-) -> list[_Found]:
-    """Every prefix of every container with tensors of the backbone, the most complete first."""
-    found: list[tuple[int, _Found]] = []
-    for names in _namings(backbone):
-        for path, container in containers:
-            counts = Counter(
-                key[: -len(there)] for key in container for there in _endings(key) if there in names
-            )
-            for prefix, count in counts.items():
-                found.append((count, _Found(path, container, prefix, names)))
-    found.sort(key=lambda pair: -pair[0])
-    return [candidate for _, candidate in found]
+def _prefixes(container: State, backbone: nn.Module) -> list[str]:
+    """The prefixes, longest first, of at least a third as many tensors as the backbone has."""
+    counts: Counter[str] = Counter()
+    for key in container:
+        counts.update(key[: dot.end()] for dot in re.finditer(r"\.", key))
+    enough = len(_needed(backbone)) / 3
+    found = [prefix for prefix, count in counts.items() if count >= enough]
+    return [*sorted(found, key=lambda prefix: -len(prefix)), ""]
 
 
-def _namings(backbone: nn.Module) -> Iterator[dict[str, str]]:
-    """Names in a file → names of the backbone: its own, and those of `nn.Sequential(*children())`."""
-    wanted = list(backbone.state_dict())
-    yield {name: name for name in wanted}
-    numbers = {name: str(i) for i, (name, _) in enumerate(backbone.named_children())}
-    parts = [name.partition(".") for name in wanted]
-    if all(child in numbers for child, _, _ in parts):
-        yield {f"{numbers[child]}.{rest}": f"{child}.{rest}" for child, _, rest in parts}
+def _needed(backbone: nn.Module) -> list[str]:
+    return [k for k in backbone.state_dict() if not k.endswith("num_batches_tracked")]
 
 
-def _endings(key: str) -> Iterator[str]:
-    """ "a.b.c" → "a.b.c", "b.c", "c"."""
-    while key:
-        yield key
-        key = key.partition(".")[2]
-
-
-def _choose(candidates: list[_Found], backbone: nn.Module, path: Path) -> _Found:
-    """The preferred one of the complete candidates, or the most complete one."""
+def _read(
+    path: tuple[str, ...],
+    container: State,
+    prefix: str,
+    backbone: nn.Module,
+    classifier_keys: Sequence[str],
+) -> Encoder:
+    """The reading of the tensors under a prefix that fits best: complete, and with the most names."""
     shapes = {k: v.shape for k, v in backbone.state_dict().items()}
-    needed = {k for k in shapes if not k.endswith("num_batches_tracked")}
-
-    def is_complete(candidate: _Found) -> bool:
-        state = candidate.state()
-        fits = all(v.shape == shapes[k] and is_plain(v) for k, v in state.items())
-        return fits and needed <= state.keys()
-
-    complete = sorted((c for c in candidates if is_complete(c)), key=_Found.rank)
-    if not complete:
-        if candidates:
-            return candidates[0]
-        raise DataError(
-            f"{path} holds no tensor that the architecture has (it has {', '.join(list(shapes)[:2])}"
-            ", ...); name the architecture that these weights belong to"
+    needed = set(_needed(backbone))
+    own = {k.removeprefix(prefix): v for k, v in container.items() if k.startswith(prefix)}
+    best: Encoder | None = None
+    for state in adapted(own, backbone):
+        fitting = frozenset(
+            k for k, v in state.items() if k in shapes and v.shape == shapes[k] and is_plain(v)
         )
-    best = [c for c in complete if c.rank() == complete[0].rank()]
-    state = best[0].state()
-    for other in best[1:]:
-        if any(not torch.equal(state[key], value) for key, value in other.state().items()):
-            places = ", ".join(repr(c.place.strip("/")) for c in best)
+        named = state.keys() & shapes.keys()
+        further = tuple(
+            k for k in state if k not in shapes and not _is_head(k, shapes, classifier_keys)
+        )
+        complete = needed <= fitting and named == fitting
+        encoder = Encoder(path, prefix, container, own, state, fitting, further, complete)
+        if complete and not further:
+            return encoder
+        if best is None or _fit(encoder) > _fit(best):
+            best = encoder
+    assert best is not None, "the names as they are can always be read"
+    return best
+
+
+def _fit(encoder: Encoder) -> tuple[bool, int, int]:
+    return encoder.complete, len(encoder.fitting), -len(encoder.unexpected)
+
+
+def _choose(
+    found: list[Encoder], backbone: nn.Module, path: Path, which: str | None
+) -> tuple[Encoder, tuple[str, ...]]:
+    """The preferred one of the complete encoders, or the most complete one; and the names of others."""
+    complete = sorted((e for e in found if e.complete), key=Encoder.rank)
+    if not complete:
+        closest = max(found, key=_fit)
+        if not closest.state.keys() & backbone.state_dict().keys():
             raise DataError(
-                f"{path} holds {len(best)} different backbones, at {places}; save the one you mean "
-                "as a state dict (torch.save(model.state_dict(), ...))"
+                f"{path} does not fit: it holds no tensor that the architecture has. The file holds "
+                f"{_first(closest.container)}, the architecture has {_first(backbone.state_dict())}; name "
+                "the architecture that these weights belong to"
             )
-    return best[0]
+        return closest, ()
+    distinct: list[Encoder] = []
+    for encoder in complete:
+        if not any(encoder.equals(other) for other in distinct):
+            distinct.append(encoder)
+    places = ", ".join(repr(e.name) for e in distinct)
+    asked = distinct if which is None else [e for e in distinct if e.is_called(which)]
+    if not asked:
+        remedy = f"choose one with --encoder: {places}" if len(distinct) > 1 else "remove --encoder"
+        raise DataError(f"{path} holds no encoder {which!r} of this architecture; {remedy}")
+    best = [e for e in asked if e.rank() == asked[0].rank()]
+    if len(best) > 1:
+        raise DataError(
+            f"{path} holds {len(best)} different backbones, at {', '.join(repr(e.name) for e in best)}; "
+            f"choose one with --encoder {best[0].name}"
+        )
+    return best[0], tuple(e.name for e in distinct if e is not best[0])
 
 
-def _is_head(key: str, backbone: nn.Module, classifier_keys: list[str]) -> bool:
+def _is_head(key: str, own: dict[str, Any], classifier_keys: Sequence[str]) -> bool:
     """Whether a name under the backbone's prefix belongs to a head, not to a layer inside."""
     classifiers = {classifier.rpartition(".")[0] for classifier in classifier_keys}
     if any(key == module or key.startswith(f"{module}.") for module in classifiers):
         return True
     first = key.partition(".")[0]
-    own = {name.partition(".")[0] for name in backbone.state_dict()}
-    return first not in own and _HEAD.fullmatch(first) is not None
+    return (
+        first not in {name.partition(".")[0] for name in own} and _HEAD.fullmatch(first) is not None
+    )
 
 
-def _describe(checkpoint: Any, found: _Found) -> str:
-    under = f" under {found.prefix!r}" if found.prefix else ""
-    inside = f" of {'.'.join(found.path)!r}" if found.path else ""
-    text = f"weights: {_dialect(checkpoint, found)}, {len(found.state())} tensors{under}{inside}"
-    roots = list(dict.fromkeys(_root(key, found.prefix) for key in found.others()))
-    if roots:
-        more = f" and {len(roots) - _SHOWN} more" if len(roots) > _SHOWN else ""
-        text += f", left out: {', '.join(roots[:_SHOWN])}{more}"
-    return text
-
-
-def _dialect(checkpoint: Any, found: _Found) -> str:
+def _dialect(checkpoint: Any, found: Encoder) -> str:
     for pattern, name in _DIALECTS:
         if re.search(pattern, found.place):
             return f"{name} checkpoint"
@@ -212,6 +312,12 @@ def _dialect(checkpoint: Any, found: _Found) -> str:
     if "pytorch-lightning_version" in checkpoint:
         return "Lightning checkpoint"
     return "checkpoint" if found.path or found.prefix else "state dict"
+
+
+def _first(names: Any, num_shown: int = _SHOWN_KEYS) -> str:
+    shown = [one_line(name) for name in names]
+    more = f" and {len(shown) - num_shown} more" if len(shown) > num_shown else ""
+    return ", ".join(shown[:num_shown]) + more
 
 
 def _root(key: str, prefix: str) -> str:

@@ -29,6 +29,31 @@ class Preprocessing:
         """The same for inputs of `image_size` pixels; the crop keeps its share of the image."""
         return replace(self, resize=round(self.resize * image_size / self.crop), crop=image_size)
 
+    def changed(
+        self, resize: int | None, interpolation: str | None, mean: str | None, std: str | None
+    ) -> "Preprocessing":
+        """The same with what a user set; raises ChoiceError for what cannot be."""
+        if resize is not None and resize < self.crop:
+            raise ChoiceError(
+                f"--resize {resize} is smaller than the input size of {self.crop} pixels; expected at "
+                "least that, or a smaller --image-size"
+            )
+        return replace(
+            self,
+            resize=resize or self.resize,
+            interpolation=interpolation or self.interpolation,  # type: ignore[arg-type]
+            mean=self.mean if mean is None else _channels("--mean", mean),
+            std=self.std if std is None else _channels("--std", std, above=0),
+        )
+
+    def words(self) -> str:
+        """All of it in a line."""
+        mean, std = (" ".join(f"{x:.6g}" for x in values) for values in (self.mean, self.std))
+        return (
+            f"the shorter side resized to {self.resize} pixels ({self.interpolation}), the central "
+            f"{self.crop}×{self.crop} cropped, mean {mean}, std {std}"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For configurations and fingerprints."""
         return asdict(self)
@@ -48,6 +73,18 @@ class Preprocessing:
                 f"not a preprocessing: expected an interpolation of {', '.join(known)}"
             )
         return cls(int(values["resize"]), int(values["crop"]), values["interpolation"], mean, std)  # type: ignore[arg-type]
+
+
+def _channels(flag: str, text: str, above: float = -math.inf) -> tuple[float, float, float]:
+    """`0.5,0.5,0.5`, or one number for all three channels, in [0, 1] units of pixels."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    values = values * 3 if len(values) == 1 else values
+    if len(values) != 3 or not all(math.isfinite(x) and x > above for x in values):
+        raise ChoiceError(f"{flag} {text}: expected three numbers for R,G,B, such as 0.5,0.5,0.5")
+    return values[0], values[1], values[2]
 
 
 def published_preprocessing(
@@ -74,7 +111,8 @@ def published_preprocessing(
     if not all(wants.values()):
         raise ChoiceError(
             f"{name} requires {', '.join(want for want, known in wants.items() if not known)}; supported "
-            "are square centre crops, bilinear or bicubic"
+            "are square centre crops, bilinear or bicubic: choose with --image-size, --resize and "
+            "--interpolation"
         )
     return Preprocessing.from_dict(
         {

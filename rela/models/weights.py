@@ -4,19 +4,20 @@ import argparse
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rela.errors import DataError, UnavailableError
+from rela.errors import DataError, UnavailableError, one_line
 from rela.models.torchscript import is_torchscript, open_torchscript
 from rela.pipeline.files import replace_file
 
-_SHOWN = 6
+_SHOWN, _SHOWN_SHAPES = 6, 2
 
 
 def state_sha256(state: dict[str, Tensor]) -> str:
@@ -90,12 +91,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_strict(
-    backbone: nn.Module, state: dict[str, Tensor], classifier_keys: list[str], origin: str
+    backbone: nn.Module,
+    state: dict[str, Tensor],
+    classifier_keys: list[str],
+    origin: str,
+    names_in_file: Sequence[str] = (),
 ) -> None:
     """Load every tensor of the backbone from `state`, ignoring those of the removed classifier.
 
     A partly loaded backbone would be partly random, so any missing, unexpected or misshapen key raises
-    DataError naming the first of each kind, and nothing is loaded.
+    DataError naming the first of each kind, and nothing is loaded. `names_in_file` are named beside them
+    where the file has other names than `state`.
     """
     wanted = backbone.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
@@ -107,7 +113,7 @@ def load_strict(
     ]
     odd = [k for k in wanted if k in state and not is_plain(state[k])]
     problems = [
-        f"{kind}: {_first(keys)}"
+        f"{kind}: {_first(keys, _SHOWN_SHAPES if kind == 'misshapen' else _SHOWN)}"
         for kind, keys in (
             ("missing", missing),
             ("not dense", odd),
@@ -117,8 +123,9 @@ def load_strict(
         if keys
     ]
     if problems:
+        holds = f" The file holds {_first(list(names_in_file))}." if names_in_file else ""
         raise DataError(
-            f"{origin} does not fit the architecture; {'; '.join(problems)}. "
+            f"{origin} does not fit the architecture; {'; '.join(problems)}.{holds} "
             "Nothing was loaded; name the architecture that these weights belong to"
         )
     try:
@@ -126,6 +133,17 @@ def load_strict(
     except RuntimeError as error:  # a dtype that torch does not convert
         reason = str(error).strip().splitlines()[-1].strip()
         raise DataError(f"{origin} does not fit the architecture: {reason}") from error
+
+
+def recorded_run(path: Path) -> tuple[str, int] | None:
+    """Architecture and input size in pixels that `save_weights` recorded; None in any other file."""
+    try:
+        with safe_open(path, "pt") as opened:
+            recorded = json.loads((opened.metadata() or {})["rela"])
+        arch, image_size = recorded["arch"], int(recorded["image_size"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return (arch, image_size) if isinstance(arch, str) and image_size > 0 else None
 
 
 def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> None:
@@ -138,6 +156,6 @@ def save_weights(path: Path, backbone: nn.Module, metadata: dict[str, Any]) -> N
     replace_file(path, save(state, {"rela": json.dumps(metadata, sort_keys=True)}))
 
 
-def _first(names: list[Any]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(str, names[:_SHOWN])) + more
+def _first(names: list[Any], num_shown: int = _SHOWN) -> str:
+    more = f" and {len(names) - num_shown} more" if len(names) > num_shown else ""
+    return ", ".join(one_line(str(name)) for name in names[:num_shown]) + more

@@ -9,9 +9,16 @@ pyproject.toml. Nothing here imports torch or numpy until a prior is built.
 from rela.errors import ChoiceError
 from rela.pipeline.manifest import VERSIONED_PACKAGES
 from rela.priors import checkpoint_file, clip, timm, torchvision, untrained
-from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorKind, PriorRequest, at_layer
+from rela.priors.prior import (
+    POOLED,
+    Prior,
+    PriorIdentity,
+    PriorKind,
+    PriorRequest,
+    as_requested,
+)
 
-__all__ = ["KINDS", "POOLED", "Prior", "PriorIdentity", "PriorRequest", "at_layer", "resolve"]
+__all__ = ["KINDS", "POOLED", "Prior", "PriorIdentity", "PriorRequest", "as_requested", "resolve"]
 
 _MODULES: tuple[PriorKind, ...] = (torchvision, timm, clip, checkpoint_file, untrained)
 KINDS = {kind.PREFIX: kind for kind in _MODULES}
@@ -32,7 +39,7 @@ def prefix_of(name: str) -> str:
 
 
 def resolve(request: PriorRequest) -> Prior:
-    """Find and build the prior that `request` names, at the requested layer."""
+    """Find and build the prior that `request` names, with the requested layer and preprocessing."""
     from rela.priors.names import check_name
 
     check_name(request.name)
@@ -46,4 +53,8 @@ def resolve(request: PriorRequest) -> Prior:
         raise ChoiceError(
             f"--arch {request.arch} applies only to file:PATH, not to {request.name}; remove it"
         )
-    return at_layer(KINDS[prefix].resolve(request), request.layer)
+    if request.encoder is not None and request.weights is None and prefix != checkpoint_file.PREFIX:
+        raise ChoiceError(
+            f"--encoder {request.encoder} applies to weights in a file, not to {request.name}; remove it"
+        )
+    return as_requested(KINDS[prefix].resolve(request), request)

@@ -17,9 +17,10 @@ PACKAGES: dict[str, str] = {}
 def resolve(request: PriorRequest) -> Prior:
     """The model `request.arch` with the weights in the file, or a TorchScript file itself.
 
-    Either takes images of `request.image_size` pixels with ImageNet's mean and std, since a file does not
-    record its preprocessing. A CLIP tower keeps its own. Raises ChoiceError without an architecture,
-    UnsafeError for code that is not trusted.
+    The preprocessing is that of the architecture's published weights. Where none are published, and for
+    TorchScript, images have `request.image_size` pixels and ImageNet's mean and std; so had those of a
+    run, whose file records its size. Raises ChoiceError without an architecture, UnsafeError for code
+    that is not trusted.
     """
     from rela.models.torchscript import is_torchscript
 
@@ -30,18 +31,11 @@ def resolve(request: PriorRequest) -> Prior:
         raise UnavailableError(f"{path} is a folder, expected a weights file")
     if not path.is_file():
         raise UnavailableError(f"{path}: no such weights file")
+    request = _as_the_run_saw(path, request)
     if request.arch is not None:
         import rela.priors as priors
 
-        named = replace(
-            request,
-            name=request.arch,
-            weights=path,
-            arch=None,
-            layer=POOLED,
-            resizes=False,  # there is no published size to replace
-            ignores_published_preprocessing=True,
-        )
+        named = replace(request, name=request.arch, weights=path, arch=None, layer=POOLED)
         prior = priors.resolve(named)
         return replace(prior, identity=replace(prior.identity, name=display_name(path)))
     if not is_torchscript(path):
@@ -50,6 +44,30 @@ def resolve(request: PriorRequest) -> Prior:
             "resnet18, resnet18_small, vit_b_16 or timm:vit_small_patch16_224"
         )
     return _scripted(path, request)
+
+
+def _as_the_run_saw(path: Path, request: PriorRequest) -> PriorRequest:
+    """The request with the architecture and the preprocessing that a run recorded in its file."""
+    from rela.models.preprocessing import preprocessing_for
+    from rela.models.weights import recorded_run
+
+    recorded = recorded_run(path)
+    if recorded is None or request.arch not in (None, recorded[0]):
+        return request
+    arch, trained_size = recorded
+    size = request.image_size if request.resizes else trained_size
+    seen = preprocessing_for(size)
+    mean, std = (",".join(map(str, values)) for values in (seen.mean, seen.std))
+    return replace(
+        request,
+        arch=arch,
+        image_size=size,
+        resizes=True,
+        resize=request.resize or seen.resize,
+        interpolation=request.interpolation or seen.interpolation,
+        mean=request.mean or mean,
+        std=request.std or std,
+    )
 
 
 def _scripted(path: Path, request: PriorRequest) -> Prior:

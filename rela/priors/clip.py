@@ -28,24 +28,32 @@ def resolve(request: PriorRequest) -> Prior:
     weights in a local file, of the whole model (`visual.…`) or only the tower. Raises ChoiceError for
     unknown names and tags, UnavailableError without a network, DataError for other weights.
     """
-    from rela.models.foreign_checkpoints import load_backbone_weights
+    from rela.models.foreign_checkpoints import find_encoder
 
     open_clip = require("open_clip", EXTRA, f"{PREFIX}{METAVAR}")
     model_name, _, given_tag = request.name.removeprefix(PREFIX).partition("@")
     config = _tag_config(open_clip, model_name, given_tag or _DEFAULT_TAG, request)
+    if request.interpolation is not None:
+        config["interpolation"] = request.interpolation
+    if request.resize is not None:
+        config["resize_mode"] = "shortest"
     preprocessing = _preprocessing(request.name, open_clip, model_name, config)
     if request.resizes and request.image_size != preprocessing.crop:
-        raise ChoiceError(
-            f"{request.name} takes images of {preprocessing.crop}×{preprocessing.crop} pixels; remove "
-            "--image-size"
-        )
-    name, note = request.name, ""
+        published_size, preprocessing = preprocessing.crop, preprocessing.at(request.image_size)
+        if not hasattr(_create(open_clip, model_name, None, config), "grid_size"):
+            raise ChoiceError(
+                f"{request.name} takes images of {published_size}×{published_size} pixels; remove "
+                "--image-size"
+            )
+    size, name, note = preprocessing.crop, request.name, ""
     if request.weights is not None:
         name = f"{request.name}@{request.weights.stem}"
-        backbone = _create(open_clip, model_name, None, config)
-        note = load_backbone_weights(backbone, request.weights, [], request.trust_code)
+        backbone = _create(open_clip, model_name, None, config, size)
+        encoder = find_encoder(backbone, request.weights, [], request.trust_code, request.encoder)
+        encoder.load(backbone, request.weights)
+        note = encoder.note()
     else:
-        backbone = _published(open_clip, model_name, given_tag or _DEFAULT_TAG, config)
+        backbone = _published(open_clip, model_name, given_tag or _DEFAULT_TAG, config, size)
     arch = f"{PREFIX}{model_name}" + ("+quickgelu" if config.get("quick_gelu") else "")
     return prior_with(backbone.eval(), name, arch, preprocessing, request.weights, note)
 
@@ -60,6 +68,10 @@ def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest
         raise ChoiceError(f"no model {request.name!r}; did you mean {names}?")
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if request.weights is not None and "@" not in request.name:
+        configs = [open_clip.get_pretrained_cfg(model_name, t) for t in tags]
+        of_file = [c for c in configs if _file_of(c) == request.weights.name]
+        if of_file:
+            return dict(of_file[0])
         if len({_meaning(open_clip.get_pretrained_cfg(model_name, t)) for t in tags}) > 1:
             names = ", ".join(f"{PREFIX}{model_name}@{t}" for t in tags)
             raise ChoiceError(
@@ -76,6 +88,11 @@ def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest
     return dict(open_clip.get_pretrained_cfg(model_name, tag))
 
 
+def _file_of(config: dict[str, Any]) -> str:
+    """The name of the published file."""
+    return str(config.get("url", "")).rpartition("/")[2]
+
+
 def _meaning(config: dict[str, Any]) -> str:
     """The part of a tag's configuration that changes features: everything but the file's location."""
     keys = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
@@ -83,21 +100,31 @@ def _meaning(config: dict[str, Any]) -> str:
 
 
 def _create(
-    open_clip: Any, model_name: str, pretrained: str | None, config: dict[str, Any]
+    open_clip: Any,
+    model_name: str,
+    pretrained: str | None,
+    config: dict[str, Any],
+    image_size: int | None = None,
 ) -> "nn.Module":
-    """The image tower, with the activation of the weights in the file `pretrained`."""
+    """The image tower, with the activation of the weights in the file `pretrained`.
+
+    For another `image_size` than its own, open_clip interpolates the position embeddings.
+    """
     with _quiet():
         model = open_clip.create_model(
             model_name,
             pretrained=pretrained,
             force_quick_gelu=bool(config.get("quick_gelu")),
             pretrained_text=False,
+            force_image_size=image_size,
         )
     tower: nn.Module = model.visual
     return tower
 
 
-def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]) -> "nn.Module":
+def _published(
+    open_clip: Any, model_name: str, tag: str, config: dict[str, Any], image_size: int
+) -> "nn.Module":
     """Loading by open_clip: strict, and only tensors."""
     from pickle import UnpicklingError
 
@@ -110,7 +137,7 @@ def _published(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]
     try:
         with weights_from_hub(name, source), _quiet():
             path = open_clip.download_pretrained(config)
-        return _create(open_clip, model_name, path, config)
+        return _create(open_clip, model_name, path, config, image_size)
     except (RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
         raise DataError(
             f"the weights of {name} do not fit ({str(error).splitlines()[0]}); remove them from "

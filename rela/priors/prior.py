@@ -24,11 +24,11 @@ class PriorRequest:
     - `weights`: a local file in place of the model's default weights;
     - `seed`: initial weights of a random prior;
     - `image_size`: input size in pixels of a prior without a published one, or if `resizes` of any;
-    - `arch`: the architecture of the weights in a `file:PATH`;
+    - `arch`: the architecture of the weights in a `file:PATH`; `encoder`: which one of several in a file;
     - `layer`: which features, see `rela.models.layers`;
     - `trust_code`: open TorchScript files, which runs their code;
-    - `ignores_published_preprocessing`: the weights come from elsewhere, so `image_size` and ImageNet's
-      mean and std replace the preprocessing published with the architecture's own weights.
+    - `resize`, `interpolation`, `mean`, `std`: what replaces the preprocessing that is known otherwise, see
+      `rela.models.preprocessing`.
     """
 
     name: str
@@ -39,7 +39,11 @@ class PriorRequest:
     arch: str | None = None
     layer: str = POOLED
     trust_code: bool = False
-    ignores_published_preprocessing: bool = False
+    encoder: str | None = None
+    resize: int | None = None
+    interpolation: str | None = None
+    mean: str | None = None
+    std: str | None = None
 
 
 class PriorKind(Protocol):
@@ -154,6 +158,15 @@ def prior_with(
     width = feature_dim(backbone, size)
     identity = PriorIdentity(name, arch, size, sha256, preprocessing, width)
     return Prior(identity, lambda: backbone, weights_file, note)
+
+
+def as_requested(prior: Prior, request: PriorRequest) -> Prior:
+    """The prior with the requested layer, and preprocessing where it was set."""
+    before = prior.identity.preprocessing
+    after = before.changed(request.resize, request.interpolation, request.mean, request.std)
+    if after != before:
+        prior = replace(prior, identity=replace(prior.identity, preprocessing=after))
+    return at_layer(prior, request.layer)
 
 
 def at_layer(prior: Prior, layer: str) -> Prior:

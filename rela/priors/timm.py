@@ -20,8 +20,8 @@ def resolve(request: PriorRequest) -> Prior:
     Raises ChoiceError for unknown names and for preprocessing that is not a centre crop,
     UnavailableError saying what to fetch without a network, DataError for weights that do not fit.
     """
-    from rela.models.foreign_checkpoints import load_backbone_weights
-    from rela.models.preprocessing import preprocessing_for, published_preprocessing
+    from rela.models.foreign_checkpoints import find_encoder
+    from rela.models.preprocessing import published_preprocessing
     from rela.models.timm_models import (
         check_timm_name,
         create_timm_model,
@@ -32,32 +32,47 @@ def resolve(request: PriorRequest) -> Prior:
 
     timm, bare = require_timm(), check_timm_name(request.name)
     config = timm.get_pretrained_cfg(bare)
+    if request.weights is not None and "." not in bare:
+        config = _config_of_file(timm, bare, request.weights.name) or config
     data = timm.data.resolve_data_config(config.to_dict())
-    published_size = data["input_size"][1:]
-    if request.ignores_published_preprocessing:
-        preprocessing = preprocessing_for(request.image_size)
-    else:
-        preprocessing = published_preprocessing(
-            request.name,
-            input_size=(request.image_size,) * 2 if request.resizes else published_size,
-            crop_share=data["crop_pct"],
-            crop_mode=data["crop_mode"],
-            interpolation=data["interpolation"],
-            mean=data["mean"],
-            std=data["std"],
-        )
-    name, note = request.name, ""
-    if request.weights is not None:
-        name = f"{request.name}@{request.weights.stem}"
-        built_for = published_size[0] if request.resizes else preprocessing.crop
-        backbone, _ = create_timm_model(request.name, built_for)
-        classifier = timm_classifier_keys(backbone)
-        note = load_backbone_weights(backbone, request.weights, classifier, request.trust_code)
-    else:
+    preprocessing = published_preprocessing(
+        request.name,
+        input_size=(request.image_size,) * 2 if request.resizes else data["input_size"][1:],
+        crop_share=data["crop_pct"],
+        crop_mode="center" if request.resize else data["crop_mode"],
+        interpolation=request.interpolation or data["interpolation"],
+        mean=data["mean"],
+        std=data["std"],
+    )
+    if request.weights is None:
         backbone = _published(timm, bare, config)
-    if request.resizes:
-        resize_timm_model(backbone, request.image_size)
-    return prior_with(backbone.eval(), name, request.name, preprocessing, request.weights, note)
+        if request.resizes:
+            resize_timm_model(backbone, request.image_size)
+        return prior_with(backbone.eval(), request.name, request.name, preprocessing)
+
+    path = request.weights
+    for _ in range(2):
+        backbone, _ = create_timm_model(request.name, preprocessing.crop)
+        encoder = find_encoder(
+            backbone, path, timm_classifier_keys(backbone), request.trust_code, request.encoder
+        )
+        trained = encoder.trained_image_size(backbone, preprocessing.crop)
+        if request.resizes or trained in (None, preprocessing.crop):
+            break
+        preprocessing = preprocessing.at(trained)
+    encoder.load(backbone, path)
+    name = f"{request.name}@{path.stem}"
+    return prior_with(backbone.eval(), name, request.name, preprocessing, path, encoder.note())
+
+
+def _config_of_file(timm: Any, bare: str, file: str) -> Any | None:
+    """timm's configuration of the published weights that this is the file of, by its name."""
+    for name in timm.list_pretrained(f"{bare}.*"):
+        config = timm.get_pretrained_cfg(name)
+        files = (config.url or "").rpartition("/")[2], f"{name}.safetensors", f"{name}.pth"
+        if file in files:
+            return config
+    return None
 
 
 def _published(timm: Any, bare: str, config: Any) -> "nn.Module":

@@ -29,37 +29,69 @@ def resolve(request: PriorRequest) -> Prior:
     from rela.models.preprocessing import preprocessing_for
 
     parsed = parse_model_name(request.name)
-    defaults = _default_weights(parsed.torchvision_name)
-    if defaults is None or parsed.small or request.ignores_published_preprocessing:
+    published = None if parsed.small else _published_weights(request)
+    if published is None:
         preprocessing = preprocessing_for(request.image_size)
     else:
-        preprocessing = _preprocessing(defaults)
+        preprocessing = _preprocessing(published)
         if request.resizes and request.image_size != preprocessing.crop:
-            _check_any_size(request.name, preprocessing.crop)
             preprocessing = preprocessing.at(request.image_size)
-    note = ""
     if request.weights is not None:
-        path = request.weights
-        backbone, note = _from_file(request, preprocessing.crop, path)
-    elif defaults is None or parsed.small:
+        return _from_file(request, preprocessing, request.weights)
+    if published is None:
         raise ChoiceError(
             f"{request.name} has no published weights; give --weights FILE, or use "
             f"--prior random:{request.name}"
         )
-    else:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(defaults.url).name
-        backbone = _published(parsed.torchvision_name, defaults, path)
-    name = request.name if request.weights is None else f"{request.name}@{request.weights.stem}"
-    return prior_with(backbone, name, request.name, preprocessing, path, note)
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
+    backbone = _resized(_published(parsed.torchvision_name, published, path), request)
+    return prior_with(backbone, request.name, request.name, preprocessing, path)
 
 
-def _check_any_size(name: str, published_size: int) -> None:
-    """Torchvision's vision transformers have position embeddings for one size."""
-    if name.startswith("vit_"):
+def _published_weights(request: PriorRequest) -> Any | None:
+    """Torchvision's entry for the weights: the one whose file is given, else its default.
+
+    Several have been published of some models, with a preprocessing each. A file is recognised by its
+    name, or by the hash that the published name holds.
+    """
+    import torchvision.models as tv
+
+    from rela.pipeline.fingerprint import file_sha256
+
+    default, path = _default_weights(request.name), request.weights
+    if default is None or path is None or not path.is_file():
+        return default
+    entries = list(tv.get_model_weights(request.name))
+    found = [entry for entry in entries if Path(entry.url).name == path.name]
+    if not found and len(entries) > 1:
+        sha256 = file_sha256(path)
+        found = [e for e in entries if (h := _hash_in(e.url)) and sha256.startswith(h)]
+    return found[0] if found else default
+
+
+def _resized(backbone: "nn.Module", request: PriorRequest) -> "nn.Module":
+    """A vision transformer with torchvision's interpolated position embeddings; others take any size."""
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    size = request.image_size
+    if not isinstance(backbone, VisionTransformer) or not request.resizes:
+        return backbone
+    resized, _ = _assembled(request.name, size)
+    state: Any = backbone.state_dict()
+    resized.load_state_dict(interpolate_embeddings(size, backbone.patch_size, state))
+    return resized.eval()
+
+
+def _assembled(name: str, image_size: int) -> "tuple[nn.Module, list[str]]":
+    from rela.models.backbones import assemble_backbone
+
+    try:
+        return assemble_backbone(name, image_size, seed=0)
+    except AssertionError as error:
         raise ChoiceError(
-            f"{name} takes images of {published_size}×{published_size} pixels; remove --image-size, or "
-            "take a model of timm (timm:vit_base_patch16_224), which takes other sizes"
-        )
+            f"{name} cannot be built for images of {image_size} pixels ({error}); choose another "
+            "--image-size"
+        ) from error
 
 
 def published_files() -> dict[str, str]:
@@ -101,25 +133,35 @@ def _has_its_hash(path: Path) -> bool:
     """torch.hub's convention: HASH in NAME-HASH.pth starts its SHA-256. It checks only downloads."""
     from rela.pipeline.fingerprint import file_sha256
 
-    named = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    return named is None or file_sha256(path).startswith(named.group(1))
+    named = _hash_in(path.name)
+    return named is None or file_sha256(path).startswith(named)
 
 
-def _from_file(request: PriorRequest, image_size: int, path: Path) -> "tuple[nn.Module, str]":
-    """The same architecture with the weights of a local file, every key accounted for."""
-    from rela.models.backbones import assemble_backbone
-    from rela.models.foreign_checkpoints import load_backbone_weights
+def _hash_in(name: str) -> str | None:
+    found = re.search(r"-([0-9a-f]{8,})\.", name)
+    return None if found is None else found[1]
 
-    backbone, classifier = assemble_backbone(request.name, image_size, seed=0)
+
+def _from_file(request: PriorRequest, preprocessing: "Preprocessing", path: Path) -> Prior:
+    """The same architecture with the weights of a local file, every key accounted for.
+
+    A vision transformer is built for the size of the position embeddings in the file, if none is chosen.
+    """
+    from rela.models.foreign_checkpoints import find_encoder
+
+    for _ in range(2):
+        size = preprocessing.crop
+        backbone, classifier = _assembled(request.name, size)
+        encoder = find_encoder(backbone, path, classifier, request.trust_code, request.encoder)
+        trained = encoder.trained_image_size(backbone, size)
+        if request.resizes or trained in (None, size):
+            break
+        preprocessing = preprocessing.at(trained)
     if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
         setattr(backbone, "transform_input", True)  # noqa: B010
-    note = load_backbone_weights(backbone, path, classifier, request.trust_code, _modern_key)
-    return backbone.eval(), note
-
-
-def _modern_key(key: str) -> str:
-    """DenseNet files from before 2018 have `norm.1` where the modules now have `norm1`."""
-    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)", r"\1", key)
+    encoder.load(backbone, path)
+    name = f"{request.name}@{path.stem}"
+    return prior_with(backbone.eval(), name, request.name, preprocessing, path, encoder.note())
 
 
 def _default_weights(name: str) -> Any | None:

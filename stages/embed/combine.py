@@ -65,7 +65,7 @@ def embed_priors(
     requests = [
         r for name in request.priors for r in requests_of(workspace, dataset, name, described)
     ]
-    for option in ("weights", "arch"):
+    for option in ("weights", "arch", "encoder"):
         if getattr(described, option) is not None and len(requests) > 1:
             raise ChoiceError(
                 f"--{option} describes one --prior, but {len(requests)} are given; remove one"

@@ -18,7 +18,7 @@ from rela.pipeline.locks import in_use, mark_used
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
-from rela.priors import PriorRequest
+from rela.priors import PriorIdentity, PriorRequest
 from rela.stages.display import progress_bar
 from rela.stages.embed.rounding import Rounding
 from rela.stages.priors.identify import KnownPrior, identify
@@ -121,8 +121,13 @@ def embed(
         return EmbedResult(existing, names, True, 0, (Spent.now() - start).seconds)
     if prior.note:
         say(prior.note)
-    side = prior.identity.image_size
-    say(f"prior {prior.identity.name} sees {side}×{side} pixels, layer {prior.identity.layer}")
+    identity = prior.identity
+    say(f"prior {identity.name}, layer {identity.layer}, sees {identity.preprocessing.words()}")
+    for other in workspace.representations(wanted.images_sha256):
+        if isinstance(other.prior, PriorIdentity) and _differs_in_preprocessing(
+            other.prior, identity
+        ):
+            say(f"not reused: {other.name}, where it saw {other.prior.preprocessing.words()}")
     from rela.representations.matrix_file import ROWS_PER_PART
 
     num_images = dataset.num_images(split)
@@ -146,6 +151,13 @@ def embed(
         if artifact is not None:
             shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, names, False, num_embedded, (Spent.now() - start).seconds)
+
+
+def _differs_in_preprocessing(one: PriorIdentity, other: PriorIdentity) -> bool:
+    """Whether they are equal but for what they see of an image, at the same input size or not."""
+    return one.preprocessing != other.preprocessing and (
+        (one.arch, one.weights_sha256, one.layer) == (other.arch, other.weights_sha256, other.layer)
+    )
 
 
 def find_representations(

@@ -18,13 +18,14 @@ from rela.errors import ChoiceError, DataError
 from rela.pipeline.files import clear_abandoned_files, write_atomic
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import installed_versions
-from rela.priors import Prior, PriorIdentity, PriorRequest, at_layer, packages, resolve
+from rela.priors import Prior, PriorIdentity, PriorRequest, as_requested, packages, resolve
 from rela.priors.earlier_run import load_backbone, read_identity
 from rela.priors.names import from_displayed_name
 from rela.stages.workspace.schema import load_json, read_json
 from rela.stages.workspace.workspace import Workspace
 
 _RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
+_LATER = ("encoder", "resize", "interpolation", "mean", "std")  # absent in older keys if not set
 
 
 class _FileState(Struct, frozen=True):
@@ -66,9 +67,9 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):
         run = workspace.run(name)
-        if request.arch or request.seed or request.trust_code:
+        if request.arch or request.seed or request.trust_code or request.encoder:
             raise ChoiceError(
-                f"--arch, --seed and --trust-code do not apply to the run {run.name}; remove them"
+                f"--arch, --encoder, --seed and --trust-code do not apply to the run {run.name}; remove them"
             )
         identity = read_identity(run.path)
         if request.resizes and request.image_size != identity.image_size:
@@ -77,7 +78,7 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
                 f"the run {run.name} takes images of {size} pixels; remove --image-size"
             )
         found = Prior(identity, lambda: load_backbone(run.path, identity))
-        found = at_layer(found, request.layer)
+        found = as_requested(found, request)
         return KnownPrior(found.identity, found.load, run.name)
     record_path = _record_path(workspace, request)
     recorded = _read_record(record_path)
@@ -141,6 +142,9 @@ def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
         "layer": request.layer,
         "trust_code": request.trust_code,
         **({"resizes": True} if request.resizes else {}),
+        **{name: value for name in _LATER if (value := getattr(request, name)) is not None},
+        # before, files had other preprocessing
+        **({"file": 2} if request.weights or request.name.startswith(_FILE_PREFIX) else {}),
         "versions": [versions.get(package) for package in ("rela", "torch", *packages())],
     }
     return workspace.prior_records_dir / f"{fingerprint(key)[:16]}.json"

@@ -9,6 +9,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError
 from rela.models.backbones import build_backbone
 from rela.models.preprocessing import preprocessing_for
-from rela.models.weights import state_sha256
+from rela.models.weights import save_weights, state_sha256
 from rela.priors import PriorIdentity, PriorRequest, resolve
 from rela.priors.earlier_run import BACKBONE_FILE
 
@@ -73,9 +74,10 @@ def test_a_checkpoint_loads_as_the_given_architecture(tmp_path: Path, arch: str)
     plain = build_backbone(arch, size, seed=1).eval()
     state = {f"backbone.{key}": value for key, value in plain.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "mine.ckpt")
-    prior = resolve(PriorRequest(f"file:{tmp_path}/mine.ckpt", arch=arch, image_size=size))
-    # neither torchvision's nor timm's own: a file does not record its preprocessing
-    assert prior.identity.preprocessing == preprocessing_for(size)
+    request = PriorRequest(f"file:{tmp_path}/mine.ckpt", arch=arch, image_size=size, resizes=True)
+    prior = resolve(request)
+    if arch == "resnet18_small":  # nothing is published
+        assert prior.identity.preprocessing == preprocessing_for(size)
     assert prior.identity.image_size == size
     assert (prior.identity.name, prior.identity.arch) == ("mine", arch)
     assert prior.identity.weights_sha256 == state_sha256(plain.state_dict())
@@ -90,6 +92,23 @@ def test_the_same_weights_are_the_same_prior_however_they_are_named(tmp_path: Pa
     assert by_file.identity.key() == by_name.identity.key()
 
 
+def test_the_file_of_a_run_records_its_architecture_and_preprocessing(tmp_path: Path):
+    """A torchvision architecture that was trained on small images is not shown large ones."""
+    path = tmp_path / "first" / BACKBONE_FILE
+    path.parent.mkdir()
+    save_weights(path, build_backbone(NAME, 32, seed=1), {"arch": NAME, "image_size": "32"})
+    for arch in (None, NAME):
+        identity = resolve(PriorRequest(f"file:{path}", arch=arch)).identity
+        assert (identity.arch, identity.name) == (NAME, "first")
+        assert identity.preprocessing == preprocessing_for(32)
+    larger = resolve(PriorRequest(f"file:{path}", image_size=96, resizes=True, mean="0.5"))
+    expected = replace(preprocessing_for(96), mean=(0.5, 0.5, 0.5))
+    assert larger.identity.preprocessing == expected
+    save_weights(path, build_backbone(NAME, 32, seed=1), {"arch": 3, "image_size": "x"})
+    with pytest.raises(ChoiceError, match="add --arch"):
+        resolve(PriorRequest(f"file:{path}"))
+
+
 @pytest.mark.parametrize(
     ("request_of", "error", "message"),
     [
@@ -99,6 +118,7 @@ def test_the_same_weights_are_the_same_prior_however_they_are_named(tmp_path: Pa
         (lambda p: PriorRequest(f"file:{p}", arch="resnet81"), ChoiceError, "resnet18"),
         (lambda p: PriorRequest(f"file:{p}", arch="resnet18"), DataError, "does not fit"),
         (lambda p: PriorRequest("resnet18", arch="resnet50"), ChoiceError, "--arch resnet50"),
+        (lambda p: PriorRequest("resnet18", encoder="teacher"), ChoiceError, "--encoder teacher"),
     ],
 )
 def test_contradictions_are_refused(tmp_path: Path, request_of, error: type, message: str):

@@ -12,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -98,7 +99,17 @@ def test_a_checkpoint_is_built_for_the_chosen_size(tmp_path: Path):
     path = tmp_path / "mine.safetensors"
     for resizes in (False, True):
         request = PriorRequest(f"file:{path}", arch="timm:test_vit", image_size=64, resizes=resizes)
-        torch.testing.assert_close(resolve(request).load()(batch(64)), model(batch(64)))
+        prior = resolve(request)
+        torch.testing.assert_close(prior.load()(batch(64)), model(batch(64)))
+        config = timm.data.resolve_model_data_config(model)
+        assert prior.identity.preprocessing == Preprocessing(
+            round(64 / config["crop_pct"]), 64, "bicubic", config["mean"], config["std"]
+        )
+    other = resolve(PriorRequest(f"file:{path}", arch="timm:test_vit", image_size=96, resizes=True))
+    state = {"pretrained_cfg_overlay": {"state_dict": dict(model.state_dict())}}
+    expected = timm.create_model("test_vit", pretrained=True, num_classes=0, img_size=96, **state)
+    torch.testing.assert_close(other.load()(batch(96)), expected.eval()(batch(96)))
+    assert "pos_embed interpolated from [1, 17, 64] to [1, 37, 64]" in other.note
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]) -> None:
@@ -141,13 +152,17 @@ def test_a_file_of_another_timm_model_is_refused(tmp_path: Path):
     "name", ["test_vit", "test_resnet", "resnet10t.c3_in1k", "vit_tiny_patch16_224"]
 )
 @pytest.mark.parametrize("image_size", [None, 96])
+@pytest.mark.parametrize("by_file", [False, True])
 def test_a_prior_sees_what_timms_transform_makes(
-    tmp_path: Path, pixels: See, name: str, image_size: int | None
+    tmp_path: Path, pixels: See, name: str, image_size: int | None, by_file: bool
 ):
     model = timm_model(name, num_classes=0)
     save_file(model.state_dict(), tmp_path / "mine.safetensors")
     chosen = {} if image_size is None else {"image_size": image_size, "resizes": True}
-    prior = resolve(PriorRequest(f"timm:{name}", weights=tmp_path / "mine.safetensors", **chosen))
+    named: dict[str, Any] = {"name": f"timm:{name}", "weights": tmp_path / "mine.safetensors"}
+    if by_file:
+        named = {"name": f"file:{named['weights']}", "arch": f"timm:{name}"}
+    prior = resolve(PriorRequest(**named, **chosen))
     config = timm.data.resolve_model_data_config(model)
     if image_size is not None:
         config["input_size"] = (3, image_size, image_size)
@@ -167,6 +182,43 @@ def test_a_prior_sees_what_timms_transform_makes(
 def test_only_centre_crops_are_supported(name: str, wants: str):
     with pytest.raises(ChoiceError, match=wants):
         resolve(PriorRequest(name))
+
+
+def test_what_is_set_replaces_what_is_published(tmp_path: Path):
+    save_file(timm_model("test_vit").state_dict(), tmp_path / "mine.safetensors")
+    path = tmp_path / "mine.safetensors"
+    own = {"resize": 170, "interpolation": "bilinear", "mean": "0.1,0.2,0.3", "std": "0.5"}
+    for name in (
+        {"name": "timm:test_vit", "weights": path},
+        {"name": f"file:{path}", "arch": "timm:test_vit"},
+    ):
+        plain, changed = resolve(PriorRequest(**name)), resolve(PriorRequest(**name, **own))
+        assert changed.identity.preprocessing == Preprocessing(
+            170, 160, "bilinear", (0.1, 0.2, 0.3), (0.5, 0.5, 0.5)
+        )
+        assert plain.identity.key() != changed.identity.key()
+    for wrong, message in (
+        ({"resize": 100}, "--resize 100 is smaller than the input size of 160"),
+        ({"mean": "0.1,0.2"}, "--mean 0.1,0.2: expected three numbers"),
+        ({"std": "0"}, "--std 0: expected three numbers"),
+        ({"std": "nan"}, "--std nan"),
+    ):
+        with pytest.raises(ChoiceError, match=message):
+            resolve(PriorRequest(**name, **wrong))
+
+
+def test_a_published_file_is_known_by_its_name(tmp_path: Path):
+    """Of several tags of one architecture, each with its own preprocessing."""
+    state = timm_model("vit_small_patch16_224").state_dict()
+    for file, tag in (
+        ("mine.pth", None),
+        ("dino_deitsmall16_pretrain.pth", "dino"),
+        ("vit_small_patch16_224.dino.pth", "dino"),
+    ):
+        torch.save(state, tmp_path / file)
+        prior = resolve(PriorRequest(f"file:{tmp_path / file}", arch="timm:vit_small_patch16_224"))
+        of_tag = "vit_small_patch16_224" + (f".{tag}" if tag else "")
+        assert prior.identity.preprocessing.mean == tuple(timm.get_pretrained_cfg(of_tag).mean)
 
 
 def test_only_square_images_are_supported():
@@ -266,11 +318,23 @@ def test_a_clip_prior_sees_what_open_clips_transform_makes(
     assert_same_pixels(pixels(prior.identity.preprocessing), expected, TAG["std"])
 
 
-def test_a_clip_prior_has_one_input_size(clip_model: Callable):
-    clip_model("tiny", True)
-    assert resolve(PriorRequest("clip:tiny@openai", image_size=64, resizes=True))
+@torch.no_grad()
+def test_a_clip_transformer_takes_another_size_a_resnet_does_not(
+    tmp_path: Path, clip_model: Callable
+):
+    model = clip_model("tiny", True)
+    larger = open_clip.create_model("tiny", force_image_size=96, force_quick_gelu=True).eval()
+    state = model.state_dict()
+    open_clip.model.resize_pos_embed(state, larger)
+    larger.load_state_dict(state)
+    for weights in (None, tmp_path / "whole.safetensors", tmp_path / "tower.safetensors"):
+        request = PriorRequest("clip:tiny", image_size=96, resizes=True, weights=weights)
+        prior = resolve(request)
+        assert (prior.identity.image_size, prior.identity.preprocessing.resize) == (96, 96)
+        torch.testing.assert_close(prior.load()(batch(96)), larger.encode_image(batch(96)))
+    clip_model("tiny-rn", True)
     with pytest.raises(ChoiceError, match="takes images of 64×64 pixels; remove --image-size"):
-        resolve(PriorRequest("clip:tiny@openai", image_size=96, resizes=True))
+        resolve(PriorRequest("clip:tiny-rn", image_size=96, resizes=True))
 
 
 def test_openais_models_have_openais_preprocessing():

@@ -12,6 +12,7 @@ import hashlib
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ import torchvision.models as tv
 from damages import flip_bit
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
+import rela.priors.torchvision
 from rela.errors import ChoiceError, DataError, UnavailableError
 from rela.models.backbones import build_backbone
 from rela.models.preprocessing import preprocessing_for
@@ -241,14 +244,51 @@ def test_a_chosen_input_size_replaces_that_of_the_preset(tmp_path: Path):
     torch.testing.assert_close(prior.load()(images(64)), model(images(64)))
 
 
-def test_a_model_of_one_size_refuses_another_in_a_line(tmp_path: Path):
-    torch.save(build_backbone("vit_b_16", seed=0).state_dict(), tmp_path / "mine.pth")
+@torch.no_grad()
+def test_vision_transformers_take_sizes_of_whole_patches(monkeypatch: pytest.MonkeyPatch):
+    def vit(size: int) -> VisionTransformer:
+        with torch.random.fork_rng():
+            torch.manual_seed(size)
+            return VisionTransformer(size, 32, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=32)
+
+    monkeypatch.setattr(rela.priors.torchvision, "_assembled", lambda name, size: (vit(size), []))
+    model, expected = vit(96).eval(), vit(64).eval()
+    expected.load_state_dict(interpolate_embeddings(64, 32, dict(model.state_dict())))
+    request = PriorRequest("vit_b_32", image_size=64, resizes=True)
+    found = rela.priors.torchvision._resized(model, request)
+    torch.testing.assert_close(found(images(64)), expected(images(64)))
+    assert rela.priors.torchvision._resized(model, replace(request, resizes=False)) is model
+
+
+def test_a_size_that_is_not_of_whole_patches_is_refused_in_a_line(tmp_path: Path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "mine.pth")
     request = PriorRequest("vit_b_16", weights=tmp_path / "mine.pth", image_size=200, resizes=True)
-    with pytest.raises(
-        ChoiceError, match="takes images of 224×224 pixels; remove --image-size"
-    ) as caught:
+    with pytest.raises(ChoiceError, match=r"images of 200 pixels.*another --image-size") as caught:
         resolve(request)
     assert "\n" not in str(caught.value)
+
+
+def test_each_published_file_has_its_own_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By the name of the file, or by its digest, which the published name holds."""
+    state = build_backbone("mobilenet_v2", seed=0).state_dict()
+    first, second = tv.MobileNet_V2_Weights.IMAGENET1K_V1, tv.MobileNet_V2_Weights.IMAGENET1K_V2
+    assert first.transforms().resize_size != second.transforms().resize_size
+    torch.save(state, tmp_path / "mobilenet_v2-b0353104.pth")
+    torch.save(state, tmp_path / "mine.pth")
+    torch.save({**state, "classifier.1.bias": torch.zeros(9)}, tmp_path / "best.pth")
+    digest = hashlib.sha256((tmp_path / "best.pth").read_bytes()).hexdigest()
+
+    def resize_of(file: str) -> list[int]:
+        request = PriorRequest(f"file:{tmp_path / file}", arch="mobilenet_v2")
+        by_name = PriorRequest("mobilenet_v2", weights=tmp_path / file)
+        seen = [resolve(r).identity.preprocessing for r in (request, by_name)]
+        assert seen[0] == seen[1]
+        return [seen[0].resize]
+
+    assert resize_of("mobilenet_v2-b0353104.pth") == first.transforms().resize_size
+    assert resize_of("mine.pth") == second.transforms().resize_size
+    monkeypatch.setattr(first.value, "url", f"https://example.org/mobilenet_v2-{digest[:8]}.pth")
+    assert resize_of("best.pth") == first.transforms().resize_size
 
 
 def test_an_unknown_prior_is_answered_with_close_names():
