@@ -6,9 +6,10 @@
 
 Trains the algorithm alone, stage 1 alone, both with the paper's hand-over, and both as `rela train` does by
 default, with three seeds and at several budgets (shares of the images that each epoch draws, as in table 1
-of arXiv 2405.14669). The runs are those of cost_to_accuracy.toml; finished ones are reused, so a campaign may
-be interrupted. Prints a table of two probes with what any of it has to beat: raw pixels, the untrained
-student, and the prior itself. `--report` only prints.
+of arXiv 2405.14669), and other algorithms. The runs are those of cost_to_accuracy.toml and, except for
+fashion-all, cost_to_accuracy_more.toml; finished ones are reused, so a campaign may be interrupted. Prints
+a table of two probes with what any of it has to beat: raw pixels, the untrained student, and the prior
+itself. `--report` only prints.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from rela.data.loader import CenterCropLoader
 from rela.evaluation.knn import knn_accuracy
 from rela.evaluation.logistic import logistic_probe
 from rela.evaluation.protocols import PROTOCOLS
+from rela.methods.recipes import RELA_ANCHOR
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import evaluate
 from rela.stages.recipe.jobs import load_recipe
@@ -44,13 +46,20 @@ BILINEAR = 2  # Pillow's number
 
 @dataclass(frozen=True)
 class Pair:
-    """Input size in pixels, and epochs of the full budget."""
+    """Input size in pixels, epochs of the full budget, and whether to try more than what decides."""
 
     size: int
     epochs: int
+    seeds: tuple[int, ...] = (0, 1, 2)
+    more: bool = True
 
 
-PAIRS = {"fashion": Pair(28, 5), "emoji": Pair(32, 10), "clipart": Pair(32, 10)}
+PAIRS = {
+    "fashion": Pair(28, 5),
+    "emoji": Pair(32, 10),
+    "clipart": Pair(32, 10),
+    "fashion-all": Pair(28, 6, seeds=(0,), more=False),  # 11,250 steps
+}
 
 
 @dataclass(frozen=True)
@@ -99,16 +108,22 @@ def main() -> None:
 
 def campaign(workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Run the jobs of the recipe that are missing."""
-    pair = PAIRS[arguments.pair]
-    template = Path(__file__).with_suffix(".toml").read_text()
     recipe = arguments.output / f"{arguments.pair}.toml"
     recipe.parent.mkdir(parents=True, exist_ok=True)
-    values = {"name": arguments.pair, "size": pair.size, "epochs": pair.epochs}
-    recipe.write_text(string.Template(template).substitute(values))
+    recipe.write_text(recipe_of(arguments.pair))
     given = {name: str(getattr(arguments, name).resolve()) for name in ("images", "weights")}
     result = run_recipe(workspace, load_recipe(recipe, workspace, given))
     if result.exit_status:
         raise SystemExit(describe_failures(result))
+
+
+def recipe_of(name: str) -> str:
+    """The text of a pair's recipe."""
+    pair, deciding = PAIRS[name], Path(__file__).with_suffix(".toml")
+    files = [deciding, deciding.with_stem(f"{deciding.stem}_more")][: 1 + pair.more]
+    template = "\n".join(file.read_text() for file in files)
+    values = {"name": name, "size": pair.size, "epochs": pair.epochs, "seeds": list(pair.seeds)}
+    return string.Template(template).substitute(values)
 
 
 def outcome(run: Run) -> Outcome | None:
@@ -121,7 +136,8 @@ def outcome(run: Run) -> Outcome | None:
     elif settings.method == "none":
         training = "stage 1 alone"
     else:
-        training = WHOLE if settings.anchor else "paper's hand-over"
+        weights = {0.0: "paper's hand-over", RELA_ANCHOR: WHOLE}
+        training = weights.get(settings.anchor, f"{WHOLE}, target loss × {settings.anchor:g}")
         training += ", random prior" if run.content.prior.startswith("random:") else ""
     method = "byol" if settings.method == "none" else settings.method
     knn20, linear = (float(accuracies[probe]["top1"]) for probe in PROBES)
