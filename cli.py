@@ -12,6 +12,7 @@ import click
 
 from rela.distributed.ranks import end_with_launcher
 from rela.options import flag_name
+from rela.pipeline.cores import limit_threads
 from rela.stages.commandline import completion as completing
 from rela.stages.commandline.failures import Commands
 from rela.stages.commandline.options import (
@@ -53,6 +54,7 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
         rela eval
     """
     end_with_launcher()
+    limit_threads()
     if ctx.invoked_subcommand == doctor.name:
         return  # doctor must work even if the imports of the other commands fail
     from rela.stages.workspace.workspace import Workspace

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-import os
 import shlex
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from rela.errors import ChoiceError, DataError, one_line
 from rela.options import check_options, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
+from rela.pipeline.cores import num_cores
 from rela.pipeline.files import write_atomic
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
@@ -38,6 +38,7 @@ from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
 STAGE_VERSION = 1
+_MOST_WORKERS_PER_CORE = 4
 # which images are read, not how they are stored: the digest of the sources covers them
 _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
 
@@ -65,7 +66,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     destination = workspace.datasets_dir / name
     for line in oddities(images):
         say(line)
-    workers = request.workers or len(os.sched_getaffinity(0))
+    workers = _num_workers(request.workers, say)
     encoding = encoding_by(settings)
 
     def find() -> DataSet | None:
@@ -107,6 +108,14 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     dataset, was_there = cached(destination, DataSet, find, fill)
     seconds = (Spent.now() - start).seconds if was_there else dataset.spent.seconds
     return ConvertResult(dataset, was_there, seconds)
+
+
+def _num_workers(chosen: int | None, say: Say) -> int:
+    """One process per core by default, and at most four: more only compete."""
+    most = _MOST_WORKERS_PER_CORE * num_cores()
+    if chosen is not None and chosen > most:
+        say(f"--workers {chosen}: {most} are started, {_MOST_WORKERS_PER_CORE} for each core here")
+    return min(chosen or num_cores(), most)
 
 
 def read_source(source: Path, settings: ConvertSettings) -> ImageSource:

@@ -5,7 +5,6 @@ function of (seed, epoch, step), threads fill it, and an error in a thread is ra
 requested.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +24,7 @@ from rela.data.kernels.decode import NOT_DECODABLE
 from rela.data.sampling import epoch_order, num_chosen
 from rela.data.views import View, specification
 from rela.errors import ChoiceError
+from rela.pipeline.cores import num_cores
 
 _PREFETCH_BATCHES = 3
 NO_CROPS = np.empty((0, 0, 5), np.uint16)
@@ -102,7 +102,7 @@ class ViewLoader:
         self.rows = np.arange(len(beton)) if rows is None else rows
         self.seed, self.data_ratio, self.accumulate = seed, data_ratio, accumulate
         self.targets, self.crops = targets, NO_CROPS if crops is None else crops
-        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self.num_threads = num_threads or num_cores()
         self.rank, self.world_size = 0, 1
         self.epoch = 0
         self._first_batch = 0
@@ -270,7 +270,7 @@ class CenterCropLoader:
     ) -> None:
         self.beton, self.batches = beton, batches
         self.resize, self.crop, self.interpolation = resize, crop, interpolation
-        self.num_threads = num_threads or len(os.sched_getaffinity(0))
+        self.num_threads = num_threads or num_cores()
         self.for_gpu = for_gpu
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:

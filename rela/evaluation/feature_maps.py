@@ -18,6 +18,7 @@ from rela.errors import DataError
 from rela.evaluation.voc import LabelledImage, read_labelled_image
 from rela.models.layers import spatial_features
 from rela.models.preprocessing import Preprocessing
+from rela.pipeline.cores import num_cores
 
 _IMAGES_PER_FORWARD = 16
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -80,7 +81,7 @@ def compute_feature_maps(
             pair, size, _RESAMPLING[preprocessing.interpolation], num_classes
         )
 
-    with ThreadPoolExecutor(num_threads or len(os.sched_getaffinity(0)), "rela-voc") as pool:
+    with ThreadPoolExecutor(num_threads or num_cores(), "rela-voc") as pool:
         for first, chunk in _chunks(pairs):
             loaded = list(pool.map(read, chunk))
             images = torch.from_numpy(np.stack([image for image, _ in loaded])).to(device)

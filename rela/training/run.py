@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import signal
 import warnings
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from rela.methods.method import Method, MethodOptions
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
 from rela.models.weights import save_weights, state_sha256
+from rela.pipeline.cores import num_cores
 from rela.pipeline.files import read_regular, replace_file
 from rela.pipeline.spent import Spent
 from rela.priors.earlier_run import BACKBONE_FILE, write_identity
@@ -221,7 +221,7 @@ def _build(
             None if targets is None else targets.values,
             accumulate=settings.accumulate,
             crops=None if targets is None else targets.crops,
-            num_threads=max(1, len(os.sched_getaffinity(0)) // current_ranks().local_size),
+            num_threads=max(1, num_cores() // current_ranks().local_size),
         )
         num_steps = settings.epochs * len(loader) // settings.accumulate
         handover = None if targets is None else _handover(settings, num_steps)

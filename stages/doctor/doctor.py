@@ -18,14 +18,14 @@ from pathlib import Path
 from signal import Signals
 
 import rela
+from rela.data.kernel_cache import kernel_cache, kernel_cache_places
+from rela.pipeline.cores import num_cores, quota_cores
 from rela.pipeline.locks import NO_LOCKS
 from rela.stages.display import human_bytes
 from rela.stages.doctor.machine import (
     file_system,
     file_system_locks,
     memory_bytes,
-    num_cores,
-    quota_cores,
     writable_parent,
 )
 
@@ -237,28 +237,24 @@ def _with_driver(checks: list[Check]) -> list[Check]:
 
 
 def _kernel_cache() -> list[Check]:
-    """Where Numba keeps compiled kernels: NUMBA_CACHE_DIR, beside the source, or the user's cache."""
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    beside = _PACKAGE / "data" / "kernels" / "__pycache__"
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "numba"
-    places = [Path(chosen)] if chosen else [beside, home]
-    for place in places:
-        if os.access(writable_parent(place), os.W_OK):
-            return [Check("kernel cache", OK, f"{place} is writable")]
-    words = f"{' and '.join(map(str, places))}: not writable"
-    return [Check("kernel cache", MISSING, words, "export NUMBA_CACHE_DIR=/tmp/numba-$USER")]
+    """Whether compiled kernels can be kept where nobody else can write."""
+    found, places = kernel_cache(), kernel_cache_places()
+    if found in places:
+        return [Check("kernel cache", OK, str(found))]
+    words = f"none of {', '.join(map(str, places))} is a folder of yours that only you can write to"
+    remedy = (
+        "export NUMBA_CACHE_DIR=~/rela-kernels  # else every command compiles its kernels again"
+    )
+    return [Check("kernel cache", WARNING, words, remedy)]
 
 
 def _cores() -> list[Check]:
     cores, quota = num_cores(), quota_cores()
-    if quota is not None and quota < cores:
-        words = f"{cores} visible, {quota:g} granted by the control group"
-        remedy = f"taskset -c 0-{max(0, round(quota) - 1)} rela …, or request more cores"
-        return [Check("CPU cores", WARNING, words, remedy)]
+    granted = "" if quota is None else f" ({quota:g} granted by the control group)"
     if cores == 1:
-        words, remedy = "1: loading may be slow", "request more (SLURM: --cpus-per-task)"
+        words, remedy = f"1{granted}: loading may be slow", "request more (SLURM: --cpus-per-task)"
         return [Check("CPU cores", WARNING, words, remedy)]
-    return [Check("CPU cores", OK, str(cores))]
+    return [Check("CPU cores", OK, f"{cores}{granted}")]
 
 
 def _memory() -> list[Check]:

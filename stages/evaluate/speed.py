@@ -1,7 +1,6 @@
 """How large and how fast a model is on this machine: measured once, kept in evaluations/."""
 
 import json
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import DataError, failure_of
+from rela.pipeline.cores import num_cores
 from rela.pipeline.files import clear_abandoned_files, write_atomic
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import installed_versions
@@ -115,7 +115,7 @@ def _machine() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "processor": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "torch": installed_versions().get("torch"),
     }
 

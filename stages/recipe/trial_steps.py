@@ -1,7 +1,6 @@
 """Speed of this device in training and embedding: a few steps on random images, a second or two each."""
 
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from rela.evaluation.protocols import LOGISTIC_PROTOCOL
 from rela.methods.optimizers import build_optimizer
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
+from rela.pipeline.cores import num_cores
 from rela.representations.embedder import Embedder, choose_device
 from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource
@@ -58,7 +58,7 @@ def encode_seconds(images: ImageSource, settings: ConvertSettings) -> float:
         done += 1
         if time.perf_counter() - start > _ENCODED_SECONDS:
             break
-    return (time.perf_counter() - start) / done / len(os.sched_getaffinity(0))
+    return (time.perf_counter() - start) / done / num_cores()
 
 
 def step_seconds(settings: TrainSettings, num_classes: int, stage: int) -> float:

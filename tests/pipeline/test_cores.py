@@ -1,0 +1,76 @@
+"""Cores and memory under the limits of a control group, of either version, made as files."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rela.pipeline import cores
+from rela.stages import convert
+from rela.stages.doctor import doctor, machine
+from rela.stages.doctor.doctor import OK
+
+FILES = {
+    2: {
+        "jobs/7/cpu.max": "150000 100000",
+        "jobs/7/memory.max": "1000",
+        "jobs/7/memory.current": "400",
+    },
+    1: {
+        "cpu,cpuacct/jobs/7/cpu.cfs_quota_us": "150000",
+        "cpu,cpuacct/jobs/7/cpu.cfs_period_us": "100000",
+        "memory/jobs/7/memory.limit_in_bytes": "1000",
+        "memory/jobs/7/memory.usage_in_bytes": "400",
+    },
+}
+LISTINGS = {2: "0::/jobs/7", 1: "4:cpu,cpuacct:/jobs/7\n3:memory:/jobs/7"}
+
+
+@pytest.fixture(params=FILES)
+def limited(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with 1.5 cores and 1,000 bytes, on a machine with 64 cores."""
+    for name, content in FILES[request.param].items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    read, listing = cores.read_limit, LISTINGS[request.param]
+
+    def read_limit(path: Path) -> str:
+        return listing if path == Path("/proc/self/cgroup") else read(path)
+
+    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
+    monkeypatch.setattr(cores, "read_limit", read_limit)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+
+
+@pytest.mark.usefixtures("limited")
+def test_a_quota_limits_threads_and_processes(monkeypatch: pytest.MonkeyPatch):
+    assert (cores.quota_cores(), cores.num_cores()) == (1.5, 2)
+    assert machine.memory_bytes() == (1000, 600)
+    (check,) = doctor._cores()
+    assert (check.state, check.found) == (OK, "2 (1.5 granted by the control group)")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    cores.limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "1"  # the user's choice
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    cores.limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+
+
+@pytest.mark.usefixtures("limited")
+def test_more_workers_than_cores_can_feed_are_not_started():
+    said: list[str] = []
+    chosen = [convert._num_workers(n, said.append) for n in (None, 1, 8, 64)]
+    assert chosen == [2, 1, 8, 8]
+    assert said == ["--workers 64: 8 are started, 4 for each core here"]
+
+
+def test_without_a_quota_every_core_of_the_affinity_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cores, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 6})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores.limit_threads()
+    assert cores.num_cores() == 3 and "OMP_NUM_THREADS" not in os.environ
