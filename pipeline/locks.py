@@ -157,8 +157,8 @@ def remove_if_free(path: Path, still: Callable[[], bool] = lambda: True) -> bool
             return False
         hidden = path.parent.with_name(f"{REMOVED_PREFIX}{path.parent.name}@{owner_token()}")
         path.parent.rename(hidden)
-        shutil.rmtree(hidden)
-        return True
+    shutil.rmtree(hidden)  # after closing: NFS keeps files that are open under another name
+    return True
 
 
 def mark_used(directory: Path) -> None:

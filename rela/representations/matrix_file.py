@@ -6,6 +6,7 @@ A contiguous data set can be memory-mapped: random rows are read hundreds of tim
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rela.data.memory import blocks
-from rela.errors import DataError
+from rela.errors import DataError, UnavailableError
 from rela.representations.safe_hdf5 import (
     OddHdf5Error,
     PlainArray,
@@ -83,7 +84,7 @@ class Matrix:
 def open_matrix(path: Path, verify: bool = True) -> Matrix:
     """Open a file written by `write_matrix`; `verify` compares every part with its digest first.
 
-    Raises DataError if it is damaged or another kind of HDF5 file.
+    Raises DataError if it is damaged or another kind of HDF5 file, UnavailableError if it cannot be read.
     """
 
     def damaged(reason: str) -> DataError:
@@ -93,7 +94,8 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
         if not path.is_file():
             raise damaged("the file is missing")
         num_bytes = path.stat().st_size
-        with h5py.File(path, "r") as file:
+        # the file never changes: a lock protects nothing, and some file systems have none
+        with h5py.File(path, "r", locking=False) as file:
             matrix = plain_array(file, MATRIX, num_bytes)
             stored = plain_array(file, _DIGESTS, num_bytes)
             attributes = plain_attributes(file, num_bytes)
@@ -106,6 +108,13 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
     except DataError:
         raise
     except Exception as error:  # h5py raises many types for damaged files
+        if (
+            isinstance(error, OSError) and error.errno is not None
+        ):  # of the system, not of the content
+            raise UnavailableError(
+                f"cannot read {path}: {os.strerror(error.errno)}; check that file system, then run the "
+                "same command again"
+            ) from error
         raise damaged(f"not a complete representations file ({error})") from error
     if len(matrix.shape) != 2 or matrix.dtype not in _DTYPES:
         raise damaged(f"data set {MATRIX!r} is not a matrix of float16 or float32")

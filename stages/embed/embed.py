@@ -148,8 +148,8 @@ def embed(
                 if artifact is None:
                     raise
         artifact = artifact or wanted.find()
-        if artifact is not None:
-            shutil.rmtree(store.directory, ignore_errors=True)
+    if artifact is not None:  # after its lock file is closed: NFS keeps open files
+        shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, names, False, num_embedded, (Spent.now() - start).seconds)
 
 

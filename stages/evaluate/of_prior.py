@@ -97,7 +97,9 @@ class _Features:
         with ExitStack() as stack:
             values = [stack.enter_context(mapped(made)) for made in several]
             fitted = [fit_standardisation(stack.enter_context(mapped(made))) for made in train]
-            file = Path(stack.enter_context(TemporaryDirectory(dir=scratch))) / REPRESENTATIONS_FILE
+            # NFS keeps a file that is still mapped
+            folder = TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True)
+            file = Path(stack.enter_context(folder)) / REPRESENTATIONS_FILE
             write_combination(file, values, fitted, self.settings.dtype, {})
             yield open_matrix(file, verify=False).values
 

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,33 @@ def test_a_clean_up_asks_again_while_it_holds_the_lock(tmp_path: Path):
     assert directory.is_dir()
     assert remove_if_free(directory / ".lock", is_locked)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_is_removed_after_its_files_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """NFS renames an open file instead of removing it, so that its directory cannot be removed."""
+    directory = tmp_path / "artifact"
+    directory.mkdir()
+    (directory / "manifest.json").touch()
+    rmtree, open_below = shutil.rmtree, []
+
+    def watched(path: Path) -> None:
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                open_below.extend(p for p in path.iterdir() if descriptor.readlink() == p)
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    with open(directory / "manifest.json"):
+        watched_directory = directory.rename(tmp_path / "noticed")
+        watched(watched_directory)
+    assert [path.name for path in open_below] == ["manifest.json"]  # it would be noticed
+    open_below.clear()
+    directory.mkdir()
+    (directory / "manifest.json").touch()
+    assert remove_if_free(directory / "manifest.json")
+    assert not open_below and not list(tmp_path.iterdir())
 
 
 def test_an_artifact_that_is_used_just_before_it_is_locked_stays(tmp_path: Path, before_flock):

@@ -5,10 +5,15 @@
 - what is damaged, truncated or something else is refused, with the rows named.
 """
 
+import errno
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -16,7 +21,7 @@ import pytest
 from command_line import run_python
 from damages import flip_bit
 
-from rela.errors import DataError
+from rela.errors import DataError, UnavailableError
 from rela.representations.matrix_file import ROWS_PER_PART, open_matrix, part_rows, write_matrix
 
 NUM_ROWS, WIDTH = 2 * ROWS_PER_PART + 300, 7
@@ -141,3 +146,30 @@ def test_what_is_not_hdf5_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / "other.h5").write_bytes(content)
     with pytest.raises(DataError, match=r"other\.h5"):
         open_matrix(tmp_path / "other.h5")
+
+
+def test_a_file_that_another_process_has_locked_is_read(written: Path):
+    """As on file systems without locks, where HDF5's own lock fails."""
+    program = (
+        "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, written], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdin and other.stdout and other.stdout.readline()
+        with pytest.raises(OSError, match="lock"):
+            h5py.File(written, "r", locking=True)
+        assert np.array_equal(open_matrix(written).values, matrix())
+        other.stdin.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_file_that_cannot_be_read_is_not_called_damaged(
+    written: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    monkeypatch.setattr(h5py, "File", Mock(side_effect=OSError(number, "unable to read")))
+    with pytest.raises(UnavailableError) as caught:
+        open_matrix(written)
+    assert os.strerror(number) in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("remove", "damaged", "embed again"))
