@@ -53,7 +53,7 @@ class UnsafeError(RelaError):
 
 
 def one_line(text: str) -> str:
-    """A path for messages, with line breaks and control characters escaped."""
+    """Text from elsewhere for one line, with line breaks and control characters escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

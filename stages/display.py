@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from rela.errors import one_line
+
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Align columns two spaces apart: numbers to the right, words to the left, None as a dash."""
-    cells = [["–" if value is None else str(value) for value in row] for row in rows]
+    cells = [["–" if value is None else one_line(str(value)) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(header, *cells, strict=True)]
     numeric = [
         bool(rows) and all(isinstance(row[i], int | float) or row[i] is None for row in rows)

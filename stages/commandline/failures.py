@@ -41,6 +41,8 @@ class Commands(click.Group):
                 f"{directory}{ctx.invoked_subcommand} ...",
                 error.ctx,
             ) from error
+        except BrokenPipeError:
+            raise  # the reader of a pipe has seen enough: click ends quietly
         except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:
             failure = failure_of(error)
             if ctx.params.get("debug") or failure is None:

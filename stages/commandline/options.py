@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from rela.errors import one_line
 from rela.options import flag_name, kind_of
 from rela.stages.commandline import completion
 
@@ -63,12 +64,21 @@ def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_result(as_json: bool, words: Callable[[Any], str], result: Any) -> None:
     """Print a result on standard output, as text or as JSON."""
-    click.echo(json.dumps(asdict(result), default=str) if as_json else words(result))
+    click.echo(json.dumps(asdict(result), default=str) if as_json else lines_of(words(result)))
 
 
 def say(message: str) -> None:
     """Print a line for the user on standard error."""
-    click.echo(message, err=True)
+    click.echo(lines_of(message), err=True)
+
+
+def lines_of(text: str) -> str:
+    """The text with control characters escaped, but for line breaks.
+
+    Names of files, classes and runs come from elsewhere and may hold anything. All that is printed for
+    people passes here.
+    """
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def is_typed(option: str) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 import click
 
+from rela.errors import one_line
+from rela.stages.commandline.options import lines_of
 from rela.stages.workspace.activity import format_under_way, under_way
 from rela.stages.workspace.workspace import Workspace
 
@@ -36,8 +38,10 @@ def _show(workspace: Workspace, as_json: bool) -> None:
             f"{format_under_way(found, columns - 1)}\n\n{time.strftime('%H:%M:%S')}, Ctrl-C to quit"
         )
         # each line overwrites the old one, so that nothing flickers
-        lines = [f"{line}{_CLEAR_REST_OF_LINE}\n" for line in text.splitlines()[: rows - 1]]
+        lines = [
+            f"{one_line(line)}{_CLEAR_REST_OF_LINE}\n" for line in text.splitlines()[: rows - 1]
+        ]
         click.echo(f"{_HOME}{''.join(lines)}{_CLEAR_BELOW}", nl=False)
     else:
-        click.echo(f"{format_under_way(found)}\n")
+        click.echo(f"{lines_of(format_under_way(found))}\n")
     sys.stdout.flush()

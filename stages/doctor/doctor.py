@@ -59,13 +59,18 @@ class Health:
 
 def examine(workspace: Path) -> Health:
     """Run every check. Missing parts become findings, not exceptions; only temporary files are written."""
+    started: list[subprocess.Popen[str]] = []
+    names = ("torch", "torchvision", "training", "decoder")
     with ThreadPoolExecutor() as pool:
-        probes = [
-            pool.submit(_probe, name) for name in ("torch", "torchvision", "training", "decoder")
-        ]
-        checks = [_python(), *_guarded("packages", _packages), *_guarded("FFCV", _ffcv)]
-        for probe in probes:
-            checks += probe.result()
+        try:
+            probes = [pool.submit(_probe, name, started) for name in names]
+            checks = [_python(), *_guarded("packages", _packages), *_guarded("FFCV", _ffcv)]
+            for probe in probes:
+                checks += probe.result()
+        except BaseException:  # a signal: do not wait for them
+            for process in started:
+                process.kill()
+            raise
     checks = _with_driver(checks)
     for what, look in (
         ("kernel cache", _kernel_cache), ("CPU cores", _cores), ("memory", _memory),
@@ -98,23 +103,27 @@ def _guarded(what: str, look: Callable[[], list[Check]]) -> list[Check]:
         return [Check(what, WARNING, f"check failed: {type(error).__name__}: {error}")]
 
 
-def _probe(name: str) -> list[Check]:
-    """The checks of one probe, run in a process of its own."""
+def _probe(name: str, started: list["subprocess.Popen[str]"]) -> list[Check]:
+    """The checks of one probe, run in a process of its own, which is added to `started`."""
     paths = [str(_PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rela.stages.doctor.trials", name], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env=environment,
+    )  # fmt: skip
+    started.append(process)
     try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "rela.stages.doctor.trials", name], capture_output=True, text=True,
-            errors="replace", env=environment, timeout=_PROBE_SECONDS, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        if ended.returncode < 0:
-            return [Check(name, MISSING, f"crashed with {Signals(-ended.returncode).name}")]
-        return [Check(*found) for found in json.loads(ended.stdout.splitlines()[-1])]
+        output, errors = process.communicate(timeout=_PROBE_SECONDS)
+        if process.returncode < 0:
+            return [Check(name, MISSING, f"crashed with {Signals(-process.returncode).name}")]
+        return [Check(*found) for found in json.loads(output.splitlines()[-1])]
     except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
         return [Check(name, MISSING, f"did not answer within {_PROBE_SECONDS} s")]
     except (ValueError, IndexError, TypeError):
-        line = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-        return [Check(name, MISSING, f"ended with status {ended.returncode}: {line}")]
+        line = (errors.strip().splitlines() or ["no message"])[-1]
+        return [Check(name, MISSING, f"ended with status {process.returncode}: {line}")]
 
 
 def _python() -> Check:

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from unittest.mock import Mock
@@ -89,7 +90,7 @@ def test_modules_that_fail_to_import_are_named(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     for variable in ("HIDDEN", "BROKEN", "CRASHING"):
         monkeypatch.setenv(variable, module if variable == how else "")
-    (check,) = stage._probe(name)
+    (check,) = stage._probe(name, [])
     assert (check.what, check.state) == (name, MISSING) and check.found.startswith(found)
     if how == "BROKEN":
         assert check.remedy.startswith("pip install --upgrade torch torchvision")
@@ -98,12 +99,12 @@ def test_modules_that_fail_to_import_are_named(
 
 def test_a_probe_that_hangs_or_fails_is_reported(monkeypatch: pytest.MonkeyPatch):
     with monkeypatch.context() as patch:
-        hanging = Mock(side_effect=subprocess.TimeoutExpired("torch", 180))
-        patch.setattr(subprocess, "run", hanging)
-        (check,) = stage._probe("torch")
-    assert (check.state, check.found) == (MISSING, "did not answer within 180 s")
-    assert hanging.call_args.kwargs["timeout"] == 180
-    (check,) = stage._probe("no such probe")
+        patch.setattr(stage, "_PROBE_SECONDS", 0.01)
+        started: list[subprocess.Popen[str]] = []
+        (check,) = stage._probe("torch", started)
+    assert (check.state, check.found) == (MISSING, "did not answer within 0.01 s")
+    assert started[0].returncode == -signal.SIGKILL
+    (check,) = stage._probe("no such probe", [])
     assert check.state == MISSING and "KeyError" in check.found
 
 
@@ -173,7 +174,7 @@ def test_cores_and_memory_are_those_of_the_system():
 def test_checks_that_fail_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     failing = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
     monkeypatch.setattr(shutil, "disk_usage", failing)
-    monkeypatch.setattr(stage, "_probe", lambda name: [Check(name, OK, "")])
+    monkeypatch.setattr(stage, "_probe", lambda name, started: [Check(name, OK, "")])
     health = stage.examine(tmp_path)
     told = {check.what: check for check in health.checks}
     shared = told["shared memory"]
@@ -206,12 +207,12 @@ def test_a_kernel_cache_that_others_can_write_to_is_a_warning(
 
 
 def test_probes_import_rela_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    seen: list[str] = []
+    paths: list[str] = []
 
-    def run(*_: object, env: dict[str, str], **__: object) -> subprocess.CompletedProcess[str]:
-        seen.append(env["PYTHONPATH"].split(os.pathsep)[0])
-        return subprocess.CompletedProcess([], 0, "[]", "")
+    def popen(*_: object, env: dict[str, str], **__: object) -> Mock:
+        paths.extend(env["PYTHONPATH"].split(os.pathsep))
+        return Mock(returncode=0, communicate=lambda timeout: ("[]", ""))
 
-    monkeypatch.setattr(subprocess, "run", run)
-    assert stage._probe("torch") == []
-    assert (Path(seen[0]) / "rela" / "__init__.py").is_file()
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert stage._probe("torch", []) == []
+    assert (Path(paths[0]) / "rela" / "__init__.py").is_file()
