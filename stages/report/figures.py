@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rela.errors import one_line
 from rela.stages.report.lines import Line
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def finish_drawing(
         return None
     import matplotlib
 
+    _take_literally(drawing)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     text, picture = io.StringIO(), io.BytesIO()
     if not lines and (legend := axes.get_legend()) is not None:
@@ -77,9 +79,19 @@ def finish_drawing(
         for line in lines:
             axes.plot([], [], color=line.colour, label=line.label)
         axes.legend(fontsize=7)
+        _take_literally(drawing)
     drawing.savefig(picture, format="png", dpi=_PNG_DOTS_PER_INCH, facecolor="white")
     colours = {line.colour: f"var(--{line.css_name})" for line in lines}
     return Figure(name, caption, _for_page(text.getvalue(), colours), picture.getvalue())
+
+
+def _take_literally(drawing: "Drawing") -> None:
+    """Names may hold dollar signs, which begin a formula, and bytes that are not UTF-8."""
+    from matplotlib.text import Text
+
+    for text in drawing.findobj(Text):
+        text.set_parse_math(False)
+        text.set_text("\n".join(map(one_line, text.get_text().split("\n"))))
 
 
 def _for_page(svg: str, colours: dict[str, str]) -> str:

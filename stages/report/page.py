@@ -1,5 +1,7 @@
 """The content of a report → one HTML file that needs no network."""
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,8 @@ def render(page: Page) -> str:
     style, script = (
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
-    html: str = template.render(page=page, style=style, script=script)
+    digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
+    html: str = template.render(page=page, style=style, script=script, script_digest=digest)
     return html
 
 

@@ -83,7 +83,8 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     for drawing in (figure for chapter in chapters for figure in chapter.figures):
         pictures.append(output / f"{drawing.name}.png")
         write_atomic(pictures[-1], drawing.png)
-    write_atomic(output / PAGE_FILE, render(page).encode())
+    html = render(page).encode("utf-8", "backslashreplace")  # names may not be UTF-8
+    write_atomic(output / PAGE_FILE, html)
     return ReportResult(
         output / PAGE_FILE, pictures, list(numbers), {c.dataset: c.headline for c in chapters}
     )

@@ -23,6 +23,7 @@ from rela.stages.report.run_record import record_of
 from rela.stages.workspace.workspace import Workspace
 
 ODD_CLASS = "<b>&bee"  # a folder's name that a page must not take for markup
+CAT = "c$\\frac{at$\udce9"  # nor for a formula; and not UTF-8
 TINY = [*command_line.TINY, "--epochs", "2"]
 
 
@@ -33,7 +34,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths = (
         f"{'train' if number < 24 else 'val'}/{name}/{number}.png"
         for number, name in enumerate(
-            ("ant", ODD_CLASS, "cat") * 8 + ("ant", ODD_CLASS, "cat", "ant") * 3
+            ("ant", ODD_CLASS, CAT) * 8 + ("ant", ODD_CLASS, CAT, "ant") * 3
         )
     )
     save_tree(root / "pictures", dict.fromkeys(paths, (16, 16)))
@@ -236,6 +237,20 @@ def test_a_browser_shows_every_figure(browser: Any, page: Path):
         " return all.filter((id, i) => all.indexOf(id) !== i); }"
     )
     assert not repeated
+
+
+def test_no_other_script_than_the_page_s_own_runs(browser: Any, page: Path):
+    window = opened(browser, page)
+    for markup in (
+        "<img src='data:,' onerror='window.ran = 1'>",
+        "<iframe srcdoc='<script>parent.ran = 1</script>'></iframe>",
+        "<a href='javascript:window.ran = 1'>x</a>",
+    ):
+        window.evaluate("markup => document.body.insertAdjacentHTML('beforeend', markup)", markup)
+    window.evaluate("() => document.querySelector('body > a').click()")
+    window.wait_for_timeout(100)
+    assert window.evaluate("() => window.ran") is None
+    assert r"c$\frac{at$\udce9" in window.content()
 
 
 def test_a_table_sorts_and_a_run_toggles(browser: Any, page: Path):
