@@ -15,6 +15,7 @@ from pathlib import Path
 from rela.pipeline.errors import AlreadyPublishedError, StorageError, storage_remedy
 from rela.pipeline.owner import is_abandoned, owner_token
 
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -79,6 +80,21 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Durably replace the content of `path`; raises as `replacing`."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(content)
+
+
+def keep_record(path: Path, content: bytes) -> None:
+    """Write a record that saves work next time, in a directory that is made if it is missing.
+
+    Does nothing where this process may not write: several people share a workspace that one may change.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned_files(path.parent)
+        write_atomic(path, content)
+    except (OSError, StorageError) as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        if not isinstance(cause, OSError) or cause.errno not in _NOT_OURS:
+            raise
 
 
 def clear_abandoned_files(directory: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rela.errors import DataError, failure_of
 from rela.pipeline.cores import num_cores
-from rela.pipeline.files import clear_abandoned_files, write_atomic
+from rela.pipeline.files import keep_record
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import installed_versions
 from rela.priors import POOLED
@@ -104,9 +104,7 @@ def _speed(workspace: Workspace, known: Known, device: str) -> Speed:
         rate, batch_size, on = _measured(backbone, known, device)
         size = str(identity.image_size)
         found = Speed(num_parameters, num_bytes, size, rate, batch_size, on, machine)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_abandoned_files(path.parent)
-        write_atomic(path, json.dumps(asdict(found), indent=1).encode())
+        keep_record(path, json.dumps(asdict(found), indent=1).encode())
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from rela.errors import ChoiceError, DataError
-from rela.pipeline.files import clear_abandoned_files, write_atomic
+from rela.pipeline.files import keep_record
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import installed_versions
 from rela.priors import Prior, PriorIdentity, PriorRequest, as_requested, packages, resolve
@@ -97,9 +97,7 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     file = prior.weights_file
     state = None if file is None else _file_state(file.absolute())
     record = to_builtins(_Record(prior.identity.as_dict(), state, prior.note))
-    record_path.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned_files(record_path.parent)
-    write_atomic(record_path, json.dumps(record, indent=1).encode())
+    keep_record(record_path, json.dumps(record, indent=1).encode())
     return KnownPrior(prior.identity, prior.load, note=prior.note)
 
 

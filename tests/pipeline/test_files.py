@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 from disk_calls import disk_calls
 
-from rela.pipeline.files import own_file, read_regular, regular_file, replacing, write_atomic
+from rela.pipeline.errors import StorageError
+from rela.pipeline.files import (
+    keep_record,
+    own_file,
+    read_regular,
+    regular_file,
+    replacing,
+    write_atomic,
+)
 
 __all__ = ["disk_calls"]  # a fixture
 
@@ -101,3 +109,30 @@ def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(OSError, match="found 1,099,511,627,776 bytes, expected at most 67,108,864"):
         read_regular(tmp_path / "sparse")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+@pytest.mark.parametrize("where", ["mkdir", "open"])
+def test_a_record_is_not_kept_where_one_may_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, where: str
+):
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / "old").write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "mkdir") if where == "mkdir" else (os, "replace")), refused)
+        keep_record(tmp_path / "old", b"new")
+        keep_record(tmp_path / "folder" / "new", b"new")
+    assert (tmp_path / "old").read_bytes() == b"old"
+    keep_record(tmp_path / "folder" / "new", b"new")
+    assert (tmp_path / "folder" / "new").read_bytes() == b"new"
+
+
+def test_a_record_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(StorageError, match="No space left"):
+        keep_record(tmp_path / "new", b"new")
