@@ -8,7 +8,7 @@ import functools
 import inspect
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from types import UnionType
@@ -157,6 +157,20 @@ def part_of(request: Any, kind: type[_Settings]) -> _Settings:
     settings = kind(**given)
     check_options(settings)
     return settings
+
+
+def option_words(kind: type, values: Mapping[str, Any], without: Collection[str] = ()) -> list[str]:
+    """The words of a command line for values other than the defaults; None is left out."""
+    words = []
+    for described in fields(kind):
+        value = values.get(described.name)
+        is_default = value is None or value == described.default
+        if is_default or described.name in without or "help" not in described.metadata:
+            continue
+        words.append(flag_name(described.name))
+        if value is not True:
+            words.append(str(value))
+    return words
 
 
 def _options(arguments: Any) -> str:

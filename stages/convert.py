@@ -5,6 +5,7 @@ import hashlib
 import io
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from rela.data.beton.encoding import Encoding
 from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
-from rela.options import check_options, part_of
+from rela.options import check_options, option_words, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.cores import num_cores
@@ -24,6 +25,7 @@ from rela.pipeline.spent import Spent
 from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
+from rela.sources.splits.held_out import find_copies, with_val
 from rela.stages.display import bar_of_bytes, human_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
@@ -73,10 +75,12 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         existing = open_as(DataSet, destination)
         if existing is None:
             return None
-        same = _may_be_of(existing, images, settings)
-        if not (same and existing.content.sources_sha256 == _source_digest(images)):
-            raise _taken(destination)
-        return existing
+        same = may_be_of(existing, images, settings)
+        if same and existing.content.sources_sha256 == source_digest(images):
+            return existing
+        raise (
+            taken(existing) if settings.val_fraction is not None else _cut_since(existing, request)
+        )
 
     def fill(directory: Path) -> Manifest:
         results: dict[str, WriteResult] = {}
@@ -99,13 +103,24 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
             say("\n".join(bad_images_in_words(bad)))
         if left_out:
             (directory / LEFT_OUT_FILE).write_bytes(left_out)
+        in_train, in_val = (
+            {*results[s].source_sha256} if s in results else set() for s in ("train", "val")
+        )
+        if twins := sum(digest in in_train for digest in in_val):
+            say(
+                f"{twins:,} different images of val are byte for byte in train, too; accuracies are too high"
+            )
         for split, result in results.items():
             if not result.samples:
-                raise DataError(f"all {len(result.bad_images)} images of {split} are bad")
+                remedy = "; keep all in train with --val-fraction 0" if images.val_fraction else ""
+                raise DataError(f"all {len(result.bad_images)} images of {split} are bad{remedy}")
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         return _manifest(images, settings, results, bad, Spent.now() - start)
 
     dataset, was_there = cached(destination, DataSet, find, fill)
+    coverage = dataset.coverage()
+    if coverage is not None and not coverage.is_whole:
+        say(coverage.words())
     seconds = (Spent.now() - start).seconds if was_there else dataset.spent.seconds
     return ConvertResult(dataset, was_there, seconds)
 
@@ -118,50 +133,22 @@ def _num_workers(chosen: int | None, say: Say) -> int:
     return min(chosen or num_cores(), most)
 
 
-def read_source(source: Path, settings: ConvertSettings) -> ImageSource:
-    """List the images of a source without opening their files."""
+def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -> ImageSource:
+    """List the images of a source, with a validation split.
+
+    If one is cut from train, files are opened to find copies of an image; not without `compare`.
+    """
     chosen = {f.name: getattr(settings, f.name) for f in fields(SourceOptions)}
     with bar_of_bytes("list the images") as listed:
         found = open_source(source, settings.format, SourceOptions(**chosen), listed)
-    return found.with_val(settings.val_fraction, settings.seed)
 
+    def copies(samples: Sequence[Sample]) -> dict[str, str]:
+        if not compare:
+            return {}
+        with progress_bar(len(samples), "find copies", "img", delay=1, leave=False) as bar:
+            return find_copies(found.root, samples, bar.update)
 
-def find_dataset(
-    workspace: Workspace, images: ImageSource, settings: ConvertSettings, name: str
-) -> DataSet | None:
-    """The data set that `convert` would reuse, compared by settings and file names only.
-
-    File contents, which `convert` also compares, are not read. Raises ChoiceError if `name` is taken by
-    another data set.
-    """
-    existing = open_as(DataSet, workspace.datasets_dir / name)
-    if existing is None:
-        return None
-    left_out = {path for path, _ in existing.content.bad_images}
-    same = existing.manifest.parameters == _deciding(settings) and all(
-        split in existing.splits
-        and {row["path"] for row in existing.index(split)}
-        == {sample.path for sample in samples} - left_out
-        for split, samples in images.splits.items()
-    )
-    if not same:
-        raise _taken(existing.path)
-    return existing
-
-
-def find_same_files(
-    workspace: Workspace, images: ImageSource, settings: ConvertSettings
-) -> DataSet | None:
-    """The existing data set, under any name, that converting `images` would give.
-
-    Bad images that were skipped count as part of it.
-    """
-    lenient = replace(settings, on_bad_image="skip")
-    alike = [d for d in workspace.datasets() if _may_be_of(d, images, lenient)]
-    if not alike:
-        return None
-    digest = _source_digest(images)
-    return next((d for d in alike if d.content.sources_sha256 == digest), None)
+    return with_val(found, settings.val_fraction, settings.seed, copies)
 
 
 def encoding_of(dataset: DataSet) -> Encoding:
@@ -178,10 +165,30 @@ def encoding_by(settings: ConvertSettings) -> Encoding:
     return Encoding(**{f.name: getattr(settings, f.name) for f in fields(Encoding)})
 
 
-def _taken(destination: Path) -> ChoiceError:
+def taken(existing: DataSet) -> ChoiceError:
+    """The error for a name that another data set has."""
     return ChoiceError(
-        f"{destination} already holds a data set made from other images or with other options; "
+        f"{existing.path} already holds a data set made from other images or with other options; "
         "choose another --name, or remove that folder first"
+    )
+
+
+def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
+    """What `_taken` says, or the reason if only the default of --val-fraction makes the difference."""
+    plain = replace(part_of(request, ConvertSettings), val_fraction=0.0)
+    whole = read_source(Path(request.source), plain)
+    same = "val" not in existing.splits and may_be_of(existing, whole, plain)
+    if not same or existing.content.sources_sha256 != source_digest(whole):
+        return taken(existing)
+
+    def command(**changed: Any) -> str:
+        words = option_words(Convert, {**vars(request), **changed})
+        return one_line(shlex.join(["rela", "convert", str(request.source), *words]))
+
+    return ChoiceError(
+        f"data set {existing.name} holds these images without a validation split, which is now held out "
+        f"by default; use it as it is with `{command(val_fraction=0)}`, or make one with a validation "
+        f"split: `{command(name=existing.name + '-val')}`"
     )
 
 
@@ -221,7 +228,7 @@ def _manifest(
     return Manifest(
         kind="dataset",
         fingerprint=fingerprint(meaning),
-        parameters=_deciding(settings),
+        parameters=deciding(settings, images),
         content={
             "class_names": images.class_names,
             "labelled": images.labelled,
@@ -242,12 +249,13 @@ def _manifest(
     )
 
 
-def _deciding(settings: ConvertSettings) -> dict[str, Any]:
+def deciding(settings: ConvertSettings, images: ImageSource) -> dict[str, Any]:
     """The settings that affect the stored data; the seed only if it is used."""
     parameters = {"stage_version": STAGE_VERSION, **asdict(settings)}
+    parameters["val_fraction"] = images.val_fraction
     for name in ("on_bad_image", *_SOURCE_SETTINGS):
         del parameters[name]
-    if settings.val_fraction == 0 and settings.write_mode != "proportion":
+    if images.val_fraction == 0 and settings.write_mode != "proportion":
         parameters["seed"] = None
     return parameters
 
@@ -293,9 +301,9 @@ def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> 
     )
 
 
-def _may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
+def may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
     """Whether it may, judged without reading the files."""
-    if existing.manifest.parameters != _deciding(settings):
+    if existing.manifest.parameters != deciding(settings, images):
         return False
     if existing.content.class_names != images.class_names or set(existing.splits) != set(
         images.splits
@@ -307,11 +315,12 @@ def _may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings
     return not (num_bad and settings.on_bad_image == "stop")
 
 
-def _source_digest(images: ImageSource) -> str:
+def source_digest(images: ImageSource) -> str:
+    """One digest of split, path, class and content of all images, which are read."""
     digests: dict[str, dict[str, str]] = {}
     with ThreadPoolExecutor() as pool:
         for split, samples in images.splits.items():
-            found = pool.map(lambda s: _source_sha256(images.root, s), samples)
+            found = pool.map(lambda s: source_sha256(images.root, s), samples)
             digests[split] = {}
             with progress_bar(len(samples), f"compare {split}", "img", delay=1, leave=False) as bar:
                 for sample, digest in zip(samples, found, strict=True):
@@ -320,7 +329,8 @@ def _source_digest(images: ImageSource) -> str:
     return _sources_digest(images, digests)
 
 
-def _source_sha256(root: Path, sample: Sample) -> str:
+def source_sha256(root: Path, sample: Sample) -> str:
+    """Of the content of an image; empty if it cannot be read."""
     try:
         return content_sha256(sample.read(root))
     except BadImageError:
@@ -338,31 +348,3 @@ def _bad_image_list(source: Path, bad: list[tuple[str, str]], listed: Path) -> s
             *bad_images_in_words(bad),
         ]
     )
-
-
-def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print) -> DataSet:
-    """The source `which`, converted.
-
-    An existing data set of the same files and default options is reused, whatever its name. Raises
-    ChoiceError if it does not exist, or if its name is taken by another data set.
-    """
-    source = Path(which)
-    if not source.exists():
-        if isinstance(which, Path) or "/" in which:
-            raise ChoiceError(f"{which}: no such path, and no data set has that name")
-        return workspace.dataset(which)  # raises, listing those that exist
-    settings = ConvertSettings()
-    found = find_same_files(workspace, read_source(source, settings), settings)
-    if found is not None:
-        say(f"the images in {source} are data set {found.name}")
-        return found
-    name = slug(default_name(source))
-    if workspace.has_dataset(name):
-        raise ChoiceError(
-            f"{workspace.datasets_dir / name} was made from other images than {source}, or with other "
-            f"options; embed it by its name, {name}, or convert these images under another name: "
-            f"`rela convert {source} --name NAME`"
-        )
-    result = convert(workspace, Convert(source), say)
-    say(format_result(result))
-    return result.artifact

@@ -33,11 +33,12 @@ class ConvertSettings:
         choices=("classes", "splits"),
         shown="by their names; ambiguous ones are refused",
     )
-    val_fraction: float = option(
-        0.0,
-        "Share of each class held out as validation split, if SRC has none.",
+    val_fraction: float | None = option(
+        None,
+        "Share of each class held out as validation split, if SRC has none; 0: none.",
         minimum=0,
         maximum=0.9,
+        shown="0.1 if the images have labels",
     )
     write_mode: str = option(
         "auto",

@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # imports NumPy and Pillow
 
 KINDS = {  # value of --format → module, in the order in which they are tried
     "cifar": "cifar",
+    "idx": "idx",
     "huggingface": "hugging_face",
+    "archive": "image_archive",
     "webdataset": "webdataset",
     "csv": "csv_table",
     "folder": "image_folder",

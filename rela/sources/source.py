@@ -1,7 +1,6 @@
 """The result of every kind of source: splits of samples, one class list, and where the images are."""
 
 import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rela.errors import DataError, one_line
+from rela.errors import one_line
 from rela.pipeline.files import regular_file
 from rela.sources.image_file import MAX_FILE_BYTES, BadImageError, read_image_file
 
@@ -27,13 +26,15 @@ class Place(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """RGB pixels in memory: uint8 [height, width, 3]."""
+    """Pixels in memory: uint8 [height, width, 3] of RGB, or [height, width] of gray."""
 
     pixels: NDArray[np.uint8]
 
     def read(self) -> NDArray[np.uint8]:
-        """The pixels."""
-        return self.pixels
+        """The pixels as RGB."""
+        if self.pixels.ndim == 3:
+            return self.pixels
+        return np.repeat(self.pixels[:, :, None], 3, axis=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ class ImageSource:
     - `val_name`: the source's own name of its validation split;
     - `stray_files`, `empty_classes`, `ignored_splits`: names of what was found but not used;
     - `notes`: what else the user should know, a line each;
-    - `num_skipped`: hidden files and folders, and those of systems, by name.
+    - `num_skipped`: hidden files and folders, and those of systems, by name;
+    - `val_fraction`: the share of train that was held out as val, see rela.sources.splits.held_out.
     """
 
     root: Path
@@ -160,6 +162,7 @@ class ImageSource:
     ignored_splits: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     num_skipped: dict[str, int] = field(default_factory=dict)
+    val_fraction: float = 0.0
 
     @property
     def labelled(self) -> bool:
@@ -177,44 +180,3 @@ class ImageSource:
         )
         splits = {"train": self.splits["train"]}
         return replace(self, splits=splits, val_name="", notes=[*self.notes, note])
-
-    def with_val(self, fraction: float, seed: int) -> "ImageSource":
-        """This source with a validation split drawn from each class of train, without empty splits.
-
-        A hash of (seed, name) selects the images. Raises DataError if there is already a validation
-        split, or if the fraction is less than one image of every class.
-        """
-        splits = self.splits
-        if fraction:
-            if "val" in splits:
-                raise DataError(
-                    f"{self.root} has a validation split of its own ({self.val_name}); remove "
-                    "--val-fraction"
-                )
-            largest = max(Counter(s.label for s in splits["train"]).values(), default=0)
-            splits = _cut_val(splits["train"], fraction, seed)
-            if not splits["val"]:
-                raise DataError(
-                    f"--val-fraction {fraction:g} of {self.root} is less than one image of any class (the "
-                    f"largest has {largest}, and one stays in train); use a larger one, or more images"
-                )
-        return replace(self, splits={split: found for split, found in splits.items() if found})
-
-
-def _cut_val(samples: list[Sample], fraction: float, seed: int) -> dict[str, list[Sample]]:
-    """Move ⌊fraction·n + ½⌋ images of each class to val, but leave at least one in train."""
-
-    def rank(sample: Sample) -> bytes:
-        return hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
-
-    members: dict[int, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        members[sample.label].append(sample)
-    chosen: set[Sample] = set()
-    for found in members.values():
-        count = min(int(fraction * len(found) + 0.5), len(found) - 1)
-        chosen.update(sorted(found, key=rank)[:count])
-    return {
-        "train": [sample for sample in samples if sample not in chosen],
-        "val": [sample for sample in samples if sample in chosen],
-    }

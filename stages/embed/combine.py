@@ -58,8 +58,12 @@ def embed_priors(
     which = request.dataset
     if which is None or workspace.has_dataset(str(which)):
         dataset = workspace.dataset(None if which is None else str(which))
+        if which is not None and Path(which).exists():
+            from rela.stages.dataset_of import say_if_changed
+
+            say_if_changed(dataset, Path(which), say)
     else:
-        from rela.stages.convert import dataset_of_images  # a cache hit does without Pillow
+        from rela.stages.dataset_of import dataset_of_images  # a cache hit does without Pillow
 
         dataset = dataset_of_images(workspace, which, say)
     requests = [

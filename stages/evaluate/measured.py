@@ -15,6 +15,7 @@ from rela.stages.evaluate.chance import Chance, chance_of
 from rela.stages.evaluate.probing import Probing
 from rela.stages.evaluate.speed import Speed
 from rela.stages.settings import EvaluateSettings
+from rela.stages.workspace.dataset import Coverage
 from rela.stages.workspace.evaluations import FIRST_SEED, Measurements
 from rela.stages.workspace.workspace import slug
 
@@ -28,6 +29,7 @@ class Evaluation:
     - `cached`: all results existed;
     - `run`: its name; `parameters`: its settings; `prior_name`: the prior that it learned from;
     - `chance`: what chance reaches on the validation images; None without labels;
+    - `coverage`: how many classes these images cover; likewise;
     - `prior`: the evaluation of that prior by the same probes, or `without_prior`: why there is none;
     - `speed`: of the model on this machine, or why it is not known; only of priors and their students;
     - `embed_seconds`: of a prior, what embedding the training images took.
@@ -40,6 +42,7 @@ class Evaluation:
     parameters: dict[str, Any] | None = None
     prior_name: str | None = None
     chance: Chance | None = None
+    coverage: Coverage | None = None
     prior: "Evaluation | None" = None
     without_prior: str | None = None
     speed: Speed | str | None = None
@@ -104,5 +107,7 @@ def measured(
                 seconds = round(time.perf_counter() - start, 4)
                 record = {"how": protocol.describe(figures), "settings": asdict(protocol)}
                 kept.add(protocol.name, key, seed, record, {**figures, "seconds": seconds})
-    chance = None if probing.dataset is None else chance_of(probing.dataset)
-    return Evaluation(path, kept.chosen(seeds), cached, chance=chance)
+    measured_on = probing.dataset
+    chance = None if measured_on is None else chance_of(measured_on)
+    coverage = None if measured_on is None else measured_on.coverage()
+    return Evaluation(path, kept.chosen(seeds), cached, chance=chance, coverage=coverage)

@@ -180,6 +180,7 @@ def format_report(found: Report) -> str:
         [
             *_titles(found),
             format_table(header, cells),
+            *coverages(found.evaluations),
             *_spread_in_words(found),
             *in_words(found.below_chance, found.disagreements),
             *(one.words() for one in found.instead),
@@ -188,6 +189,13 @@ def format_report(found: Report) -> str:
             *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown),
         ]
     )
+
+
+def coverages(evaluations: Sequence[Evaluation], only_warnings: bool = False) -> list[str]:
+    """How many classes the validation images of each data set cover; a warning if not all."""
+    found = (evaluation.coverage for evaluation in evaluations)
+    shown = (c.words() for c in found if c is not None and not (only_warnings and c.is_whole))
+    return list(dict.fromkeys(shown))
 
 
 def cell(figure: Spread | None, measure: Measure) -> str | None:

@@ -14,7 +14,8 @@ from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
 from rela.sources.source import ImageSource
 from rela.stages import requests
-from rela.stages.convert import convert, find_dataset, read_source
+from rela.stages.convert import convert, read_source
+from rela.stages.dataset_of import find_dataset
 from rela.stages.embed.combine import embed_priors, find_all
 from rela.stages.evaluate.evaluate import evaluate_run, with_priors
 from rela.stages.evaluate.measured import Evaluation
@@ -129,7 +130,7 @@ class ConvertJob(Job):
     @cached_property
     def images(self) -> ImageSource:
         """The images to convert."""
-        return read_source(Path(self.request.source), self.settings)
+        return read_source(Path(self.request.source), self.settings, compare=False)
 
     def find(self, outlook: Outlook) -> DataSet | None:
         """The data set, if it exists."""
@@ -262,8 +263,8 @@ class EvalJob(Job):
         on = self.request.dataset or trained_on
         if "val" not in outlook.dataset(on).splits:
             raise ChoiceError(
-                f"data set {on} has no val split; convert it with val_fraction = 0.1, or from a folder "
-                "with train/ and val/"
+                f"data set {on} has no val split; convert it under another name with val_fraction = 0.1, "
+                "or from a folder with train/ and val/"
             )
         if run is None:
             return None

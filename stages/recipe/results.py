@@ -16,7 +16,7 @@ from rela.stages.evaluate.groups import (
     varying,
 )
 from rela.stages.evaluate.measured import Evaluation
-from rela.stages.evaluate.table import cell, chances, named, summarize
+from rela.stages.evaluate.table import cell, chances, coverages, named, summarize
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
@@ -79,6 +79,7 @@ def notes_on(evaluations: list[Evaluation]) -> list[str]:
     """No better than chance, probes that disagree, why not just to use the prior, priors not shown."""
     found = summarize(evaluations)
     return [
+        *coverages(evaluations, only_warnings=True),
         *in_words(found.below_chance, found.disagreements),
         *(one.words() for one in found.instead),
         *dict.fromkeys(e.without_prior for e in evaluations if e.without_prior),

@@ -88,6 +88,9 @@ def accuracies_of(
         *(Compared(level.label, name, level.accuracies, chance) for level in priors),
     ]
     sentences = in_words(below_chance(compared), disagreements(compared), others="")
+    coverage = None if dataset is None else dataset.coverage()
+    if coverage is not None and not coverage.is_whole:
+        sentences = [coverage.words(), *sentences]
     levels = priors if dataset is None else [*priors, *_chance(dataset, chance, measures)]
     return Accuracies(levels, rows, [*sentences, *dict.fromkeys(missing)], instead)
 

@@ -1,12 +1,9 @@
 """The commands that reproduce a run, from its records."""
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
 
 from rela.errors import RelaError
-from rela.options import flag_name
+from rela.options import option_words
 from rela.priors.prior import JOINT, POOLED, Combination
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.run import Run
@@ -21,7 +18,7 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
     """
     name, prior = run.content.dataset, run.content.prior
     train = ["rela", "train", name, "--prior", prior or "none"]
-    train += _flags(TrainSettings, {k: v for k, v in vars(run.settings).items() if k != "prior"})
+    train += option_words(TrainSettings, vars(run.settings), {"prior", *WHERE_TO_RUN})
     commands = [*_convert(workspace, name), *_embed(workspace, run, name), train]
     return [shlex.join(words) for words in commands]
 
@@ -32,7 +29,7 @@ def _convert(workspace: Workspace, name: str) -> list[list[str]]:
     except RelaError:
         return []  # it is gone
     source = dataset.source or "path/to/images"
-    flags = _flags(ConvertSettings, dataset.manifest.parameters)
+    flags = option_words(ConvertSettings, dataset.manifest.parameters)
     return [["rela", "convert", source, "--name", name, *flags]]
 
 
@@ -51,16 +48,3 @@ def _embed(workspace: Workspace, run: Run, name: str) -> list[list[str]]:
     words += ["--layer", layer] if layer != POOLED else []
     words += ["--crops", str(made.content.crops)] if made.content.crops else []
     return [words]
-
-
-def _flags(settings: type, values: Mapping[str, Any]) -> list[str]:
-    """Options for values other than the defaults; WHERE_TO_RUN and None are left out."""
-    words = []
-    for described in fields(settings):
-        value = values.get(described.name)
-        if value is None or value == described.default or described.name in WHERE_TO_RUN:
-            continue
-        words.append(flag_name(described.name))
-        if value is not True:
-            words.append(str(value))
-    return words

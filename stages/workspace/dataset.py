@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from msgspec import Struct
 
-from rela.errors import ChoiceError, DataError
+from rela.errors import ChoiceError, DataError, one_line
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import regular_file
 from rela.stages.workspace.schema import Int, Timing, checked_manifest
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 _LARGEST_DEFAULT_SIZE = 224
+_SHOWN_CLASSES = 8
 
 
 class Split(Struct, frozen=True):
@@ -58,6 +59,37 @@ class _Provenance(Timing, frozen=True):
 class _Manifest(Struct, frozen=True):
     content: DataSetContent
     provenance: _Provenance
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of the classes of a data set its validation images cover; `missing` names the others."""
+
+    dataset: str
+    num_images: int
+    num_classes: int
+    of_classes: int
+    missing: list[str]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are images of every class."""
+        return self.num_classes == self.of_classes
+
+    def words(self) -> str:
+        """One line; a warning if classes are missing."""
+        images = (
+            f"{self.num_images:,} validation image{'s' * (self.num_images != 1)} of {self.dataset}"
+        )
+        classes = f"{self.num_classes:,} of {self.of_classes:,} classes"
+        if self.is_whole:
+            return f"measured on {images}, of {classes}"
+        shown = ", ".join(map(one_line, self.missing[:_SHOWN_CLASSES]))
+        more = len(self.missing) - _SHOWN_CLASSES
+        return (
+            f"warning: the {images} are of {classes}; accuracies on them say nothing about {shown}"
+            + (f" and {more:,} more" if more > 0 else "")
+        )
 
 
 @dataclass(frozen=True)
@@ -109,6 +141,18 @@ class DataSet(Artifact):
         """Images of one split, or of all splits."""
         chosen = self.splits.values() if split is None else [self.split(split)]
         return sum(each.num_images for each in chosen)
+
+    def coverage(self) -> Coverage | None:
+        """Of its validation images; None without labels or validation images."""
+        names = self.content.class_names
+        if not self.content.labelled or "val" not in self.splits:
+            return None
+        val, missing = self.splits["val"], list[str]()
+        if len(val.images_per_class) < len(names):
+            there = {row["label"] for row in self.index("val")}
+            missing = [name for number, name in enumerate(names) if str(number) not in there]
+        covered = len(names) - len(missing)
+        return Coverage(self.name, val.num_images, covered, len(names), missing)
 
     def images_sha256(self, split: str = "train") -> str:
         """Digest of the ordered images of a split, labels excluded."""

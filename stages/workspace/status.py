@@ -9,6 +9,7 @@ from rela.pipeline.parts import PartStore
 from rela.priors.prior import Combination
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.activity import RunUnderWay, under_way
+from rela.stages.workspace.dataset import Coverage
 from rela.stages.workspace.representations import Representations, about_parts
 from rela.stages.workspace.run import Run, unfinished_run
 from rela.stages.workspace.workspace import Workspace
@@ -30,6 +31,8 @@ class Status:
 def status(workspace: Workspace) -> Status:
     """Read every manifest of the workspace; a job is either running or resumable."""
     now = under_way(workspace)
+    datasets = workspace.datasets()
+    coverages = {dataset.fingerprint: dataset.coverage() for dataset in datasets}
     busy = {*(run.name for run in now.runs), *(embed.directory for embed in now.embeds)}
     return Status(
         workspace=str(workspace.root),
@@ -40,10 +43,10 @@ def status(workspace: Workspace) -> Status:
                 **{name: split.num_images for name, split in sorted(dataset.splits.items())},
                 "num_bytes": directory_bytes(dataset.path),
             }
-            for dataset in workspace.datasets()
+            for dataset in datasets
         ],
         representations=[_representations_row(each) for each in workspace.representations()],
-        runs=[_run_row(run) for run in workspace.runs()],
+        runs=[_run_row(run, coverages) for run in workspace.runs()],
         running=[
             *(_running_row(run) for run in now.runs),
             *(
@@ -65,8 +68,12 @@ def format_status(found: Status) -> str:
     ):
         return f"nothing in {found.workspace} yet; begin with `rela convert path/to/images`"
 
-    def percent(value: float | None) -> str | None:
-        return None if value is None else f"{100 * value:.1f} %"
+    def percent(row: dict[str, Any], measure: str) -> str | None:
+        if row[measure] is None:
+            return None
+        covered, classes = row["coverage"] or (0, 0)
+        of_few = f", {covered} of {classes} classes" if covered < classes else ""
+        return f"{100 * row[measure]:.1f} %{of_few}"
 
     tables = {
         "data sets": (
@@ -91,7 +98,7 @@ def format_status(found: Status) -> str:
             [
                 [
                     r["name"], r["dataset"], r["model"], r["prior"], r["epochs"],
-                    _handover(r), r["total_seconds"], percent(r["knn20"]), percent(r["linear"]),
+                    _handover(r), r["total_seconds"], percent(r, "knn20"), percent(r, "linear"),
                 ]
                 for r in found.runs
             ],
@@ -132,7 +139,8 @@ def _representations_row(found: Representations) -> dict[str, Any]:
     }
 
 
-def _run_row(run: Run) -> dict[str, Any]:
+def _run_row(run: Run, coverages: dict[str, Coverage | None]) -> dict[str, Any]:
+    coverage = coverages.get(run.dataset_fingerprint)
     seconds, accuracies = run.total_seconds, run.evaluation.accuracies
     knn20, linear = map(accuracies.get, ("knn20", "linear"))
     return {
@@ -145,6 +153,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         "total_seconds": None if seconds is None else round(seconds, 1),
         "knn20": knn20 and knn20.get("top1"),
         "linear": linear and linear.get("top1"),
+        "coverage": coverage and [coverage.num_classes, coverage.of_classes],
     }
 
 

@@ -56,10 +56,12 @@ def test_bad_images_are_listed_or_skipped(failing: Failing, make_tree: MakeTree)
         assert reason in line
     assert list((WORKSPACE / "datasets").iterdir()) == []
 
-    failing(0, "convert", tree, "--on-bad-image", "skip")
+    failing(0, "convert", tree, "--on-bad-image", "skip", "--val-fraction", 0)
     content = read_json(WORKSPACE / "datasets/many/manifest.json")["content"]
     assert content["splits"]["train"]["num_images"] == 197
     assert sorted(path for path, _ in content["bad_images"]) == bad
+    left_out = (WORKSPACE / "datasets/many/left_out.csv").read_text().splitlines()
+    assert [line.split('"')[1] for line in left_out] == ["path", *bad]
     rows = (WORKSPACE / "datasets/many/train.csv").read_text().splitlines()
     assert len(rows) == 198
     assert not any(path in row for path in bad for row in rows)

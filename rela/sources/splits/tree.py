@@ -53,6 +53,14 @@ def is_folder(entry: "os.DirEntry[str]") -> bool:
     return entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path)  # noqa: PTH112
 
 
+def sorted_entries(folder: Path) -> "list[os.DirEntry[str]]":
+    """What is in a folder, by name; raises UnavailableError if it cannot be read."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise _unreadable(error) from error
+
+
 def make_output_folder(folder: Path) -> None:
     """Create `folder` with a mark; an existing folder gets none, because it may hold images."""
     if not folder.is_dir():
@@ -175,12 +183,8 @@ class _OnDisk:
         self._above = {_identity(parent) for parent in root.absolute().parents}
 
     def entries(self, path: str) -> tuple[list[str], list[str]]:
-        try:
-            entries = sorted(os.scandir(self.root / path), key=lambda entry: entry.name)
-        except OSError as error:
-            raise _unreadable(error) from error
         folders, files = [], []
-        for entry in entries:
+        for entry in sorted_entries(self.root / path):
             if is_system_name(entry.name):
                 self.skipped[entry.name] += 1
             elif not is_folder(entry):

@@ -161,7 +161,7 @@ def test_a_list_equals_its_folder(tmp_path: Path):
     rows = [[name, name[:3]] for name in names]
     path = write(tmp_path / "data" / "list.csv", ["path", "label"], *rows)
     for source in (tmp_path / "data", path):
-        run_rela("--workspace", tmp_path / "ws", "convert", source, "--workers", 1)
+        run_rela("--workspace", tmp_path / "ws", "convert", source, "--val-fraction", 0)
     folder, listed = (tmp_path / "ws/datasets" / name for name in ("data", "list"))
     for name in ("train.beton", "train.csv"):
         assert (folder / name).read_bytes() == (listed / name).read_bytes()
@@ -169,7 +169,7 @@ def test_a_list_equals_its_folder(tmp_path: Path):
     for key in ("fingerprint", "parameters"):
         assert manifests[0][key] == manifests[1][key]
     # other names of the columns do not make another data set
-    words = ("--workspace", tmp_path / "ws", "convert", path, "--workers", 1)
+    words = ("--workspace", tmp_path / "ws", "convert", path, "--val-fraction", 0)
     assert "already exists" in run_rela(*words, "--image-root", tmp_path / "data").stdout
 
     (tmp_path / "data" / "bee" / "0.png").unlink()
@@ -187,8 +187,8 @@ def test_a_list_equals_its_folder(tmp_path: Path):
 
 
 def test_unknown_sources_are_refused_with_the_known_kinds(tmp_path: Path):
-    (tmp_path / "set.zip").write_bytes(b"PK")
-    for path, was in ((tmp_path / "set.zip", "a file"), (tmp_path / "nowhere", "nothing")):
+    (tmp_path / "set.7z").write_bytes(b"7z")
+    for path, was in ((tmp_path / "set.7z", "a file"), (tmp_path / "nowhere", "nothing")):
         words = ("--workspace", tmp_path / "ws", "convert", path)
         (line,) = run_rela(*words, exit_code=65).output.splitlines()
         assert f"found {was}, expected a folder of class folders" in line

@@ -129,7 +129,14 @@ def test_betons_are_the_same_from_all_of_them(tmp_path: Path):
     save_parquet(tmp_path / "parquet" / "train.parquet", table(range(70)), rows=50)
     betons = []
     for name, workers in (("arrow", 1), ("parquet", 1), ("parquet", 2)):
-        words = ("--workspace", tmp_path / f"ws{workers}", "convert", tmp_path / name)
+        words = (
+            "--workspace",
+            tmp_path / f"ws{workers}",
+            "convert",
+            tmp_path / name,
+            "--val-fraction",
+            0,
+        )
         assert "written to" in run_rela(*words, "--workers", workers).stdout
         assert "already exists" in run_rela(*words, "--workers", workers).stdout
         betons.append((tmp_path / f"ws{workers}/datasets/{name}/train.beton").read_bytes())
@@ -194,7 +201,14 @@ def test_rows_without_bytes_are_bad_images(tmp_path: Path, saved: Any):
     for sample in source.splits["train"][1:]:
         with pytest.raises(BadImageError, match="holds no bytes for it"):
             sample.read(source.root)
-    words = ("--workspace", tmp_path / "ws", "convert", tmp_path / "set.parquet", "--workers", 1)
+    words = (
+        "--workspace",
+        tmp_path / "ws",
+        "convert",
+        tmp_path / "set.parquet",
+        "--val-fraction",
+        0,
+    )
     lines = run_rela(*words, exit_code=65).output.splitlines()
     assert len(lines) == 3 and all("holds no bytes for it" in line for line in lines[1:])
 

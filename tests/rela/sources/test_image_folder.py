@@ -1,8 +1,8 @@
 """Scanning image folders.
 
 Covers: the three layouts and the names a validation split may have; the order of classes and images;
-a class that only val has; stray, hidden and empty things; links and loops; `--val-fraction`
-(stratified, seeded, independent of everything but names); the messages of what is refused.
+a class that only val has; stray, hidden and empty things; links and loops; the messages of what is
+refused.
 Files are empty: scanning opens none of them.
 """
 
@@ -14,6 +14,7 @@ from opened import paths_and_labels as pairs
 
 from rela.errors import DataError
 from rela.sources.image_folder import scan
+from rela.sources.splits.held_out import with_val
 from rela.sources.splits.tree import make_output_folder
 
 
@@ -168,64 +169,12 @@ def test_names_that_are_not_utf8_survive(tmp_path):
     assert paths == [b"a/1.png", b"a/\xff\xfe.png"]
 
 
-# A validation split by fraction
-
-
-def test_a_fraction_of_every_class_goes_to_val(tmp_path):
-    folder = scan(make(tmp_path, *many(".", a=40, b=10, c=4))).with_val(0.25, 0)
-    counts = {
-        split: [sum(label == k for _, label in pairs(folder, split)) for k in range(3)]
-        for split in ("train", "val")
-    }
-    assert counts == {"train": [30, 7, 3], "val": [10, 3, 1]}  # 2.5 is rounded up
-
-
-def test_the_two_parts_are_the_whole_in_the_old_order(tmp_path):
-    make(tmp_path, *many(".", a=20, b=20))
-    whole, cut = pairs(scan(tmp_path)), scan(tmp_path).with_val(0.3, 0)
-    assert sorted(pairs(cut) + pairs(cut, "val")) == whole
-    for split in ("train", "val"):
-        assert pairs(cut, split) == sorted(pairs(cut, split))
-
-
-def test_the_split_depends_only_on_the_seed(tmp_path):
-    make(tmp_path / "one", *many(".", a=50, b=50))
-    make(tmp_path / "other", *reversed(many(".", a=50, b=50)))
-    one, other = (
-        [scan(tmp_path / where).with_val(0.2, seed).splits for seed in (0, 1)]
-        for where in ("one", "other")
-    )
-    assert one == other and one[0] != one[1]
-
-
-def test_another_class_does_not_change_the_cut_of_this_one(tmp_path):
-    before = pairs(scan(make(tmp_path, *many(".", b=30))).with_val(0.2, 0), "val")
-    after = pairs(scan(make(tmp_path, *many(".", a=30))).with_val(0.2, 0), "val")
-    assert [path for path, _ in before] == [path for path, label in after if label == 1]
-
-
-def test_the_cut_is_not_the_first_images(tmp_path):
-    val = pairs(scan(make(tmp_path, *many(".", a=100))).with_val(0.2, 0), "val")
-    assert [path for path, _ in val] != [f"a/{i:03d}.png" for i in range(20)]
-
-
-def test_every_class_keeps_an_image_in_train(tmp_path):
-    folder = scan(make(tmp_path, *many(".", a=1, b=2))).with_val(0.9, 0)
-    assert sorted(label for _, label in pairs(folder)) == [0, 1]
-    assert [label for _, label in pairs(folder, "val")] == [1]
-
-
-def test_a_flat_folder_can_be_cut_too(tmp_path):
-    folder = scan(make(tmp_path, *(f"{i}.png" for i in range(10)))).with_val(0.2, 0)
-    assert (len(folder.splits["train"]), len(folder.splits["val"])) == (8, 2)
-
-
 # What is refused
 
 
 def refusal(root: Path, val_fraction: float = 0) -> str:
     with pytest.raises(DataError) as caught:
-        scan(root).with_val(val_fraction, 0)
+        with_val(scan(root), val_fraction, 0)
     assert str(root) in str(caught.value)
     return str(caught.value)
 

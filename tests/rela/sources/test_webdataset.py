@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import resource
+import shlex
 import shutil
 import tarfile
 from functools import partial
@@ -23,10 +24,11 @@ from opened import open_as, paths_and_labels
 from pictures import picture, save_tree
 
 import rela.stages.convert
-from rela.errors import DataError
+from rela.errors import ChoiceError, DataError
 from rela.sources import default_name, find_kind, open_source
 from rela.sources.image_file import BadImageError, decode_image
 from rela.sources.source import SourceOptions
+from rela.sources.splits.held_out import with_val
 from rela.stages.convert import convert
 from rela.stages.requests import Convert
 from rela.stages.workspace.workspace import Workspace
@@ -124,6 +126,60 @@ def test_keys_end_at_the_first_dot_of_the_last_part(tmp_path: Path):
     source = opened(shard(tmp_path / "set.tar", members))
     assert found(source) == [("set.tar/./a.b/1.png", 0), ("set.tar/c/1.PNG", 1)]
     assert source.stray_files == ["set.tar/lonely.*"]
+    assert source.num_skipped == {"._1.png": 1} and "1 mask.png" in source.notes[0]
+
+
+def test_names_with_dots_lose_no_image(tmp_path: Path):
+    members: Members = []
+    for i in range(40):
+        key = ("img{0:02}", "cam_2024.05.{0:02}", "v1.{0:02}.final", "a.b/c.{0}.d")[i % 4].format(i)
+        members += [(f"{key}.png", png(i)), (f"{key}.cls", str(i % 3).encode())]
+    source = opened(shard(tmp_path / "set.tar", members))
+    labels = [int(content) for name, content in members if name.endswith("cls")]
+    assert [label for _, label in found(source)] == labels and source.stray_files == []
+
+
+@pytest.mark.parametrize(
+    ("names", "images"),
+    [
+        (["a.1.png", "a.2.png"], ["a.1.png", "a.2.png"]),
+        (
+            ["2024.05.png", "2024.06.png", "2025.05.png"],
+            ["2024.05.png", "2024.06.png", "2025.05.png"],
+        ),
+        (["a.png", "a.mask.png", "b.png", "b.mask.png"], ["a.png", "b.png"]),
+        (["a.image.png", "b.image.png"], ["a.image.png", "b.image.png"]),
+        (["a.holiday.png", "b.png"], ["a.holiday.png", "b.png"]),
+        (["@eaDir/a.png", "a.png", "__MACOSX/._a.png"], ["a.png"]),
+    ],
+)
+def test_names_with_dots_and_no_labels(tmp_path: Path, names: list[str], images: list[str]):
+    source = opened(shard(tmp_path / "set.tar", [(name, png(0)) for name in names]))
+    assert [path.removeprefix("set.tar/") for path, _ in found(source)] == images
+    assert len(source.notes) == (len(names) > len(images) and "mask" in names[1])
+
+
+def test_one_of_several_images_of_a_key_is_chosen(tmp_path: Path):
+    members: Members = []
+    for i in range(4):
+        for j, field in enumerate(("left.png", "right.PNG", "cls")):
+            members.append((f"{i:04}.{field}", b"7" if field == "cls" else png(2 * i + j)))
+    path = shard(tmp_path / "it's.tar", members[:-1])  # the last has no label
+    with pytest.raises(ChoiceError, match="2 images with the key '0000'") as caught:
+        opened(path)
+    commands = str(caught.value).split("`")[1::2]
+    assert [shlex.split(command)[-2:] for command in commands] == [
+        ["--image-field", "left.png"], ["--image-field", "right.png"],
+    ]  # fmt: skip
+    shard(path, members)
+    for name, command in zip(("left", "right"), commands, strict=True):
+        run_rela("--workspace", tmp_path / "ws", *shlex.split(command)[1:], "--name", name)
+    right = opened(path, image_field="Right")
+    for i, sample in enumerate(right.splits["train"]):
+        assert sample.read(right.root) == png(2 * i + 1)
+    assert right.class_names == ["7"] and "4 left.png" in right.notes[0]
+    with pytest.raises(ChoiceError, match=r"up is no field of .*; found left\.png, right\.png"):
+        opened(path, image_field="up")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +199,7 @@ def test_splits_follow_the_names_of_files_or_folders(tmp_path: Path, train: str,
     assert found(source) == [(f"{train}/0000.png", 0), (f"{train}/0001.png", 1)]
     assert found(source, "val") == [(f"{val}/0005.png", 1)]
     with pytest.raises(DataError, match="has a validation split of its own"):
-        source.with_val(0.5, 0)
+        with_val(source, 0.5, 0)
 
 
 def test_shards_without_a_split_are_train_in_the_order_of_their_names(tmp_path: Path):
@@ -152,7 +208,7 @@ def test_shards_without_a_split_are_train_in_the_order_of_their_names(tmp_path: 
     source = opened(tmp_path)
     assert [path for path, _ in found(source)] == [f"00{i}.tar/000{i}.png" for i in range(3)]
     assert list(opened(tmp_path).splits) == ["train"]
-    cut = open_source(tmp_path, "auto", SourceOptions()).with_val(0.4, 0)
+    cut = with_val(open_source(tmp_path, "auto", SourceOptions()), 0.4, 0)
     assert [len(cut.splits[split]) for split in ("train", "val")] == [2, 1]
 
 
@@ -199,7 +255,8 @@ def test_betons_are_those_of_the_same_files_in_folders(tmp_path: Path):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     for name, workers in (("files", 1), ("tars", 1), ("tars", 2)):
-        words = ("--workspace", tmp_path / f"{name}{workers}", "convert", tmp_path / name)
+        place = ("--workspace", tmp_path / f"{name}{workers}")
+        words = (*place, "convert", tmp_path / name, "--val-fraction", 0)
         assert "written to" in run_rela(*words, "--workers", workers).stdout
     there = run_rela(*words).stdout
     assert "already exists" in there and "2 classes" in there
@@ -217,7 +274,7 @@ def test_betons_are_those_of_the_same_files_in_folders(tmp_path: Path):
 def test_bad_images_are_named_or_left_out(tmp_path: Path):
     members = [*labelled(0, ["a", "b"]), ("0007.png", b"none"), ("0007.cls", b"a")]
     path = shard(tmp_path / "set.tar", members)
-    words = ("--workspace", tmp_path / "ws", "convert", path, "--workers", 1)
+    words = ("--workspace", tmp_path / "ws", "convert", path, "--val-fraction", 0)
     lines = run_rela(*words, exit_code=65).output.splitlines()
     assert "  set.tar/0007.png: not an image that Pillow can read" in lines
     output = run_rela(*words, "--on-bad-image", "skip").output
@@ -252,7 +309,7 @@ def test_links_and_names_outside_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ([("1.png", b""), ("1.jpg", b"")], "two images with the key '1'"),
+        ([("1.png", b""), ("1.jpg", b"")], "2 images with the key '1' in set.tar: png, jpg; choose one"),
         ([("1.png", b""), ("1.png", b"")], "two images with the key '1'"),
         ([("1.png", b""), ("1.cls", b"\xff")], r"1\.cls is not valid UTF-8"),
         ([("1.png", b""), ("1.json", b"{")], r"1\.json is not valid JSON"),
@@ -264,7 +321,7 @@ def test_links_and_names_outside_are_refused(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_odd_members_are_refused_in_one_line(tmp_path: Path, members: Members, message: str):
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises((DataError, ChoiceError), match=message) as caught:
         opened(shard(tmp_path / "set.tar", members))
     assert "set.tar" in str(caught.value) and "\n" not in str(caught.value)
 

@@ -240,3 +240,27 @@ def test_wrong_options_are_refused(rela: Rela, voc: Path, tmp_path: Path):
     assert "not in the layout of Pascal VOC 2012" in rela(*wrong, exit_code=2).stderr
     said = rela("eval", "--protocol", "knn21", exit_code=2).stderr
     assert "'knn21' is not one of 'knn20'" in said
+
+
+def test_validation_images_of_few_classes_are_warned_of(rela: Rela, make_tree: MakeTree):
+    sizes = {f"train/{c}/{i}.png": (16, 16) for c in "abc" for i in range(4)}
+    tree = make_tree({**sizes, "val/b/1.png": (16, 16), "val/b/2.png": (16, 16)}, "few")
+    warning = (
+        "warning: the 2 validation images of few are of 1 of 3 classes; accuracies on them say nothing "
+        "about a, c"
+    )
+    assert warning in rela("convert", tree).stderr
+    words = (
+        "eval",
+        "--dataset",
+        "few",
+        "--prior",
+        "random:shufflenet_v2_x0_5",
+        "--protocol",
+        "knn20",
+    )
+    assert warning in rela(*words, "--image-size", 32).stdout.splitlines()
+    [found] = read_json(rela(*words, "--image-size", 32, "--json"))["evaluations"]
+    assert found["coverage"] == {
+        "dataset": "few", "num_images": 2, "num_classes": 1, "of_classes": 3, "missing": ["a", "c"],
+    }  # fmt: skip
