@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rela.errors import ChoiceError, DataError, UnavailableError, one_line
 from rela.options import part_of
 from rela.pipeline import Say
+from rela.pipeline.files import read_regular
 from rela.pipeline.locks import in_use
-from rela.priors import POOLED, PriorIdentity, PriorRequest
+from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
-from rela.sources.source import Sample
+from rela.sources.source import Sample, content_sha256
 from rela.stages import requests
 from rela.stages.convert import encoding_of
 from rela.stages.display import format_table
-from rela.stages.priors.find import find_cached, with_names
+from rela.stages.priors.again import request_again
+from rela.stages.priors.find import find_cached, shown_name, with_names
 from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.priors.requests import requests_of
 from rela.stages.settings import NeighborsSettings, PriorSettings
@@ -57,9 +59,10 @@ class Neighbors:
 def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = print) -> Neighbors:
     """Find the images of a data set whose representations have the largest cosine with that of an image.
 
-    The image is encoded like the data set's images and embedded by the same prior, or by all priors of
-    a combination. So an image of the data set finds itself with a similarity of 1, up to the rounding of
-    the stored features (float16 rounds those below 6e-5 coarsely). Raises ChoiceError with the command
+    A file of the data set has its cached row, and no prior is loaded. Any other image is encoded like the
+    data set's images and embedded by the same prior, or by all priors of a combination. So an image of the
+    data set finds itself with a similarity of 1, up to the rounding of the stored features (float16 rounds
+    those below 6e-5 coarsely). Raises ChoiceError with the command
     to use if there are no representations, DataError or UnavailableError if `image` is not an image.
     """
     image, described = Path(request.image), part_of(request, PriorSettings)
@@ -79,18 +82,24 @@ def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = prin
         by_name=described == PriorSettings(),
         only_centre_crops=True,
     )
+    import numpy as np
+
     from rela.representations.neighbors import nearest_neighbors
 
     with in_use(dataset.path, found.path):
-        query = represent(workspace, image, dataset, found, asked or [], request.device, say)
         bank = with_names(dataset, settings.split, found)
+        row = _row_of(image, dataset, settings.split)
+        if row is not None:
+            query = np.asarray(bank.array[row], np.float32)
+        else:
+            query = represent(workspace, image, dataset, found, asked or [], request.device, say)
         rows, similarities = nearest_neighbors(bank.array, query, settings.count)
     labels = bank.labels[rows]
     return Neighbors(
         image=str(image),
         dataset=dataset.name,
         split=settings.split,
-        prior=found.prior.name,
+        prior=shown_name(found),
         source=dataset.source,
         neighbors=[
             Neighbor(
@@ -117,6 +126,16 @@ def format_result(result: Neighbors) -> str:
             format_table(["similarity", "class", "path"], rows),
         ]
     )
+
+
+def _row_of(image: Path, dataset: DataSet, split: str) -> int | None:
+    """The row of the first image of the split that is this file, byte for byte."""
+    try:
+        digest = content_sha256(read_regular(image))
+    except OSError:  # said where the image is decoded
+        return None
+    rows = dataset.index(split)
+    return next((i for i, row in enumerate(rows) if row["source_sha256"] == digest), None)
 
 
 def represent(
@@ -163,7 +182,7 @@ def _same_prior(
     workspace: Workspace, identity: PriorIdentity, run: str | None, requests: Sequence[PriorRequest]
 ) -> KnownPrior:
     """The prior with this identity, by a request or by the name in the representations."""
-    for candidate in (*requests, _request_of(identity, run)):
+    for candidate in (*requests, request_again(workspace, (identity, run))):
         try:
             known = identify(workspace, candidate)
         except ChoiceError:
@@ -174,16 +193,6 @@ def _same_prior(
         f"prior {identity.name} of these representations cannot be found by its name only; give "
         "--prior, --weights, --arch, --seed and --layer as `rela embed` had them"
     )
-
-
-def _request_of(identity: PriorIdentity, run: str | None) -> PriorRequest:
-    """A request that probably means this prior."""
-    if run is not None:
-        return PriorRequest(f"run:{run}", layer=identity.layer)
-    name = identity.name
-    if identity.layer != POOLED:
-        name = name.removesuffix(f"@{identity.layer}")
-    return PriorRequest(name, image_size=identity.image_size, resizes=True, layer=identity.layer)
 
 
 def _look(

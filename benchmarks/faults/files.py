@@ -31,7 +31,7 @@ from rela.priors import PriorRequest, resolve
 from rela.representations.matrix_file import open_matrix
 from rela.representations.targets import open_targets
 from rela.sources.image_file import BadImageError, read_image_file
-from rela.stages.priors.identify import _read_record
+from rela.stages.priors.records import read_record
 from rela.stages.workspace.run import read_config
 from rela.training.checkpoints import newest_checkpoint
 
@@ -250,7 +250,7 @@ def damaged(place: Path, workspace: Path, trials: int) -> Iterator[Tally]:
         "records of checkpoints": (
             "runs/interrupted/checkpoints/*.json", lambda path: newest_checkpoint(path.parent),
         ),
-        "records of priors": ("priors/*.json", _read_record),
+        "records of priors": ("priors/*.json", read_record),
         "recipes": ("../recipe.toml", lambda path: rela(workspace, *_DRY_RUN, path)),
     }  # fmt: skip
 

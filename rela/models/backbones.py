@@ -8,8 +8,9 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from rela.errors import ChoiceError
+from rela.models.similar_names import similar_names
 from rela.models.timm_models import PREFIX as TIMM_PREFIX
-from rela.models.timm_models import create_timm_model, timm_classifier_keys
+from rela.models.timm_models import create_timm_model, timm_classifier_keys, timm_names
 
 _SMALL_SUFFIX = "_small"
 _SMALL_FAMILIES = ("resnet", "resnext", "wide_resnet")
@@ -32,11 +33,9 @@ def model_names() -> list[str]:
 
 def parse_model_name(name: str) -> ModelName:
     """Check `name`; raises ChoiceError with the closest names if there is no such model."""
-    import difflib
-
     known = model_names()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=4) or ["resnet18", "resnet50", "vit_b_16"]
+        close = similar_names(name, [*known, *timm_names()]) or ["resnet18", "resnet50", "vit_b_16"]
         raise ChoiceError(f"no model {name!r}; did you mean {', '.join(close)}?")
     base = name.removesuffix(_SMALL_SUFFIX) if name not in tv.list_models(module=tv) else name
     return ModelName(base, base != name)

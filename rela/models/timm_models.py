@@ -1,12 +1,12 @@
 """timm's models as backbones, and which of them equal torchvision's."""
 
-import difflib
 from typing import Any
 
 import torch
 from torch import nn
 
 from rela.errors import ChoiceError, require
+from rela.models.similar_names import similar_names
 
 PREFIX = "timm:"
 _ROUNDING = 1e-4  # of float32 in a deep network, relative to the largest feature
@@ -17,6 +17,15 @@ def require_timm() -> Any:
     return require("timm", "timm", f"{PREFIX}NAME")
 
 
+def timm_names() -> list[str]:
+    """`timm:NAME` of every model, and `timm:NAME.TAG` of published weights; empty without timm."""
+    try:
+        import timm
+    except ImportError:
+        return []
+    return [PREFIX + name for name in (*timm.list_models(), *timm.list_pretrained())]
+
+
 def check_timm_name(name: str) -> str:
     """`timm:NAME` or `timm:NAME.TAG` → timm's name; raises ChoiceError with similar names."""
     timm, bare = require_timm(), name.removeprefix(PREFIX)
@@ -25,7 +34,8 @@ def check_timm_name(name: str) -> str:
             return bare
         close = timm.list_pretrained(f"{bare.split('.')[0]}.*")
     else:
-        close = difflib.get_close_matches(bare, [*timm.list_models(), *timm.list_pretrained()], n=4)
+        names = (*timm.list_models(), *timm.list_pretrained())
+        close = similar_names(bare, names)
     known = ", ".join(PREFIX + n for n in close) or f"for example {PREFIX}resnet18.a1_in1k"
     raise ChoiceError(f"no model {name!r}; did you mean {known}?")
 

@@ -40,15 +40,12 @@ def prefix_of(name: str) -> str:
 
 def resolve(request: PriorRequest) -> Prior:
     """Find and build the prior that `request` names, with the requested layer and preprocessing."""
-    from rela.priors.names import check_name
+    from rela.priors.names import check_name, no_such_name
 
     check_name(request.name)
     prefix = prefix_of(request.name)
-    if prefix not in KINDS:
-        prefixes = ", ".join(filter(None, KINDS))
-        raise ChoiceError(
-            f"unknown prefix {prefix}; expected a torchvision name, {prefixes} or run:"
-        )
+    if prefix not in KINDS or (not prefix and request.name not in KINDS[""].names()):
+        raise ChoiceError(no_such_name(request.name))
     if request.arch is not None and prefix != checkpoint_file.PREFIX:
         raise ChoiceError(
             f"--arch {request.arch} applies only to file:PATH, not to {request.name}; remove it"

@@ -14,6 +14,11 @@ EXTRA, LITERAL = "", "@+,"
 PACKAGES: dict[str, str] = {}
 
 
+def names() -> list[str]:
+    """None to choose from."""
+    return []
+
+
 def resolve(request: PriorRequest) -> Prior:
     """The model `request.arch` with the weights in the file, or a TorchScript file itself.
 

@@ -58,12 +58,21 @@ def resolve(request: PriorRequest) -> Prior:
     return prior_with(backbone.eval(), name, arch, preprocessing, request.weights, note)
 
 
+def names() -> list[str]:
+    """Every tower of OpenAI's, and every tower with a tag; empty without open_clip."""
+    try:
+        import open_clip
+    except ImportError:
+        return []
+    return [f"{PREFIX}{name}@{tag}" for name, tag in open_clip.list_pretrained()]
+
+
 def _tag_config(open_clip: Any, model_name: str, tag: str, request: PriorRequest) -> dict[str, Any]:
     """open_clip's configuration of published weights: mean, std, interpolation, activation."""
-    import difflib
+    from rela.models.similar_names import similar_names
 
     if model_name not in open_clip.list_models():
-        close = difflib.get_close_matches(model_name, open_clip.list_models(), n=4)
+        close = similar_names(model_name, open_clip.list_models())
         names = ", ".join(PREFIX + n for n in close or ["ViT-B-16", "RN50"])
         raise ChoiceError(f"no model {request.name!r}; did you mean {names}?")
     tags = open_clip.list_pretrained_tags_by_model(model_name)

@@ -1,17 +1,25 @@
-"""Names of priors: rejecting what cannot be one, and reading those that tables show."""
+"""Names of priors: rejecting what cannot be one, and those that tables show.
+
+A table adds `@112px` (the input size) or `#1a2b3c4d` (a digest of the whole identity) to a name that two
+different priors have, such as those of two files best.pth.
+"""
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rela.errors import ChoiceError, one_line
+from rela.pipeline.fingerprint import fingerprint
 from rela.priors import KINDS, prefix_of
-from rela.priors.prior import POOLED, PriorRequest
+from rela.priors.prior import JOINT, POOLED, Combination, PriorIdentity, PriorRequest
 from rela.priors.untrained import EXAMPLE as UNTRAINED_EXAMPLE
 from rela.priors.untrained import PREFIX as UNTRAINED_PREFIX
 
 _BASELINES = ("none", "random")
 _WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")
+_SIZED = re.compile(r"(?!file:)(.+)@([1-9]\d{0,4})px")
+_ADDED = re.compile(r"@[1-9]\d*px(\+|$)|#[0-9a-f]{8}(\+|$)")
 _SEEDED = re.compile(rf"({UNTRAINED_PREFIX}.+)-seed(\d{{1,18}})")
 
 
@@ -27,6 +35,10 @@ def check_name(name: str) -> None:
             f"--prior {name} is for `rela train`; here an untrained network is random:ARCH, such as "
             f"{UNTRAINED_EXAMPLE}"
         )
+    if f"{name}:" in KINDS:
+        raise ChoiceError(
+            f"--prior {name} is a kind of prior; expected a name, such as {KINDS[f'{name}:'].EXAMPLE}"
+        )
     shown = one_line(name)
     if "," not in literal_characters(name) and re.search(r"[,\s]", name):
         each = " ".join(f"--prior {part}" for part in re.split(r"[,\s]+", shown) if part)
@@ -40,8 +52,77 @@ def check_name(name: str) -> None:
         )
 
 
+def no_such_name(name: str) -> str:
+    """What to say of a name that no kind knows: the names of any kind that were probably meant."""
+    from rela.models.similar_names import similar_names
+
+    shown, prefix = one_line(name), prefix_of(name)
+    known = [every for kind in KINDS.values() for every in kind.names()]
+    close = similar_names(name.removeprefix(prefix), known)
+    meant = f"did you mean {', '.join(close or ['resnet18', 'resnet50', 'vit_b_16'])}?"
+    if not prefix:
+        return f"no model {shown!r}; {meant}"
+    prefixes = ", ".join(filter(None, KINDS))
+    return f"unknown prefix {one_line(prefix)}; expected a torchvision name, {prefixes} or run:; {meant}"
+
+
+def is_called(prior: PriorIdentity | Combination, name: str) -> bool:
+    """Whether a table may show the prior, or the combination, by this name."""
+    if isinstance(prior, PriorIdentity):
+        return name in _names_of(prior)
+    rests = {name}
+    for i, component in enumerate(prior.components):
+        joint = JOINT if i else ""
+        rests = {
+            rest.removeprefix(joint + own)
+            for rest in rests
+            for own in _names_of(component)
+            if rest.startswith(joint + own)
+        }
+    return "" in rests
+
+
+def tells_more(name: str) -> bool:
+    """Whether a table added something to the name."""
+    return _ADDED.search(name) is not None
+
+
+def shown_names(priors: Iterable[PriorIdentity | Combination]) -> list[str]:
+    """Their names, with as much added as tells different priors of one name from each other."""
+    priors = list(priors)
+    every = [c for p in priors for c in (p.components if isinstance(p, Combination) else (p,))]
+    alike: dict[str, dict[str, PriorIdentity]] = {}
+    for identity in every:
+        alike.setdefault(identity.name, {})[_digest(identity)] = identity
+    shown: dict[tuple[str, str], str] = {}
+    for name, several in alike.items():
+        forms = zip(*map(_names_of, several.values()), strict=True)
+        names = next(form for form in forms if len(set(form)) == len(several))
+        shown |= {(name, digest): form for digest, form in zip(several, names, strict=True)}
+
+    def of(prior: PriorIdentity | Combination) -> str:
+        if isinstance(prior, Combination):
+            return JOINT.join(map(of, prior.components))
+        return shown[prior.name, _digest(prior)]
+
+    return [of(prior) for prior in priors]
+
+
+def _names_of(identity: PriorIdentity) -> Sequence[str]:
+    """What it may be called, the shortest first; only the last is its own."""
+    name = identity.name
+    return name, f"{name}@{identity.image_size}px", f"{name}#{_digest(identity)}"
+
+
+def _digest(identity: PriorIdentity) -> str:
+    return fingerprint(identity.key())[:8]
+
+
 def from_displayed_name(request: PriorRequest) -> PriorRequest:
-    """The same request with the layer and the seed that its name contains, if any."""
+    """The same request with the input size, the layer and the seed that its name contains, if any."""
+    sized = _SIZED.fullmatch(request.name)
+    if sized is not None and request.weights is None and not request.resizes:
+        request = replace(request, name=sized[1], image_size=int(sized[2]), resizes=True)
     if request.weights is None and "@" not in literal_characters(request.name):
         bare, _, layer = request.name.partition("@")
         if bare and layer and request.layer == POOLED:

@@ -67,6 +67,9 @@ class PriorKind(Protocol):
     PACKAGES: dict[str, str]
     LITERAL: str
 
+    def names(self) -> list[str]:
+        """Names to choose from, as a user gives them; none if its packages are not installed."""
+
     def resolve(self, request: PriorRequest) -> "Prior":
         """Find and build the prior that `request` names; its layer is selected afterwards."""
 

@@ -65,6 +65,13 @@ def resolve(request: PriorRequest) -> Prior:
     return prior_with(backbone.eval(), name, request.name, preprocessing, path, encoder.note())
 
 
+def names() -> list[str]:
+    """See `PriorKind.names`."""
+    from rela.models.timm_models import timm_names
+
+    return timm_names()
+
+
 def _config_of_file(timm: Any, bare: str, file: str) -> Any | None:
     """timm's configuration of the published weights that this is the file of, by its name."""
     for name in timm.list_pretrained(f"{bare}.*"):

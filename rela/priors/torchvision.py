@@ -94,6 +94,13 @@ def _assembled(name: str, image_size: int) -> "tuple[nn.Module, list[str]]":
         ) from error
 
 
+def names() -> list[str]:
+    """See `PriorKind.names`."""
+    from rela.models.backbones import model_names
+
+    return model_names()
+
+
 def published_files() -> dict[str, str]:
     """Every model with published weights, and the name that torch.hub gives to their file."""
     import torchvision.models as tv

@@ -17,6 +17,11 @@ PACKAGES: dict[str, str] = {}
 _FIRST_SEED = 1 << 31
 
 
+def names() -> list[str]:
+    """None to choose from."""
+    return []
+
+
 def resolve(request: PriorRequest) -> Prior:
     """The architecture at initialisation; the seed decides the weights and so the identity."""
     from rela.models.backbones import build_backbone

@@ -15,6 +15,7 @@ from rela.stages.evaluate.measured import Evaluation, chosen_protocols, measured
 from rela.stages.evaluate.probing import Probing, mapped
 from rela.stages.evaluate.speed import speed_of
 from rela.stages.priors.again import Known, embed_command, priors_of, request_again
+from rela.stages.priors.find import shown_name
 from rela.stages.priors.identify import identify
 from rela.stages.settings import EmbedSettings, EvaluateSettings
 from rela.stages.workspace.dataset import DataSet
@@ -58,7 +59,8 @@ def prior_of(
         features = _Features(workspace, dataset, priors, how, say)
         probing = Probing(workspace, dataset, features.of, how)
         identity, subject = made.prior, (dataset.name, dataset.fingerprint)
-        found = measured(probing, identity, identity.name, subject, on_features, settings.seeds)
+        name = shown_name(made)
+        found = measured(probing, identity, name, subject, on_features, settings.seeds)
         speed = speed_of(workspace, priors, embedding.device)
         return replace(found, speed=speed, embed_seconds=made.seconds_by_phase["embed"])
     except Exception as error:  # the run's own figures are there, whatever is wrong with its prior

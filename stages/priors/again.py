@@ -3,15 +3,17 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 
 from rela.models.preprocessing import preprocessing_for
-from rela.priors import POOLED, PriorIdentity, PriorRequest
+from rela.options import option_words
+from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
 from rela.priors.checkpoint_file import display_name
-from rela.priors.names import from_displayed_name
+from rela.priors.names import from_displayed_name, shown_names
 from rela.priors.prior import Combination
-from rela.stages.priors.identify import recorded_weights
-from rela.stages.settings import EmbedSettings
+from rela.stages.priors.records import recorded_request, recorded_weights
+from rela.stages.settings import EmbedSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
@@ -31,8 +33,11 @@ def priors_of(representations: Representations) -> list[Known]:
 
 
 def request_again(workspace: Workspace, known: Known) -> PriorRequest:
-    """The request for a known prior; its weights may be gone by now."""
+    """The request for a known prior, as it was recorded; its weights may be gone by now."""
     identity, run = known
+    recorded = recorded_request(workspace, identity) if run is None else None
+    if recorded is not None:
+        return recorded
     request = PriorRequest(
         identity.name.removesuffix(f"@{identity.layer}"),
         image_size=identity.image_size,
@@ -50,6 +55,36 @@ def request_again(workspace: Workspace, known: Known) -> PriorRequest:
     return from_displayed_name(request)
 
 
+def embed_commands(
+    workspace: Workspace,
+    dataset: DataSet,
+    several: Sequence[Known],
+    settings: EmbedSettings,
+    split: str = "train",
+) -> list[list[str]]:
+    """The words of `rela embed …` for a prior, or for several that are combined.
+
+    Options are those of all priors of a command, so where several need any, each has a command of its
+    own, and the last one combines them by the names that they have then.
+    """
+    each = [_options(workspace, dataset, known) for known in several]
+    how = ["--crops", str(settings.crops)] if settings.crops else []
+    how += ["--dtype", settings.dtype] if settings.dtype != EmbedSettings.dtype else []
+    how += ["--split", split] if split != "train" else []
+    start = ["rela", "embed", dataset.name]
+    names = [["--prior", request_again(workspace, known).name] for known in several]
+    if len(several) == 1 or not any(each):
+        return [[*start, *chain.from_iterable(names), *each[0], *how]]
+    single = [[*start, *name, *options, *how] for name, options in zip(names, each, strict=True)]
+    together = []
+    for called, options, (identity, _) in zip(
+        shown_names(identity for identity, _ in several), each, several, strict=True
+    ):
+        is_sized = "--image-size" in options and called == identity.name
+        together += ["--prior", called + (f"@{identity.image_size}px" if is_sized else "")]
+    return [*single, [*start, *together, *how]]
+
+
 def embed_command(
     workspace: Workspace,
     dataset: DataSet,
@@ -57,28 +92,19 @@ def embed_command(
     settings: EmbedSettings,
     split: str = "train",
 ) -> str:
-    """`rela embed …` for a prior, or for several that are combined."""
-    words = ["rela", "embed", dataset.name]
-    for known in several:
-        words += ["--prior", request_again(workspace, known).name]
-    identity, request = several[0][0], request_again(workspace, several[0])
-    if request.weights is not None:
-        words += ["--weights", str(request.weights)]
-    if request.arch is not None:
-        words += ["--arch", request.arch]
-    if request.seed:
-        words += ["--seed", str(request.seed)]
+    """`embed_commands` in a line."""
+    commands = embed_commands(workspace, dataset, several, settings, split)
+    return " && ".join(map(shlex.join, commands))
+
+
+def _options(workspace: Workspace, dataset: DataSet, known: Known) -> list[str]:
+    """What identifies a prior beside its name, as options of the command line."""
+    (identity, run), request = known, request_again(workspace, known)
+    words = option_words(PriorSettings, vars(request), {"image_size", "trust_code"})
     size = identity.image_size
     has_published = identity.preprocessing != preprocessing_for(size)
     usual = _USUAL_SIZE if has_published else dataset.default_image_size
-    if several[0][1] is None and size != usual:
+    is_chosen = request.resizes or not has_published
+    if run is None and is_chosen and size != usual:
         words += ["--image-size", str(size)]
-    if request.layer != POOLED:
-        words += ["--layer", request.layer]
-    if identity.arch == _TORCHSCRIPT:
-        words += ["--trust-code"]
-    if settings.crops:
-        words += ["--crops", str(settings.crops)]
-    if settings.dtype != EmbedSettings.dtype:
-        words += ["--dtype", settings.dtype]
-    return shlex.join([*words, *(["--split", split] if split != "train" else [])])
+    return [*words, "--trust-code"] if identity.arch == _TORCHSCRIPT else words

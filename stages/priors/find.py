@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rela.errors import ChoiceError, DataError
 from rela.pipeline.manifest import MANIFEST_NAME
 from rela.priors import PriorRequest
+from rela.priors.names import is_called, shown_names
 from rela.priors.prior import combined
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, requests_of
@@ -157,12 +158,19 @@ def matching_representations(
     names are compared with the manifests, which does not require the weights.
     """
     exact = [a for a in cached if name in (a.fingerprint, a.name)]
-    named = [a for a in cached if name == a.prior.name]
+    named = [a for a in cached if is_called(a.prior, name)]
     if exact or (named and not any(workspace.has_run(request.name) for request in requests)):
         return exact or named
     known = [identify(workspace, request, may_build) for request in requests]
     key = combined([prior.identity for prior in known]).key()
     return [a for a in cached if a.prior.key() == key]
+
+
+def shown_name(representations: Representations) -> str:
+    """The name of their prior, which tells it from others that the same images are embedded with."""
+    workspace = Workspace(representations.path.resolve().parents[1])
+    others = workspace.representations(representations.images_sha256)
+    return shown_names([representations.prior, *(other.prior for other in others)])[0]
 
 
 def require_one(
@@ -171,7 +179,7 @@ def require_one(
     """One artifact; raises ChoiceError listing the names to choose from if there are more."""
     if len(artifacts) == 1:
         return artifacts[0]
-    names = [a.prior.name for a in artifacts]
+    names = shown_names(a.prior for a in artifacts)
     if len(set(names)) < len(names):
         names = [a.name for a in artifacts]
     raise ChoiceError(

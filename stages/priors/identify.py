@@ -1,45 +1,30 @@
-"""The identity of the prior for a request, cached so that a cache hit does not build a model.
+"""The prior that a request means: its identity, and a function that loads the model."""
 
-Building a prior takes seconds to import libraries and read weights. Its identity is recorded by request.
-The record is valid while the weights file (inode, size, times) and the versions of the libraries are
-unchanged.
-"""
-
-import contextlib
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, to_builtins
-
 from rela.errors import ChoiceError, DataError
-from rela.pipeline.files import keep_record
-from rela.pipeline.fingerprint import fingerprint
-from rela.pipeline.manifest import installed_versions
-from rela.priors import Prior, PriorIdentity, PriorRequest, as_requested, packages, resolve
+from rela.priors import Prior, PriorIdentity, PriorRequest, as_requested, resolve
+from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
 from rela.priors.earlier_run import load_backbone, read_identity
-from rela.priors.names import from_displayed_name
-from rela.stages.workspace.schema import load_json, read_json
+from rela.priors.names import from_displayed_name, is_called, shown_names, tells_more
+from rela.priors.prior import Combination
+from rela.stages.priors.again import request_again
+from rela.stages.priors.records import (
+    read_record,
+    record_path,
+    recorded_identities,
+    recorded_request,
+    write_record,
+)
 from rela.stages.workspace.workspace import Workspace
 
-_RUN_PREFIX, _FILE_PREFIX = "run:", "file:"
-_LATER = ("encoder", "resize", "interpolation", "mean", "std")  # absent in older keys if not set
-
-
-class _FileState(Struct, frozen=True):
-    path: str
-    num_bytes: int
-    inode: int
-    mtime_ns: int
-    ctime_ns: int
-
-
-class _Record(Struct, frozen=True):
-    prior: dict[str, Any]
-    weights_file: _FileState | None
-    note: str
+_RUN_PREFIX = "run:"
+_PLAIN = PriorRequest("")
+# what a request says beside the name; a data set's own image size is not the user's choice
+_OPTIONS = ("weights", "seed", "arch", "layer", "encoder", "resize", "interpolation", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -56,12 +41,21 @@ class KnownPrior:
 
 
 def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True) -> KnownPrior:
-    """The prior for `request`: an earlier run of this workspace, or a model by name.
+    """The prior for `request`: an earlier run of this workspace, a known prior, or a model by name.
 
     Without `may_build` nothing is built, downloaded or written, and a prior without a record raises
     ChoiceError.
     """
     if not workspace.has_run(request.name.removeprefix(_RUN_PREFIX)):
+        known = _known(workspace, request)
+        if known is not None:
+            given = {n: v for n in _OPTIONS if (v := getattr(request, n)) != getattr(_PLAIN, n)}
+            if request.resizes and request.image_size != known.image_size:
+                given |= {"image_size": request.image_size, "resizes": True}
+            if not given:
+                return KnownPrior(known, lambda: _load_known(workspace, known, request.trust_code))
+            again = request_again(workspace, (known, None))
+            request = replace(again, **given, trust_code=request.trust_code)
         request = from_displayed_name(request)
     name = request.name.removeprefix(_RUN_PREFIX)
     is_run = workspace.has_run(name) and request.weights is None
@@ -80,11 +74,11 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
         found = Prior(identity, lambda: load_backbone(run.path, identity))
         found = as_requested(found, request)
         return KnownPrior(found.identity, found.load, run.name)
-    record_path = _record_path(workspace, request)
-    recorded = _read_record(record_path)
+    path = record_path(workspace, request)
+    recorded = read_record(path)
     if recorded is not None:
-        known, note = recorded
-        return KnownPrior(known, lambda: _load_recorded(request, known, record_path), note=note)
+        identity, note = recorded
+        return KnownPrior(identity, lambda: _load_recorded(request, identity, path), note=note)
     if not may_build:
         raise ChoiceError(f"prior {request.name} has not been used in {workspace.root} yet")
     try:
@@ -94,72 +88,78 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
         if run_names and ":" not in request.name:
             raise ChoiceError(f"{error} Runs of this workspace: {run_names}") from error
         raise
-    file = prior.weights_file
-    state = None if file is None else _file_state(file.absolute())
-    record = to_builtins(_Record(prior.identity.as_dict(), state, prior.note))
-    keep_record(record_path, json.dumps(record, indent=1).encode())
+    write_record(path, request, prior)
     return KnownPrior(prior.identity, prior.load, note=prior.note)
 
 
-def recorded_weights(workspace: Workspace, identity: PriorIdentity) -> Path | None:
-    """The file that the weights of a prior came from, by its records; one that is still there first."""
-    found = []
-    for path in sorted(workspace.prior_records_dir.glob("*.json")):
-        record = read_json(path, _Record)
-        if record is None or record.weights_file is None:
-            continue
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if PriorIdentity.from_dict(record.prior) == identity:
-                found.append(Path(record.weights_file.path))
-    return max(found, key=Path.is_file, default=None)
+def _known(workspace: Workspace, request: PriorRequest) -> PriorIdentity | None:
+    """The prior of this workspace that tables call so, unless its plain name means a model by itself.
+
+    Raises ChoiceError with names that tell several apart.
+    """
+    found: dict[str, PriorIdentity] = {}
+    for identity in (*_embedded(workspace), *recorded_identities(workspace)):
+        if is_called(identity, request.name) and (
+            tells_more(request.name) or _needs_options(workspace, identity)
+        ):
+            found.setdefault(str(identity.key()), identity)
+    several = list(found.values())
+    own_size = [each for each in several if each.image_size == request.image_size]
+    several = own_size if len(own_size) == 1 else several
+    if len(several) > 1:
+        raise ChoiceError(
+            f"{len(several)} priors are called {request.name}; choose one with --prior: "
+            f"{', '.join(shown_names(several))}"
+        )
+    return several[0] if several else None
 
 
-def _load_recorded(request: PriorRequest, recorded: PriorIdentity, record_path: Path) -> Any:
+def _needs_options(workspace: Workspace, identity: PriorIdentity) -> bool:
+    """Whether the prior was named with more than a name, its layer, its seed and its size."""
+    asked = recorded_request(workspace, identity)
+    if asked is not None:
+        return asked.weights is not None or asked.name.startswith(FILE_PREFIX)
+    bare = identity.name.removesuffix(f"@{identity.layer}")
+    return bare != identity.arch and (":" not in bare or bare.startswith("timm:"))
+
+
+def _embedded(workspace: Workspace) -> list[PriorIdentity]:
+    """The priors of all representations but runs."""
+    found: list[PriorIdentity] = []
+    for made in workspace.representations():
+        if isinstance(made.prior, Combination):
+            runs = [component.run for component in made.content.components]
+            several = zip(made.prior.components, runs, strict=True)
+            found += [identity for identity, run in several if run is None]
+        elif made.content.run is None:
+            found.append(made.prior)
+    return found
+
+
+def _load_known(workspace: Workspace, identity: PriorIdentity, trust_code: bool) -> Any:
+    """Build a known prior; raises UnavailableError without its weights, DataError if they have changed."""
+    request = request_again(workspace, (identity, None))
+    try:
+        prior = resolve(replace(request, trust_code=trust_code))
+    except ChoiceError as error:
+        raise ChoiceError(
+            f"prior {identity.name} is not known by more than its name ({error}); give --prior, --weights, "
+            "--arch, --seed and --layer as `rela embed` had them"
+        ) from error
+    if prior.identity.key() != identity.key():
+        raise DataError(
+            f"prior {identity.name} is another model by now; name it as `rela embed` had it"
+        )
+    return prior.load()
+
+
+def _load_recorded(request: PriorRequest, recorded: PriorIdentity, path: Path) -> Any:
     """Build the prior; raise DataError and delete the record if it is not the recorded one."""
     prior = resolve(request)
     if prior.identity.key() != recorded.key():
-        record_path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise DataError(
             f"the weights of {request.name} were replaced without a new modification time; their record "
             "is deleted, run the same command again"
         )
     return prior.load()
-
-
-def _record_path(workspace: Workspace, request: PriorRequest) -> Path:
-    versions = installed_versions()
-    name = request.name
-    if name.startswith(_FILE_PREFIX):  # a relative path depends on the current folder
-        name = str(Path(name.removeprefix(_FILE_PREFIX)).resolve())
-    key = {
-        "name": name,
-        "weights": None if request.weights is None else str(request.weights.resolve()),
-        "seed": request.seed,
-        "image_size": request.image_size,
-        "arch": request.arch,
-        "layer": request.layer,
-        "trust_code": request.trust_code,
-        **({"resizes": True} if request.resizes else {}),
-        **{name: value for name in _LATER if (value := getattr(request, name)) is not None},
-        # before, files had other preprocessing
-        **({"file": 2} if request.weights or request.name.startswith(_FILE_PREFIX) else {}),
-        "versions": [versions.get(package) for package in ("rela", "torch", *packages())],
-    }
-    return workspace.prior_records_dir / f"{fingerprint(key)[:16]}.json"
-
-
-def _read_record(path: Path) -> tuple[PriorIdentity, str] | None:
-    """The identity and the note of a valid record; None without one."""
-    try:
-        record = load_json(path, _Record)
-        state = record.weights_file
-        if state is not None and state != _file_state(Path(state.path)):
-            return None
-        return PriorIdentity.from_dict(record.prior), record.note
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _file_state(path: Path) -> _FileState:
-    found = path.stat()
-    return _FileState(str(path), found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from rela.errors import one_line
 from rela.pipeline.files import write_atomic
 from rela.pipeline.manifest import installed_versions
-from rela.priors import KINDS, prefix_of
+from rela.priors import KINDS, PriorIdentity, prefix_of
+from rela.priors.names import shown_names
 from rela.priors.prior import PriorKind
 from rela.stages.display import format_table, human_bytes
+from rela.stages.priors.records import recorded_weights
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.schema import read_json
@@ -45,14 +48,14 @@ class PriorList:
 
 def list_priors(workspace: Workspace) -> PriorList:
     """Read manifests and the folders where packages store weights."""
-    embedded, sources = _embedded(workspace)
+    embedded, sources, notes = _embedded(workspace)
     rows = [
         *(_run_row(run, embedded) for run in workspace.runs()),
         *_torchvision_rows(workspace, embedded),
     ]
     listed = {row.prior for row in rows}
     rows += [
-        ListedPrior(sources[name], name, True, "embedded", datasets)
+        ListedPrior(sources[name], name, True, notes[name], datasets)
         for name, datasets in sorted(embedded.items(), key=lambda item: (sources[item[0]], item[0]))
         if name not in listed
     ]
@@ -70,17 +73,33 @@ def format_result(found: PriorList) -> str:
     return f"{table}\ncompare embedded priors with `rela priors rank DATASET`"
 
 
-def _embedded(workspace: Workspace) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Data sets and source of each embedded prior, by its name."""
+def _embedded(
+    workspace: Workspace,
+) -> tuple[dict[str, list[str]], dict[str, str], dict[str, str]]:
+    """Data sets, source and weights of each embedded prior, by its name."""
     datasets: dict[str, set[str]] = defaultdict(set)
-    sources = {}
-    for artifact in workspace.representations():
-        name, crops = artifact.prior.name, artifact.content.crops
+    sources, notes = {}, {}
+    cached = workspace.representations()
+    for artifact, name in zip(cached, shown_names(a.prior for a in cached), strict=True):
+        crops = artifact.content.crops
         more = [artifact.content.split] if artifact.content.split != "train" else []
         more += [f"{crops} crops"] if crops else []
         datasets[name].add(artifact.content.dataset + (f" ({', '.join(more)})" if more else ""))
-        sources[name] = _source(artifact)
-    return {name: sorted(found) for name, found in datasets.items()}, sources
+        sources[name], notes[name] = _source(artifact), _weights(workspace, artifact)
+    return {name: sorted(found) for name, found in datasets.items()}, sources, notes
+
+
+def _weights(workspace: Workspace, found: Representations) -> str:
+    """Architecture, input size, and the file of the weights if they came from one."""
+    if not isinstance(found.prior, PriorIdentity):
+        return "embedded"
+    file = recorded_weights(workspace, found.prior)
+    words = [
+        found.prior.arch,
+        f"{found.prior.image_size} px",
+        *([] if file is None else [str(file)]),
+    ]
+    return one_line(", ".join(words))
 
 
 def _source(found: Representations) -> str:
@@ -88,7 +107,14 @@ def _source(found: Representations) -> str:
         return "combination"
     if found.content.run is not None:
         return "run"
-    return prefix_of(found.prior.name).removesuffix(":") or "torchvision"
+    prefix = prefix_of(found.prior.name).removesuffix(":")
+    is_file = not prefix and isinstance(found.prior, PriorIdentity) and not _is_named(found.prior)
+    return "file" if is_file else prefix or "torchvision"
+
+
+def _is_named(identity: PriorIdentity) -> bool:
+    """Whether a name without a prefix is that of a torchvision model, not that of a file."""
+    return identity.name.partition("@")[0] == identity.arch
 
 
 def _run_row(run: Run, embedded: dict[str, list[str]]) -> ListedPrior:

@@ -7,6 +7,7 @@ from rela.errors import ChoiceError, DataError
 from rela.evaluation.protocols import KNN_PROTOCOLS
 from rela.options import part_of
 from rela.pipeline.locks import in_use
+from rela.priors.names import shown_names
 from rela.stages.display import format_table
 from rela.stages.requests import Rank
 from rela.stages.settings import RankSettings
@@ -80,11 +81,12 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
     with_labels = num_held_out and dataset.content.labelled
     labels = dataset.open().labels[chosen] if with_labels else None
     own = {run.name for run in workspace.runs() if run.images_sha256 == images}
+    names = shown_names(artifact.prior for artifact in cached)
     with in_use(*(artifact.path for artifact in cached)):
         matrices = [_rows(artifact, chosen, num_images) for artifact in cached]
     found = [
         RankedPrior(
-            prior=artifact.prior.name,
+            prior=name,
             representations=artifact.name,
             width=rows.shape[1],
             effective_rank=effective_rank(rows),
@@ -92,7 +94,7 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
             knn=None if labels is None else _knn(dataset, rows, labels, num_held_out),
             own_run=not own.isdisjoint(_runs(artifact)),
         )
-        for artifact, rows in zip(cached, matrices, strict=True)
+        for artifact, rows, name in zip(cached, matrices, names, strict=True)
     ]
     order = sorted(
         range(len(found)), key=lambda i: (-(found[i].knn or 0), -found[i].effective_rank)

@@ -4,8 +4,9 @@ import shlex
 
 from rela.errors import RelaError
 from rela.options import option_words
-from rela.priors.prior import JOINT, POOLED, Combination
-from rela.stages.settings import ConvertSettings
+from rela.stages.priors.again import embed_commands, priors_of
+from rela.stages.settings import ConvertSettings, EmbedSettings
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import WHERE_TO_RUN, TrainSettings
@@ -19,32 +20,27 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
     name, prior = run.content.dataset, run.content.prior
     train = ["rela", "train", name, "--prior", prior or "none"]
     train += option_words(TrainSettings, vars(run.settings), {"prior", *WHERE_TO_RUN})
-    commands = [*_convert(workspace, name), *_embed(workspace, run, name), train]
-    return [shlex.join(words) for words in commands]
-
-
-def _convert(workspace: Workspace, name: str) -> list[list[str]]:
     try:
         dataset = workspace.dataset(name)
     except RelaError:
-        return []  # it is gone
+        return [shlex.join(train)]  # the data set is gone
+    commands = [_convert(dataset), *_embed(workspace, run, dataset), train]
+    return [shlex.join(words) for words in commands]
+
+
+def _convert(dataset: DataSet) -> list[str]:
     source = dataset.source or "path/to/images"
     flags = option_words(ConvertSettings, dataset.manifest.parameters)
-    return [["rela", "convert", source, "--name", name, *flags]]
+    if dataset.content.bad_images:
+        flags += ["--on-bad-image", "skip"]
+    return ["rela", "convert", source, "--name", dataset.name, *flags]
 
 
-def _embed(workspace: Workspace, run: Run, name: str) -> list[list[str]]:
+def _embed(workspace: Workspace, run: Run, dataset: DataSet) -> list[list[str]]:
     key = run.settings.prior
     known = workspace.representations()
     made = next((a for a in known if a.fingerprint == key), None)
     if run.content.prior in (None, "random") or made is None:
         return []
-    joint = isinstance(made.prior, Combination)
-    layer = POOLED if isinstance(made.prior, Combination) else made.prior.layer
-    names = made.prior.name.split(JOINT) if joint else [made.prior.name]
-    words = ["rela", "embed", name]
-    for one in names:
-        words += ["--prior", one.removesuffix(f"@{layer}")]
-    words += ["--layer", layer] if layer != POOLED else []
-    words += ["--crops", str(made.content.crops)] if made.content.crops else []
-    return [words]
+    how = EmbedSettings(crops=made.content.crops, dtype=made.dtype)
+    return embed_commands(workspace, dataset, priors_of(made), how)

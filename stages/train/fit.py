@@ -17,6 +17,7 @@ from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import exclusive, in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
+from rela.stages.priors.find import shown_name
 from rela.stages.train.processes import (
     STARTED_VARIABLE,
     Announce,
@@ -158,7 +159,7 @@ def _run_locked(
         content={
             "dataset": dataset.name,
             "num_images": len(beton),
-            "prior": None if representations is None else representations.prior.name,
+            "prior": None if representations is None else shown_name(representations),
             "handover_step": outcome.handover_step,
             "num_steps": outcome.num_steps,
             "final_loss": outcome.final_loss,
@@ -194,7 +195,7 @@ def _refuse_other_images(targets: Targets, dataset: DataSet) -> None:
 def _resolved(
     name: str, dataset: DataSet, settings: TrainSettings, representations: Representations | None
 ) -> str:
-    prior = "none" if representations is None else representations.prior.name
+    prior = "none" if representations is None else shown_name(representations)
     shown = {**asdict(settings), "prior": prior}
     if representations is not None and settings.handover is None:
         shown["handover"] = "adaptive"

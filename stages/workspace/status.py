@@ -6,6 +6,7 @@ from typing import Any
 
 from rela.pipeline.files import directory_bytes
 from rela.pipeline.parts import PartStore
+from rela.priors.names import shown_names
 from rela.priors.prior import Combination
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.activity import RunUnderWay, under_way
@@ -34,6 +35,8 @@ def status(workspace: Workspace) -> Status:
     datasets = workspace.datasets()
     coverages = {dataset.fingerprint: dataset.coverage() for dataset in datasets}
     busy = {*(run.name for run in now.runs), *(embed.directory for embed in now.embeds)}
+    cached = workspace.representations()
+    names = shown_names(each.prior for each in cached)
     return Status(
         workspace=str(workspace.root),
         datasets=[
@@ -45,7 +48,9 @@ def status(workspace: Workspace) -> Status:
             }
             for dataset in datasets
         ],
-        representations=[_representations_row(each) for each in workspace.representations()],
+        representations=[
+            _representations_row(each, name) for each, name in zip(cached, names, strict=True)
+        ],
         runs=[_run_row(run, coverages) for run in workspace.runs()],
         running=[
             *(_running_row(run) for run in now.runs),
@@ -125,9 +130,9 @@ def _handover(run: dict[str, Any]) -> Any:
     return "never" if never else run["handover_step"]
 
 
-def _representations_row(found: Representations) -> dict[str, Any]:
+def _representations_row(found: Representations, name: str) -> dict[str, Any]:
     return {
-        "prior": found.prior.name,
+        "prior": name,
         "dataset": found.content.dataset,
         "split": found.content.split,
         "input_pixels": None if isinstance(found.prior, Combination) else found.prior.image_size,

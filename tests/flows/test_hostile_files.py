@@ -35,7 +35,7 @@ from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import Manifest
 from rela.priors import PriorIdentity
 from rela.sources.source import Sample
-from rela.stages.priors.identify import _read_record
+from rela.stages.priors.records import read_record
 from rela.stages.recipe.jobs import load_recipe
 from rela.stages.workspace.run import read_config
 from rela.stages.workspace.schema import Float, Int, fits
@@ -187,7 +187,7 @@ def test_a_configuration_is_read_whole(tmp_path: Path) -> None:
 def test_records_of_priors_are_identities_or_nothing(tmp_path: Path, value: Any) -> None:
     for record in (value, {"weights_file": None, "note": "", "prior": value}):
         (tmp_path / "record.json").write_text(json.dumps(record))
-        assert _read_record(tmp_path / "record.json") is None
+        assert read_record(tmp_path / "record.json") is None
     with pytest.raises((TypeError, ValueError, KeyError)):
         PriorIdentity.from_dict(value)
 

@@ -13,12 +13,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from command_line import Rela, read_json, run_rela
 from finished_runs import finished_run
 from pictures import picture
 from PIL import Image
 from sklearn.metrics.pairwise import cosine_similarity
 
+from rela.models.backbones import build_backbone
 from rela.representations.neighbors import nearest_neighbors
 
 CNN = "shufflenet_v2_x0_5"
@@ -38,6 +40,13 @@ def stored(tmp_path: Path, which: str = "*") -> np.ndarray:
     [path] = (tmp_path / "workspace/representations").glob(f"{which}/representations.h5")
     with h5py.File(path) as file:
         return np.asarray(file["representations"][:], np.float64)
+
+
+def copied(image: Path) -> Path:
+    """The same image in another file, so that it has no cached row."""
+    copy = image.parents[1] / f"copy-{image.name}"
+    copy.write_bytes(image.read_bytes() + b"\0")
+    return copy
 
 
 def find(*arguments: Any) -> Any:
@@ -61,7 +70,7 @@ def test_nearest_rows_are_those_of_scikit_learn(dtype: str):
 
 
 def test_neighbours_are_found_by_the_cosine_of_what_is_stored(embedded: Rela, tmp_path: Path):
-    query = tmp_path / "images/train/bee/03.png"
+    query = copied(tmp_path / "images/train/bee/03.png")
     found = find(query, "--count", 24)
     values = stored(tmp_path)
     expected = cosine_similarity(values[8 + 3][None], values)[0]
@@ -88,7 +97,7 @@ def test_an_image_finds_itself_in_any_encoding(rela: Rela, tmp_path: Path):
     rela("convert", folder, "--write-mode", "jpg", "--jpeg-quality", 40, "--max-side", 100)
     rela("embed", *EXACT)
     for name in ("2.jpg", "2.png"):
-        [nearest_one] = find(folder / name, "--count", 1)["neighbors"]
+        [nearest_one] = find(copied(folder / name), "--count", 1)["neighbors"]
         assert nearest_one["path"] == name
         assert nearest_one["similarity"] == pytest.approx(1, abs=2e-6)
         assert nearest_one["class_name"] is None
@@ -99,7 +108,7 @@ def test_a_run_a_layer_and_a_seed_are_priors_like_any_other(embedded: Rela, tmp_
     embedded("embed", "--prior", "run:mine")
     embedded("embed", "--prior", "mine", "--layer", "stage4")
     embedded("embed", *PRIOR, "--seed", 3, "--split", "val")
-    query = tmp_path / "images/val/cat/01.png"
+    query = copied(tmp_path / "images/val/cat/01.png")
     for options, which in (
         (("--prior", "run:mine"), "mine"),
         (("--prior", "mine"), "mine"),
@@ -108,7 +117,7 @@ def test_a_run_a_layer_and_a_seed_are_priors_like_any_other(embedded: Rela, tmp_
     ):
         found = find(query, *options, "--count", 2)
         assert (found["prior"], len(found["neighbors"])) == (which, 2)
-    itself = tmp_path / "images/train/ant/02.png"
+    itself = copied(tmp_path / "images/train/ant/02.png")
     [itself] = find(itself, "--prior", "mine", "--count", 1)["neighbors"]
     assert itself["path"] == "train/ant/02.png"
     assert itself["similarity"] == pytest.approx(1, abs=1e-5)  # float16, features of usual size
@@ -118,6 +127,23 @@ def test_a_run_a_layer_and_a_seed_are_priors_like_any_other(embedded: Rela, tmp_
         assert found["neighbors"][0]["path"] == "val/cat/01.png"
     several = embedded("neighbors", query, exit_code=2).stderr
     assert "3 representations" in several and "--prior" in several and "mine@stage4" in several
+
+
+def test_an_image_of_the_data_set_has_its_cached_row(embedded: Rela, tmp_path: Path):
+    """No prior is loaded for it; it may even be gone. Any other image needs it."""
+    weights = tmp_path / "best.pth"
+    torch.save(build_backbone(CNN, 32, seed=1).state_dict(), weights)
+    embedded("embed", "--prior", f"file:{weights}", "--arch", CNN, "--image-size", 32)
+    weights.unlink()
+    query = tmp_path / "images/train/bee/03.png"
+    for prior in ("best", f"random:{CNN}-seed0"):
+        found = find(query, "--prior", prior, "--count", 3)
+        assert found["prior"] == prior
+        assert found["neighbors"][0]["index"] == 11
+    [line] = embedded(
+        "neighbors", copied(query), "--prior", "best", exit_code=74
+    ).stderr.splitlines()
+    assert str(weights) in line
 
 
 def test_missing_representations_name_the_command(embedded: Rela, tmp_path: Path):
@@ -153,11 +179,11 @@ def test_an_image_is_embedded_by_all_priors_of_a_combination(embedded: Rela, tmp
     several = ("--prior", "mine", "--prior", f"random:{CNN}-seed3")
     embedded("embed", "images", *several, "--dtype", "float32")
     values = stored(tmp_path, "images-train-mine+*")
-    query = tmp_path / "images/train/cat/05.png"
+    query = copied(tmp_path / "images/train/cat/05.png")
     expected = cosine_similarity(values[16 + 5][None], values)[0]
     for named in (several, ("--prior", f"mine+random:{CNN}-seed3")):
         found = find(query, *named, "--count", 24)
-        assert found["prior"] == f"mine+random:{CNN}-seed3"
+        assert found["prior"] == f"mine+random:{CNN}-seed3@16px"  # it also is there at 32
         assert found["neighbors"][0]["path"] == "train/cat/05.png"
         similarities = [n["similarity"] for n in found["neighbors"]]
         order = [n["index"] for n in found["neighbors"]]

@@ -39,6 +39,7 @@ def pixels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.PREFIX, module.METAVAR, module.EXAMPLE = "pixels:", "WIDTH", "pixels:8"
     module.ABOUT, module.EXTRA, module.LITERAL = "random projections", "pixels", ""
     module.PACKAGES, module.resolve = {"PIL": "pillow"}, resolve
+    module.names = lambda: ["pixels:8", "pixels:16"]
     monkeypatch.setitem(KINDS, module.PREFIX, module)
     return module
 

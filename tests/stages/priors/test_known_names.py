@@ -1,0 +1,132 @@
+"""Priors that a workspace knows, by the names that it shows.
+
+- two files of one name, and one prior at two input sizes, are told apart in every list;
+- every shown name is accepted by embed, train, eval, neighbors, recipes and Python, with nothing else,
+  and needs no weights for what is cached;
+- the commands that a report prints make the same representations in another workspace.
+"""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import Rela, read_json
+
+from rela.errors import ChoiceError
+from rela.models.backbones import build_backbone
+from rela.stages.priors.again import embed_commands, priors_of
+from rela.stages.priors.find import open_representations
+from rela.stages.settings import EmbedSettings
+from rela.stages.train.prior import chosen_representations
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
+
+CNN = "shufflenet_v2_x0_5"
+KNN = ("--protocol", "knn20")
+
+
+@pytest.fixture
+def two_files(rela: Rela, images: Path, tmp_path: Path) -> list[str]:
+    """Representations by a/best.pth and b/best.pth; the names that the list shows."""
+    for seed, folder in enumerate("ab"):
+        (tmp_path / folder).mkdir()
+        torch.save(build_backbone(CNN, 32, seed=seed).state_dict(), tmp_path / folder / "best.pth")
+        options = ("--arch", CNN, "--image-size", 32)
+        rela("embed", "--prior", f"file:{folder}/best.pth", *options)
+    return names(rela, "file")
+
+
+def names(rela: Rela, source: str) -> list[str]:
+    rows = read_json(rela("priors", "list", "--json"))["priors"]
+    return [row["prior"] for row in rows if row["source"] == source and row["embedded"]]
+
+
+def test_two_files_of_one_name_are_told_apart_and_named(
+    rela: Rela, two_files: list[str], tmp_path: Path
+):
+    assert len(set(two_files)) == 2 and all(name.startswith("best#") for name in two_files)
+    rows = read_json(rela("priors", "list", "--json"))["priors"]
+    notes = {row["prior"]: row["note"] for row in rows}
+    files = {name: notes[name].rpartition(", ")[2] for name in two_files}
+    assert set(files.values()) == {str(tmp_path / f"{folder}/best.pth") for folder in "ab"}
+    assert {row["prior"] for row in read_json(rela("status", "--json"))["representations"]} == set(
+        files
+    )
+    ranked = read_json(rela("priors", "rank", "--json"))["priors"]
+    assert {row["prior"] for row in ranked} == set(files)
+    for command in (("embed",), ("neighbors", "images/train/ant/00.png")):
+        said = rela(*command, "--prior", "best", exit_code=2).stderr
+        assert all(name in said for name in two_files)
+
+    for file in files.values():
+        Path(file).rename(f"{file}.away")
+    workspace = Workspace(Path("workspace"))
+    digests = set()
+    for name in two_files:
+        made = read_json(rela("embed", "--prior", name, "--json"))
+        assert made["cached"]
+        settings = TrainSettings(prior=name)
+        found = chosen_representations(workspace, workspace.dataset(), settings, False, print)
+        assert found is not None and found.name == Path(made["artifact"]["path"]).name
+        query = "images/train/bee/02.png"
+        nearest = read_json(rela("neighbors", query, "--prior", name, "--count", 1, "--json"))
+        assert nearest["prior"] == name and nearest["neighbors"][0]["path"] == "train/bee/02.png"
+        assert len(open_representations(workspace, name).array) == 24
+        digests.add(found.prior.key()["weights_sha256"])
+    assert len(digests) == 2
+    said = rela("embed", "--prior", two_files[0], "--split", "val", exit_code=74).stderr
+    assert f"{files[two_files[0]]}: no such weights file" in said.splitlines()[-1]
+
+    for file in files.values():
+        Path(f"{file}.away").rename(file)
+    rela("embed", "--prior", two_files[0], "--split", "val")
+    evaluated = read_json(rela("eval", "--prior", two_files[1], *KNN, "--json"))
+    assert two_files[1] in str(evaluated)
+    recipe = f'[[embed]]\ndataset = "images"\nprior = "{two_files[1]}"\n'
+    Path("recipe.toml").write_text(recipe)
+    plan = rela("run", "recipe.toml", "--dry-run").stdout.splitlines()
+    assert any(two_files[1] in line and "there" in line.split() for line in plan)
+
+
+def test_one_prior_at_two_sizes_is_told_apart(rela: Rela, images: Path):
+    prior = f"random:{CNN}"
+    for size in (32, 48):
+        rela("embed", "--prior", prior, "--image-size", size)
+    shown = [f"{prior}-seed0@{size}px" for size in (32, 48)]
+    assert names(rela, "random") == shown
+    for name in shown:
+        assert read_json(rela("embed", "--prior", name, "--json"))["cached"]
+    made = read_json(rela("embed", "--prior", f"{prior}@64px", "--layer", "stage2", "--json"))
+    assert not made["cached"]
+    assert f"{prior}-seed0@stage2" in names(rela, "random")
+
+
+def test_printed_commands_make_the_same_in_another_workspace(
+    rela: Rela, two_files: list[str], images: Path
+):
+    rela("embed", "--prior", two_files[0], "--prior", f"random:{CNN}@48px", "--dtype", "float32")
+    workspace = Workspace(Path("workspace"))
+    before = {made.fingerprint for made in workspace.representations()}
+    [joint] = [made for made in workspace.representations() if made.content.components]
+    how = EmbedSettings(dtype=joint.dtype)
+    commands = embed_commands(workspace, workspace.dataset(), priors_of(joint), how)
+    assert len(commands) == 3
+    other = ("--workspace", "other")
+    rela(*other, "convert", images)
+    for command in commands:
+        rela(*other, *command[1:])
+    again = {made.fingerprint for made in Workspace(Path("other")).representations()}
+    assert joint.fingerprint in again and again <= before, list(map(shlex.join, commands))
+
+
+def test_options_beside_a_known_name_change_what_it_means(rela: Rela, two_files: list[str]):
+    def made(*options: Any) -> str:
+        result = rela("embed", "--prior", two_files[0], *options, "--json")
+        return str(read_json(result)["artifact"]["path"])
+
+    assert "best@stage2" in made("--layer", "stage2")
+    assert made("--image-size", 48) != made() != made("--mean", "0.5")
+    with pytest.raises(ChoiceError, match=r"choose one with --prior: best#"):
+        open_representations(Workspace(Path("workspace")), "best@32px")
