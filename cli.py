@@ -279,6 +279,7 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("dataset", metavar="[DATASET]", required=False, shell_complete=completing.datasets)
 @click.option("--watch", is_flag=True, help="Show running jobs and refresh until Ctrl-C.")
 @click.option(
     "--interval",
@@ -289,12 +290,18 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
 )
 @json_option
 @click.pass_obj
-def status(workspace: Any, /, watch: bool, interval: float, as_json: bool) -> None:
+def status(
+    workspace: Any, /, dataset: str | None, watch: bool, interval: float, as_json: bool
+) -> None:
     """Show data sets, representations, runs, what is running and what can be resumed.
+
+    With DATASET: what `rela convert` said of it at its end.
 
     With --watch: the progress of every training and embedding, the processes that work on it, and the age
     of its last checkpoint. It only reads files, so it works on any machine that sees the workspace.
     """
+    if watch and dataset:
+        raise click.UsageError("--watch shows the whole workspace; leave out DATASET")
     if watch:
         from rela.stages.commandline.watch import watch as show
 
@@ -304,6 +311,12 @@ def status(workspace: Any, /, watch: bool, interval: float, as_json: bool) -> No
 
     if is_typed("interval"):
         raise click.UsageError("--interval requires --watch")
+    if dataset:
+        from rela.stages.workspace import summary
+
+        found = workspace.dataset(dataset)
+        print_result(as_json, summary.format_described, summary.describe(found))
+        return
     print_result(as_json, stage.format_status, stage.status(workspace))
 
 

@@ -11,7 +11,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rela.data.beton.contact_sheet import contact_sheet
 from rela.data.beton.encoding import Encoding
+from rela.data.beton.reader import open_beton
+from rela.data.beton.tally import Tally
+from rela.data.beton.value_range import write_in_range
 from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
 from rela.options import check_options, option_words, part_of
@@ -24,22 +28,36 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
+from rela.sources.pixels import (
+    PixelRules,
+    colour_in_words,
+    colour_of,
+)
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.sources.splits.held_out import find_copies, with_val
-from rela.stages.display import bar_of_bytes, human_bytes, progress_bar
+from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
     SHOWN_BAD_IMAGES,
     bad_images_in_words,
     left_out_csv,
     oddities,
+    without_numbers,
 )
 from rela.stages.requests import Convert
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
+from rela.stages.workspace.encoding import encoding_by
+from rela.stages.workspace.summary import (
+    SHEET_FILE,
+    Summary,
+    dataset_in_words,
+    read_summary,
+    summarize,
+)
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2  # 1: alpha was dropped, EXIF ignored, every value of 16 bits divided by 257
 _MOST_WORKERS_PER_CORE = 4
 # which images are read, not how they are stored: the digest of the sources covers them
 _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
@@ -47,11 +65,12 @@ _SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOpt
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """The data set, and whether it existed."""
+    """The data set, whether it existed, and what it holds (None: of a version without summaries)."""
 
     artifact: DataSet
     cached: bool
     seconds: float
+    summary: Summary | None
 
 
 def convert(workspace: Workspace, request: Convert, say: Say = print) -> ConvertResult:
@@ -83,13 +102,19 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         )
 
     def fill(directory: Path) -> Manifest:
-        results: dict[str, WriteResult] = {}
-        for split, samples in images.splits.items():
-            with progress_bar(len(samples), f"convert {split}", "img") as bar:
-                results[split] = write_beton(
-                    directory / f"{split}.beton", images.root, samples, encoding, workers,
-                    settings.seed, bar.update,
-                )  # fmt: skip
+        def write(encoding: Encoding) -> dict[str, WriteResult]:
+            results = {}
+            for split, samples in images.splits.items():
+                path = directory / f"{split}.beton"
+                path.unlink(missing_ok=True)
+                with progress_bar(len(samples), f"convert {split}", "img") as bar:
+                    results[split] = write_beton(
+                        path, images.root, samples, encoding, workers, settings.seed, bar.update
+                    )
+            return results
+
+        strict = settings.on_bad_image == "stop"
+        results, rules = write_in_range(write, encoding, settings.bits, strict, say)
         bad = [entry for result in results.values() for entry in result.bad_images]
         left_out = left_out_csv(images, bad)
         if bad and settings.on_bad_image == "stop":
@@ -115,14 +140,19 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
                 remedy = "; keep all in train with --val-fraction 0" if images.val_fraction else ""
                 raise DataError(f"all {len(result.bad_images)} images of {split} are bad{remedy}")
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
-        return _manifest(images, settings, results, bad, Spent.now() - start)
+        manifest = _manifest(images, settings, results, rules, bad, Spent.now() - start)
+        reasons = [(path, without_numbers(reason)) for path, reason in bad]
+        summarize(manifest, results, reasons, oddities(images)).write(directory)
+        beton = open_beton(directory / "train.beton")
+        contact_sheet(beton, images.class_names, settings.seed).save(directory / SHEET_FILE)
+        return manifest
 
     dataset, was_there = cached(destination, DataSet, find, fill)
     coverage = dataset.coverage()
     if coverage is not None and not coverage.is_whole:
         say(coverage.words())
     seconds = (Spent.now() - start).seconds if was_there else dataset.spent.seconds
-    return ConvertResult(dataset, was_there, seconds)
+    return ConvertResult(dataset, was_there, seconds, read_summary(dataset))
 
 
 def _num_workers(chosen: int | None, say: Say) -> int:
@@ -149,20 +179,6 @@ def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -
             return find_copies(found.root, samples, bar.update)
 
     return with_val(found, settings.val_fraction, settings.seed, copies)
-
-
-def encoding_of(dataset: DataSet) -> Encoding:
-    """How the images of a data set were stored."""
-    known = {f.name for f in fields(ConvertSettings)}
-    given = {k: v for k, v in dataset.manifest.parameters.items() if k in known and v is not None}
-    settings = ConvertSettings(**given)
-    check_options(settings)
-    return encoding_by(settings)
-
-
-def encoding_by(settings: ConvertSettings) -> Encoding:
-    """How `settings` have images stored."""
-    return Encoding(**{f.name: getattr(settings, f.name) for f in fields(Encoding)})
 
 
 def taken(existing: DataSet) -> ChoiceError:
@@ -193,13 +209,8 @@ def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
 
 
 def format_result(result: ConvertResult) -> str:
-    """Counts and sizes of every split, and the path of the data set."""
+    """What the data set holds, and its path."""
     dataset = result.artifact
-    lines = []
-    for name, split in dataset.splits.items():
-        size = human_bytes(dataset.beton_path(name).stat().st_size)
-        stored = f"{split.num_raw:,} raw, {split.num_jpeg:,} JPEG"
-        lines.append(f"{name}: {split.num_images:,} images ({stored}), {size}")
     classes = (
         f"{len(dataset.content.class_names)} classes" if dataset.content.labelled else "no labels"
     )
@@ -208,17 +219,20 @@ def format_result(result: ConvertResult) -> str:
     else:
         rate = dataset.num_images() / result.seconds
         how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
-    return "\n".join([*lines, f"data set {dataset.name} ({classes}) {how}"])
+    what = dataset_in_words(dataset, result.summary)
+    return "\n".join([*what, f"data set {dataset.name} ({classes}) {how}"])
 
 
 def _manifest(
     images: ImageSource,
     settings: ConvertSettings,
     results: dict[str, WriteResult],
+    rules: PixelRules,
     bad: list[tuple[str, str]],
     spent: Spent,
 ) -> Manifest:
     splits = {split: _split_content(result) for split, result in results.items()}
+    tally = sum((result.tally for result in results.values()), Tally())
     meaning = {
         "stage": "convert",
         "version": STAGE_VERSION,
@@ -233,6 +247,8 @@ def _manifest(
             "class_names": images.class_names,
             "labelled": images.labelled,
             "splits": splits,
+            "bits": rules.bits if "integer" in tally.largest else None,
+            "float_bits": rules.float_bits if "float" in tally.largest else None,
             "bad_images": [list(entry) for entry in bad],
             "sources_sha256": _sources_digest(
                 images,
@@ -257,18 +273,20 @@ def deciding(settings: ConvertSettings, images: ImageSource) -> dict[str, Any]:
         del parameters[name]
     if images.val_fraction == 0 and settings.write_mode != "proportion":
         parameters["seed"] = None
+    parameters["background"] = colour_in_words(colour_of(settings.background))
     return parameters
 
 
 def _split_content(result: WriteResult) -> dict[str, Any]:
     counts = Counter(sample.label for sample in result.samples)
-    sides = sorted(min(size) for size in result.sizes.elements())
+    sizes = result.tally.sizes
+    sides = sorted(min(size) for size in sizes.elements())
     return {
         "num_images": len(result.samples),
         "images_per_class": [counts[label] for label in sorted(counts)],
         "num_jpeg": result.num_jpeg,
         "num_raw": result.num_raw,
-        "largest_side_pixels": max(max(size) for size in result.sizes),
+        "largest_side_pixels": max(max(size) for size in sizes),
         "median_shorter_side_pixels": sides[len(sides) // 2],
         "images_sha256": ordered_digest(result.image_sha256),
         "labels_sha256": ordered_digest(str(sample.label) for sample in result.samples),

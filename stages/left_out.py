@@ -15,7 +15,7 @@ LEFT_OUT_FILE = "left_out.csv"
 _COLUMNS = ("path", "reason")
 _SHOWN, _SHOWN_KINDS = 5, 6
 SHOWN_BAD_IMAGES = 10
-_OTHER_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".raw", ".cr2", ".nef", ".arw", ".dng", ".npy")
+_OTHER_IMAGES = (".jxl", ".svg", ".raw", ".cr2", ".nef", ".arw", ".dng", ".npy")
 BadImages = Sequence[tuple[str, str]]  # path, reason
 
 
@@ -47,7 +47,7 @@ def oddities(images: ImageSource) -> list[str]:
 
 def bad_images_in_words(bad: BadImages) -> list[str]:
     """The first images with their reasons; if there are more, after every reason with its count."""
-    reasons = Counter(_without_numbers(reason) for _, reason in bad)
+    reasons = Counter(without_numbers(reason) for _, reason in bad)
     lines = [f"  {one_line(p)}: {one_line(reason)}" for p, reason in bad[:SHOWN_BAD_IMAGES]]
     if len(bad) <= SHOWN_BAD_IMAGES:
         return lines
@@ -90,6 +90,6 @@ def _many(count: int, noun: str, one: str = "", many: str = "s") -> str:
     return f"{count:,} {noun}{one if count == 1 else many}"
 
 
-def _without_numbers(reason: str) -> str:
+def without_numbers(reason: str) -> str:
     """Reasons that differ only in numbers are one."""
     return re.sub(r"[0-9][0-9,.×]*", "N", reason)

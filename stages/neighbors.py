@@ -15,7 +15,6 @@ from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
 from rela.sources.source import Sample, content_sha256
 from rela.stages import requests
-from rela.stages.convert import encoding_of
 from rela.stages.display import format_table
 from rela.stages.priors.again import request_again
 from rela.stages.priors.find import find_cached, shown_name, with_names
@@ -23,6 +22,7 @@ from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.priors.requests import requests_of
 from rela.stages.settings import NeighborsSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.encoding import encoding_of
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace
 

@@ -55,8 +55,17 @@ class ConvertSettings:
     max_side: int | None = option(
         None, "Shrink larger images to this longer side, in pixels.", minimum=1, shown="unchanged"
     )
-    alpha_on_white: bool = option(
-        False, "Composite transparent images on white instead of dropping alpha."
+    background: str = option(
+        "white",
+        "Colour behind transparent pixels: a name or #RRGGBB; none: ignore alpha.",
+        metavar="COLOUR",
+    )
+    bits: int | None = option(
+        None,
+        "Bits of the values of 16-bit images, which often hold 10 or 12; larger values become white.",
+        minimum=8,
+        maximum=16,
+        shown="the fewest of 8, 10, 12, 14, 16 that hold those of all images",
     )
     on_bad_image: str = option(
         "stop", "List bad images and stop, or skip them.", choices=("stop", "skip")

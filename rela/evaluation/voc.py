@@ -15,7 +15,8 @@ from PIL import Image
 from rela.errors import ChoiceError, DataError
 from rela.pipeline.files import read_regular
 from rela.pipeline.fingerprint import file_sha256
-from rela.sources.image_file import BadImageError, decode_image, opened_image, read_image_file
+from rela.sources.image_file import BadImageError, opened_image, read_image_file
+from rela.sources.pixels import decode_image
 
 VOID = 255
 SPLITS = ("train", "val")

@@ -1,4 +1,4 @@
-"""One image file → RGB pixels, or the reason why it cannot be used."""
+"""One image file, opened, or the reason why it cannot be used."""
 
 import contextlib
 import io
@@ -7,16 +7,24 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 # Formats that Pillow names but cannot decode, or decodes by starting another program (EPS).
 NOT_PICTURES = frozenset(["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
 MAX_SIDE = 65_535  # pixels; sizes in a beton have 16 bits
 MAX_FILE_BYTES = 1 << 30  # more than Pillow's largest image at 8 bytes per pixel
+# suffixes of formats that Pillow reads by a plug-in, or in newer versions
+LATER_SUFFIXES = frozenset([".avif", ".avifs", ".heic", ".heif", ".hif"])
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_ORIENTATION = 0x0112
+_METADATA = {
+    "exif",
+    "Raw profile type exif",
+    "xmp",
+    "XML:com.adobe.xmp",
+}  # where Pillow looks for it
 _NO_IMAGE = "not an image that Pillow can read"
-_SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 class BadImageError(Exception):
@@ -39,35 +47,23 @@ def read_image_file(path: Path) -> bytes:
         raise BadImageError(f"cannot be read: {error.strerror}") from error
 
 
-def decode_image(content: bytes, alpha_on_white: bool = False) -> NDArray[np.uint8]:
-    """A file's bytes → RGB uint8 [height, width, 3], as torchvision's image loader decodes it.
-
-    One deliberate difference: 16-bit gray images are scaled to 8 bits (value / 257), because a plain
-    conversion clips nearly every pixel to white. Alpha is dropped, or composited on white. Of an
-    animation the first frame is taken. EXIF orientation is ignored (but Pillow applies that of TIFF).
-
-    Raises BadImageError for files that are empty, truncated, too large, not an image, or
-    decompression bombs.
-    """
-    with opened_image(content) as image:
-        image.load()
-        _check_size(image)  # again: some formats know their size only once decoded
-        return np.asarray(_to_rgb(image, alpha_on_white))
-
-
 def plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """(height, width) in pixels of a JPEG in RGB or gray, None for other images. Reads the header only.
+    """(height, width) in pixels of an upright JPEG in RGB or gray, None for others. Reads the header only.
 
-    Raises BadImageError as `decode_image`.
+    Raises BadImageError as `opened_image`, but not for files that do not begin as a JPEG.
     """
+    if not content.startswith(b"\xff\xd8\xff"):
+        return None
     with opened_image(content) as image:
         if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+            return None
+        if orientation(image) != 1:  # decoders of betons ignore EXIF
             return None
         return image.height, image.width
 
 
 def check_jpeg(content: bytes) -> None:
-    """Find damage in a JPEG without decoding it fully; raises BadImageError as `decode_image`.
+    """Find damage in a JPEG without decoding it fully; raises BadImageError as `opened_image`.
 
     Decoding at 1/8 of the size reads every bit, where damage shows, and skips 63 of 64 pixels.
     """
@@ -85,10 +81,10 @@ def opened_image(content: bytes) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            with _open(content) as image:
                 if image.format in NOT_PICTURES:
                     raise BadImageError(_NO_IMAGE)
-                _check_size(image)
+                check_size(image)
                 yield image
     except BadImageError:
         raise
@@ -102,26 +98,42 @@ def opened_image(content: bytes) -> Iterator[Image.Image]:
         raise BadImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
 
 
-def _check_size(image: Image.Image) -> None:
+def _open(content: bytes) -> Image.Image:
+    """Open with Pillow, which reads HEIC by a plug-in."""
+    try:
+        return Image.open(io.BytesIO(content))
+    except UnidentifiedImageError:
+        brand = content[8:12] if content[4:8] == b"ftyp" else b""
+        if brand in _AVIF_BRANDS:
+            raise BadImageError(
+                "AVIF, which needs Pillow 11.3: `pip install --upgrade pillow`"
+            ) from None
+        if brand not in _HEIF_BRANDS:
+            raise
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise BadImageError("HEIC, which needs `pip install 'rela[heif]'`") from None
+    register_heif_opener()
+    return Image.open(io.BytesIO(content))
+
+
+def orientation(image: Image.Image) -> int:
+    """How EXIF says the image is to be turned or mirrored, 1 to 8; 1 is upright, also without a valid tag."""
+    if image.format == "HEIF":  # its reader sets the tag to 1
+        return image.info.get("original_orientation") or 1
+    if image.format != "TIFF" and not image.info.keys() & _METADATA:
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata; the pixels may be sound
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def check_size(image: Image.Image) -> None:
+    """Raise BadImageError for sides that do not fit in a beton."""
     if max(image.size) > MAX_SIDE:
         raise BadImageError(
             f"too large: {image.width}×{image.height} pixels, at most {MAX_SIDE} a side"
         )
-
-
-def _to_rgb(image: Image.Image, alpha_on_white: bool) -> Image.Image:
-    if image.mode in _SIXTEEN_BIT_MODES or image.mode == "I":
-        values = np.asarray(image)
-        if image.mode == "I" and (values.min() < 0 or values.max() > 65_535):
-            raise BadImageError("32-bit gray values beyond 16 bits; convert it to 8 or 16 bits")
-        scaled = values
-        if image.mode != "I" or values.max() > 255:  # 32-bit files often hold 8-bit values
-            scaled = (values.astype(np.uint32) + 128) // 257
-        return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise BadImageError("floating-point pixels; convert it to 8 or 16 bits")
-    has_alpha = "A" in image.getbands() or "transparency" in image.info
-    if alpha_on_white and has_alpha:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")

@@ -22,8 +22,8 @@ from rela.pipeline.cores import num_cores
 from rela.representations.embedder import Embedder, choose_device
 from rela.sources.image_file import BadImageError
 from rela.sources.source import ImageSource
-from rela.stages.convert import encoding_by
 from rela.stages.settings import ConvertSettings
+from rela.stages.workspace.encoding import encoding_by
 from rela.training.handover import AdaptiveHandOver
 from rela.training.run import build_method, build_module, resolve_precision
 from rela.training.settings import ResolvedSettings, TrainSettings

@@ -38,7 +38,8 @@ class DataSetContent(Struct, frozen=True):
 
     - `class_names`: by index; `labelled`: whether images have classes;
     - `bad_images`: path and reason of every source file that was left out;
-    - `sources_sha256`: digest of all source files, bad images included.
+    - `sources_sha256`: digest of all source files, bad images included;
+    - `bits`, `float_bits`: by which values of undeclared range were scaled (PixelRules); None without such.
     """
 
     class_names: list[str]
@@ -46,6 +47,8 @@ class DataSetContent(Struct, frozen=True):
     splits: dict[str, Split]
     bad_images: list[tuple[str, str]]
     sources_sha256: str
+    bits: Int | None = None
+    float_bits: Int | None = None
 
     def __post_init__(self) -> None:
         if not {"train"} <= self.splits.keys() <= {"train", "val"}:  # names of files

@@ -20,8 +20,9 @@ from benchmarks.faults.images import write
 from benchmarks.faults.odd_folders import FOLDERS
 from rela.errors import DataError, UnavailableError
 from rela.evaluation.voc import open_voc
-from rela.sources.image_file import BadImageError, decode_image
+from rela.sources.image_file import BadImageError
 from rela.sources.image_folder import scan
+from rela.sources.pixels import decode_image
 
 
 def test_a_folder_too_deep_to_be_read_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.data.ffcv_format import MODE_JPEG, MODE_RAW, PAGE_BYTES
-from rela.sources.image_file import BadImageError, check_jpeg, decode_image, plain_jpeg_size
+from rela.sources.image_file import BadImageError, check_jpeg, plain_jpeg_size
+from rela.sources.pixels import PLAIN_RULES, Origin, PixelRules, decode
 from rela.sources.source import Content
 
 _LARGEST_JPEG_SIDE = 65_500
@@ -24,24 +25,26 @@ class Encoding:
       unchanged;
     - `jpeg_share`: the share of JPEG in `proportion`;
     - `max_side`: larger images are shrunk to this longer side, in pixels;
-    - `alpha_on_white`: composite transparent images on white instead of dropping alpha.
+    - `pixels`: the background of transparent images, and the range of values of more than 8 bits.
     """
 
     write_mode: str = "auto"
     jpeg_quality: int = 90
     jpeg_share: float = 0.5
     max_side: int | None = None
-    alpha_on_white: bool = False
+    pixels: PixelRules = PLAIN_RULES
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One encoded image, ready for a page."""
+    """One encoded image, ready for a page; `one_colour`: all its pixels are equal."""
 
     data: bytes
     mode: int
     height: int
     width: int
+    origin: Origin
+    one_colour: bool
 
     @property
     def sha256(self) -> str:
@@ -55,13 +58,16 @@ def encode_image(content: Content, encoding: Encoding, draw: float) -> StoredIma
 
     `draw` in [0, 1) decides `proportion`. Raises BadImageError with the reason.
     """
-    kept = _size_if_kept(content, encoding, draw) if isinstance(content, bytes) else None
+    kept = _pixels_if_kept(content, encoding, draw) if isinstance(content, bytes) else None
     if kept is not None:
-        height, width = kept
+        pixels, origin = kept, Origin("JPEG")
+        height, width = kept.shape[:2]
         data, mode = bytes(content), "jpg"
     else:
         if isinstance(content, bytes):
-            content = decode_image(content, encoding.alpha_on_white)
+            content, origin = decode(content, encoding.pixels)
+        else:
+            origin = Origin("pixels")
         pixels = _shrink(content, encoding.max_side)
         height, width = pixels.shape[:2]
         mode = _mode(height, width, encoding, draw)
@@ -74,7 +80,13 @@ def encode_image(content: Content, encoding: Encoding, draw: float) -> StoredIma
             f"too large: {width}×{height} pixels take {len(data):,} bytes stored as {mode}, a page "
             f"of the beton holds {PAGE_BYTES:,}; use --write-mode jpg or --max-side"
         )
-    return StoredImage(data, MODE_RAW if mode == "raw" else MODE_JPEG, height, width)
+    number = MODE_RAW if mode == "raw" else MODE_JPEG
+    return StoredImage(data, number, height, width, origin, _is_one_colour(pixels))
+
+
+def _is_one_colour(pixels: NDArray[np.uint8]) -> bool:
+    first_row, first = pixels[0], pixels[0, 0]  # the row decides nearly always
+    return bool((first_row == first).all() and (pixels == first).all())
 
 
 def _mode(height: int, width: int, encoding: Encoding, draw: float) -> str:
@@ -86,15 +98,15 @@ def _mode(height: int, width: int, encoding: Encoding, draw: float) -> str:
     return encoding.write_mode
 
 
-def _size_if_kept(content: bytes, encoding: Encoding, draw: float) -> tuple[int, int] | None:
-    """(height, width) of a JPEG file to store unchanged, because both decoders accept it; else None."""
+def _pixels_if_kept(content: bytes, encoding: Encoding, draw: float) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG file to store unchanged, because both decoders accept it; else None."""
     size = plain_jpeg_size(content)
     if size is None or _mode(*size, encoding, draw) == "raw":
         return None
     if encoding.max_side is not None and max(size) > encoding.max_side:
         return None
     check_jpeg(content)
-    return size if _decodes(content, *size) else None
+    return _decoded(content, *size)
 
 
 def _shrink(pixels: NDArray[np.uint8], max_side: int | None) -> NDArray[np.uint8]:
@@ -119,10 +131,12 @@ def _encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     return bytes(encoded)
 
 
-def _decodes(jpeg: bytes, height: int, width: int) -> bool:
-    """Whether FFCV's decoder, which reads the beton later, accepts these bytes."""
-    from rela.data.kernels import decode
+def _decoded(jpeg: bytes, height: int, width: int) -> NDArray[np.uint8] | None:
+    """RGB pixels by FFCV's decoder, which reads the beton later; None if it refuses these bytes."""
+    from rela.data.kernels import decode as kernel
 
     out = np.empty(height * width * 3, np.uint8)
     data = np.frombuffer(jpeg, np.uint8)
-    return bool(decode.decode(data, MODE_JPEG, height, width, out) == decode.OK)
+    if kernel.decode(data, MODE_JPEG, height, width, out) != kernel.OK:
+        return None
+    return out.reshape(height, width, 3)

@@ -7,7 +7,6 @@ dies ends the writing with an error instead of holding a page forever.
 
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.data.beton.encoding import Encoding, StoredImage, encode_image
+from rela.data.beton.tally import Tally
 from rela.data.beton.worker_pool import WorkerDiedError, ordered_map
 from rela.data.ffcv_format import (
     ALLOCATION,
@@ -58,7 +58,7 @@ class WriteResult:
     bad_image_sha256: list[str] = field(default_factory=list)
     num_jpeg: int = 0
     num_raw: int = 0
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)  # by (height, width)
+    tally: Tally = field(default_factory=Tally)
 
 
 def write_beton(
@@ -90,7 +90,7 @@ def write_beton(
                 result.image_sha256.append(stored.sha256)
                 result.num_jpeg += stored.mode == MODE_JPEG
                 result.num_raw += stored.mode == MODE_RAW
-                result.sizes[stored.height, stored.width] += 1
+                result.tally.add(sample.path, stored)
             on_progress(1)
         if result.samples:
             beton.finish()

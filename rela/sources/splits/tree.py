@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol, TextIO
 
 from rela.errors import DataError, UnavailableError, one_line
 from rela.pipeline.files import regular_file
-from rela.sources.image_file import NOT_PICTURES
+from rela.sources.image_file import LATER_SUFFIXES, NOT_PICTURES
 
 _MARK = ".rela-output"
 _SYSTEM_NAMES = frozenset(
@@ -31,11 +31,12 @@ _SYSTEM_NAMES = frozenset(
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Lower-case suffixes of every raster format that the installed Pillow opens."""
+    """Lower-case suffixes of every raster format that Pillow opens, also by a plug-in or when newer."""
     from PIL import Image
 
     formats = Image.registered_extensions()
-    return frozenset(s for s, f in formats.items() if f in Image.OPEN and f not in NOT_PICTURES)
+    opened = (s for s, f in formats.items() if f in Image.OPEN and f not in NOT_PICTURES)
+    return LATER_SUFFIXES.union(opened)
 
 
 def is_image_name(name: str) -> bool:

@@ -205,6 +205,21 @@ def test_cmyk_jpegs_and_other_formats_are_encoded_as_rgb(tmp_path):
         assert np.abs(np.asarray(image).astype(int) - expected).mean() < 2
 
 
+def test_a_jpeg_that_exif_turns_is_stored_upright(tmp_path):
+    photo = Image.fromarray(picture(0, 150, 200))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    samples = save(tmp_path, {"turned.jpg": photo}, quality=95, exif=exif)
+    result = write_beton(tmp_path / "b", tmp_path, samples, Encoding("jpg", jpeg_quality=95), 1)
+    ((mode, content),) = stored(tmp_path / "b")
+    image = Image.open(io.BytesIO(content.tobytes()))
+    assert mode == 0 and shapes(tmp_path / "b") == [(200, 150)]
+    assert image.size == (150, 200) and 0x0112 not in image.getexif()
+    upright = np.rot90(np.asarray(Image.open(tmp_path / "turned.jpg")), -1)
+    assert np.abs(np.asarray(image).astype(int) - upright).mean() < 2
+    assert result.tally.turned.count == 1
+
+
 def test_auto_keeps_small_images_raw_and_large_ones_jpeg(tmp_path):
     images = {"small.jpg": picture(0, 128, 128), "large.jpg": picture(1, 128, 129)}
     result = write_beton(tmp_path / "b", tmp_path, save(tmp_path, images), Encoding("auto"), 1)
@@ -250,7 +265,7 @@ def test_the_result_records_samples_digests_and_sizes(pngs, tmp_path):
         hashlib.sha256((root / sample.path).read_bytes()).hexdigest() for sample in samples
     ]
     assert len(set(result.image_sha256)) == len(samples)
-    assert sorted(result.sizes) == sorted(image.shape[:2] for image in pixels)
+    assert sorted(result.tally.sizes) == sorted(image.shape[:2] for image in pixels)
 
 
 def test_a_share_of_the_images_becomes_jpeg_by_seed_and_path(tmp_path):

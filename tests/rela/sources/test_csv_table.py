@@ -180,7 +180,7 @@ def test_a_list_equals_its_folder(tmp_path: Path):
         "  ant/1.png: empty file (0 bytes)",
         "  bee/0.png: cannot be read: No such file or directory",
     ]
-    assert "train: 2 images" in run_rela(*words, "--on-bad-image", "skip").output
+    assert "train       2 images" in run_rela(*words, "--on-bad-image", "skip").output
 
 
 # Which kind it is

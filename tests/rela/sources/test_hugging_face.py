@@ -24,7 +24,8 @@ from pictures import picture, save_tree
 
 from rela.errors import ChoiceError, DataError
 from rela.sources import open_source
-from rela.sources.image_file import BadImageError, decode_image
+from rela.sources.image_file import BadImageError
+from rela.sources.pixels import decode_image
 from rela.sources.source import ImageSource, SourceOptions
 
 pa = pytest.importorskip("pyarrow")

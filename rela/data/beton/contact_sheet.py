@@ -1,0 +1,92 @@
+"""A picture of some images of a beton, as they are stored, by class."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, features
+
+from rela.data.beton.reader import Beton
+from rela.data.ffcv_format import MODE_RAW
+from rela.errors import one_line
+
+_MAX_CLASSES, _MAX_IMAGES = 8, 8
+_MIN_COLUMNS = 4  # so that titles have room
+_MAX_LETTERS = 200
+_SIDE, _GAP, _TITLE = 96, 6, 20  # pixels
+_INK, _PAPER = "#222222", "#d8d8d8"  # gray, so that white images have an edge
+
+
+def contact_sheet(beton: Beton, class_names: Sequence[str], seed: int) -> Image.Image:
+    """At most 8 classes × 8 images drawn by `seed`, a titled row for each class.
+
+    Without classes, at most 64 images.
+    """
+    random = np.random.default_rng(seed)
+    rows = _drawn(random, beton.labels, len(class_names))
+    columns = max(_MIN_COLUMNS, *(len(found) for _, found in rows))
+    titled = _TITLE if class_names else 0
+    height = _GAP + len(rows) * (titled + _SIDE + _GAP)
+    sheet = Image.new("RGB", (_GAP + columns * (_SIDE + _GAP), height), _PAPER)
+    pen, font = ImageDraw.Draw(sheet), _font()
+    for number, (label, found) in enumerate(rows):
+        top = _GAP + number * (titled + _SIDE + _GAP)
+        if class_names:
+            pen.text((_GAP, top), _fitting(class_names[label], font, sheet.width), _INK, font)
+        for column, index in enumerate(found):
+            sheet.paste(_thumbnail(beton, index), (_GAP + column * (_SIDE + _GAP), top + titled))
+    return sheet
+
+
+def _drawn(
+    random: np.random.Generator, labels: NDArray[np.int64], num_classes: int
+) -> list[tuple[int, list[int]]]:
+    """(class, rows of the beton) for each row of the sheet."""
+    if num_classes == 0:
+        found = _some(random, np.arange(labels.size), _MAX_CLASSES * _MAX_IMAGES)
+        return [(-1, found[i : i + _MAX_IMAGES]) for i in range(0, len(found), _MAX_IMAGES)]
+    classes = _some(random, np.unique(labels), _MAX_CLASSES)
+    return [(c, _some(random, np.flatnonzero(labels == c), _MAX_IMAGES)) for c in classes]
+
+
+def _some(random: np.random.Generator, of: NDArray[np.int64], count: int) -> list[int]:
+    """At most `count` of the values, in their order."""
+    chosen: list[int] = np.sort(random.choice(of, min(count, of.size), replace=False)).tolist()
+    return chosen
+
+
+def _thumbnail(beton: Beton, row: int) -> Image.Image:
+    """One stored image, centred on paper: small ones are enlarged by whole pixels."""
+    start, size = int(beton.pointers[row]), int(beton.sizes[row])
+    data = bytes(beton.data[start : start + size])
+    if beton.modes[row] == MODE_RAW:
+        shape = int(beton.widths[row]), int(beton.heights[row])
+        image = Image.frombytes("RGB", shape, data)
+    else:
+        with Image.open(io.BytesIO(data)) as file:
+            file.draft("RGB", (_SIDE, _SIDE))
+            image = file.convert("RGB")
+    factor = _SIDE // max(image.size)
+    if factor > 1:
+        image = image.resize(
+            (image.width * factor, image.height * factor), Image.Resampling.NEAREST
+        )
+    image.thumbnail((_SIDE, _SIDE))
+    paper = Image.new("RGB", (_SIDE, _SIDE), _PAPER)
+    paper.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
+    return paper
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(14 if features.check("freetype2") else None)
+
+
+def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The name in the letters of the font, which are Latin, cut to the width in pixels."""
+    text = one_line(name[:_MAX_LETTERS]).encode("latin-1", "backslashreplace").decode("latin-1")
+    if font.getlength(text) <= width - 2 * _GAP:
+        return text
+    while text and font.getlength(f"{text}...") > width - 2 * _GAP:
+        text = text[:-1]
+    return f"{text}..."
