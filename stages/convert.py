@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -94,6 +95,8 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         existing = open_as(DataSet, destination)
         if existing is None:
             return None
+        if is_older(existing):
+            raise older(existing, workspace, request)
         same = may_be_of(existing, images, settings)
         if same and existing.content.sources_sha256 == source_digest(images):
             return existing
@@ -189,6 +192,29 @@ def taken(existing: DataSet) -> ChoiceError:
     )
 
 
+def is_older(existing: DataSet) -> bool:
+    """Whether an earlier version made it, which stored other pixels of the same images."""
+    return bool(existing.manifest.parameters.get("stage_version") != STAGE_VERSION)
+
+
+def older(existing: DataSet, workspace: Workspace, request: Convert) -> ChoiceError:
+    """The error for a name that such a data set has, with the command for a new one."""
+    names = (f"{existing.name}-{number}" for number in itertools.count(2))
+    free = next(name for name in names if not workspace.has_dataset(name))
+    whole = request.val_fraction is None and "val" not in existing.splits
+    also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
+    return ChoiceError(
+        f"data set {existing.name} was made by an earlier version of rela, which dropped alpha, ignored "
+        "the rotation in EXIF and took 12 bits for 16; it stays usable by its name. To convert the images "
+        f"again: `{_command(request, name=free)}`{also}"
+    )
+
+
+def _command(request: Convert, **changed: Any) -> str:
+    words = option_words(Convert, {**vars(request), **changed})
+    return one_line(shlex.join(["rela", "convert", str(request.source), *words]))
+
+
 def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
     """What `_taken` says, or the reason if only the default of --val-fraction makes the difference."""
     plain = replace(part_of(request, ConvertSettings), val_fraction=0.0)
@@ -197,14 +223,10 @@ def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
     if not same or existing.content.sources_sha256 != source_digest(whole):
         return taken(existing)
 
-    def command(**changed: Any) -> str:
-        words = option_words(Convert, {**vars(request), **changed})
-        return one_line(shlex.join(["rela", "convert", str(request.source), *words]))
-
     return ChoiceError(
         f"data set {existing.name} holds these images without a validation split, which is now held out "
-        f"by default; use it as it is with `{command(val_fraction=0)}`, or make one with a validation "
-        f"split: `{command(name=existing.name + '-val')}`"
+        f"by default; use it as it is with `{_command(request, val_fraction=0)}`, or make one with a "
+        f"validation split: `{_command(request, name=existing.name + '-val')}`"
     )
 
 

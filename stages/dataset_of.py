@@ -15,7 +15,9 @@ from rela.stages.convert import (
     convert,
     deciding,
     format_result,
+    is_older,
     may_be_of,
+    older,
     read_source,
     source_digest,
     source_sha256,
@@ -45,6 +47,9 @@ def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print)
             return found
     name = slug(default_name(source))
     if workspace.has_dataset(name):
+        existing = workspace.dataset(name)
+        if is_older(existing):
+            raise older(existing, workspace, Convert(source))
         raise ChoiceError(
             f"{workspace.datasets_dir / name} was made from other images than {source}, or with other "
             f"options; embed it by its name, {name}, or convert these images under another name: "
@@ -75,6 +80,8 @@ def find_dataset(
         if images.val_fraction:  # copies of an image may have been moved to the other split
             there, named = ({"": set().union(*each.values())} for each in (there, named))
         same = all(there[split] == named[split] - left_out for split in named)
+    if is_older(existing):
+        raise older(existing, workspace, Convert(images.root, **vars(settings)))
     if not same:
         raise taken(existing)
     return existing

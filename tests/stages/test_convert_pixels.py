@@ -6,6 +6,7 @@ values for a data set, for any number of workers; sources other than folders; `-
 
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from rela.pipeline.fingerprint import ordered_digest
 from rela.sources.pixels import PixelRules
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.encoding import encoding_of
+from rela.stages.workspace.summary import SHEET_FILE, SUMMARY_FILE
 from rela.stages.workspace.workspace import Workspace
 
 
@@ -49,7 +51,7 @@ def deep_folder(root: Path, largest: list[int]) -> Path:
 
 def test_plain_images_keep_their_digest(rela: Rela, tmp_path: Path):
     tree = save_tree(tmp_path / "images", {f"{c}/{i}.png": (8, 9) for c in "ab" for i in range(3)})
-    rela("convert", tree)
+    rela("convert", tree, "--val-fraction", 0)
     digests = []
     for path in sorted(tree.rglob("*.png")):  # as version 1 did: mode, size, pixels of torchvision
         pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -59,12 +61,13 @@ def test_plain_images_keep_their_digest(rela: Rela, tmp_path: Path):
 
 def test_a_data_set_has_one_range_of_values(rela: Rela, tmp_path: Path):
     source = deep_folder(tmp_path / "images", [4000, 200, 4095, 1023])
-    said = rela("convert", source, "--workers", 2)
+    whole = ("convert", source, "--val-fraction", 0)
+    said = rela(*whole, "--workers", 2)
     assert "scaled to their range (12 bits, 4,095 is white): writing again" in said.stderr
     assert [int(pixels.max()) for pixels in stored()] == [249, 255, 12, 64]
     assert dataset().content.bits == 12
     assert encoding_of(dataset()).pixels == PixelRules(bits=12)
-    rela("convert", source, "--workers", 1, "--name", "alone")
+    rela(*whole, "--workers", 1, "--name", "alone")
     assert (dataset().path / "train.beton").read_bytes() == (
         dataset("alone").path / "train.beton"
     ).read_bytes()
@@ -111,6 +114,39 @@ def test_backgrounds_of_the_same_colour_are_the_same_data_set(rela: Rela, images
     assert found["cached"]
     said = rela("convert", images, "--background", "bleu", "--name", "b", exit_code=2)
     assert "--background bleu: expected a colour such as white or #808080, or none" in said.stderr
+
+
+def make_older(name: str = "images") -> None:
+    """Rewrite a data set as version 1 left it."""
+    path = dataset(name).path
+    manifest = dataset(name).manifest
+    parameters = {**manifest.parameters, "stage_version": 1, "alpha_on_white": False}
+    content = dict(manifest.content)
+    for table, keys in ((parameters, ("background", "bits")), (content, ("bits", "float_bits"))):
+        for key in keys:
+            del table[key]
+    digests = dict(manifest.file_sha256)
+    for file in (SUMMARY_FILE, SHEET_FILE):
+        (path / file).unlink()
+        del digests[file]
+    changed = {"parameters": parameters, "content": content, "file_sha256": digests}
+    replace(manifest, **changed).write(path)
+
+
+def test_a_data_set_of_an_earlier_version_is_named_and_stays_usable(rela: Rela, images: Path):
+    plain = dataset().images_sha256()
+    make_older()
+    said = rela("convert", images, "--max-side", 99, exit_code=2).stderr
+    assert "data set images was made by an earlier version of rela" in said
+    command = f"rela convert {images} --name images-2 --max-side 99"
+    assert said.count("\n") == 1 and set(said.split("`")[1].split()) == set(command.split())
+    assert "earlier version" in rela("embed", images, "--prior", "resnet18", exit_code=2).stderr
+    rela(*said.split("`")[1].split()[1:])
+    assert dataset("images-2").images_sha256() == plain == dataset().images_sha256()
+    dataset().verify()
+    assert "24 images" in rela("status", "images").stdout
+    assert read_json(rela("status", "images", "--json"))["summary"] is None
+    assert encoding_of(dataset()).pixels == PixelRules(None)
 
 
 def test_images_in_a_csv_a_table_and_a_shard_are_read_alike(rela: Rela, tmp_path: Path):
