@@ -1,6 +1,7 @@
 """What a data set holds, and what was found while it was converted: `summary.json` beside its manifest."""
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rela.data.beton.tally import Named, Tally
+from rela.data.beton.tally import MAX_NAMES, Named, Tally
 from rela.data.beton.writer import WriteResult
 from rela.errors import one_line
 from rela.pipeline.manifest import Manifest
@@ -20,7 +21,7 @@ from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.schema import read_json
 
 SUMMARY_FILE, SHEET_FILE = "summary.json", "contact_sheet.png"
-_MAX_CLASS_NAMES, _MAX_REASONS, _MAX_NOTES, _MAX_FORMATS = 6, 4, 4, 6
+_MAX_CLASS_NAMES, _MAX_REASONS, _MAX_NOTE_LINES, _MAX_FORMATS = 6, 3, 4, 6
 _COLUMNS, _LABEL_COLUMNS = 100, 12
 
 
@@ -159,22 +160,20 @@ def _twins(results: Mapping[str, WriteResult]) -> Twins:
     samples = [sample for result in results.values() for sample in result.samples]
     split = np.repeat(np.arange(len(names)), [len(r.samples) for r in results.values()])
     label = np.fromiter((sample.label for sample in samples), np.int64, len(samples))
-    digests = b"".join(bytes.fromhex(d) for r in results.values() for d in r.source_sha256)
+    digests = bytes.fromhex("".join(d for r in results.values() for d in r.source_sha256))
 
-    def firsts(*keys: NDArray[Any]) -> NDArray[np.int64]:
-        """For each image, the index of the first with the same keys."""
-        rows = np.rec.fromarrays(keys)
-        _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    def firsts(keys: NDArray[Any]) -> NDArray[np.int64]:
+        """For each image, the index of the first with the same key."""
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         return first[inverse.ravel()]
 
     def named(which: NDArray[np.bool_], first: NDArray[np.int64]) -> Named:
-        found = Named()
-        for index in np.flatnonzero(which).tolist():
-            found.add(f"{samples[index].path} = {samples[first[index]].path}")
-        return found
+        shown = np.flatnonzero(which)[:MAX_NAMES].tolist()
+        pairs = [f"{samples[index].path} = {samples[first[index]].path}" for index in shown]
+        return Named(int(which.sum()), pairs)
 
     file = firsts(np.frombuffer(digests, "S32"))
-    here = firsts(file, split)
+    here = firsts(file * len(names) + split)
     own = np.arange(len(samples))
     repeated = here != own
     return Twins(
@@ -207,7 +206,7 @@ def format_described(described: Described) -> str:
 
 
 def dataset_in_words(dataset: DataSet, summary: Summary | None) -> list[str]:
-    """At most 24 lines: the summary, how images are stored, and where the contact sheet is."""
+    """At most 24 lines of 100 columns: the summary, how images are stored, where the contact sheet is."""
     lines = []
     if summary is None:
         for name, split in dataset.splits.items():
@@ -221,12 +220,12 @@ def dataset_in_words(dataset: DataSet, summary: Summary | None) -> list[str]:
     size = sum(dataset.beton_path(split).stat().st_size for split in dataset.splits)
     lines += _line("stored", f"{num_raw:,} raw, {num_jpeg:,} JPEG, {human_bytes(size)}")
     if summary is not None:
-        lines.append(f"  {'look':<{_LABEL_COLUMNS}}{dataset.path / SHEET_FILE}")
+        lines.append(f"  {'sheet':<{_LABEL_COLUMNS}}{dataset.path / SHEET_FILE}")
     return lines
 
 
 def _summary_in_words(summary: Summary) -> list[str]:
-    """At most 21 lines of at most 100 columns."""
+    """At most 22 lines."""
     lines = []
     for name, split in summary.splits.items():
         lines += _line(name, _split_in_words(split))
@@ -247,19 +246,24 @@ def _summary_in_words(summary: Summary) -> list[str]:
     lines += _named("depth", summary.deep, f"of more than 8 bits; {how}")
     lines += _named("one colour", summary.one_colour, "all of one colour")
     if summary.vanished.count:
-        lines += _line(
-            "", f"{summary.vanished.count:,} of them by {behind}: try another --background"
-        )
-    for name, found in summary.twins.within.items():
-        lines += _named("identical", found, f"of {name} again in {name}")
-    lines += _named("identical", summary.twins.val_in_train, "of val also in train")
-    lines += _named("identical", summary.twins.between_classes, "also in another class")
+        having = f"{summary.vanished.count:,} of them have transparent pixels"
+        lines += _line("", f"{having}: another --background may show them")
+    twins = {
+        **{f"within {name}": found for name, found in summary.twins.within.items()},
+        "val also in train": summary.twins.val_in_train,
+        "in several classes": summary.twins.between_classes,
+    }
+    for where, found in twins.items():
+        if found.count:
+            lines += _line("identical", f"{where}: {found.count:,}", f" ({found.names[0]})")
     for reason in summary.left_out[:_MAX_REASONS]:
         lines += _line("left out", f"{reason.count:,} × {reason.reason}", f" ({reason.example})")
     rest = sum(reason.count for reason in summary.left_out[_MAX_REASONS:])
     lines += _line("left out", f"{rest:,} for other reasons") if rest else []
-    for note in summary.notes[:_MAX_NOTES]:
-        lines += _line("note", note)
+    room = _COLUMNS - _LABEL_COLUMNS - 2
+    notes = [line for note in summary.notes for line in textwrap.wrap(one_line(note), room)]
+    for number, note in enumerate(notes[:_MAX_NOTE_LINES]):
+        lines += _line("note" if number == 0 else "", note)
     return lines
 
 

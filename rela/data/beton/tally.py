@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from rela.data.beton.encoding import StoredImage
 
-_MAX_NAMES = 3
+MAX_NAMES = 3
 
 
 @dataclass
@@ -18,11 +18,11 @@ class Named:
     def add(self, name: str) -> None:
         """Count one more."""
         self.count += 1
-        if len(self.names) < _MAX_NAMES:
+        if len(self.names) < MAX_NAMES:
             self.names.append(name)
 
     def __add__(self, other: "Named") -> "Named":
-        return Named(self.count + other.count, [*self.names, *other.names][:_MAX_NAMES])
+        return Named(self.count + other.count, [*self.names, *other.names][:MAX_NAMES])
 
 
 @dataclass
