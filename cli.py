@@ -68,8 +68,8 @@ def convert(workspace: Any, request: "requests.Convert") -> Shown:
     """Convert images to an FFCV data set.
 
     SRC is a folder with one subfolder per class, with train/ and val/ (or test/), or with unlabelled
-    images; or CIFAR's archive, a Hugging Face data set, WebDataset shards or a CSV of paths: see
-    docs/data.md.
+    images, or an archive of such folders; or CIFAR's archive, MNIST's files, a Hugging Face data set,
+    WebDataset shards or a CSV of paths: see docs/data.md.
     """
     from rela.stages import convert as stage
 

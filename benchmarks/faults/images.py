@@ -44,7 +44,7 @@ def images(trials: int, scratch: Path) -> Iterator[Tally]:
                     path = f"{'ab'[index % 2]}/{name.replace(' ', '-')}{len(files)}{suffix}"
                     files[path], kind_of[path] = content, tally
         write(root, files)
-        options = ("--workers", 2, "--on-bad-image", "skip", "--write-mode")
+        options = ("--workers", 2, "--val-fraction", 0, "--on-bad-image", "skip", "--write-mode")
         workspace, log = root.parent / "workspace", root.parent / "log"
         job = Job.rela(workspace, "convert", root, *options, ("raw", "jpg")[number % 2], log=log)
         good = job.wait(_LIMIT_SECONDS) == 0 and "Traceback" not in job.said()
@@ -123,7 +123,7 @@ def _try_folder(root: Path, expected: set[bytes] | None) -> str:
     """Convert an odd folder: to these files, or (None) to an error of one line."""
     workspace = root.parent / "workspace"
     words = [sys.executable, "-m", "rela", "--workspace", workspace, "convert", root]
-    words += ["--on-bad-image", "skip", "--workers", 1]
+    words += ["--on-bad-image", "skip", "--workers", 1, "--val-fraction", 0]
     if os.geteuid() == 0:  # without root's right to read everything
         words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *words]
     job = Job.program(*words, log=root.parent / "log")

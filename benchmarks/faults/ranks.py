@@ -54,7 +54,7 @@ def prepared_workspace(scratch: Path) -> Path:
     """A workspace with 48 converted pictures and the features of a random prior; made once."""
     workspace = scratch / "workspace"
     if not (workspace / "prepared").is_file():
-        rela(workspace, "convert", write_digits(scratch / "pictures", 48))
+        rela(workspace, "convert", write_digits(scratch / "pictures", 48), "--val-fraction", 0)
         rela(workspace, *training(0, 1)[1])
         (workspace / "prepared").touch()
     return workspace

@@ -41,7 +41,9 @@ def by_rela(folder: Path, max_side: int | None) -> float:
     from rela.stages.workspace.workspace import Workspace
 
     output = _empty(folder)
-    request = Convert(folder, workers=len(os.sched_getaffinity(0)), max_side=max_side)
+    request = Convert(
+        folder, workers=len(os.sched_getaffinity(0)), max_side=max_side, val_fraction=0.0
+    )
 
     return rate(NUM_IMAGES, lambda: convert(Workspace(output), request, lambda line: None))
 

@@ -40,7 +40,7 @@ def _wait_shares(folder: Path, model: str, size: int, batch_size: int, epochs: i
             prior="none", model=model, image_size=size, batch_size=batch_size, epochs=1 + epochs
         )
         silent = {"say": lambda line: None}
-        dataset = convert(workspace, Convert(folder), **silent).artifact
+        dataset = convert(workspace, Convert(folder, val_fraction=0.0), **silent).artifact
         finished = train(workspace, Train(dataset.name, **vars(settings)), **silent).artifact
         records = (finished.path / METRICS_FILE).read_text().splitlines()
     return [json.loads(record)["data_wait_share"] for record in records[1:]]

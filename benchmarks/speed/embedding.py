@@ -40,7 +40,7 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
     """Images per second end to end, and once the model is built."""
     folder = write_photos(scratch / "embedding" / "photos", NUM_IMAGES, HEIGHT, WIDTH)
     workspace = Workspace(scratch / "embedding" / "workspace")
-    dataset = convert(workspace, Convert(folder, name="photos"), _quiet).artifact
+    dataset = convert(workspace, Convert(folder, name="photos", val_fraction=0.0), _quiet).artifact
     request = PriorRequest(f"random:{ARCH}", image_size=SIZE)
     building: list[
         float

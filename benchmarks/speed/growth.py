@@ -64,7 +64,7 @@ def _timed(directory: Path, folder: Path) -> dict[str, float]:
     """Seconds of converting, embedding, and of one training epoch's loading."""
     workspace, silent = Workspace(directory), list[str]().append
     start = time.perf_counter()
-    dataset = convert(workspace, Convert(folder), silent).artifact
+    dataset = convert(workspace, Convert(folder, val_fraction=0.0), silent).artifact
     converted = time.perf_counter()
     embed(workspace, dataset, PriorRequest(_PRIOR, image_size=_SIDE), say=silent)
     embedded = time.perf_counter()

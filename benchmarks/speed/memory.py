@@ -47,6 +47,7 @@ def embed_rows(num_rows: int, folder: Path) -> int:
     images = folder.with_name(f"noise-{num_rows}")
     write_photos(images, num_rows, _SIDE, _SIDE, ".png", noise)
     command = [sys.executable, "-m", "rela", "--workspace", folder, "convert", images]
+    command += ["--val-fraction", "0"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     workspace = Workspace(folder)
     embed(workspace, workspace.dataset(), PriorRequest("random:resnet50", image_size=_SIDE))

@@ -81,15 +81,16 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
                 if image is not None:
                     splits[split].append(sample.labelled(image))
     if options.image_field is not None and not any(splits.values()):
-        fields = ", ".join(sorted(left_out)) or "no images"
+        fields = one_line(", ".join(sorted(left_out))) or "no images"
         raise ChoiceError(
-            f"--image-field {options.image_field} is no field of {one_line(str(path))}; found {fields}"
+            f"--image-field {one_line(options.image_field)} is no field of {one_line(str(path))}; found "
+            f"{fields}"
         )
     notes = []
     if left_out:
         fields = ", ".join(f"{count:,} {field}" for field, count in left_out.most_common(6))
         notes = [
-            f"left out further images of the same keys: {fields}; --image-field chooses others"
+            f"left out images of other fields: {one_line(fields)}; --image-field chooses another one"
         ]
     class_names, samples = find_classes(path, splits)
     return ImageSource(

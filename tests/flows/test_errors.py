@@ -67,6 +67,20 @@ def test_bad_images_are_listed_or_skipped(failing: Failing, make_tree: MakeTree)
     assert not any(path in row for path in bad for row in rows)
 
 
+def test_many_bad_images_are_summed_up(failing: Failing, make_tree: MakeTree):
+    tree = make_tree({f"a/{i:03d}.png": (8, 8) for i in range(60)}, "many")
+    for number, path in enumerate(sorted(tree.rglob("*.png"))[:50]):
+        path.write_bytes(b"" if number % 5 else path.read_bytes()[: 60 + number])
+    (tree / "a/notes.txt").touch()
+    said = failing(65, "convert", tree, "--val-fraction", 0).splitlines()
+    assert len(said) < 20 and "  40 × empty file (N bytes)" in said
+    assert said[-1] == "  and 40 more" and any("  10 × damaged" in line for line in said)
+    full = (WORKSPACE / "many-left_out.csv").read_text().splitlines()
+    failing(0, "convert", tree, "--on-bad-image", "skip", "--val-fraction", 0)
+    assert full == (WORKSPACE / "datasets/many/left_out.csv").read_text().splitlines()
+    assert len(full) == 52 and full[-1] == '"a/notes.txt","stray file"'
+
+
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "words"),
     [

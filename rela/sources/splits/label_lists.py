@@ -20,7 +20,7 @@ from rela.sources.splits.tree import Folder
 
 _SUFFIXES = (".txt", ".csv", ".tsv")
 _MOST_FILES, _MOST_FOLDERS = 200, 50
-_LARGEST_LIST = 1 << 26  # characters; ImageNet's longest has 2 MB
+_LARGEST_LIST, _MOST_CHARACTERS = 1 << 23, 1 << 25  # of one, of all; ImageNet's longest have 2 MB
 _LARGEST_MATLAB_FILE_BYTES = 1 << 18  # the kit's has 58 KB
 _DEEPEST = 3  # folders below the root
 _ILSVRC_CLASSES = 1000
@@ -63,12 +63,14 @@ def listed_labels(
 
 
 def _tables(root: Folder) -> Iterator[tuple[str, Lines]]:
-    """Text files near the root, the nearest first, as rows of words."""
+    """Text files near the root, the nearest first, as rows of their first two words."""
+    left = _MOST_CHARACTERS
     for folder, name in itertools.islice(_files(root, _SUFFIXES), _MOST_FILES):
         with folder.open_text(name) as file:
             text = file.read(_LARGEST_LIST + 1)
-        if len(text) <= _LARGEST_LIST:
-            rows = (_SEPARATORS.split(line.strip()) for line in text.splitlines())
+        if len(text) <= min(left, _LARGEST_LIST):
+            left -= len(text)
+            rows = (_SEPARATORS.split(line.strip(), 2)[:2] for line in text.splitlines())
             yield folder.within(name), [row for row in rows if row[0]]
 
 

@@ -36,6 +36,7 @@ _ANNOTATIONS = {
     "gt",
     "groundtruth",
 }
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 Finder = Callable[[str], Place | None]
 
 
@@ -79,7 +80,7 @@ class _Reader:
         self.used: set[str] = set()  # lists and metadata that were read
 
     def source(self, place: Finder) -> ImageSource:
-        top = self.root if self.options.layout == CLASSES else self._inside(self.root)
+        top = self._inside(self.root)
         train, others, beside = self._splits(top)
         parts = {
             "train": self._part(train, top, [f for f in top.folders if f in (*others, *beside)])
@@ -87,13 +88,18 @@ class _Reader:
         if not (parts["train"].classes or parts["train"].flat or parts["train"].labels):
             raise DataError(
                 f"{self._shown(train)} holds no images; expected files such as CLASS/image.jpg, in any "
-                "format that Pillow opens"
+                f"format that Pillow opens{self._archives(train)}"
             )
         val = self._choose_val(parts["train"], [self._part(folder, top, []) for folder in others])
         if val is not None:
             parts["val"] = val
         for folder in beside:
             self._say_left_out(folder, "it is not a split", folder.images())
+        inner = {f.name for c in parts["train"].images.holding for f in c.holding}
+        if parts["train"].classes and inner and all(map(split_of, inner)):
+            self.notes.append(
+                f"{', '.join(sorted(map(one_line, inner)))} within the classes are read as one split"
+            )
         if len(parts["train"].classes) == 1:
             (name,) = parts["train"].classes
             self.notes.append(f"all images are of one class, the folder {one_line(name)}")
@@ -105,14 +111,11 @@ class _Reader:
             class_names=class_names,
             splits=splits,
             val_name=f"{val.folder.path.rpartition('/')[2]}/" if val else "",
-            stray_files=sorted(set(self._stray(parts.values(), top))),
-            empty_classes=sorted(
-                f.path for p in parts.values() if p.classes for f in p.images.folders
-                if not f.holds_images
-            ),
+            stray_files=sorted(set(self._stray([*parts.values()], top))),
+            empty_classes=sorted(self._empty([*parts.values()], top)),
             notes=self.notes,
             num_skipped=dict(self.root.tree.skipped),
-        )  # fmt: skip
+        )
 
     # Which folders are splits
 
@@ -123,7 +126,8 @@ class _Reader:
             holding = current.holding
             images = [f for f in holding if f.name.lower() in _IMAGES]
             beside = [f for f in holding if f.name.lower() in _ANNOTATIONS]
-            if len(images) == 1 and len(images) + len(beside) == len(holding):
+            is_pair = len(images) == 1 and len(images) + len(beside) == len(holding)
+            if is_pair and self.options.layout != CLASSES:
                 if not (beside or current is folder or images[0].holding):
                     return found  # CLASS/images/
                 for other in beside:
@@ -133,6 +137,8 @@ class _Reader:
                 return current
             else:
                 current = holding[0]
+                if is_split and split_of(current.name):  # train/train/
+                    found = current
         return found
 
     def _is_wrapper(self, folder: Folder) -> bool:
@@ -148,6 +154,8 @@ class _Reader:
             return top, [], []
         trains = [f for f in named if split_of(f.name) == "train"]
         rest = [f for f in named if f not in trains]
+        if not trains:  # one that holds nothing is an error, and nothing else takes its place
+            trains = [f for f in top.folders if split_of(f.name) == "train"]
         if len(trains) > 1:
             raise self._ambiguous(top, "has several train splits", *map(self._only, trains))
         if trains:
@@ -196,7 +204,9 @@ class _Reader:
         images = folder
         if folder is not top and self.options.layout != CLASSES:
             images = self._inside(folder, is_split=True)
-        labels = self._from_metadata(folder, images, top)
+        labels: dict[str, Label] = {}
+        if self.options.layout != CLASSES:
+            labels = self._from_metadata(folder, images, top)
         if labels:
             paths = [p for p in images.images() if not any(_is_below(p, f) for f in without)]
             known = {path: labels[path] for path in paths if path in labels}
@@ -213,7 +223,7 @@ class _Reader:
     def _from_metadata(self, *folders: Folder) -> dict[str, Label]:
         labels: dict[str, Label] = {}
         for folder in dict.fromkeys((*reversed(folders), self.root)):
-            found = labels_in_metadata(folder, str(self.where), self.options)
+            found = labels_in_metadata(folder, one_line(str(self.where)), self.options)
             if found is None:
                 continue
             path, of_this, columns = found
@@ -240,7 +250,7 @@ class _Reader:
                 continue
             paths = [*part.labels, *part.flat, *(p for of in part.classes.values() for p in of)]
             if part.labelled == train.labelled:
-                why = f"{chosen.folder.name}/ is the validation split" if chosen else ""
+                why = f"{_names([chosen.folder])} is the validation split" if chosen else ""
             elif part.labelled and chosen:
                 why = "it has labels, and train has none"
             elif part.labelled:
@@ -284,7 +294,7 @@ class _Reader:
         number = {name: i for i, name in enumerate(names)}
         splits = {}
         for split, part in parts.items():
-            unknown = sorted(set(part.classes) - set(names))
+            unknown = sorted({*part.classes, *map(str, part.labels.values())} - set(names))
             if unknown:
                 raise DataError(
                     f"{self._shown(part.folder)} has {quoted_classes(unknown)}, which "
@@ -300,20 +310,30 @@ class _Reader:
             splits[split] = samples
         return names, splits
 
-    def _stray(self, parts: Iterable[_Part], top: Folder) -> Iterable[str]:
-        """Files that are not images, and images beside class folders."""
-        folders = {part.folder.path: part for part in parts}
-        for part in folders.values():
-            yield from (path for path in part.images.others() if not self._is_used(path))
-            if part.classes:
-                yield from (part.images.within(name) for name in part.images.own_images)
-        if top.path not in folders:
-            yield from (top.within(n) for n in top.files if not self._is_used(top.within(n)))
+    def _stray(self, parts: list[_Part], top: Folder) -> Iterable[str]:
+        """Files that are not images, and images beside class folders or splits."""
+        yield from (path for path in self.root.others() if not self._is_used(path))
+        loose = [part.images for part in parts if part.classes]
+        if all(part.folder is not top for part in parts):
+            loose.append(top)
+        for folder in loose:
+            yield from (folder.within(name) for name in folder.own_images)
+
+    def _empty(self, parts: list[_Part], top: Folder) -> set[str]:
+        """Class folders and splits without an image."""
+        empty = {f.path for p in parts if p.classes for f in p.images.folders if not f.holds_images}
+        return empty | {f.path for f in top.folders if split_of(f.name) and not f.holds_images}
 
     def _is_used(self, path: str) -> bool:
         return path in self.used or path.rpartition("/")[2].lower() in METADATA_NAMES
 
     # Words
+
+    def _archives(self, folder: Folder) -> str:
+        found = [name for name in folder.files if name.lower().endswith(_ARCHIVES)]
+        if not found or not self.is_on_disk:
+            return ""
+        return f"; of an archive there: {self._command(folder.within(found[0]))}"
 
     def _shown(self, folder: Folder) -> str:
         return one_line(str(self.where / folder.path))

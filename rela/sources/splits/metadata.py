@@ -25,7 +25,7 @@ def labels_in_metadata(
     if name is None:
         return None
     path = folder.within(name)
-    shown = one_line(f"{where}/{path}")
+    shown = f"{where}/{one_line(path)}"
     labels: dict[str, Label] = {}
     with folder.open_text(name) as file:
         columns, rows = table_rows(file, name, shown, options)

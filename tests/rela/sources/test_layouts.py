@@ -68,6 +68,11 @@ LAYOUTS: dict[str, tuple[dict[str, str], dict[str, str], list[str]]] = {
     "one level too high": ({f"data/{k}": v for k, v in CATS.items()}, {"data/val/cat/1.png": "cat"}, []),
     "classes below one folder": ({"x/y/cat/1.png": "cat", "x/y/dog/1.png": "dog"}, {}, ["x/notes.txt"]),
     "a split in itself": ({"train/train/cat/1.png": "cat", "train/train/dog/1.png": "dog"}, {}, []),
+    "a split in itself, of one class": (
+        {"seg_train/seg_train/cat/1.png": "cat", "seg_train/seg_train/dog/1.png": "dog"},
+        {"seg_test/seg_test/cat/1.png": "cat"}, ["seg_pred/1.png"],
+    ),
+    "splits in classes": ({"cat/train/1.png": "cat", "dog/test/1.png": "dog"}, {}, []),
     "one class": ({"cat/1.png": "cat", "cat/2.png": "cat"}, {}, []),
     "one class of images/": ({"cat/images/1.png": "cat"}, {}, []),
     "splits in a split": ({f"train/{k}": v for k, v in CATS.items()}, {"train/val/cat/1.png": "cat"}, []),
@@ -228,6 +233,16 @@ def test_image_folder_with_metadata(tmp_path: Path, form: str, place: str):
     ]  # 3.png, test/1.png
 
 
+def test_metadata_of_val_beside_class_folders(tmp_path: Path):
+    root = make(
+        tmp_path, *CATS, "val/1.png", **{"val/metadata.csv": "file_name,label\n1.png,dog\n"}
+    )
+    assert names(scan(root), "val") == {"val/1.png": "dog"}
+    make(root, **{"val/metadata.csv": "file_name,label\n1.png,eel\n"})
+    with pytest.raises(DataError, match=r"val has class 'eel', which .*train lacks"):
+        scan(root)
+
+
 def test_metadata_without_labels_or_files(tmp_path: Path):
     root = make(tmp_path, "1.png", **{"metadata.csv": "file_name,text\n1.png,a cat\n"})
     source = scan(root)
@@ -268,13 +283,14 @@ AMBIGUOUS = [
 
 
 @pytest.mark.parametrize("files", AMBIGUOUS, ids=lambda files: files[0])
-@pytest.mark.parametrize("above", ["", "it's here/"])
+@pytest.mark.parametrize("above", ["", "it's here/", "set/data/"])
 def test_ambiguous_folders_are_refused_with_commands_that_work(
     tmp_path: Path, files: list[str], above: str, rela: Callable[..., object]
 ):
     save_tree(tmp_path / above / "set", dict.fromkeys(files, (8, 8)))
+    source = tmp_path / "set" if above.startswith("set/") else tmp_path / above / "set"
     with pytest.raises(ChoiceError) as caught:
-        scan(tmp_path / above / "set")
+        scan(source)
     commands = re.findall("`(.*?)`", str(caught.value))
     assert len(commands) >= 2 and "\n" not in str(caught.value)
     for number, command in enumerate(commands):
@@ -284,7 +300,22 @@ def test_ambiguous_folders_are_refused_with_commands_that_work(
             run_rela(*words, "--name", f"reading{number}", "--workers", 1)
         else:
             options = SourceOptions(layout=words[3] if len(words) > 2 else None)
-            assert scan(Path(words[1]), options).splits
+            assert scan(Path(words[1]), options).splits["train"]
+
+
+def test_folders_that_hold_nothing(tmp_path: Path):
+    make(tmp_path / "a", *CATS, "val/readme.txt", "labels/1.txt")
+    source = scan(tmp_path / "a")
+    assert source.empty_classes == ["val"] and source.stray_files == [
+        "labels/1.txt",
+        "val/readme.txt",
+    ]
+    with pytest.raises(DataError, match=r"b/train holds no images"):
+        scan(make(tmp_path / "b", "train/readme.txt", "val/cat/1.png", "val/dog/1.png"))
+    with pytest.raises(DataError, match=r"holds no images; .*`rela convert .*/d/cats\.zip`"):
+        scan(make(tmp_path / "d", "cats.zip"))
+    inside = scan(make(tmp_path / "c", "cat/train/1.png", "dog/test/1.png"))
+    assert inside.notes == ["test, train within the classes are read as one split"]
 
 
 def test_layout_can_be_chosen(tmp_path: Path):
