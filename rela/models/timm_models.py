@@ -61,23 +61,6 @@ def create_timm_model(name: str, image_size: int) -> tuple[nn.Module, dict[str, 
     raise AssertionError("the last options are none")
 
 
-def resize_timm_model(model: nn.Module, image_size: int) -> None:
-    """Interpolate position embeddings for images of `image_size` pixels, in models that have them.
-
-    Raises ChoiceError for a size that the model cannot take.
-    """
-    resize: Any = getattr(model, "set_input_size", None)
-    if resize is None:
-        return
-    try:
-        resize(img_size=image_size)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise ChoiceError(
-            f"the model cannot take images of {image_size}×{image_size} pixels ({error}); choose "
-            "another --image-size"
-        ) from error
-
-
 def timm_classifier_keys(model: nn.Module) -> list[str]:
     """Parameter names in files of the removed classifier."""
     names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()

@@ -26,7 +26,6 @@ def resolve(request: PriorRequest) -> Prior:
         check_timm_name,
         create_timm_model,
         require_timm,
-        resize_timm_model,
         timm_classifier_keys,
     )
 
@@ -45,9 +44,9 @@ def resolve(request: PriorRequest) -> Prior:
         std=data["std"],
     )
     if request.weights is None:
-        backbone = _published(timm, bare, config)
-        if request.resizes:
-            resize_timm_model(backbone, request.image_size)
+        resized = request.resizes and preprocessing.crop != data["input_size"][1]
+        options = create_timm_model(request.name, preprocessing.crop)[1] if resized else {}
+        backbone = _published(timm, bare, config, options)
         return prior_with(backbone.eval(), request.name, request.name, preprocessing)
 
     path = request.weights
@@ -82,8 +81,12 @@ def _config_of_file(timm: Any, bare: str, file: str) -> Any | None:
     return None
 
 
-def _published(timm: Any, bare: str, config: Any) -> "nn.Module":
-    """Loading by timm, with the classifier: without it, timm does not check that all keys are there."""
+def _published(timm: Any, bare: str, config: Any, options: dict[str, Any]) -> "nn.Module":
+    """Loading by timm, with the classifier: without it, timm does not check that all keys are there.
+
+    `options` are those of another image size; timm interpolates position embeddings.
+    """
+    import warnings
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
@@ -100,8 +103,8 @@ def _published(timm: Any, bare: str, config: Any) -> "nn.Module":
         file = config.hf_hub_filename or "model.safetensors"
         place = f"{file} of https://huggingface.co/{config.hf_hub_id}"
     try:
-        with weights_from_hub(f"timm:{bare}", place):
-            model: Any = timm.create_model(bare, pretrained=True)
+        with weights_from_hub(f"timm:{bare}", place), warnings.catch_warnings(action="ignore"):
+            model: Any = timm.create_model(bare, pretrained=True, **options)
     except (RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
         raise DataError(
             f"the weights of timm:{bare} do not fit ({str(error).splitlines()[0]}); remove them "

@@ -1,16 +1,19 @@
 """Finding cached representations, and reading them together with the paths of their images."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError, DataError
+from rela.options import option_words
 from rela.pipeline.manifest import MANIFEST_NAME
 from rela.priors import PriorRequest
 from rela.priors.names import is_called, shown_names
 from rela.priors.prior import combined
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, requests_of
+from rela.stages.settings import PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace, open_artifact
@@ -80,12 +83,21 @@ def find_cached(
     of_data_set = f"data set {dataset.name} ({split})"
     if not matching:
         which = " --split val" if split == "val" else ""
+        if requests:
+            which = " ".join(["", *_options_of(requests[0])]) + which
         what = "no prior has" if name is None else f"prior {name} has not"
         raise ChoiceError(
             f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior "
             f"{' --prior '.join(priors)}{which}` first"
         )
     return require_one(matching, f"representations of {of_data_set} exist")
+
+
+def _options_of(request: PriorRequest) -> list[str]:
+    """What was given beside the name, as words of a command line."""
+    words = option_words(PriorSettings, vars(request), {"image_size"})
+    words += ["--image-size", str(request.image_size)] if request.resizes else []
+    return [shlex.quote(word) for word in words]
 
 
 def with_names(

@@ -133,6 +133,17 @@ CHECKPOINTS: dict[str, tuple[Any, str]] = {
         }},
         "MoCo checkpoint .. under 'module.base_encoder.'",
     ),
+    "SwAV": (
+        {
+            **under("module.", ONLINE), **head("module.projection_head"),
+            "module.prototypes.weight": torch.zeros(3, 3),
+        },
+        "tensors under 'module.', left out: module.projection_head.*, module.prototypes.*",
+    ),
+    "VICReg": (
+        {"model": {**under("module.backbone.", ONLINE), **head("module.projector")}},
+        "under 'module.backbone.' of 'model', left out: module.projector.*",
+    ),
     "VISSL": (
         {
             "classy_state_dict": {"base_model": {"model": {

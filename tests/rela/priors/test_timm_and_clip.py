@@ -209,16 +209,17 @@ def test_what_is_set_replaces_what_is_published(tmp_path: Path):
 
 def test_a_published_file_is_known_by_its_name(tmp_path: Path):
     """Of several tags of one architecture, each with its own preprocessing."""
-    state = timm_model("vit_small_patch16_224").state_dict()
+    state = timm_model("resnet18").state_dict()
     for file, tag in (
-        ("mine.pth", None),
-        ("dino_deitsmall16_pretrain.pth", "dino"),
-        ("vit_small_patch16_224.dino.pth", "dino"),
+        ("mine.pth", ""),
+        ("resnet18-f37072fd.pth", ".tv_in1k"),
+        ("resnet18.tv_in1k.pth", ".tv_in1k"),
     ):
         torch.save(state, tmp_path / file)
-        prior = resolve(PriorRequest(f"file:{tmp_path / file}", arch="timm:vit_small_patch16_224"))
-        of_tag = "vit_small_patch16_224" + (f".{tag}" if tag else "")
-        assert prior.identity.preprocessing.mean == tuple(timm.get_pretrained_cfg(of_tag).mean)
+        prior = resolve(PriorRequest(f"file:{tmp_path / file}", arch="timm:resnet18"))
+        config = timm.get_pretrained_cfg(f"resnet18{tag}")
+        assert prior.identity.preprocessing.interpolation == config.interpolation
+        assert prior.identity.preprocessing.resize == int(224 / config.crop_pct)
 
 
 def test_only_square_images_are_supported():

@@ -8,17 +8,15 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from command_line import Rela, read_json
+from finished_runs import finished_run
 
-from rela.errors import ChoiceError
 from rela.models.backbones import build_backbone
-from rela.stages.priors.again import embed_commands, priors_of
 from rela.stages.priors.find import open_representations
-from rela.stages.settings import EmbedSettings
+from rela.stages.report.reproduction import commands_for
 from rela.stages.train.prior import chosen_representations
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
@@ -81,7 +79,8 @@ def test_two_files_of_one_name_are_told_apart_and_named(
 
     for file in files.values():
         Path(f"{file}.away").rename(file)
-    rela("embed", "--prior", two_files[0], "--split", "val")
+    made = rela("embed", "--prior", two_files[0], "--split", "val", "--layer", "stage2", "--json")
+    assert "best@stage2" in read_json(made)["artifact"]["path"]  # options beside the name hold
     evaluated = read_json(rela("eval", "--prior", two_files[1], *KNN, "--json"))
     assert two_files[1] in str(evaluated)
     recipe = f'[[embed]]\ndataset = "images"\nprior = "{two_files[1]}"\n'
@@ -104,29 +103,19 @@ def test_one_prior_at_two_sizes_is_told_apart(rela: Rela, images: Path):
 
 
 def test_printed_commands_make_the_same_in_another_workspace(
-    rela: Rela, two_files: list[str], images: Path
+    rela: Rela, two_files: list[str], tmp_path: Path
 ):
-    rela("embed", "--prior", two_files[0], "--prior", f"random:{CNN}@48px", "--dtype", "float32")
+    """Weights, sizes, the number format and bad images are in them."""
+    (tmp_path / "images/train/ant/bad.png").write_text("no picture")
+    rela("convert", "images", "--name", "photos", "--on-bad-image", "skip")
+    parts = ("--prior", two_files[0], "--prior", f"random:{CNN}@48px")
+    rela("embed", "photos", *parts, "--dtype", "float32")
     workspace = Workspace(Path("workspace"))
-    before = {made.fingerprint for made in workspace.representations()}
     [joint] = [made for made in workspace.representations() if made.content.components]
-    how = EmbedSettings(dtype=joint.dtype)
-    commands = embed_commands(workspace, workspace.dataset(), priors_of(joint), how)
-    assert len(commands) == 3
-    other = ("--workspace", "other")
-    rela(*other, "convert", images)
+    run = finished_run(workspace.root, "photos", CNN, "mine", prior=joint)
+    *commands, train = commands_for(workspace, run)
+    assert len(commands) == 4 and train.startswith("rela train photos --prior ")
     for command in commands:
-        rela(*other, *command[1:])
+        rela("--workspace", "other", *shlex.split(command)[1:])
     again = {made.fingerprint for made in Workspace(Path("other")).representations()}
-    assert joint.fingerprint in again and again <= before, list(map(shlex.join, commands))
-
-
-def test_options_beside_a_known_name_change_what_it_means(rela: Rela, two_files: list[str]):
-    def made(*options: Any) -> str:
-        result = rela("embed", "--prior", two_files[0], *options, "--json")
-        return str(read_json(result)["artifact"]["path"])
-
-    assert "best@stage2" in made("--layer", "stage2")
-    assert made("--image-size", 48) != made() != made("--mean", "0.5")
-    with pytest.raises(ChoiceError, match=r"choose one with --prior: best#"):
-        open_representations(Workspace(Path("workspace")), "best@32px")
+    assert joint.fingerprint in again and len(again) == 3, commands
