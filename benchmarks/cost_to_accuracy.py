@@ -27,7 +27,7 @@ from rela.data.loader import CenterCropLoader
 from rela.evaluation.knn import knn_accuracy
 from rela.evaluation.logistic import logistic_probe
 from rela.evaluation.protocols import PROTOCOLS
-from rela.methods.recipes import RELA_ANCHOR
+from rela.methods import method_class
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.evaluate import evaluate
 from rela.stages.recipe.jobs import load_recipe
@@ -136,7 +136,8 @@ def outcome(run: Run) -> Outcome | None:
     elif settings.method == "none":
         training = "stage 1 alone"
     else:
-        weights = {0.0: "paper's hand-over", RELA_ANCHOR: WHOLE}
+        default = method_class(settings.method).rela_anchor
+        weights = {0.0: "paper's hand-over", default: WHOLE}
         training = weights.get(settings.anchor, f"{WHOLE}, target loss × {settings.anchor:g}")
         training += ", random prior" if run.content.prior.startswith("random:") else ""
     method = "byol" if settings.method == "none" else settings.method

@@ -26,6 +26,7 @@ class BarlowTwins(Method):
     """
 
     recipes = published.BARLOW_TWINS
+    rela_anchor = 200.0
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

@@ -43,6 +43,7 @@ class DINO(MomentumMethod):
     """
 
     recipes = published.DINO
+    rela_anchor = 15.0
     has_local_crops = True
     projector: DINOProjectionHead
 

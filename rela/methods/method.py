@@ -64,10 +64,14 @@ class Method(nn.Module):
     """Base of all algorithms, which implement `forward` and `views`; the rest has defaults.
 
     `recipes` are the publication's; other hyperparameters have one optimizer for all methods.
+    `rela_anchor`: the weight of the target loss in stage 2 with this project's hyperparameters. Losses
+    differ in size: gradients of BYOL's are about as large as those of the target loss, VICReg's forty
+    times. BYOL has a weight of 3, the others one in proportion (benchmarks/gradient_sizes.py).
     """
 
     backbone: nn.Module
     recipes = Recipes({LONGEST: Recipe(REFERENCE_OPTIMIZER)})
+    rela_anchor = 3.0
     needs_labels = False
     has_momentum = False
     paper_ema: Literal["constant", "cosine"] = "cosine"

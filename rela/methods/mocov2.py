@@ -30,6 +30,7 @@ class MoCoV2(MomentumMethod):
     """
 
     recipes = published.MOCOV2
+    rela_anchor = 45.0
     reference_momentum = 0.999
     paper_ema: Literal["constant", "cosine"] = "constant"
 

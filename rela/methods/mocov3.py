@@ -33,6 +33,7 @@ class MoCoV3(MomentumMethod):
     """
 
     recipes = published.MOCOV3
+    rela_anchor = 20.0
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

@@ -2,7 +2,8 @@
 
 The project's own, "rela", were chosen by measurement (benchmarks/NOTES.md) for trainings of a few thousand
 steps with a prior. They are the same for every algorithm: AdamW with a cosine schedule, half of the
-steps in stage 1, and a stage 2 that keeps the target loss at weight 3.
+steps in stage 1, and a stage 2 that keeps the target loss, with a weight for every algorithm
+(`Method.rela_anchor`).
 
 A training of E epochs has the settings that were published for the shortest training of at least E
 epochs; a longer one has those of the longest. Images of at most 32 pixels have their own, see
@@ -22,7 +23,6 @@ Hyperparameters = Literal["rela", "reference", "paper"]
 
 RELA_OPTIMIZER = OptimizerSettings("adamw", lr=3e-3, weight_decay=0.01)
 RELA_HANDOVER = 0.5  # fraction of all steps
-RELA_ANCHOR = 3.0  # weight of the target loss in stage 2
 
 REFERENCE_OPTIMIZER = OptimizerSettings(
     "adamw", lr=1e-3, weight_decay=0.01, schedule="constant", decay_all=True

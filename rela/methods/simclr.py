@@ -22,6 +22,7 @@ class SimCLR(Method):
     """
 
     recipes = published.SIMCLR
+    rela_anchor = 30.0
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

@@ -20,6 +20,7 @@ class SimSiam(Method):
     """
 
     recipes = published.SIMSIAM
+    rela_anchor = 5.0
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

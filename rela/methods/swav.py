@@ -32,6 +32,7 @@ class SwAV(Method):
     """
 
     recipes = published.SWAV
+    rela_anchor = 10.0
     has_local_crops = True
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:

@@ -23,6 +23,7 @@ class VICReg(Method):
     """
 
     recipes = published.VICREG
+    rela_anchor = 100.0
 
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)

@@ -67,7 +67,7 @@ class TrainSettings:
         None,
         "Weight of the target loss that stage 2 keeps.",
         minimum=0,
-        shown="3 with --hyperparameters rela, else 0",
+        shown="by the method with --hyperparameters rela, 3 for BYOL; else 0",
     )
     data_ratio: float = option(
         1.0, "Share of the images in each epoch, drawn anew every time.", above=0, maximum=1

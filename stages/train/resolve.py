@@ -7,7 +7,7 @@ from typing import Any
 
 from rela.data.views import is_small
 from rela.errors import ChoiceError
-from rela.methods.recipes import RELA_ANCHOR, RELA_HANDOVER
+from rela.methods.recipes import RELA_HANDOVER
 from rela.models.preprocessing import SMALL_IMAGE_SIDE
 from rela.options import check_options, flag_name
 from rela.stages.train.prior import NO_PRIOR
@@ -86,7 +86,7 @@ def resolve_hyperparameters(settings: TrainSettings, labelled: bool) -> TrainSet
             raise ChoiceError(f"--method {settings.method} does not use {flag}; remove it")
     kind = settings.hyperparameters
     if settings.anchor is None:
-        settings = replace(settings, anchor=RELA_ANCHOR if kind == "rela" else 0.0)
+        settings = replace(settings, anchor=method.rela_anchor if kind == "rela" else 0.0)
     if settings.handover is None and kind == "rela" and settings.prior != NO_PRIOR:
         settings = replace(settings, handover=RELA_HANDOVER)
     image_size = settings.image_size or _PUBLISHED_IMAGE_SIDE

@@ -42,4 +42,4 @@ def test_the_recipe_of_every_pair_is_valid(tmp_path: Path):
         recipe = tmp_path / f"{name}.toml"
         recipe.write_text(recipe_of(name))
         stages = [job.stage for job in load_recipe(recipe, Workspace(tmp_path / "w"), given)]
-        assert stages.count("train") == 5 * len(pair.seeds) + 33 * pair.more
+        assert stages.count("train") == 5 * len(pair.seeds) + 38 * pair.more

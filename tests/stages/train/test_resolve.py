@@ -86,6 +86,9 @@ def test_every_method_has_this_projects_hyperparameters_by_default(method: str):
         ({"method": "none"}, 1.0, 0.0),
         ({"prior": "none"}, None, 0.0),
         ({"hyperparameters": "reference"}, None, 0.0),
+        ({"method": "vicreg"}, 0.5, 100.0),
+        ({"method": "simclr", "anchor": 3.0}, 0.5, 3.0),
+        ({"method": "vicreg", "hyperparameters": "reference"}, None, 0.0),
         ({"hyperparameters": "paper", "anchor": 1.0}, None, 1.0),
     ],
 )
