@@ -199,8 +199,7 @@ def is_older(existing: DataSet) -> bool:
 
 def older(existing: DataSet, workspace: Workspace, request: Convert) -> ChoiceError:
     """The error for a name that such a data set has, with the command for a new one."""
-    names = (f"{existing.name}-{number}" for number in itertools.count(2))
-    free = next(name for name in names if not workspace.has_dataset(name))
+    free = free_name(workspace, existing.name)
     whole = request.val_fraction is None and "val" not in existing.splits
     also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
     return ChoiceError(
@@ -208,6 +207,12 @@ def older(existing: DataSet, workspace: Workspace, request: Convert) -> ChoiceEr
         "the rotation in EXIF and took 12 bits for 16; it stays usable by its name. To convert the images "
         f"again: `{_command(request, name=free)}`{also}"
     )
+
+
+def free_name(workspace: Workspace, name: str) -> str:
+    """`name` with the first number that no data set has."""
+    names = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in names if not workspace.has_dataset(each))
 
 
 def _command(request: Convert, **changed: Any) -> str:

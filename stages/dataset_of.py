@@ -15,6 +15,7 @@ from rela.stages.convert import (
     convert,
     deciding,
     format_result,
+    free_name,
     is_older,
     may_be_of,
     older,
@@ -51,9 +52,9 @@ def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print)
         if is_older(existing):
             raise older(existing, workspace, Convert(source))
         raise ChoiceError(
-            f"{workspace.datasets_dir / name} was made from other images than {source}, or with other "
-            f"options; embed it by its name, {name}, or convert these images under another name: "
-            f"`rela convert {source} --name NAME`"
+            f"{workspace.datasets_dir / name} was made from other images than {one_line(str(source))}, or "
+            f"with other options; embed it by its name, {name}, or convert these images under another name: "
+            f"{_convert_again(workspace, source, name)}"
         )
     result = convert(workspace, Convert(source), say)
     say(format_result(result))
@@ -102,7 +103,7 @@ def find_same_files(
     return next((d for d in alike if d.content.sources_sha256 == digest), None)
 
 
-def say_if_changed(dataset: DataSet, source: Path, say: Say) -> None:
+def say_if_changed(workspace: Workspace, dataset: DataSet, source: Path, say: Say) -> None:
     """Say whether `source`, which has the name of `dataset`, is not what that was made from, or has changed.
 
     Only images whose files changed since then are read.
@@ -122,11 +123,16 @@ def say_if_changed(dataset: DataSet, source: Path, say: Say) -> None:
         return
     changes = _changes(dataset, images)
     if changes:
-        command = one_line(shlex.join(["rela", "convert", str(source), "--name", f"{name}-2"]))
+        again = _convert_again(workspace, source, name)
         say(
             f"warning: {shown} has changed since data set {name} was made of it: {', '.join(changes)}; the "
-            f"data set is used as it was. `{command}` makes one of the images of today"
+            f"data set is used as it was. {again} makes one of the images of today"
         )
+
+
+def _convert_again(workspace: Workspace, source: Path, name: str) -> str:
+    words = ["rela", "convert", str(source), "--name", free_name(workspace, name)]
+    return f"`{one_line(shlex.join(words))}`"
 
 
 def _changes(dataset: DataSet, images: ImageSource) -> list[str]:

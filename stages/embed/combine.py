@@ -61,7 +61,7 @@ def embed_priors(
         if which is not None and Path(which).exists():
             from rela.stages.dataset_of import say_if_changed
 
-            say_if_changed(dataset, Path(which), say)
+            say_if_changed(workspace, dataset, Path(which), say)
     else:
         from rela.stages.dataset_of import dataset_of_images  # a cache hit does without Pillow
 

@@ -206,11 +206,12 @@ def test_a_folder_that_has_changed_is_never_embedded_without_a_word(
     said: list[str] = []
     tree = make_tree(TAIL)
     rela("convert", "images", "--workers", 1)
-    dataset = Workspace(Path("workspace")).dataset("images")
+    workspace = Workspace(Path("workspace"))
+    dataset = workspace.dataset("images")
 
     def changes() -> str:
         said.clear()
-        say_if_changed(dataset, Path("images"), said.append)
+        say_if_changed(workspace, dataset, Path("images"), said.append)
         return " ".join(said)
 
     assert changes() == ""
@@ -234,5 +235,5 @@ def test_a_folder_that_has_changed_is_never_embedded_without_a_word(
     embed = rela("embed", "images", "--prior", "random:shufflenet_v2_x0_5", "--image-size", 32)
     assert "warning: images has changed since" in embed.stderr
     (tree.parent / "elsewhere").mkdir()
-    say_if_changed(dataset, tree.parent / "elsewhere", said.append)
+    say_if_changed(workspace, dataset, tree.parent / "elsewhere", said.append)
     assert "was made from" in said[-1]
