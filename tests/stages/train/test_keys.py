@@ -110,6 +110,18 @@ def other_times(tree: Path) -> None:
         os.utime(path, (1, 1))
 
 
+def converted(workspace: Workspace, tree: Path, folder: Path, change: Any) -> str:
+    """The name of the data set of the changed images, made unless it exists."""
+    name: str = change.__name__
+    elsewhere = shutil.copytree(tree, folder / name)
+    change(elsewhere)
+    if name not in {dataset.name for dataset in workspace.datasets()}:
+        run_rela(
+            "--workspace", workspace.root, "convert", elsewhere, "--name", name, "--workers", 1
+        )
+    return name
+
+
 @pytest.mark.parametrize(
     ("change", "hits"),
     [
@@ -123,11 +135,7 @@ def other_times(tree: Path) -> None:
 def test_images_and_their_order_count_and_names_do_not(
     workspace: Workspace, tree: Path, tmp_path: Path, change, hits: bool
 ):
-    elsewhere = shutil.copytree(tree, tmp_path / "elsewhere")
-    change(elsewhere)
-    name = change.__name__
-    run_rela("--workspace", workspace.root, "convert", elsewhere, "--name", name, "--workers", 1)
-    assert is_hit(workspace, name) == hits
+    assert is_hit(workspace, converted(workspace, tree, tmp_path, change)) == hits
 
 
 def test_how_many_compute_does_not_count(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
@@ -184,9 +192,12 @@ def targets(workspace: Workspace, tmp_path: Path) -> Artifact:
     return make_targets(space, representations, 4)
 
 
-def test_targets_of_other_images_are_refused(workspace: Workspace, targets: Artifact, tree: Path):
+def test_targets_of_other_images_are_refused(
+    workspace: Workspace, targets: Artifact, tree: Path, tmp_path: Path
+):
     _refuse_other_images(targets, workspace.dataset("first"))
-    for name in ("one_level_brighter", "another_order"):
+    for change in (one_level_brighter, another_order):
+        name = converted(workspace, tree, tmp_path, change)
         with pytest.raises(DataError, match="belongs to other images"):
             _refuse_other_images(targets, workspace.dataset(name))
 
