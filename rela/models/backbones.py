@@ -74,9 +74,18 @@ def assemble_backbone(
 
 
 def build_classifier(torchvision_name: str, image_size: int = 224) -> nn.Module:
-    """The torchvision model with its classifier, without auxiliary heads, randomly initialised."""
+    """The torchvision model with its classifier, without auxiliary heads, randomly initialised.
+
+    Raises ChoiceError for a vision transformer whose patches do not fill the image.
+    """
     options = classifier_options(torchvision_name, image_size)
-    model: nn.Module = tv.get_model(torchvision_name, weights=None, **options)
+    try:
+        model: nn.Module = tv.get_model(torchvision_name, weights=None, **options)
+    except AssertionError as error:
+        raise ChoiceError(
+            f"{torchvision_name} cannot be built for images of {image_size} pixels ({error}); choose "
+            "another --image-size"
+        ) from error
     return model
 
 

@@ -106,6 +106,11 @@ def _published(timm: Any, bare: str, config: Any, options: dict[str, Any]) -> "n
         with weights_from_hub(f"timm:{bare}", place), warnings.catch_warnings(action="ignore"):
             model: Any = timm.create_model(bare, pretrained=True, **options)
     except (RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
+        if options:  # the weights are of the published size
+            raise ChoiceError(
+                f"the weights of timm:{bare} cannot be used at another size than the published one "
+                f"({str(error).splitlines()[0]}); remove --image-size"
+            ) from error
         raise DataError(
             f"the weights of timm:{bare} do not fit ({str(error).splitlines()[0]}); remove them "
             "from the cache of huggingface_hub and try again"

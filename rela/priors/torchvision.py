@@ -73,25 +73,15 @@ def _resized(backbone: "nn.Module", request: PriorRequest) -> "nn.Module":
     """A vision transformer with torchvision's interpolated position embeddings; others take any size."""
     from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
+    from rela.models.backbones import build_backbone
+
     size = request.image_size
     if not isinstance(backbone, VisionTransformer) or not request.resizes:
         return backbone
-    resized, _ = _assembled(request.name, size)
+    resized = build_backbone(request.name, size, seed=0)
     state: Any = backbone.state_dict()
     resized.load_state_dict(interpolate_embeddings(size, backbone.patch_size, state))
     return resized.eval()
-
-
-def _assembled(name: str, image_size: int) -> "tuple[nn.Module, list[str]]":
-    from rela.models.backbones import assemble_backbone
-
-    try:
-        return assemble_backbone(name, image_size, seed=0)
-    except AssertionError as error:
-        raise ChoiceError(
-            f"{name} cannot be built for images of {image_size} pixels ({error}); choose another "
-            "--image-size"
-        ) from error
 
 
 def names() -> list[str]:
@@ -154,11 +144,12 @@ def _from_file(request: PriorRequest, preprocessing: "Preprocessing", path: Path
 
     A vision transformer is built for the size of the position embeddings in the file, if none is chosen.
     """
+    from rela.models.backbones import assemble_backbone
     from rela.models.foreign_checkpoints import find_encoder
 
     for _ in range(2):
         size = preprocessing.crop
-        backbone, classifier = _assembled(request.name, size)
+        backbone, classifier = assemble_backbone(request.name, size, seed=0)
         encoder = find_encoder(backbone, path, classifier, request.trust_code, request.encoder)
         trained = encoder.trained_image_size(backbone, size)
         if request.resizes or trained in (None, size):

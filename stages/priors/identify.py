@@ -48,6 +48,9 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     """
     if not workspace.has_run(request.name.removeprefix(_RUN_PREFIX)):
         known = _known(workspace, request)
+        if known is None:
+            request = from_displayed_name(request)
+            known = _known(workspace, request)
         if known is not None:
             given = {n: v for n in _OPTIONS if (v := getattr(request, n)) != getattr(_PLAIN, n)}
             if request.resizes and request.image_size != known.image_size:
@@ -56,7 +59,6 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
                 return KnownPrior(known, lambda: _load_known(workspace, known, request.trust_code))
             again = request_again(workspace, (known, None))
             request = replace(again, **given, trust_code=request.trust_code)
-        request = from_displayed_name(request)
     name = request.name.removeprefix(_RUN_PREFIX)
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):
@@ -86,7 +88,8 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     except ChoiceError as error:
         run_names = ", ".join(run.name for run in workspace.runs())
         if run_names and ":" not in request.name:
-            raise ChoiceError(f"{error} Runs of this workspace: {run_names}") from error
+            full_stop = "" if str(error).endswith("?") else "."
+            raise ChoiceError(f"{error}{full_stop} Runs of this workspace: {run_names}") from error
         raise
     write_record(path, request, prior)
     return KnownPrior(prior.identity, prior.load, note=prior.note)

@@ -134,6 +134,13 @@ def test_published_timm_weights_are_loaded_by_timm(monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(found.load()(batch(96)), expected.eval()(batch(96)))
 
 
+def test_a_timm_model_of_one_size_refuses_another(monkeypatch: pytest.MonkeyPatch):
+    publish(monkeypatch, timm_model("resmlp_12_224").state_dict())
+    request = PriorRequest("timm:resmlp_12_224", image_size=96, resizes=True)
+    with pytest.raises(ChoiceError, match="remove --image-size"):
+        resolve(request)
+
+
 def test_published_timm_weights_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch):
     state = timm_model("test_vit").state_dict()
     del state["blocks.0.norm1.weight"]

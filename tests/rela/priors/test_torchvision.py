@@ -251,7 +251,8 @@ def test_vision_transformers_take_sizes_of_whole_patches(monkeypatch: pytest.Mon
             torch.manual_seed(size)
             return VisionTransformer(size, 32, num_layers=1, num_heads=2, hidden_dim=32, mlp_dim=32)
 
-    monkeypatch.setattr(rela.priors.torchvision, "_assembled", lambda name, size: (vit(size), []))
+    build = "rela.models.backbones.build_backbone"
+    monkeypatch.setattr(build, lambda name, size, seed: vit(size))
     model, expected = vit(96).eval(), vit(64).eval()
     expected.load_state_dict(interpolate_embeddings(64, 32, dict(model.state_dict())))
     request = PriorRequest("vit_b_32", image_size=64, resizes=True)
@@ -279,12 +280,12 @@ def test_each_published_file_has_its_own_preset(tmp_path: Path, monkeypatch: pyt
     digest = hashlib.sha256((tmp_path / "best.pth").read_bytes()).hexdigest()
 
     def resize_of(file: str) -> list[int]:
-        request = PriorRequest(f"file:{tmp_path / file}", arch="mobilenet_v2")
-        by_name = PriorRequest("mobilenet_v2", weights=tmp_path / file)
-        seen = [resolve(r).identity.preprocessing for r in (request, by_name)]
-        assert seen[0] == seen[1]
-        return [seen[0].resize]
+        request = PriorRequest("mobilenet_v2", weights=tmp_path / file)
+        weights = rela.priors.torchvision._published_weights(request)
+        return [rela.priors.torchvision._preprocessing(weights).resize]
 
+    by_file = PriorRequest(f"file:{tmp_path}/mobilenet_v2-b0353104.pth", arch="mobilenet_v2")
+    assert [resolve(by_file).identity.preprocessing.resize] == first.transforms().resize_size
     assert resize_of("mobilenet_v2-b0353104.pth") == first.transforms().resize_size
     assert resize_of("mine.pth") == second.transforms().resize_size
     monkeypatch.setattr(first.value, "url", f"https://example.org/mobilenet_v2-{digest[:8]}.pth")

@@ -81,6 +81,8 @@ def test_two_files_of_one_name_are_told_apart_and_named(
         Path(f"{file}.away").rename(file)
     made = rela("embed", "--prior", two_files[0], "--split", "val", "--layer", "stage2", "--json")
     assert "best@stage2" in read_json(made)["artifact"]["path"]  # options beside the name hold
+    said = rela("embed", "--prior", "best@48px", exit_code=2).stderr
+    assert all(name in said for name in two_files)
     evaluated = read_json(rela("eval", "--prior", two_files[1], *KNN, "--json"))
     assert two_files[1] in str(evaluated)
     recipe = f'[[embed]]\ndataset = "images"\nprior = "{two_files[1]}"\n'
