@@ -147,7 +147,9 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         reasons = [(path, without_numbers(reason)) for path, reason in bad]
         summarize(manifest, results, reasons, oddities(images)).write(directory)
         beton = open_beton(directory / "train.beton")
-        contact_sheet(beton, images.class_names, settings.seed).save(directory / SHEET_FILE)
+        contact_sheet(beton, images.class_names, settings.seed).save(
+            directory / SHEET_FILE, compress_level=1
+        )
         return manifest
 
     dataset, was_there = cached(destination, DataSet, find, fill)

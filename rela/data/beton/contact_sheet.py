@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,9 @@ _INK, _PAPER = "#222222", "#d8d8d8"  # gray, so that white images have an edge
 def contact_sheet(beton: Beton, class_names: Sequence[str], seed: int) -> Image.Image:
     """At most 8 classes × 8 images drawn by `seed`, a titled row for each class.
 
-    Without classes, at most 64 images.
+    Without classes, at most 64 images. The generator is Python's: importing NumPy's takes 0.05 s.
     """
-    random = np.random.default_rng(seed)
+    random = Random(seed)
     rows = _drawn(random, beton.labels, len(class_names))
     columns = max(_MIN_COLUMNS, *(len(found) for _, found in rows))
     titled = _TITLE if class_names else 0
@@ -40,7 +41,7 @@ def contact_sheet(beton: Beton, class_names: Sequence[str], seed: int) -> Image.
 
 
 def _drawn(
-    random: np.random.Generator, labels: NDArray[np.int64], num_classes: int
+    random: Random, labels: NDArray[np.int64], num_classes: int
 ) -> list[tuple[int, list[int]]]:
     """(class, rows of the beton) for each row of the sheet."""
     if num_classes == 0:
@@ -50,10 +51,10 @@ def _drawn(
     return [(c, _some(random, np.flatnonzero(labels == c), _MAX_IMAGES)) for c in classes]
 
 
-def _some(random: np.random.Generator, of: NDArray[np.int64], count: int) -> list[int]:
+def _some(random: Random, of: NDArray[np.int64], count: int) -> list[int]:
     """At most `count` of the values, in their order."""
-    chosen: list[int] = np.sort(random.choice(of, min(count, of.size), replace=False)).tolist()
-    return chosen
+    chosen = sorted(random.sample(range(of.size), min(count, of.size)))
+    return [int(of[index]) for index in chosen]
 
 
 def _thumbnail(beton: Beton, row: int) -> Image.Image:
