@@ -96,7 +96,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         if existing is None:
             return None
         if is_older(existing):
-            raise older(existing, workspace, request)
+            raise older(existing, again(existing, workspace, request))
         same = may_be_of(existing, images, settings)
         if same and existing.content.sources_sha256 == source_digest(images):
             return existing
@@ -199,22 +199,22 @@ def is_older(existing: DataSet) -> bool:
     return bool(existing.manifest.parameters.get("stage_version") != STAGE_VERSION)
 
 
-def older(existing: DataSet, workspace: Workspace, request: Convert) -> ChoiceError:
-    """The error for a name that such a data set has, with the command for a new one."""
-    free = free_name(workspace, existing.name)
-    whole = request.val_fraction is None and "val" not in existing.splits
-    also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
+def older(existing: DataSet, remedy: str) -> ChoiceError:
+    """The error for a name that such a data set has."""
     return ChoiceError(
         f"data set {existing.name} was made by an earlier version of rela, which dropped alpha, ignored "
         "the rotation in EXIF and took 12 bits for 16; it stays usable by its name. To convert the images "
-        f"again: `{_command(request, name=free)}`{also}"
+        f"again: {remedy}"
     )
 
 
-def free_name(workspace: Workspace, name: str) -> str:
-    """`name` with the first number that no data set has."""
-    names = (f"{name}-{number}" for number in itertools.count(2))
-    return next(each for each in names if not workspace.has_dataset(each))
+def again(existing: DataSet, workspace: Workspace, request: Convert) -> str:
+    """The command that converts the same images under a free name."""
+    names = (f"{existing.name}-{number}" for number in itertools.count(2))
+    free = next(name for name in names if not workspace.has_dataset(name))
+    whole = request.val_fraction is None and "val" not in existing.splits
+    also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
+    return f"`{_command(request, name=free)}`{also}"
 
 
 def _command(request: Convert, **changed: Any) -> str:

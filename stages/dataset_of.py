@@ -12,6 +12,7 @@ from rela.pipeline import Say
 from rela.sources import default_name
 from rela.sources.source import ImageSource, Sample
 from rela.stages.convert import (
+    again,
     convert,
     deciding,
     format_result,
@@ -50,7 +51,7 @@ def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print)
     if workspace.has_dataset(name):
         existing = workspace.dataset(name)
         if is_older(existing):
-            raise older(existing, workspace, Convert(source))
+            raise older(existing, again(existing, workspace, Convert(source)))
         raise ChoiceError(
             f"{workspace.datasets_dir / name} was made from other images than {one_line(str(source))}, or "
             f"with other options; embed it by its name, {name}, or convert these images under another name: "
@@ -82,7 +83,7 @@ def find_dataset(
             there, named = ({"": set().union(*each.values())} for each in (there, named))
         same = all(there[split] == named[split] - left_out for split in named)
     if is_older(existing):
-        raise older(existing, workspace, Convert(images.root, **vars(settings)))
+        raise older(existing, "give the job another name")
     if not same:
         raise taken(existing)
     return existing

@@ -184,8 +184,11 @@ def _opaque(
 def _with_its_key(content: bytes, image: Image.Image) -> Image.Image:
     """With the transparent gray of a PNG in 8 bits: Pillow scales pixels of 2 or 4 bits, but not the key."""
     key = image.info.get("transparency")
-    if image.format == "PNG" and image.mode == "L" and isinstance(key, int):
-        key *= {2: 85, 4: 17}.get(content[24], 1)
+    if image.format == "PNG" and image.mode in ("1", "L") and isinstance(key, int):
+        scale = {1: 255, 2: 85, 4: 17}.get(content[24], 1)
+        key = (
+            min(key, 1) * scale if image.mode == "1" else key * scale
+        )  # 255 already since Pillow 11
         if key > 255:  # of no pixel
             del image.info["transparency"]
         else:
