@@ -210,11 +210,15 @@ def older(existing: DataSet, remedy: str) -> ChoiceError:
 
 def again(existing: DataSet, workspace: Workspace, request: Convert) -> str:
     """The command that converts the same images under a free name."""
-    names = (f"{existing.name}-{number}" for number in itertools.count(2))
-    free = next(name for name in names if not workspace.has_dataset(name))
     whole = request.val_fraction is None and "val" not in existing.splits
     also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
-    return f"`{_command(request, name=free)}`{also}"
+    return f"`{_command(request, name=free_name(workspace, existing.name))}`{also}"
+
+
+def free_name(workspace: Workspace, name: str) -> str:
+    """`name` with the first number that no data set has."""
+    names = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in names if not workspace.has_dataset(each))
 
 
 def _command(request: Convert, **changed: Any) -> str:
