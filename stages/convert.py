@@ -40,6 +40,7 @@ from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
     SHOWN_BAD_IMAGES,
+    bad_image_list,
     bad_images_in_words,
     left_out_csv,
     oddities,
@@ -124,7 +125,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
             listed = workspace.root / f"{name}-{LEFT_OUT_FILE}"
             if len(bad) > SHOWN_BAD_IMAGES:
                 write_atomic(listed, left_out)
-            raise DataError(_bad_image_list(source, bad, listed))
+            raise DataError(bad_image_list(source, bad, listed))
         if bad:
             images_are = "bad image is" if len(bad) == 1 else "bad images are"
             say(f"{len(bad):,} {images_are} left out, and in {destination / LEFT_OUT_FILE}:")
@@ -386,16 +387,3 @@ def source_sha256(root: Path, sample: Sample) -> str:
         return content_sha256(sample.read(root))
     except BadImageError:
         return ""
-
-
-def _bad_image_list(source: Path, bad: list[tuple[str, str]], listed: Path) -> str:
-    """The error message, with the full command, because other jobs convert too."""
-    rest = f" All of them: {listed}" if len(bad) > SHOWN_BAD_IMAGES else ""
-    return "\n".join(
-        [
-            f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {one_line(str(source))}; nothing was "
-            "converted. Fix or remove them, or skip them with `rela convert "
-            f"{one_line(shlex.quote(str(source)))} --on-bad-image skip`.{rest}",
-            *bad_images_in_words(bad),
-        ]
-    )

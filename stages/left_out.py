@@ -3,9 +3,10 @@
 import csv
 import io
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from rela.errors import one_line
 from rela.sources.source import ImageSource
@@ -53,6 +54,19 @@ def bad_images_in_words(bad: BadImages) -> list[str]:
         return lines
     summary = [f"  {count:,} × {one_line(reason)}" for reason, count in reasons.most_common()]
     return [*summary, *lines, f"  and {len(bad) - SHOWN_BAD_IMAGES:,} more"]
+
+
+def bad_image_list(source: Path, bad: BadImages, listed: Path) -> str:
+    """The error message, with the full command, because other jobs convert too."""
+    rest = f" All of them: {listed}" if len(bad) > SHOWN_BAD_IMAGES else ""
+    return "\n".join(
+        [
+            f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {one_line(str(source))}; nothing was "
+            "converted. Fix or remove them, or skip them with `rela convert "
+            f"{one_line(shlex.quote(str(source)))} --on-bad-image skip`.{rest}",
+            *bad_images_in_words(bad),
+        ]
+    )
 
 
 def left_out_csv(images: ImageSource, bad: BadImages) -> bytes:
