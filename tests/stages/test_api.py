@@ -143,10 +143,10 @@ def test_messages_go_to_say_or_the_log(
 ):
     said: list[str] = []
     rela.embed(**PRIOR, seed=1, say=said.append)
-    assert "sees 32×32 pixels" in "".join(said)
+    assert "the central 32×32 cropped" in "".join(said)
     with caplog.at_level("INFO", "rela"):
         rela.embed(**PRIOR, seed=2)
-    assert "sees 32×32 pixels" in caplog.text
+    assert "the central 32×32 cropped" in caplog.text
     assert capsys.readouterr().out == ""
 
 
