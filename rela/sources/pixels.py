@@ -6,6 +6,7 @@ one range for a whole data set: the fewest bits that hold every value in it (`bi
 `Origin.largest`). Files that declare their range (TIFF of 12 bits, PGM, JPEG 2000) are scaled by that.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -284,7 +285,9 @@ def _read_deep_colours(content: bytes, eight: NDArray[np.uint8], turn: int) -> N
     import cv2  # takes 0.1 s
 
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of unknown tags
-    read = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    read = None
+    with contextlib.suppress(cv2.error):
+        read = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if read is not None and read.dtype == np.uint16 and read.ndim == 3:
         values = read.astype(np.uint16, copy=False)
         order = (2, 1, 0, 3)[: eight.shape[2]]

@@ -211,6 +211,7 @@ def dataset_in_words(dataset: DataSet, summary: Summary | None) -> list[str]:
     if summary is None:
         for name, split in dataset.splits.items():
             lines += _line(name, f"{split.num_images:,} images")
+        lines += _line("note", "made by an earlier version of rela, without a summary")
     else:
         lines += _summary_in_words(summary)
     num_raw, num_jpeg = (

@@ -266,6 +266,20 @@ def test_a_16_bit_colour_tiff_is_turned_once(number):
     assert origin.turned == (number != 1)
 
 
+@pytest.mark.parametrize("fails", [True, False])
+def test_16_bit_colours_that_opencv_cannot_read_have_pillows_8_bits(monkeypatch, fails):
+    import cv2
+
+    def read(*_):
+        if fails:
+            raise cv2.error("damaged")
+        return np.zeros((4, 6, 3), np.uint16)  # other values than Pillow's
+
+    values = np.random.default_rng(0).integers(0, 65_536, (4, 6, 3)).astype(np.uint16)
+    monkeypatch.setattr(cv2, "imdecode", read)
+    np.testing.assert_array_equal(decode_image(deep_png(values)), values >> 8)
+
+
 def test_larger_values_than_the_range_become_white():
     values = np.array([[[100], [1023], [5000]]], np.uint16)
     assert decode_image(deep_png(values), PixelRules(bits=10))[0, :, 0].tolist() == [25, 255, 255]
