@@ -23,6 +23,7 @@ from rela.stages.workspace.schema import read_json
 SUMMARY_FILE, SHEET_FILE = "summary.json", "contact_sheet.png"
 _MAX_CLASS_NAMES, _MAX_REASONS, _MAX_NOTE_LINES, _MAX_FORMATS = 6, 3, 4, 6
 _COLUMNS, _LABEL_COLUMNS = 100, 12
+_MAX_LETTERS = 18  # of the name of a class
 
 
 @dataclass(frozen=True)
@@ -291,10 +292,12 @@ def _split_in_words(split: SplitSummary) -> str:
     if split.largest is None or split.smallest is None:
         return f"{images}, no labels"
     classes = f"{split.num_classes:,} class{'es' * (split.num_classes != 1)}"
-    largest, smallest = (f"{c.count:,} {c.name[:24]}" for c in (split.largest, split.smallest))
+    largest, smallest = (
+        f"{c.name[:_MAX_LETTERS]} ({c.count:,})" for c in (split.largest, split.smallest)
+    )
     if split.largest.count == split.smallest.count:
         return f"{images} in {classes}, {split.largest.count:,} in each"
-    return f"{images} in {classes}, from {smallest} to {largest}"
+    return f"{images} in {classes}, largest {largest}, smallest {smallest}"
 
 
 def _sizes_in_words(summary: Summary) -> str:

@@ -64,7 +64,7 @@ def varied(tmp_path: Path) -> Path:
 def test_convert_says_what_it_understood(rela: Rela, varied: Path):
     said = rela("convert", varied, "--on-bad-image", "skip", "--write-mode", "raw").stdout
     assert said.splitlines()[:-2] == [
-        "  train       7 images in 2 classes, from 3 dog to 4 cat",
+        "  train       7 images in 2 classes, largest cat (4), smallest dog (3)",
         "  val         2 images in 2 classes, 1 in each",
         "  classes     cat, dog",
         "  formats     8 PNG, 1 JPEG",
