@@ -49,6 +49,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._rate = 0.0
         self._mark = self._epoch_start = 0.0
         self._stage = 0
+        self._stages: set[int] = set()  # of the epoch's steps
         self._announced = False
         self._waited_before = self._waited_at_start = 0.0
         self._elapsed_earlier = self._waited_earlier = 0.0
@@ -102,6 +103,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         if self._stage != pl_module.stage:
             self._rates.clear()
         self._stage = pl_module.stage
+        self._stages.add(self._stage)
         self._rate = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_batch_end(
@@ -174,7 +176,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         if trainer.is_global_zero:
             record |= self._features.figures()
             append_record(self.path, record)
-            self._say(_line(record, trainer.max_epochs or 0))
+            self._say(_line(record, trainer.max_epochs or 0, self._stages))
             self.diagnosis.add(record)
         for name in _LOGGED:
             if record.get(name) is not None:
@@ -182,6 +184,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._clear()
 
     def _clear(self) -> None:
+        self._stages.clear()
         self._objectives.clear()
         self._accuracies.clear()
         self._features.clear()
@@ -203,10 +206,10 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
 
-def _line(record: dict[str, Any], max_epochs: int) -> str:
+def _line(record: dict[str, Any], max_epochs: int, stages: set[int]) -> str:
     words = [
         f"epoch {record['epoch'] + 1}/{max_epochs}",
-        f"stage {record['stage']}",
+        f"stage {' and '.join(map(str, sorted(stages)))}",
         f"loss {record['loss']:.4f}",
     ]
     if record["rho"] is not None and record["stage"] == 1:

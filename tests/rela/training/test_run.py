@@ -167,6 +167,16 @@ def test_the_hand_over_comes_where_the_plan_says(
     if expected[0] is not None:
         (line,) = [text for text in said if "hand-over" in text]
         assert f"step {expected[0]}" in line
+    shown = [text.split("  ")[1] for text in said if text.startswith("epoch ")]
+    step, per_epoch = expected[0], outcome.num_steps // 3
+    if step is None:
+        assert shown == [f"stage {stage}" for stage in stages]
+    else:  # of the steps of the epoch, the last of stage 1 being `step`
+        of_steps = [
+            {1 if i < step else 2 for i in range(n * per_epoch, (n + 1) * per_epoch)}
+            for n in range(3)
+        ]
+        assert shown == [f"stage {' and '.join(map(str, sorted(found)))}" for found in of_steps]
 
 
 @pytest.mark.parametrize(
