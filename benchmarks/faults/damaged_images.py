@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]
 Damage = Callable[[np.random.Generator], tuple[str, bytes]]  # suffix, content
@@ -61,6 +61,7 @@ def documented(content: bytes) -> Pixels | None:
             if image.format == "EPS":  # Pillow would have another program read it
                 return None
             image.load()
+            image = ImageOps.exif_transpose(image)
     except Exception:
         return None
     if image.mode in _SIXTEEN_BITS:

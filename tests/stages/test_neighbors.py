@@ -216,7 +216,7 @@ def test_a_folder_is_converted_once_and_the_same_images_are_a_cache_hit(
 def test_a_folder_whose_name_is_taken_by_other_images_is_refused(embedded: Rela, tmp_path: Path):
     (tmp_path / "images/train/ant/00.png").unlink()
     [line] = embedded("embed", tmp_path / "images", *PRIOR, exit_code=2).stderr.splitlines()
-    assert "rela convert" in line and "--name NAME" in line
+    assert "rela convert" in line and "--name images-2" in line
     # by its name it is the data set, whatever lies in a folder of that name
     assert "already exist" in embedded("embed", "images", *EXACT).stdout
     assert "no such path" in embedded("embed", "./nope", *PRIOR, exit_code=2).stderr

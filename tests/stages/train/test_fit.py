@@ -22,7 +22,7 @@ def test_a_run_is_on_the_disk_before_its_manifest(
                 (directory / name).write_text(name)
         return TrainingOutcome(
             handover_step=None, num_steps=3, final_loss=0.0, online_accuracy=None, seconds={},
-            num_devices=1, is_global_zero=True,
+            cpu_seconds=0.0, num_devices=1, is_global_zero=True,
         )  # fmt: skip
 
     monkeypatch.setattr("rela.training.run.run_training", train)
