@@ -20,7 +20,7 @@ def kernel_cache() -> Path:
     """A directory for kernels of this version of their sources.
 
     Below NUMBA_CACHE_DIR, the user's cache, or the temporary files; without a private place there, a
-    new one that is removed when this process ends, so that the next one compiles again (20 s).
+    new one that is removed when this process ends, so that the next one compiles again.
     """
     for place in kernel_cache_places():
         if _is_private(place):

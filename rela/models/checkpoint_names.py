@@ -121,8 +121,8 @@ _EFFICIENTNET_TOP = {
     "_bn0": "bn1",
     "_conv_head": "conv_head",
     "_bn1": "bn2",
+    "_fc": "classifier",
 }
-_EFFICIENTNET_TOP["_fc"] = "classifier"
 _SQUEEZE = {
     "_se_reduce": "se.conv_reduce",
     "_se_expand": "se.conv_expand",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Rela
+from empty_files import make, many
 from opened import paths_and_labels as pairs
 from pictures import MakeTree
 
@@ -21,17 +22,6 @@ from rela.sources.splits import held_out
 from rela.sources.splits.held_out import find_copies, hold_out, with_val
 from rela.stages.dataset_of import say_if_changed
 from rela.stages.workspace.workspace import Workspace
-
-
-def make(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
-    return root
-
-
-def many(split: str, **counts: int) -> list[str]:
-    return [f"{split}/{name}/{i:03d}.png" for name, count in counts.items() for i in range(count)]
 
 
 def test_a_fraction_of_every_class_goes_to_val(tmp_path):

@@ -10,24 +10,13 @@ import os
 from pathlib import Path
 
 import pytest
+from empty_files import make, many
 from opened import paths_and_labels as pairs
 
 from rela.errors import DataError
 from rela.sources.image_folder import scan
 from rela.sources.splits.held_out import with_val
 from rela.sources.splits.tree import make_output_folder
-
-
-def make(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
-    return root
-
-
-def many(split: str, **counts: int) -> list[str]:
-    return [f"{split}/{name}/{i:03d}.png" for name, count in counts.items() for i in range(count)]
-
 
 # Layouts: files, and the labels of every split; classes are named by their folders
 
