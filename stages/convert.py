@@ -213,7 +213,7 @@ def again(existing: DataSet, workspace: Workspace, request: Convert) -> str:
     """The command that converts the same images under a free name."""
     whole = request.val_fraction is None and "val" not in existing.splits
     also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
-    return f"`{_command(request, name=free_name(workspace, existing.name))}`{also}"
+    return f"`{command(request, name=free_name(workspace, existing.name))}`{also}"
 
 
 def free_name(workspace: Workspace, name: str) -> str:
@@ -222,7 +222,8 @@ def free_name(workspace: Workspace, name: str) -> str:
     return next(each for each in names if not workspace.has_dataset(each))
 
 
-def _command(request: Convert, **changed: Any) -> str:
+def command(request: Convert, **changed: Any) -> str:
+    """`rela convert` with the options of `request` that are not the defaults, some of them changed."""
     words = option_words(Convert, {**vars(request), **changed})
     return one_line(shlex.join(["rela", "convert", str(request.source), *words]))
 
@@ -237,8 +238,8 @@ def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
 
     return ChoiceError(
         f"data set {existing.name} holds these images without a validation split, which is now held out "
-        f"by default; use it as it is with `{_command(request, val_fraction=0)}`, or make one with a "
-        f"validation split: `{_command(request, name=existing.name + '-val')}`"
+        f"by default; use it as it is with `{command(request, val_fraction=0)}`, or make one with a "
+        f"validation split: `{command(request, name=existing.name + '-val')}`"
     )
 
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from rela.sources import default_name
 from rela.sources.source import ImageSource, Sample
 from rela.stages.convert import (
     again,
+    command,
     convert,
     deciding,
     format_result,
@@ -55,7 +55,7 @@ def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print)
         raise ChoiceError(
             f"{workspace.datasets_dir / name} was made from other images than {one_line(str(source))}, or "
             f"with other options; embed it by its name, {name}, or convert these images under another name: "
-            f"{_convert_again(workspace, source, name)}"
+            f"`{command(Convert(source), name=free_name(workspace, name))}`"
         )
     result = convert(workspace, Convert(source), say)
     say(format_result(result))
@@ -124,16 +124,11 @@ def say_if_changed(workspace: Workspace, dataset: DataSet, source: Path, say: Sa
         return
     changes = _changes(dataset, images)
     if changes:
-        again = _convert_again(workspace, source, name)
+        remedy = f"`{command(Convert(source), name=free_name(workspace, name))}`"
         say(
             f"warning: {shown} has changed since data set {name} was made of it: {', '.join(changes)}; the "
-            f"data set is used as it was. {again} makes one of the images of today"
+            f"data set is used as it was. {remedy} makes one of the images of today"
         )
-
-
-def _convert_again(workspace: Workspace, source: Path, name: str) -> str:
-    words = ["rela", "convert", str(source), "--name", free_name(workspace, name)]
-    return f"`{one_line(shlex.join(words))}`"
 
 
 def _changes(dataset: DataSet, images: ImageSource) -> list[str]:
