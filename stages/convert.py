@@ -29,6 +29,7 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
+from rela.sources.labels import quoted_classes
 from rela.sources.pixels import (
     PixelRules,
     colour_in_words,
@@ -44,6 +45,8 @@ from rela.stages.left_out import (
     bad_images_in_words,
     left_out_csv,
     oddities,
+    options_that_skip,
+    require_good_images,
     without_numbers,
 )
 from rela.stages.requests import Convert
@@ -125,28 +128,33 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
             listed = workspace.root / f"{name}-{LEFT_OUT_FILE}"
             if len(bad) > SHOWN_BAD_IMAGES:
                 write_atomic(listed, left_out)
-            raise DataError(bad_image_list(source, bad, listed))
+            changed = options_that_skip(results, images.val_fraction > 0)
+            skip = command(request, **changed) if changed else ""
+            raise DataError(bad_image_list(source, bad, listed, skip))
+        require_good_images(results, images.val_fraction > 0)
         if bad:
             images_are = "bad image is" if len(bad) == 1 else "bad images are"
             say(f"{len(bad):,} {images_are} left out, and in {destination / LEFT_OUT_FILE}:")
             say("\n".join(bad_images_in_words(bad)))
         if left_out:
             (directory / LEFT_OUT_FILE).write_bytes(left_out)
-        in_train, in_val = (
+        of_train, of_val = (
             {*results[s].source_sha256} if s in results else set() for s in ("train", "val")
         )
-        if twins := sum(digest in in_train for digest in in_val):
+        if twins := sum(digest in of_train for digest in of_val):
             say(
                 f"{twins:,} different images of val are byte for byte in train, too; accuracies are too high"
             )
         for split, result in results.items():
-            if not result.samples:
-                remedy = "; keep all in train with --val-fraction 0" if images.val_fraction else ""
-                raise DataError(f"all {len(result.bad_images)} images of {split} are bad{remedy}")
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         manifest = _manifest(images, settings, results, rules, bad, Spent.now() - start)
         reasons = [(path, without_numbers(reason)) for path, reason in bad]
-        summarize(manifest, results, reasons, oddities(images)).write(directory)
+        notes = oddities(images)
+        in_train = {sample.label for sample in results["train"].samples}
+        if without := [c for label, c in enumerate(images.class_names) if label not in in_train]:
+            notes.append(f"train has no image of {one_line(quoted_classes(without))}")
+            say(notes[-1])
+        summarize(manifest, results, reasons, notes).write(directory)
         beton = open_beton(directory / "train.beton")
         contact_sheet(beton, images.class_names, settings.seed).save(
             directory / SHEET_FILE, compress_level=1
@@ -246,9 +254,8 @@ def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
 def format_result(result: ConvertResult) -> str:
     """What the data set holds, and its path."""
     dataset = result.artifact
-    classes = (
-        f"{len(dataset.content.class_names)} classes" if dataset.content.labelled else "no labels"
-    )
+    count = len(dataset.content.class_names)
+    classes = f"{count:,} class{'es' * (count != 1)}" if dataset.content.labelled else "no labels"
     if result.cached:
         how = f"already exists, unchanged: {dataset.path}"
     else:

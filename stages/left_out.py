@@ -3,12 +3,13 @@
 import csv
 import io
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
-from rela.errors import one_line
+from rela.data.beton.writer import WriteResult
+from rela.errors import DataError, one_line
 from rela.sources.source import ImageSource
 from rela.sources.splits.tree import is_image_name
 
@@ -56,17 +57,37 @@ def bad_images_in_words(bad: BadImages) -> list[str]:
     return [*summary, *lines, f"  and {len(bad) - SHOWN_BAD_IMAGES:,} more"]
 
 
-def bad_image_list(source: Path, bad: BadImages, listed: Path) -> str:
-    """The error message, with the full command, because other jobs convert too."""
+def bad_image_list(source: Path, bad: BadImages, listed: Path, skip: str) -> str:
+    """The error message; `skip`: the command that leaves them out, "" if a split has no others."""
     rest = f" All of them: {listed}" if len(bad) > SHOWN_BAD_IMAGES else ""
+    images = f"{len(bad):,} bad image{'s' if len(bad) > 1 else ''}"
+    remedy = f"Fix or remove them, or skip them with `{skip}`."
+    if not skip:
+        remedy = "A split has no other images, so fix them."
     return "\n".join(
         [
-            f"{len(bad)} bad image{'s' if len(bad) > 1 else ''} in {one_line(str(source))}; nothing was "
-            "converted. Fix or remove them, or skip them with `rela convert "
-            f"{one_line(shlex.quote(str(source)))} --on-bad-image skip`.{rest}",
+            f"{images} in {one_line(str(source))}; nothing was converted. {remedy}{rest}",
             *bad_images_in_words(bad),
         ]
     )
+
+
+def options_that_skip(results: Mapping[str, WriteResult], held_out: bool) -> dict[str, Any]:
+    """The options of `rela convert` that leave bad images out; none if nothing were left of a split."""
+    good = [bool(result.samples) for result in results.values()]
+    if all(good):
+        return {"on_bad_image": "skip"}
+    return {"on_bad_image": "skip", "val_fraction": 0} if held_out and any(good) else {}
+
+
+def require_good_images(results: Mapping[str, WriteResult], held_out: bool) -> None:
+    """Raise DataError for a split of which all images are bad."""
+    for split, result in results.items():
+        if not result.samples:
+            cut = held_out and any(other.samples for other in results.values())
+            remedy = "; keep all in train with --val-fraction 0" if cut else ""
+            said = f"all {len(result.bad_images):,} images of {split} are bad{remedy}"
+            raise DataError("\n".join([said, *bad_images_in_words(result.bad_images)]))
 
 
 def left_out_csv(images: ImageSource, bad: BadImages) -> bytes:
@@ -106,4 +127,4 @@ def _many(count: int, noun: str, one: str = "", many: str = "s") -> str:
 
 def without_numbers(reason: str) -> str:
     """Reasons that differ only in numbers are one."""
-    return re.sub(r"[0-9][0-9,.×]*", "N", reason)
+    return re.sub(r"[1-9][0-9,.×]*", "N", reason)

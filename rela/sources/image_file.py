@@ -25,6 +25,21 @@ _METADATA = {
     "XML:com.adobe.xmp",
 }  # where Pillow looks for it
 _NO_IMAGE = "not an image that Pillow can read"
+ANIMATED = frozenset(["AVIF", "GIF", "PNG", "TIFF", "WEBP"])  # an MPO's further images are previews
+_BEGINNINGS = {  # of files that are found under the names of images
+    b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` fetches the image",
+    b"<!doctype html": "a web page (HTML)",
+    b"<html": "a web page (HTML)",
+    b"<?xml": "an XML document, or SVG",
+    b"<svg": "SVG, which Pillow cannot read; save it as PNG",
+    b"{": "a JSON document",
+    b"\x1f\x8b": "compressed by gzip",
+    b"pk\x03\x04": "a zip archive",
+    b"%pdf": "a PDF document; save its pages as PNG",
+    b"ii*\0": "a TIFF or raw photo of a kind that Pillow cannot read; save it as PNG",
+    b"mm\0*": "a TIFF or raw photo of a kind that Pillow cannot read; save it as PNG",
+}
+_DICOM_AT = 128  # bytes before its mark
 
 
 class BadImageError(Exception):
@@ -83,7 +98,7 @@ def opened_image(content: bytes) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with _open(content) as image:
                 if image.format in NOT_PICTURES:
-                    raise BadImageError(_NO_IMAGE)
+                    raise BadImageError(_not_an_image(content))
                 check_size(image)
                 yield image
     except BadImageError:
@@ -91,7 +106,7 @@ def opened_image(content: bytes) -> Iterator[Image.Image]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise BadImageError("decompression bomb: more pixels than Pillow's safety limit") from error
     except UnidentifiedImageError as error:
-        raise BadImageError(_NO_IMAGE) from error
+        raise BadImageError(_not_an_image(content)) from error
     except MemoryError as error:
         raise BadImageError("too large: not enough memory to decode it") from error
     except Exception as error:  # Pillow's plugins raise errors of any type
@@ -116,6 +131,26 @@ def _open(content: bytes) -> Image.Image:
         raise BadImageError("HEIC, which needs `pip install 'rela[heif]'`") from None
     register_heif_opener()
     return Image.open(io.BytesIO(content))
+
+
+def _not_an_image(content: bytes) -> str:
+    """What a file is that Pillow cannot open, by its first bytes."""
+    start = content[:_DICOM_AT].lstrip().lower()
+    found = next((words for begin, words in _BEGINNINGS.items() if start.startswith(begin)), "")
+    if content[_DICOM_AT : _DICOM_AT + 4] == b"DICM":
+        found = "a DICOM file, which Pillow cannot read; save it as PNG"
+    elif not any(content):
+        found = f"{len(content):,} zero bytes, as of an incomplete copy"
+    return f"not an image: {found}" if found else _NO_IMAGE
+
+
+def has_several_frames(content: bytes) -> bool:
+    """Whether it is an animation or has several pages; False if that cannot be told."""
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _open(content) as image:
+            return getattr(image, "n_frames", 1) > 1
+    return False
 
 
 def orientation(image: Image.Image) -> int:

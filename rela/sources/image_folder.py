@@ -37,7 +37,8 @@ def scan(root: Path, options: SourceOptions | None = None) -> ImageSource:
     beside = [] if "val" in source.splits else _splits_beside(root)
     if beside:
         command = one_line(shlex.join(["rela", "convert", str(root.resolve().parent)]))
-        note = f"{', '.join(beside)} lies beside {one_line(root.name)}/; `{command}` reads both"
+        lie = "lies" if len(beside) == 1 else "lie"
+        note = f"{', '.join(beside)} {lie} beside {one_line(root.name)}/; `{command}` reads both"
         source = replace(source, notes=[*source.notes, note])
     return source
 

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from rela.errors import ChoiceError, one_line
-from rela.sources.image_file import BadImageError, check_size, opened_image, orientation
+from rela.sources.image_file import (
+    ANIMATED,
+    BadImageError,
+    check_size,
+    has_several_frames,
+    opened_image,
+    orientation,
+)
 
 WHITE = (255, 255, 255)
 BITS = (8, 10, 12, 14, 16)  # of whole numbers
@@ -33,7 +40,14 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _HEIF_TURNS = (b"irot", b"imir")
-_TIFF_BITS, _TIFF_EXTRA_SAMPLES, _PREMULTIPLIED = 258, 338, 1
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES, _TIFF_EXTRA_SAMPLES, _TIFF_SIGNS = (
+    258,
+    262,
+    284,
+    338,
+    339,
+)
+_WHITE_IS_ZERO, _SEPARATE_PLANES, _PREMULTIPLIED, _SIGNED = 0, 2, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +74,8 @@ class Origin:
     - `format`: of the file, as Pillow names it; `pixels` for an array;
     - `transparent`: a pixel is not opaque; `turned`: it was turned or mirrored upright;
     - `depth`: empty for 8 bits; `declared` if the file says how many more it has, else `integer` or `float`;
-    - `largest`: the largest value, if its range is not declared.
+    - `largest`: the largest value, if its range is not declared;
+    - `several`: it has further frames or pages, which are not stored.
     """
 
     format: str
@@ -68,6 +83,7 @@ class Origin:
     turned: bool = False
     depth: str = ""
     largest: float = 0.0
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +145,11 @@ def decode(content: bytes, rules: PixelRules) -> tuple[NDArray[np.uint8], Origin
     """A file's bytes → RGB uint8 [height, width, 3], and what the file was.
 
     Images of 8 bits with neither alpha nor a rotation in EXIF have the pixels of torchvision's loader. Of an
-    animation the first frame is taken.
+    animation, or of several pages, the first is taken.
 
     Raises BadImageError for files that are empty, truncated, too large, not an image, or
-    decompression bombs, and for values that are negative, not finite or beyond 16 bits.
+    decompression bombs, for values that are negative, not finite or beyond 16 bits, and for TIFFs that Pillow
+    reads wrongly.
     """
     with opened_image(content) as image:
         by_reader = _orientation_for_reader(content, image)
@@ -153,7 +170,8 @@ def decode(content: bytes, rules: PixelRules) -> tuple[NDArray[np.uint8], Origin
         if left != 1:
             pixels = np.asarray(Image.fromarray(pixels).transpose(_TURNS[left]))
         turned = (by_reader or 1) != 1 or left != 1
-        return pixels, Origin(image.format or "", transparent, turned, depth, largest)
+        several = image.format in ANIMATED and has_several_frames(content)
+        return pixels, Origin(image.format or "", transparent, turned, depth, largest, several)
 
 
 def _orientation_for_reader(content: bytes, image: Image.Image) -> int | None:
@@ -236,9 +254,19 @@ def _deep(content: bytes, image: Image.Image, turn: int) -> _Deep | None:
             )
         if values.max() > 65_535:
             raise BadImageError("gray values beyond 16 bits; convert it to 8 or 16 bits")
+        if _WHITE_IS_ZERO in _tiff_tag(image, _TIFF_PHOTOMETRIC):
+            if image.mode == "F":
+                raise BadImageError("floating-point values whose zero is white; invert them")
+            values = 65_535 - values
         return _Deep(values, _keyed(image, values), _declared_bits(image))
+    if _SIGNED in _tiff_tag(image, _TIFF_SIGNS) and np.asarray(image).max() > 127:
+        raise BadImageError("values that are negative; convert it to 8 or 16 bits")
     if not _has_deep_colours(content, image):
         return None
+    if _SEPARATE_PLANES in _tiff_tag(image, _TIFF_PLANES):
+        raise BadImageError(
+            "colours of 16 bits in separate planes, which Pillow reads wrongly; save its channels interleaved"
+        )
     eight = image.convert("RGBA" if image.mode in ("LA", "RGBA") else "RGB")
     colours = _read_deep_colours(content, np.asarray(eight), turn)
     alpha = colours[:, :, 3] if eight.mode == "RGBA" else _keyed(image, colours)

@@ -89,8 +89,9 @@ class Coverage:
             return f"measured on {images}, of {classes}"
         shown = ", ".join(map(one_line, self.missing[:_SHOWN_CLASSES]))
         more = len(self.missing) - _SHOWN_CLASSES
+        are = "is" if self.num_images == 1 else "are"
         return (
-            f"warning: the {images} are of {classes}; accuracies on them say nothing about {shown}"
+            f"warning: the {images} {are} of {classes}; accuracies on them say nothing about {shown}"
             + (f" and {more:,} more" if more > 0 else "")
         )
 

@@ -21,7 +21,8 @@ from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.schema import read_json
 
 SUMMARY_FILE, SHEET_FILE = "summary.json", "contact_sheet.png"
-_MAX_CLASS_NAMES, _MAX_REASONS, _MAX_NOTE_LINES, _MAX_FORMATS = 6, 3, 4, 6
+_MAX_CLASS_NAMES, _MAX_REASONS, _MAX_FORMATS = 6, 3, 6
+_MAX_LINES = 22
 _COLUMNS, _LABEL_COLUMNS = 100, 12
 _MAX_LETTERS = 18  # of the name of a class
 
@@ -97,6 +98,7 @@ class Summary:
     one_colour: Named
     vanished: Named
     twins: Twins
+    several: Named = field(default_factory=Named)
     left_out: list[Reason] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -142,6 +144,7 @@ def summarize(
         float_bits=content["float_bits"],
         one_colour=tally.one_colour,
         vanished=tally.vanished,
+        several=tally.several,
         twins=_twins(results),
         left_out=[Reason(r, count, example[r]) for r, count in kinds.most_common()],
         notes=list(notes),
@@ -227,7 +230,7 @@ def dataset_in_words(dataset: DataSet, summary: Summary | None) -> list[str]:
 
 
 def _summary_in_words(summary: Summary) -> list[str]:
-    """At most 22 lines."""
+    """At most _MAX_LINES; the notes have what is left of them."""
     lines = []
     for name, split in summary.splits.items():
         lines += _line(name, _split_in_words(split))
@@ -246,6 +249,7 @@ def _summary_in_words(summary: Summary) -> list[str]:
     ranges = [range_in_words(b) for b in (summary.bits, summary.float_bits) if b is not None]
     how = ", ".join(ranges) or "by the range that the files declare"
     lines += _named("depth", summary.deep, f"of more than 8 bits; {how}")
+    lines += _named("frames", summary.several, "of several frames or pages, the first is stored")
     lines += _named("one colour", summary.one_colour, "all of one colour")
     if summary.vanished.count:
         having = f"{summary.vanished.count:,} of them have transparent pixels"
@@ -264,7 +268,9 @@ def _summary_in_words(summary: Summary) -> list[str]:
     lines += _line("left out", f"{rest:,} for other reasons") if rest else []
     room = _COLUMNS - _LABEL_COLUMNS - 2
     notes = [line for note in summary.notes for line in textwrap.wrap(one_line(note), room)]
-    for number, note in enumerate(notes[:_MAX_NOTE_LINES]):
+    if len(notes) > (most := _MAX_LINES - len(lines)):
+        notes = [*notes[: most - 1], f"{notes[most - 1][: room - 2]} …"]
+    for number, note in enumerate(notes):
         lines += _line("note" if number == 0 else "", note)
     return lines
 

@@ -27,27 +27,50 @@ def deep_png(values: np.ndarray, *more: bytes) -> bytes:
     return png(rows, values.shape[1], 16, _TYPE_OF_CHANNELS[values.shape[2]], *more)
 
 
-def tiff(values: np.ndarray, bits: int = 16, orientation: int = 1) -> bytes:
-    """An uncompressed TIFF; uint16 [height, width, channels], packed if it has 12 bits."""
+def tiff(
+    values: np.ndarray,
+    bits: int = 16,
+    orientation: int = 1,
+    white_is_zero: bool = False,
+    planes: bool = False,
+    sample_format: int = 1,
+) -> bytes:
+    """An uncompressed TIFF; [height, width, channels] of `bits`, packed from uint16 if they are 12.
+
+    - `planes`: one channel after the other; `sample_format`: 2 signed, 3 floating-point.
+    """
     height, width, channels = values.shape
-    data = values.astype("<u2").tobytes()
+    data = (
+        np.moveaxis(values, 2, 0) if planes else values
+    ).tobytes()  # this machine's: little-endian
     if bits == 12:
         pairs = values.reshape(height, -1, 2).astype(np.uint32)
         first, second = pairs[:, :, 0], pairs[:, :, 1]
         packed = (first >> 4, (first & 15) << 4 | second >> 8, second & 255)
         data = np.stack(packed, axis=-1).astype(np.uint8).tobytes()
     bits_at = 8 + len(data) + len(data) % 2
-    directory = bits_at + 2 * channels
+    strips_at = bits_at + 2 * channels
+    directory = strips_at + 8 * channels
     tags = [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, bits_at if channels > 1 else bits),
-        (259, 3, 1, 1), (262, 3, 1, 2 if channels > 2 else 1), (273, 4, 1, 8), (274, 3, 1, orientation),
-        (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data)),
+        (259, 3, 1, 1), (262, 3, 1, 2 if channels > 2 else 1 - white_is_zero), (273, 4, 1, 8),
+        (274, 3, 1, orientation), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data)),
+        (284, 3, 1, 1), (339, 3, 1, sample_format),
     ]  # fmt: skip
-    if channels > 2:
-        tags[2] = (258, 3, channels, bits_at)
+    strips = bytes(8 * channels)
+    if planes:
+        size = len(data) // channels
+        starts = [8 + size * number for number in range(channels)]
+        strips = struct.pack(f"<{2 * channels}I", *starts, *[size] * channels)
+        changed = {
+            273: (4, channels, strips_at),
+            279: (4, channels, strips_at + 4 * channels),
+            284: (3, 1, 2),
+        }
+        tags = [(tag[0], *changed.get(tag[0], tag[1:])) for tag in tags]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return (
         b"II*\0" + struct.pack("<I", directory) + data + b"\0" * (len(data) % 2)
         + struct.pack(f"<{channels}H", *[bits] * channels)
-        + struct.pack("<H", len(tags)) + entries + b"\0" * 4
+        + strips + struct.pack("<H", len(tags)) + entries + b"\0" * 4
     )  # fmt: skip

@@ -32,6 +32,7 @@ class Tally:
     - `formats`: of the files; `sizes`: stored (height, width), in pixels;
     - `deep`: of more than 8 bits; `largest`: the largest value of those with an undeclared range, by the
       kind of `Origin.depth`;
+    - `several`: of several frames or pages, of which the first is stored;
     - `one_colour`: all pixels are equal; `vanished`: those of them that have transparent pixels.
     """
 
@@ -41,6 +42,7 @@ class Tally:
     transparent: Named = field(default_factory=Named)
     turned: Named = field(default_factory=Named)
     deep: Named = field(default_factory=Named)
+    several: Named = field(default_factory=Named)
     one_colour: Named = field(default_factory=Named)
     vanished: Named = field(default_factory=Named)
 
@@ -53,6 +55,8 @@ class Tally:
             self.transparent.add(name)
         if origin.turned:
             self.turned.add(name)
+        if origin.several:
+            self.several.add(name)
         if origin.depth:
             self.deep.add(name)
             if origin.depth != "declared":

@@ -160,7 +160,7 @@ def png_head(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + pixels + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("content", [b"x", b"\0" * 1000, b"<html>404</html>", b"GIF8", b"\xff\xd8"])
+@pytest.mark.parametrize("content", [b"x", b"GIF8", b"\xff\xd8"])
 def test_other_and_empty_files_are_refused(content):
     assert reason(content) == "not an image that Pillow can read"
     assert reason(b"") == "empty file (0 bytes)"
