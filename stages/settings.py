@@ -227,5 +227,6 @@ class NeighborsSettings:
         "Representations to compare: an embedded prior, named as for `rela embed` (A+B if combined), or "
         "a run.",
         shown="the one embedded",
+        complete="embedded_priors",
     )
     count: int = option(10, "Number of neighbours.", minimum=1)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.errors import ChoiceError, DataError, UnavailableError, one_line
 from rela.pipeline.fingerprint import file_sha256
 from rela.priors.earlier_run import BACKBONE_FILE
 from rela.priors.prior import POOLED, Prior, PriorIdentity, PriorRequest
@@ -12,6 +12,7 @@ PREFIX, METAVAR, EXAMPLE = "file:", "PATH", "file:weights.pth"
 ABOUT = "a checkpoint, with --arch NAME"
 EXTRA, LITERAL = "", "@+,"
 PACKAGES: dict[str, str] = {}
+TORCHSCRIPT = "torchscript"  # in place of an architecture
 
 
 def names() -> list[str]:
@@ -95,7 +96,7 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
         raise DataError(f"{path} returns {len(features)} vectors for two images, expected 2")
     identity = PriorIdentity(
         name=display_name(path),
-        arch="torchscript",
+        arch=TORCHSCRIPT,
         image_size=size,
         weights_sha256=file_sha256(path),
         preprocessing=preprocessing_for(size),
@@ -110,5 +111,9 @@ def _scripted(path: Path, request: PriorRequest) -> Prior:
 
 
 def display_name(path: Path) -> str:
-    """The file's name; for a run's `backbone.safetensors`, the run's name."""
-    return path.resolve().parent.name if path.name == BACKBONE_FILE else path.stem
+    """The file's name; for a run's `backbone.safetensors`, that of the run in place of `backbone`.
+
+    With its suffix: `resnet18.pth` is not torchvision's `resnet18`.
+    """
+    of_run = path.name == BACKBONE_FILE
+    return one_line(path.resolve().parent.name + path.suffix if of_run else path.name)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import ChoiceError, DataError, require
+from rela.errors import ChoiceError, DataError, one_line, require
 from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def resolve(request: PriorRequest) -> Prior:
             )
     size, name, note = preprocessing.crop, request.name, ""
     if request.weights is not None:
-        name = f"{request.name}@{request.weights.stem}"
+        name = f"{request.name}@{one_line(request.weights.name)}"
         backbone = _create(open_clip, model_name, None, config, size)
         encoder = find_encoder(backbone, request.weights, [], request.trust_code, request.encoder)
         encoder.load(backbone, request.weights)

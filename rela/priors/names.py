@@ -17,7 +17,7 @@ from rela.priors.untrained import EXAMPLE as UNTRAINED_EXAMPLE
 from rela.priors.untrained import PREFIX as UNTRAINED_PREFIX
 
 _BASELINES = ("none", "random")
-_WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors")
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
 _SIZED = re.compile(r"(?!file:)(.+)@([1-9]\d{0,4})px")
 _ADDED = re.compile(r"@[1-9]\d*px(\+|$)|#[0-9a-f]{8}(\+|$)")
 _SEEDED = re.compile(rf"({UNTRAINED_PREFIX}.+)-seed(\d{{1,18}})")
@@ -44,7 +44,7 @@ def check_name(name: str) -> None:
         each = " ".join(f"--prior {part}" for part in re.split(r"[,\s]+", shown) if part)
         raise ChoiceError(f"--prior '{shown}' is not a name; give several priors as {each}")
     path = Path(name)
-    if not prefix and (path.is_dir() or path.suffix in _WEIGHTS):
+    if not prefix and (path.is_dir() or path.suffix in WEIGHTS_SUFFIXES):
         right = f"file:{shown} --arch ARCH" if path.suffix else path.name
         raise ChoiceError(
             f"--prior {shown} is a path; a file with weights is given as file:PATH with --arch ARCH, a run "
@@ -93,25 +93,37 @@ def shown_names(priors: Iterable[PriorIdentity | Combination]) -> list[str]:
     every = [c for p in priors for c in (p.components if isinstance(p, Combination) else (p,))]
     alike: dict[str, dict[str, PriorIdentity]] = {}
     for identity in every:
-        alike.setdefault(identity.name, {})[_digest(identity)] = identity
+        alike.setdefault(bare_name(identity), {})[_digest(identity)] = identity
     shown: dict[tuple[str, str], str] = {}
-    for name, several in alike.items():
+    for bare, several in alike.items():
         forms = zip(*map(_names_of, several.values()), strict=True)
         names = next(form for form in forms if len(set(form)) == len(several))
-        shown |= {(name, digest): form for digest, form in zip(several, names, strict=True)}
+        if len(several) == 1:
+            names = tuple(identity.name for identity in several.values())
+        shown |= {(bare, digest): form for digest, form in zip(several, names, strict=True)}
 
     def of(prior: PriorIdentity | Combination) -> str:
         if isinstance(prior, Combination):
             return JOINT.join(map(of, prior.components))
-        return shown[prior.name, _digest(prior)]
+        return shown[bare_name(prior), _digest(prior)]
 
     return [of(prior) for prior in priors]
 
 
 def _names_of(identity: PriorIdentity) -> Sequence[str]:
     """What it may be called, the shortest first; only the last is its own."""
-    name = identity.name
-    return name, f"{name}@{identity.image_size}px", f"{name}#{_digest(identity)}"
+    name = bare_name(identity)
+    return name, at_size(name, identity.image_size), f"{name}#{_digest(identity)}"
+
+
+def bare_name(identity: PriorIdentity) -> str:
+    """Its name without its input size."""
+    return identity.name.removesuffix(at_size("", identity.image_size))
+
+
+def at_size(name: str, image_size: int) -> str:
+    """`resnet18@112px`: the name of the same at another input size in pixels than its usual one."""
+    return f"{name}@{image_size}px"
 
 
 def _digest(identity: PriorIdentity) -> str:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import ChoiceError, DataError
+from rela.errors import ChoiceError, DataError, one_line
 from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def resolve(request: PriorRequest) -> Prior:
             break
         preprocessing = preprocessing.at(trained)
     encoder.load(backbone, path)
-    name = f"{request.name}@{path.stem}"
+    name = f"{request.name}@{one_line(path.name)}"
     return prior_with(backbone.eval(), name, request.name, preprocessing, path, encoder.note())
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import ChoiceError, DataError, UnavailableError
+from rela.errors import ChoiceError, DataError, UnavailableError, one_line
 from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _from_file(request: PriorRequest, preprocessing: "Preprocessing", path: Path
     if hasattr(backbone, "transform_input"):  # what torchvision sets along with these weights
         setattr(backbone, "transform_input", True)  # noqa: B010
     encoder.load(backbone, path)
-    name = f"{request.name}@{path.stem}"
+    name = f"{request.name}@{one_line(path.name)}"
     return prior_with(backbone.eval(), name, request.name, preprocessing, path, encoder.note())
 
 

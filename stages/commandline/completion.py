@@ -66,14 +66,18 @@ def _unfinished_runs(workspace: Path) -> set[str]:
 
 
 def _embedded(workspace: Path) -> list[str]:
+    """Names of priors as tables show them."""
+    from rela.priors.names import shown_names
+    from rela.priors.prior import identity_from_dict
+
     found = []
     for path in (workspace / "representations").glob("[!.]*/manifest.json"):
         try:
             manifest = json.loads(read_regular(path, _LARGEST_MANIFEST_BYTES))
-            found.append(str(manifest["content"]["prior"]["name"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            found.append(identity_from_dict(manifest["content"]["prior"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-    return found
+    return shown_names(found)
 
 
 def _priors(workspace: Path) -> list[str]:
@@ -92,5 +96,6 @@ datasets = _of(lambda workspace: _names(workspace / "datasets"))
 runs = _of(lambda workspace: _names(workspace / "runs"))
 unfinished_runs = _of(_unfinished_runs)
 artifacts = _of(_kept)
+embedded_priors = _of(_embedded)
 learned_priors = _of(lambda workspace: [*_embedded(workspace), "none", "random"])
 priors = _of(_priors)

@@ -14,9 +14,10 @@ from rela.stages.embed.embed import embed
 from rela.stages.evaluate.measured import Evaluation, chosen_protocols, measured
 from rela.stages.evaluate.probing import Probing, mapped
 from rela.stages.evaluate.speed import speed_of
-from rela.stages.priors.again import Known, embed_command, priors_of, request_again
+from rela.stages.priors.again import embed_command, request_again
 from rela.stages.priors.find import shown_name
 from rela.stages.priors.identify import identify
+from rela.stages.priors.records import Known, priors_of
 from rela.stages.settings import EmbedSettings, EvaluateSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations

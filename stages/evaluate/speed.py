@@ -15,8 +15,9 @@ from rela.pipeline.manifest import installed_versions
 from rela.priors import POOLED
 from rela.priors.earlier_run import read_identity
 from rela.stages.display import human_bytes
-from rela.stages.priors.again import Known, request_again
+from rela.stages.priors.again import request_again
 from rela.stages.priors.identify import identify
+from rela.stages.priors.records import Known
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.schema import Float, Int, read_json
 from rela.stages.workspace.workspace import Workspace, slug

@@ -4,32 +4,20 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 from rela.models.preprocessing import preprocessing_for
 from rela.options import option_words
-from rela.priors import PriorIdentity, PriorRequest
+from rela.priors import PriorRequest
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
-from rela.priors.checkpoint_file import display_name
-from rela.priors.names import from_displayed_name, shown_names
-from rela.priors.prior import Combination
-from rela.stages.priors.records import recorded_request, recorded_weights
+from rela.priors.checkpoint_file import TORCHSCRIPT, display_name
+from rela.priors.names import at_size, bare_name, from_displayed_name, shown_names
+from rela.stages.priors.records import Known, recorded_request, recorded_weights
 from rela.stages.settings import EmbedSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
 
-_TORCHSCRIPT = "torchscript"
 _USUAL_SIZE = 224  # pixels, of published models; naming another one's size does no harm
-Known = tuple[PriorIdentity, str | None]  # with the name of the run that it is, if any
-
-
-def priors_of(representations: Representations) -> list[Known]:
-    """The prior that made them, or the components of a combination."""
-    made, content = representations.prior, representations.content
-    if isinstance(made, Combination):
-        runs = [component.run for component in content.components]
-        return list(zip(made.components, runs, strict=True))
-    return [(made, content.run)]
 
 
 def request_again(workspace: Workspace, known: Known) -> PriorRequest:
@@ -39,7 +27,7 @@ def request_again(workspace: Workspace, known: Known) -> PriorRequest:
     if recorded is not None:
         return recorded
     request = PriorRequest(
-        identity.name.removesuffix(f"@{identity.layer}"),
+        bare_name(identity).removesuffix(f"@{identity.layer}"),
         image_size=identity.image_size,
         resizes=run is None,
         layer=identity.layer,
@@ -47,10 +35,11 @@ def request_again(workspace: Workspace, known: Known) -> PriorRequest:
     if run is not None:
         return replace(request, name=f"run:{run}")
     path = recorded_weights(workspace, identity)
-    if path is not None and request.name.endswith(f"@{path.stem}"):
-        return replace(request, name=request.name.removesuffix(f"@{path.stem}"), weights=path)
-    if path is not None and request.name == display_name(path):
-        arch = None if identity.arch == _TORCHSCRIPT else identity.arch
+    for shown in () if path is None else (path.name, path.stem):  # before, without the suffix
+        if request.name.endswith(f"@{shown}"):
+            return replace(request, name=request.name.removesuffix(f"@{shown}"), weights=path)
+    if path is not None and request.name in (name := display_name(path), Path(name).stem):
+        arch = None if identity.arch == TORCHSCRIPT else identity.arch
         return replace(request, name=f"{FILE_PREFIX}{path}", arch=arch)
     return from_displayed_name(request)
 
@@ -80,8 +69,8 @@ def embed_commands(
     for called, options, (identity, _) in zip(
         shown_names(identity for identity, _ in several), each, several, strict=True
     ):
-        is_sized = "--image-size" in options and called == identity.name
-        together += ["--prior", called + (f"@{identity.image_size}px" if is_sized else "")]
+        is_sized = "--image-size" in options and called == bare_name(identity)
+        together += ["--prior", at_size(called, identity.image_size) if is_sized else called]
     return [*single, [*start, *together, *how]]
 
 
@@ -107,4 +96,4 @@ def _options(workspace: Workspace, dataset: DataSet, known: Known) -> list[str]:
     is_chosen = request.resizes or not has_published
     if run is None and is_chosen and size != usual:
         words += ["--image-size", str(size)]
-    return [*words, "--trust-code"] if identity.arch == _TORCHSCRIPT else words
+    return [*words, "--trust-code"] if identity.arch == TORCHSCRIPT else words

@@ -3,19 +3,28 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rela.errors import ChoiceError, DataError
-from rela.priors import Prior, PriorIdentity, PriorRequest, as_requested, resolve
+from rela.priors import KINDS, POOLED, Prior, PriorIdentity, PriorRequest, as_requested, resolve
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
+from rela.priors.checkpoint_file import TORCHSCRIPT
 from rela.priors.earlier_run import load_backbone, read_identity
-from rela.priors.names import from_displayed_name, is_called, shown_names, tells_more
-from rela.priors.prior import Combination
+from rela.priors.names import (
+    WEIGHTS_SUFFIXES,
+    at_size,
+    bare_name,
+    from_displayed_name,
+    is_called,
+    shown_names,
+    tells_more,
+)
 from rela.stages.priors.again import request_again
 from rela.stages.priors.records import (
+    known_identities,
     read_record,
     record_path,
-    recorded_identities,
+    recorded_of_file,
     recorded_request,
     write_record,
 )
@@ -52,13 +61,11 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
             request = from_displayed_name(request)
             known = _known(workspace, request)
         if known is not None:
-            given = {n: v for n in _OPTIONS if (v := getattr(request, n)) != getattr(_PLAIN, n)}
-            if request.resizes and request.image_size != known.image_size:
-                given |= {"image_size": request.image_size, "resizes": True}
+            given = _given(request, known)
+            again = _again(workspace, request, known)
             if not given:
-                return KnownPrior(known, lambda: _load_known(workspace, known, request.trust_code))
-            again = request_again(workspace, (known, None))
-            request = replace(again, **given, trust_code=request.trust_code)
+                return KnownPrior(known, lambda: _load_again(again, known))
+            request = replace(again, **given)
     name = request.name.removeprefix(_RUN_PREFIX)
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):
@@ -82,31 +89,82 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
         identity, note = recorded
         return KnownPrior(identity, lambda: _load_recorded(request, identity, path), note=note)
     if not may_build:
-        raise ChoiceError(f"prior {request.name} has not been used in {workspace.root} yet")
+        return _called_so_before(workspace, request) or _unknown(workspace, request)
     try:
         prior = resolve(request)
     except ChoiceError as error:
+        before = _called_so_before(workspace, request)
+        if before is not None:
+            return before
+        file = _file_in(request)
+        changed = [] if file is None else recorded_of_file(workspace, file, changed=True)
+        if changed:
+            raise ChoiceError(
+                f"{file} has other weights than when it was used here; name their architecture, which "
+                f"was --arch {changed[0].arch}"
+            ) from error
         run_names = ", ".join(run.name for run in workspace.runs())
         if run_names and ":" not in request.name:
             full_stop = "" if str(error).endswith("?") else "."
             raise ChoiceError(f"{error}{full_stop} Runs of this workspace: {run_names}") from error
         raise
+    if request.resizes and request.weights is None and not request.name.startswith(FILE_PREFIX):
+        name = at_size(prior.identity.name, prior.identity.image_size)
+        prior = replace(prior, identity=replace(prior.identity, name=name))
     write_record(path, request, prior)
     return KnownPrior(prior.identity, prior.load, note=prior.note)
+
+
+def _given(request: PriorRequest, known: PriorIdentity) -> dict[str, Any]:
+    """What the request asks for beside the name, and otherwise than the known prior."""
+    given = {n: v for n in _OPTIONS if (v := getattr(request, n)) != getattr(_PLAIN, n)}
+    if _file_in(request) is not None:
+        given["layer"] = request.layer
+        if request.layer == known.layer:
+            del given["layer"]
+    if request.resizes and request.image_size != known.image_size:
+        given |= {"image_size": request.image_size, "resizes": True}
+    return given
+
+
+def _again(workspace: Workspace, request: PriorRequest, known: PriorIdentity) -> PriorRequest:
+    """The request that a known prior was made with; its weights are in the file that `request` names."""
+    again = replace(request_again(workspace, (known, None)), trust_code=request.trust_code)
+    if _file_in(request) is None:
+        return again
+    if again.weights is not None:
+        return replace(again, weights=_file_in(request))
+    return replace(again, name=request.name)
+
+
+def _file_in(request: PriorRequest) -> Path | None:
+    """The file of a request that does not say the architecture."""
+    is_bare = (
+        request.name.startswith(FILE_PREFIX) and request.arch is None and request.weights is None
+    )
+    return Path(request.name.removeprefix(FILE_PREFIX)) if is_bare else None
 
 
 def _known(workspace: Workspace, request: PriorRequest) -> PriorIdentity | None:
     """The prior of this workspace that tables call so, unless its plain name means a model by itself.
 
-    Raises ChoiceError with names that tell several apart.
+    A file is also known by its path and by its content. Raises ChoiceError with names that tell several
+    apart.
     """
     found: dict[str, PriorIdentity] = {}
-    for identity in (*_embedded(workspace), *recorded_identities(workspace)):
-        if is_called(identity, request.name) and (
+    file = _file_in(request)
+    recorded = [] if file is None else recorded_of_file(workspace, file)
+    of_file = [each for each in recorded if each.arch != TORCHSCRIPT]  # trust is not remembered
+    for identity in known_identities(workspace):
+        is_meant = is_called(identity, request.name) and (
             tells_more(request.name) or _needs_options(workspace, identity)
-        ):
+        )
+        if is_meant or identity in of_file:
             found.setdefault(str(identity.key()), identity)
     several = list(found.values())
+    if file is not None:
+        by_layer = {str(replace(each, layer=POOLED).key()): each for each in several}
+        several = [e for e in several if e.layer == request.layer] or list(by_layer.values())
     own_size = [each for each in several if each.image_size == request.image_size]
     several = own_size if len(own_size) == 1 else several
     if len(several) > 1:
@@ -122,28 +180,29 @@ def _needs_options(workspace: Workspace, identity: PriorIdentity) -> bool:
     asked = recorded_request(workspace, identity)
     if asked is not None:
         return asked.weights is not None or asked.name.startswith(FILE_PREFIX)
-    bare = identity.name.removesuffix(f"@{identity.layer}")
+    bare = bare_name(identity).removesuffix(f"@{identity.layer}")
     return bare != identity.arch and (":" not in bare or bare.startswith("timm:"))
 
 
-def _embedded(workspace: Workspace) -> list[PriorIdentity]:
-    """The priors of all representations but runs."""
-    found: list[PriorIdentity] = []
-    for made in workspace.representations():
-        if isinstance(made.prior, Combination):
-            runs = [component.run for component in made.content.components]
-            several = zip(made.prior.components, runs, strict=True)
-            found += [identity for identity, run in several if run is None]
-        elif made.content.run is None:
-            found.append(made.prior)
-    return found
+def _called_so_before(workspace: Workspace, request: PriorRequest) -> KnownPrior | None:
+    """The prior by the name that earlier versions gave to a file: without its suffix."""
+    if request.name in KINDS[""].names():
+        return None
+    for identity in known_identities(workspace):
+        suffix = Path(identity.name).suffix
+        if identity.name == request.name + suffix and suffix in WEIGHTS_SUFFIXES:
+            return identify(workspace, replace(request, name=identity.name), may_build=False)
+    return None
 
 
-def _load_known(workspace: Workspace, identity: PriorIdentity, trust_code: bool) -> Any:
+def _unknown(workspace: Workspace, request: PriorRequest) -> NoReturn:
+    raise ChoiceError(f"prior {request.name} has not been used in {workspace.root} yet")
+
+
+def _load_again(request: PriorRequest, identity: PriorIdentity) -> Any:
     """Build a known prior; raises UnavailableError without its weights, DataError if they have changed."""
-    request = request_again(workspace, (identity, None))
     try:
-        prior = resolve(replace(request, trust_code=trust_code))
+        prior = resolve(request)
     except ChoiceError as error:
         raise ChoiceError(
             f"prior {identity.name} is not known by more than its name ({error}); give --prior, --weights, "

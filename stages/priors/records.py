@@ -6,22 +6,26 @@ prior is found again by the name that tables show.
 """
 
 import contextlib
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct, convert, to_builtins
+from msgspec import Struct, convert, structs, to_builtins
 
 from rela.pipeline.files import keep_record
-from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.fingerprint import file_sha256, fingerprint
 from rela.pipeline.manifest import installed_versions
 from rela.priors import Prior, PriorIdentity, PriorRequest, packages
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
+from rela.priors.prior import Combination
+from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.schema import load_json, read_json
 from rela.stages.workspace.workspace import Workspace
 
+Known = tuple[PriorIdentity, str | None]  # with the name of the run that it is, if any
 _LATER = ("encoder", "resize", "interpolation", "mean", "std")  # absent in older keys if not set
 
 
@@ -37,7 +41,17 @@ class _Record(Struct, frozen=True):
     prior: dict[str, Any]
     weights_file: _FileState | None
     note: str
-    request: dict[str, Any] | None = None  # None in older records
+    request: dict[str, Any] | None = None  # None in older records, as is the next
+    file_sha256: str | None = None
+
+
+def priors_of(representations: Representations) -> list[Known]:
+    """The prior that made them, or the components of a combination."""
+    made, content = representations.prior, representations.content
+    if isinstance(made, Combination):
+        runs = [component.run for component in content.components]
+        return list(zip(made.components, runs, strict=True))
+    return [(made, content.run)]
 
 
 def record_path(workspace: Workspace, request: PriorRequest) -> Path:
@@ -84,7 +98,8 @@ def write_record(path: Path, request: PriorRequest, prior: Prior) -> None:
     elif file is not None and request.name.startswith(FILE_PREFIX):
         request = replace(request, name=f"{FILE_PREFIX}{file.absolute()}")
     asked = {**asdict(request), "weights": request.weights and str(request.weights)}
-    record = to_builtins(_Record(prior.identity.as_dict(), state, prior.note, asked))
+    digest = None if file is None else file_sha256(file)
+    record = to_builtins(_Record(prior.identity.as_dict(), state, prior.note, asked, digest))
     keep_record(path, json.dumps(record, indent=1).encode())
 
 
@@ -96,6 +111,30 @@ def recorded_weights(workspace: Workspace, identity: PriorIdentity) -> Path | No
         if recorded == identity and record.weights_file is not None
     ]
     return max(found, key=Path.is_file, default=None)
+
+
+def recorded_of_file(
+    workspace: Workspace, path: Path, changed: bool = False
+) -> list[PriorIdentity]:
+    """The priors with the weights of this file, as it is now; if it is gone or `changed`, as it was.
+
+    A file at another path is the same if it has the same bytes.
+    """
+    now = _file_state(path) if path.is_file() else None
+    digest = functools.cache(lambda: file_sha256(path))
+    found = []
+    for identity, record in _records(workspace):
+        then = record.weights_file
+        if then is None:
+            continue
+        is_there = Path(then.path).resolve() == path.resolve()
+        if now is None or changed or (is_there and now == structs.replace(then, path=now.path)):
+            same = is_there
+        else:
+            same = then.num_bytes == now.num_bytes and record.file_sha256 == digest()
+        if same:
+            found.append(identity)
+    return found
 
 
 def recorded_request(workspace: Workspace, identity: PriorIdentity) -> PriorRequest | None:
@@ -110,9 +149,13 @@ def recorded_request(workspace: Workspace, identity: PriorIdentity) -> PriorRequ
     return max(found, key=lambda pair: pair[0], default=(False, None))[1]
 
 
-def recorded_identities(workspace: Workspace) -> list[PriorIdentity]:
-    """Every prior that was identified in this workspace."""
-    return [identity for identity, _ in _records(workspace)]
+def known_identities(workspace: Workspace, runs: bool = False) -> Iterator[PriorIdentity]:
+    """Every prior of cached representations, or of a record; those of `runs` if asked for."""
+    for made in workspace.representations():
+        for identity, run in priors_of(made):
+            if runs or run is None:
+                yield identity
+    yield from (identity for identity, _ in _records(workspace))
 
 
 def _records(workspace: Workspace) -> Iterator[tuple[PriorIdentity, _Record]]:

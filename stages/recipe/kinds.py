@@ -183,9 +183,11 @@ class EmbedJob(Job):
         if (request.dataset, request.split) != (dataset, "train"):
             return False
         name = str(request.prior)
-        names = [name, Path(name.removeprefix(FILE_PREFIX)).stem]  # a file by its name
+        file = Path(name.removeprefix(FILE_PREFIX))
+        names = [name, file.name, file.stem]  # a file by its name
         if request.weights is not None:
-            names.append(f"{name}@{Path(request.weights).stem}")
+            file = Path(request.weights)
+            names += [f"{name}@{file.name}", f"{name}@{file.stem}"]
         return prior in names
 
     def _priors(self, workspace: Workspace, dataset: DataSet) -> list[PriorRequest]:
@@ -320,7 +322,7 @@ def _embedding(
     total = NOTHING
     num_rows = dataset.num_images(split) * (settings.crops or 1)
     for prior in priors:
-        weights = "" if prior.weights is None else f"@{prior.weights.stem}"
+        weights = "" if prior.weights is None else f"@{prior.weights.name}"
         if outlook.is_new("embed", dataset.name, split, settings.crops, f"{prior.name}{weights}"):
             model = _model_of(outlook, dataset, prior)
             cost = outlook.estimator.embed(model, num_rows, settings)

@@ -4,7 +4,8 @@ import shlex
 
 from rela.errors import RelaError
 from rela.options import option_words
-from rela.stages.priors.again import embed_commands, priors_of
+from rela.stages.priors.again import embed_commands
+from rela.stages.priors.records import priors_of
 from rela.stages.settings import ConvertSettings, EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run

@@ -123,7 +123,7 @@ def test_a_run_a_layer_and_a_seed_are_priors_like_any_other(embedded: Rela, tmp_
     assert itself["similarity"] == pytest.approx(1, abs=1e-5)  # float16, features of usual size
     for options in ((), (*PRIOR, "--seed", 3)):
         found = find(query, "--split", "val", *options)
-        assert found["prior"] == f"random:{CNN}-seed3"
+        assert found["prior"] == f"random:{CNN}-seed3@32px"
         assert found["neighbors"][0]["path"] == "val/cat/01.png"
     several = embedded("neighbors", query, exit_code=2).stderr
     assert "3 representations" in several and "--prior" in several and "mine@stage4" in several
@@ -136,12 +136,12 @@ def test_an_image_of_the_data_set_has_its_cached_row(embedded: Rela, tmp_path: P
     embedded("embed", "--prior", f"file:{weights}", "--arch", CNN, "--image-size", 32)
     weights.unlink()
     query = tmp_path / "images/train/bee/03.png"
-    for prior in ("best", f"random:{CNN}-seed0"):
+    for prior in ("best.pth", f"random:{CNN}-seed0@32px"):
         found = find(query, "--prior", prior, "--count", 3)
         assert found["prior"] == prior
         assert found["neighbors"][0]["index"] == 11
     [line] = embedded(
-        "neighbors", copied(query), "--prior", "best", exit_code=74
+        "neighbors", copied(query), "--prior", "best.pth", exit_code=74
     ).stderr.splitlines()
     assert str(weights) in line
 

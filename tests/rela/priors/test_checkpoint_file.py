@@ -79,7 +79,7 @@ def test_a_checkpoint_loads_as_the_given_architecture(tmp_path: Path, arch: str)
     if arch == "resnet18_small":  # nothing is published
         assert prior.identity.preprocessing == preprocessing_for(size)
     assert prior.identity.image_size == size
-    assert (prior.identity.name, prior.identity.arch) == ("mine", arch)
+    assert (prior.identity.name, prior.identity.arch) == ("mine.ckpt", arch)
     assert prior.identity.weights_sha256 == state_sha256(plain.state_dict())
     assert prior.weights_file == tmp_path / "mine.ckpt"
     torch.testing.assert_close(prior.load()(batch(size)), plain(batch(size)))
@@ -99,7 +99,7 @@ def test_the_file_of_a_run_records_its_architecture_and_preprocessing(tmp_path: 
     save_weights(path, build_backbone(NAME, 32, seed=1), {"arch": NAME, "image_size": "32"})
     for arch in (None, NAME):
         identity = resolve(PriorRequest(f"file:{path}", arch=arch)).identity
-        assert (identity.arch, identity.name) == (NAME, "first")
+        assert (identity.arch, identity.name) == (NAME, "first.safetensors")
         assert identity.preprocessing == preprocessing_for(32)
     larger = resolve(PriorRequest(f"file:{path}", image_size=96, resizes=True, mean="0.5"))
     expected = replace(preprocessing_for(96), mean=(0.5, 0.5, 0.5))
@@ -140,7 +140,7 @@ def test_trusted_code_gives_its_features(scripted: Scripted, form: str):
     torch.testing.assert_close(prior.load()(batch()), expected)
     identity = prior.identity
     assert identity.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (identity.name, identity.image_size, identity.feature_dim) == (form, 32, 4)
+    assert (identity.name, identity.image_size, identity.feature_dim) == (f"{form}.pt", 32, 4)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_checkpoint_from_convert_to_a_hit(tmp_path: Path, rela: Rela, images: 
     (path,) = tmp_path.glob("workspace/representations/*/representations.h5")
     with h5py.File(path) as file:
         assert file["representations"].shape == (24, 128)
-        assert (file.attrs["layer"], file.attrs["prior"]) == ("layer2", "mine@layer2")
+        assert (file.attrs["layer"], file.attrs["prior"]) == ("layer2", "mine.ckpt@layer2")
 
 
 def test_code_needs_trust_on_the_command_line(rela: Rela, images: Path, scripted: Scripted):

@@ -85,7 +85,7 @@ def test_a_timm_file_gives_timms_features(tmp_path: Path, name: str):
     prior = resolve(PriorRequest(f"timm:{name}", weights=tmp_path / "mine.safetensors"))
     model.reset_classifier(0)
     size = prior.identity.image_size
-    assert prior.identity.name == f"timm:{name}@mine"
+    assert prior.identity.name == f"timm:{name}@mine.safetensors"
     assert size == model.pretrained_cfg["input_size"][1]
     torch.testing.assert_close(prior.load()(batch(size)), model(batch(size)))
     assert prior.identity.feature_dim == model.num_features

@@ -10,12 +10,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.shell_completion import ShellComplete, get_completion_class
 from command_line import REPOSITORY, Rela, run_python, run_rela
 
 from rela.cli import main
+from rela.models.preprocessing import preprocessing_for
+from rela.priors import PriorIdentity
+
+SHOWN = ["random:resnet18-seed0@96px", "resnet18", "resnet18+vit_b_16"]
+BEST = ["best.pth#5024657f", "best.pth#96b2ff4a"]
+
+
+def described(name: str) -> dict[str, Any]:
+    """A prior as manifests hold it, or a combination; `best.pth 1` is another file than `best.pth 2`."""
+    if "+" in name:
+        return {"name": name, "components": [described(part) for part in name.split("+")]}
+    name, _, number = name.partition(" ") if name.startswith("best") else (name, "", "")
+    return PriorIdentity(name, "resnet18", 96, number, preprocessing_for(96), 512).as_dict()
 
 
 @pytest.fixture
@@ -26,9 +40,12 @@ def workspace(tmp_path: Path) -> Path:
         "datasets/letters": None, "datasets/digits": None, "runs/letters-byol-1": None,
         "representations/a": "resnet18", "representations/b": "resnet18+vit_b_16",
         "representations/c": "two words", "representations/d": "line\nbreak",
+        "representations/h": "best.pth 1", "representations/i": "best.pth 2",
+        "representations/j": "random:resnet18-seed0@96px",
     }.items():  # fmt: skip
         (root / name).mkdir(parents=True)
-        content = {"content": {"prior": {"name": prior}}}
+        made = None if prior is None else described(prior)
+        content = {"content": {"prior": made}}
         (root / name / "manifest.json").write_text(json.dumps(content))
     for name, text in (("e", "[" * 100_000), ("f", "[]"), ("g", "\xff")):
         (root / "representations" / name).mkdir()
@@ -56,7 +73,12 @@ def completed(*words: str) -> list[str]:
         (("priors", "rank", ""), ["digits", "letters"]),
         (("eval", ""), ["letters-byol-1"]),
         (("eval", "--dataset", "le"), ["letters"]),
-        (("train", "--prior", ""), ["none", "random", "resnet18", "resnet18+vit_b_16"]),
+        (
+            ("train", "--prior", ""),
+            [*BEST, "none", "random", *SHOWN],
+        ),
+        (("embed", "--prior", "best"), BEST),
+        (("neighbors", "a.png", "--prior", "r"), SHOWN),
         (("embed", "--prior", "re"), ["resnet18", "resnet50"]),
         (("embed", "--prior", "le"), ["letters-byol-1"]),
         (("train", "--resume", "--name", ""), ["stopped"]),
@@ -115,6 +137,11 @@ def test_completing_imports_nothing_heavy(workspace: Path):
     code = """
 import os, sys
 from rela.cli import main
+from rela.models.preprocessing import preprocessing_for
+from rela.priors import PriorIdentity
+
+SHOWN = ["random:resnet18-seed0@96px", "resnet18", "resnet18+vit_b_16"]
+BEST = ["best.pth#5024657f", "best.pth#96b2ff4a"]
 try:
     main(prog_name="rela")
 except SystemExit:

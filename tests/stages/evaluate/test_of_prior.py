@@ -65,11 +65,11 @@ RANDOM = ("--prior", f"random:{ARCH}", "--image-size", "32", "--seed", "3")
 @pytest.mark.parametrize(
     ("prior", "name"),
     [
-        (RANDOM, f"prior random:{ARCH}-seed3"),
-        (WEIGHTS, "prior best"),
-        (PRESET, f"prior {ARCH}@best"),
+        (RANDOM, f"prior random:{ARCH}-seed3@32px"),
+        (WEIGHTS, "prior best.pth"),
+        (PRESET, f"prior {ARCH}@best.pth"),
         (("--prior", "run:first"), "prior first"),
-        ((*RANDOM, "--crops", "2"), f"prior random:{ARCH}-seed3"),
+        ((*RANDOM, "--crops", "2"), f"prior random:{ARCH}-seed3@32px"),
     ],
 )
 def test_the_prior_has_the_figures_of_eval_prior(rela: Rela, prior: tuple[str, ...], name: str):
@@ -116,7 +116,7 @@ def test_a_prior_of_several_runs_is_measured_once_and_kept(rela: Rela, measured:
     learned(rela, "b", *WEIGHTS)
     first = rela("eval", "--all", *QUICK).stdout
     assert measured == {"run": 2, "prior": 1}
-    assert len(re.findall(r"^prior best +knn20", first, re.M)) == 1
+    assert len(re.findall(r"^prior best.pth +knn20", first, re.M)) == 1
     Path("best.pth").unlink()  # no longer needed
     blocked = "import sys; sys.modules['torch'] = None"
     [again] = run_with(blocked, ["eval", "--all", *QUICK])
@@ -128,8 +128,8 @@ def test_a_prior_of_several_runs_is_measured_once_and_kept(rela: Rela, measured:
 @pytest.mark.parametrize(
     ("prior", "name", "reason"),
     [
-        (WEIGHTS, "best", "no such weights file"),
-        (PRESET, f"{ARCH}@best", "its weights file .*best.pth is gone"),
+        (WEIGHTS, "best.pth", "no such weights file"),
+        (PRESET, f"{ARCH}@best.pth", "its weights file .*best.pth is gone"),
     ],
 )
 def test_a_prior_that_is_gone_is_said_with_the_command_that_helps(

@@ -19,7 +19,7 @@ from rela.pipeline.artifact import open_artifact
 from rela.representations.quality import sample_rows
 
 A, B = "random:shufflenet_v2_x0_5", "random:squeezenet1_1"
-NAME_A, NAME_B = f"{A}-seed0", f"{B}-seed0"
+NAME_A, NAME_B = f"{A}-seed0@32px", f"{B}-seed0@32px"
 BOTH = ("embed", "--prior", A, "--prior", B, "--image-size", 32)
 WORKSPACE = Path("workspace")
 
@@ -90,7 +90,7 @@ def test_a_combination_is_found_by_its_request_and_order(rela: Rela, make_tree: 
     rela(*train, f"{A}+{B}")
     rela(*train, f"{B}+{A}", "--embed")
     runs = read_json(rela("status", "--json"))["runs"]
-    assert [run["prior"] for run in runs] == [f"{NAME_A}+{NAME_B}", f"{NAME_B}+{NAME_A}"]
+    assert [run["prior"] for run in runs] == [f"{A}-seed0+{B}-seed0", f"{B}-seed0+{A}-seed0"]
 
 
 def test_a_run_name_in_a_combination_means_the_current_run(

@@ -44,7 +44,7 @@ def names(rela: Rela, source: str) -> list[str]:
 def test_two_files_of_one_name_are_told_apart_and_named(
     rela: Rela, two_files: list[str], tmp_path: Path
 ):
-    assert len(set(two_files)) == 2 and all(name.startswith("best#") for name in two_files)
+    assert len(set(two_files)) == 2 and all(name.startswith("best.pth#") for name in two_files)
     rows = read_json(rela("priors", "list", "--json"))["priors"]
     notes = {row["prior"]: row["note"] for row in rows}
     files = {name: notes[name].rpartition(", ")[2] for name in two_files}
@@ -55,7 +55,7 @@ def test_two_files_of_one_name_are_told_apart_and_named(
     ranked = read_json(rela("priors", "rank", "--json"))["priors"]
     assert {row["prior"] for row in ranked} == set(files)
     for command in (("embed",), ("neighbors", "images/train/ant/00.png")):
-        said = rela(*command, "--prior", "best", exit_code=2).stderr
+        said = rela(*command, "--prior", "best.pth", exit_code=2).stderr
         assert all(name in said for name in two_files)
 
     for file in files.values():
@@ -80,8 +80,8 @@ def test_two_files_of_one_name_are_told_apart_and_named(
     for file in files.values():
         Path(f"{file}.away").rename(file)
     made = rela("embed", "--prior", two_files[0], "--split", "val", "--layer", "stage2", "--json")
-    assert "best@stage2" in read_json(made)["artifact"]["path"]  # options beside the name hold
-    said = rela("embed", "--prior", "best@48px", exit_code=2).stderr
+    assert "best.pth@stage2" in read_json(made)["artifact"]["path"]  # options beside the name hold
+    said = rela("embed", "--prior", "best.pth@48px", exit_code=2).stderr
     assert all(name in said for name in two_files)
     evaluated = read_json(rela("eval", "--prior", two_files[1], *KNN, "--json"))
     assert two_files[1] in str(evaluated)
@@ -101,7 +101,7 @@ def test_one_prior_at_two_sizes_is_told_apart(rela: Rela, images: Path):
         assert read_json(rela("embed", "--prior", name, "--json"))["cached"]
     made = read_json(rela("embed", "--prior", f"{prior}@64px", "--layer", "stage2", "--json"))
     assert not made["cached"]
-    assert f"{prior}-seed0@stage2" in names(rela, "random")
+    assert f"{prior}-seed0@stage2@64px" in names(rela, "random")
 
 
 def test_printed_commands_make_the_same_in_another_workspace(
