@@ -3,8 +3,6 @@
 import csv
 import hashlib
 import io
-import itertools
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +17,7 @@ from rela.data.beton.tally import Tally
 from rela.data.beton.value_range import write_in_range
 from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
-from rela.options import check_options, option_words, part_of
+from rela.options import check_options, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.cores import num_cores
@@ -37,6 +35,7 @@ from rela.sources.pixels import (
 )
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.sources.splits.held_out import find_copies, with_val
+from rela.stages.conversion import SOURCE_SETTINGS, asked, command, free_name
 from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
@@ -64,8 +63,6 @@ from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
 STAGE_VERSION = 2  # 1: alpha was dropped, EXIF ignored, every value of 16 bits divided by 257
 _MOST_WORKERS_PER_CORE = 4
-# which images are read, not how they are stored: the digest of the sources covers them
-_SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
 
 
 @dataclass(frozen=True)
@@ -148,6 +145,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         for split, result in results.items():
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         manifest = _manifest(images, settings, results, rules, bad, Spent.now() - start)
+        manifest.provenance["asked"] = asked(source, settings)
         reasons = [(path, without_numbers(reason)) for path, reason in bad]
         notes = oddities(images)
         in_train = {sample.label for sample in results["train"].samples}
@@ -222,18 +220,6 @@ def again(existing: DataSet, workspace: Workspace, request: Convert) -> str:
     whole = request.val_fraction is None and "val" not in existing.splits
     also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
     return f"`{command(request, name=free_name(workspace, existing.name))}`{also}"
-
-
-def free_name(workspace: Workspace, name: str) -> str:
-    """`name` with the first number that no data set has."""
-    names = (f"{name}-{number}" for number in itertools.count(2))
-    return next(each for each in names if not workspace.has_dataset(each))
-
-
-def command(request: Convert, **changed: Any) -> str:
-    """`rela convert` with the options of `request` that are not the defaults, some of them changed."""
-    words = option_words(Convert, {**vars(request), **changed})
-    return one_line(shlex.join(["rela", "convert", str(request.source), *words]))
 
 
 def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
@@ -311,7 +297,7 @@ def deciding(settings: ConvertSettings, images: ImageSource) -> dict[str, Any]:
     """The settings that affect the stored data; the seed only if it is used."""
     parameters = {"stage_version": STAGE_VERSION, **asdict(settings)}
     parameters["val_fraction"] = images.val_fraction
-    for name in ("on_bad_image", *_SOURCE_SETTINGS):
+    for name in ("on_bad_image", *SOURCE_SETTINGS):
         del parameters[name]
     if images.val_fraction == 0 and settings.write_mode != "proportion":
         parameters["seed"] = None

@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from rela.errors import ChoiceError, RelaError, one_line
+from rela.options import part_of
 from rela.pipeline import Say
 from rela.sources import default_name
 from rela.sources.source import ImageSource, Sample
+from rela.stages.conversion import command, free_name, request_of
 from rela.stages.convert import (
     again,
-    command,
     convert,
     deciding,
     format_result,
-    free_name,
     is_older,
     may_be_of,
     older,
@@ -118,13 +118,15 @@ def say_if_changed(workspace: Workspace, dataset: DataSet, source: Path, say: Sa
         )
         return
     try:
-        images = read_source(source, ConvertSettings(val_fraction=0.0), compare=False)
+        made = request_of(dataset)
+        settings = replace(part_of(made, ConvertSettings), val_fraction=0.0)
+        images = read_source(Path(made.source), settings, compare=False)
     except RelaError as error:
         say(f"whether {shown} is still what data set {name} was made from is not known: {error}")
         return
     changes = _changes(dataset, images)
     if changes:
-        remedy = f"`{command(Convert(source), name=free_name(workspace, name))}`"
+        remedy = f"`{command(replace(made, source=source), name=free_name(workspace, name))}`"
         say(
             f"warning: {shown} has changed since data set {name} was made of it: {', '.join(changes)}; the "
             f"data set is used as it was. {remedy} makes one of the images of today"

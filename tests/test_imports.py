@@ -28,6 +28,7 @@ NOUNS = (
     "workspace",
     "snippets",
     "requests",
+    "conversion",
     "priors",
 )
 JOBS = (

@@ -4,9 +4,10 @@ import shlex
 
 from rela.errors import RelaError
 from rela.options import option_words
+from rela.stages.conversion import convert_words, request_of
 from rela.stages.priors.again import embed_commands
 from rela.stages.priors.records import priors_of
-from rela.stages.settings import ConvertSettings, EmbedSettings
+from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
@@ -25,16 +26,8 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
         dataset = workspace.dataset(name)
     except RelaError:
         return [shlex.join(train)]  # the data set is gone
-    commands = [_convert(dataset), *_embed(workspace, run, dataset), train]
+    commands = [convert_words(request_of(dataset)), *_embed(workspace, run, dataset), train]
     return [shlex.join(words) for words in commands]
-
-
-def _convert(dataset: DataSet) -> list[str]:
-    source = dataset.source or "path/to/images"
-    flags = option_words(ConvertSettings, dataset.manifest.parameters)
-    if dataset.content.bad_images:
-        flags += ["--on-bad-image", "skip"]
-    return ["rela", "convert", source, "--name", dataset.name, *flags]
 
 
 def _embed(workspace: Workspace, run: Run, dataset: DataSet) -> list[list[str]]:

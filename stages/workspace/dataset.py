@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from rela.errors import ChoiceError, DataError, one_line
 from rela.pipeline.artifact import Artifact
@@ -57,6 +57,7 @@ class DataSetContent(Struct, frozen=True):
 
 class _Provenance(Timing, frozen=True):
     source: str | None = None
+    asked: dict[str, str] = field(default_factory=dict)
 
 
 class _Manifest(Struct, frozen=True):
@@ -116,6 +117,11 @@ class DataSet(Artifact):
     def splits(self) -> dict[str, Split]:
         """`train`, and `val` if there is one."""
         return self.content.splits
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What was given to convert it that its parameters do not hold, by option, and its `source`."""
+        return self.facts.provenance.asked
 
     @property
     def source(self) -> str | None:

@@ -1,0 +1,54 @@
+"""The request that made a data set, and the command that makes it again."""
+
+import itertools
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rela.errors import one_line
+from rela.options import option_words
+from rela.sources.source import SourceOptions
+from rela.stages.requests import Convert
+from rela.stages.settings import ConvertSettings
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.workspace import Workspace
+
+# which images are read, not how they are stored: the digest of the sources covers them
+SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
+
+
+def command(request: Convert, **changed: Any) -> str:
+    """`rela convert` with the options of `request` that are not the defaults, some of them changed."""
+    return one_line(shlex.join(convert_words(request, **changed)))
+
+
+def convert_words(request: Convert, **changed: Any) -> list[str]:
+    """The words of `command`."""
+    words = option_words(Convert, {**vars(request), **changed})
+    return ["rela", "convert", str(request.source), *words]
+
+
+def asked(source: Path, settings: ConvertSettings) -> dict[str, str]:
+    """The options that say which images, with whole paths: not part of the meaning, see `deciding`."""
+    given = {name: getattr(settings, name) for name in SOURCE_SETTINGS}
+    root = settings.image_root
+    given |= {"source": source.absolute(), "image_root": root and root.absolute()}
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def request_of(dataset: DataSet) -> Convert:
+    """The request that made a data set; without its options in one of an earlier version."""
+    known = {**dataset.manifest.parameters, **dataset.asked}
+    source = known.pop("source", None) or dataset.source or "path/to/images"
+    options = {f.name: known.get(f.name) for f in fields(ConvertSettings)}
+    if dataset.content.bad_images:
+        options["on_bad_image"] = "skip"
+    given = {name: value for name, value in options.items() if value is not None}
+    return Convert(source, name=dataset.name, **given)
+
+
+def free_name(workspace: Workspace, name: str) -> str:
+    """`name` with the first number that no data set has."""
+    names = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in names if not workspace.has_dataset(each))
