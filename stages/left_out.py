@@ -5,19 +5,19 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from rela.data.beton.writer import WriteResult
 from rela.errors import DataError, one_line
 from rela.sources.source import ImageSource
+from rela.sources.splits.other_files import counted, kind_of, pictures_in_words
 from rela.sources.splits.tree import is_image_name
 
 LEFT_OUT_FILE = "left_out.csv"
 _COLUMNS = ("path", "reason")
-_SHOWN, _SHOWN_KINDS = 5, 6
+_SHOWN = 5
 SHOWN_BAD_IMAGES = 10
-_OTHER_IMAGES = (".jxl", ".svg", ".raw", ".cr2", ".nef", ".arw", ".dng", ".npy")
 BadImages = Sequence[tuple[str, str]]  # path, reason
 
 
@@ -31,17 +31,15 @@ def oddities(images: ImageSource) -> list[str]:
         )
     rest = [path for path in images.stray_files if not is_image_name(path)]
     if rest:
-        kinds = _counted(Counter(map(_kind, rest)))
+        kinds = counted(Counter(map(kind_of, rest)))
         lines.append(f"ignored {_many(len(rest), 'stray file')} ({kinds}): {_such_as(rest)}")
-    others = Counter(kind for kind in map(_kind, rest) if kind in _OTHER_IMAGES)
-    if others:
-        lines.append(f"{_counted(others)}: rela does not read them; save them as PNG or JPEG first")
+    lines += pictures_in_words(rest)
     if images.empty_classes:
         folders = _many(len(images.empty_classes), "folder")
         lines.append(f"ignored {folders} without images: {_such_as(images.empty_classes)}")
     if images.num_skipped:
         total = _many(sum(images.num_skipped.values()), "hidden or system entr", "y", "ies")
-        lines.append(f"skipped {total}: {_counted(images.num_skipped)}")
+        lines.append(f"skipped {total}: {counted(images.num_skipped)}")
     for split in images.ignored_splits:
         lines.append(f"ignored the split {one_line(split)}: data sets have a train and a val split")
     return lines
@@ -101,19 +99,6 @@ def left_out_csv(images: ImageSource, bad: BadImages) -> bytes:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerows([_COLUMNS, *rows])
     return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _kind(path: str) -> str:
-    suffix = PurePath(path).suffix.lower()
-    return {"": "no suffix", ".*": "keys without an image"}.get(suffix, suffix)
-
-
-def _counted(counts: Mapping[str, int]) -> str:
-    """`12 .txt, 3 .xml and 2 more`."""
-    ordered = sorted(counts.items(), key=lambda item: -item[1])
-    words = ", ".join(f"{count:,} {one_line(name)}" for name, count in ordered[:_SHOWN_KINDS])
-    more = sum(count for _, count in ordered[_SHOWN_KINDS:])
-    return f"{words} and {more:,} more" if more else words
 
 
 def _such_as(paths: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def open_source(
     source = module.read(path, options, on_progress)
     if not source.splits.get("train"):
         raise DataError(f"{one_line(str(path))} holds no images")
-    return source.without_unlabelled_val()
+    return source.without_unlabelled_val().with_alike_classes_named()
 
 
 def default_name(path: Path) -> str:

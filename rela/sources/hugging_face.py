@@ -18,8 +18,9 @@ from rela.sources.arrow_tables import (
     require_pyarrow,
 )
 from rela.sources.file_patterns import has_suffix, list_files, total_bytes, typical_suffix
-from rela.sources.labels import Labelled, check_classes, choose_splits, find_classes, named_split
+from rela.sources.labels import Labelled, check_classes, choose_splits, find_classes
 from rela.sources.source import ImageSource, ListingProgress, SourceOptions
+from rela.sources.splits.names import named_split
 
 WHAT = "a Hugging Face data set (save_to_disk, or Parquet files)"
 SUFFIXES = (".parquet",)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rela.errors import one_line
-from rela.sources.labels import split_of
 from rela.sources.source import ImageSource, ListingProgress, SourceOptions
 from rela.sources.splits.layout import read_layout
+from rela.sources.splits.names import split_of
 from rela.sources.splits.tree import is_folder, require_folder, tree_of_folder
 
 WHAT = "a folder of class folders or images"

@@ -1,28 +1,17 @@
-"""Labels → one class list and class numbers; names of splits → train and val."""
+"""Labels → one class list and class numbers; splits → train and val."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rela.errors import ChoiceError, DataError, one_line
 from rela.sources.source import Place, Sample
+from rela.sources.splits.names import VAL_NAMES, split_of
 
 Label = int | str | None
-VAL_NAMES = (
-    "val",
-    "valid",
-    "validation",
-    "dev",
-    "eval",
-    "test",
-    "testing",
-)  # in order of preference
-_TRAIN_NAMES = ("train", "training")
-_FILLERS = {"split", "seg", "data", "images", "image", "imgs", "img", "ilsvrc", "imagenet"}
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
-_WORD = re.compile(r"[a-z]+")
 _Part = TypeVar("_Part")
 
 
@@ -123,30 +112,6 @@ def quoted_classes(names: list[str], limit: int = 8) -> str:
     shown = ", ".join(repr(name) for name in names[:limit])
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
-
-
-def split_of(name: str) -> str:
-    """The split that a folder's name means: `train`, one of VAL_NAMES, or "" for any other name.
-
-    `Training_Set`, `train2017` and `ILSVRC2012_img_train` are train.
-    """
-    words = [word.removesuffix("set") for word in _WORD.findall(name.lower())]
-    words = [word for word in words if word and word not in _FILLERS]
-    if len(words) != 1:
-        return ""
-    return "train" if words[0] in _TRAIN_NAMES else words[0] if words[0] in VAL_NAMES else ""
-
-
-def named_split(path: PurePath) -> str:
-    """The split in a file's name, or else in the name of a folder above it: `train`, `val`, ..., or "".
-
-    `imagenet-train-0007.tar` and `train/0007.tar` belong to train.
-    """
-    words: list[str] = _WORD.findall(path.name.lower().partition(".")[0])
-    for word in [*words, *reversed(path.parts[:-1])]:
-        if split := split_of(word):
-            return split
-    return ""
 
 
 def choose_splits(where: str, parts: dict[str, _Part]) -> tuple[dict[str, str], list[str]]:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from rela.errors import one_line
 from rela.pipeline.files import regular_file
 from rela.sources.image_file import MAX_FILE_BYTES, BadImageError, read_image_file
+from rela.sources.splits.names import alike
 
 Content = bytes | NDArray[np.uint8]  # an image file, or RGB pixels [height, width, 3]
+_SHOWN_GROUPS = 3
 ListingProgress = Callable[[int, int], None]  # (bytes read since the last call, total bytes)
 
 
@@ -168,6 +170,15 @@ class ImageSource:
     def labelled(self) -> bool:
         """False for images without classes."""
         return bool(self.class_names)
+
+    def with_alike_classes_named(self) -> "ImageSource":
+        """This source; with a note on classes whose names look the same to people."""
+        groups = alike(self.class_names)
+        if not groups:
+            return self
+        shown = "; ".join(", ".join(map(repr, group)) for group in groups[:_SHOWN_GROUPS])
+        note = f"classes that differ in case, spaces or encoding only stay apart: {one_line(shown)}"
+        return replace(self, notes=[*self.notes, note])
 
     def without_unlabelled_val(self) -> "ImageSource":
         """This source; without val, which a note says, if only train has labels."""

@@ -20,7 +20,7 @@ from typing import IO
 
 from rela.errors import ChoiceError, DataError, one_line
 from rela.sources.file_patterns import has_suffix, list_files, total_bytes, typical_suffix
-from rela.sources.labels import Label, Labelled, choose_splits, find_classes, named_split
+from rela.sources.labels import Label, Labelled, choose_splits, find_classes
 from rela.sources.source import (
     FileRange,
     ImageSource,
@@ -29,7 +29,8 @@ from rela.sources.source import (
     SourceOptions,
     Unusable,
 )
-from rela.sources.splits.tree import image_suffixes, is_system_name
+from rela.sources.splits.names import named_split
+from rela.sources.splits.tree import image_suffixes, is_system_name, kind_of_system
 from rela.sources.tar_archives import is_plain_file, leads_out, open_tar_file, walk_tar
 
 WHAT = "WebDataset shards (.tar files, their folder or a pattern)"
@@ -241,7 +242,7 @@ def _fields(
         if member.isdir() or not name:
             continue
         if system is not None and system != "..":
-            skipped[system] += 1
+            skipped[kind_of_system(system)] += 1
         elif rest:
             yield member, folder + slash + stem, rest.lower()
 

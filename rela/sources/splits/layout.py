@@ -11,32 +11,26 @@ Accepted, where `.` is the given folder, or the one folder in it that holds ever
 What names cannot tell apart is refused with its readings, and the command for each.
 """
 
-import re
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rela.errors import ChoiceError, DataError, one_line
-from rela.sources.labels import VAL_NAMES, Label, Labelled, find_classes, quoted_classes, split_of
+from rela.sources.labels import Label, Labelled, find_classes, quoted_classes
 from rela.sources.source import ImageSource, Place, Sample, SourceOptions
 from rela.sources.splits.label_lists import listed_labels
 from rela.sources.splits.metadata import METADATA_NAMES, labels_in_metadata
+from rela.sources.splits.names import VAL_NAMES, split_of, splits_among
+from rela.sources.splits.other_files import images_by_content
 from rela.sources.splits.tree import Folder
+from rela.sources.splits.words import Words, names_of
 
 CLASSES, SPLITS = "classes", "splits"  # of --layout
 _IMAGES = {"images", "image", "imgs", "img", "jpegimages", "jpegs"}
 _ANNOTATIONS = {
-    "labels",
-    "label",
-    "annotations",
-    "annotation",
-    "masks",
-    "mask",
-    "gt",
-    "groundtruth",
-}
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+    "labels", "label", "annotations", "annotation", "masks", "mask", "gt", "groundtruth", "ground_truth",
+    "segmentation", "segmentations", "segmentationclass", "segmentationobject", "trimaps", "bboxes",
+}  # fmt: skip
 Finder = Callable[[str], Place | None]
 
 
@@ -75,8 +69,10 @@ class _Reader:
 
     def __init__(self, root: Folder, where: Path, options: SourceOptions) -> None:
         self.root, self.where, self.options = root, where, options
-        self.is_on_disk = root.tree.is_on_disk
+        self.words = Words(where, root.tree.is_on_disk)
         self.notes: list[str] = []
+        self.meant: dict[str, str] = {}  # split by path, of folders that lie beside each other
+        self.masks: list[Folder] = []  # beside images/ in class folders
         self.used: set[str] = set()  # lists and metadata that were read
 
     def source(self, place: Finder) -> ImageSource:
@@ -86,10 +82,9 @@ class _Reader:
             "train": self._part(train, top, [f for f in top.folders if f in (*others, *beside)])
         }
         if not (parts["train"].classes or parts["train"].flat or parts["train"].labels):
-            raise DataError(
-                f"{self._shown(train)} holds no images; expected files such as CLASS/image.jpg, in any "
-                f"format that Pillow opens{self._archives(train)}"
-            )
+            raise DataError(self.words.no_images(train))
+        if train is top and parts["train"].classes:
+            self._require_one_reading(top)
         val = self._choose_val(parts["train"], [self._part(folder, top, []) for folder in others])
         if val is not None:
             parts["val"] = val
@@ -104,14 +99,26 @@ class _Reader:
             (name,) = parts["train"].classes
             self.notes.append(f"all images are of one class, the folder {one_line(name)}")
         if top is not self.root:
-            self.notes.insert(0, f"the images are in {self._shown(top)}")
+            self.notes.insert(0, f"the images are in {self.words.path(top)}")
+        if self.masks:
+            count = sum(len(folder.images()) for folder in self.masks)
+            self.notes.append(
+                f"left out {count:,} images of {one_line(self.masks[0].path)}/ and other masks or labels "
+                "beside images/ in the classes"
+            )
+        stray = sorted(set(self._stray([*parts.values()], top)))
+        if self.root.tree.is_on_disk and (misnamed := images_by_content(self.root, stray)):
+            self.notes.append(
+                f"{len(misnamed):,} of the stray files begin as images, such as {one_line(misnamed[0])}; give "
+                "them a suffix such as .jpg"
+            )
         class_names, splits = self._numbered(parts, place)
         return ImageSource(
             root=self.where,
             class_names=class_names,
             splits=splits,
             val_name=f"{val.folder.path.rpartition('/')[2]}/" if val else "",
-            stray_files=sorted(set(self._stray([*parts.values()], top))),
+            stray_files=stray,
             empty_classes=sorted(self._empty([*parts.values()], top)),
             notes=self.notes,
             num_skipped=dict(self.root.tree.skipped),
@@ -143,21 +150,24 @@ class _Reader:
 
     def _is_wrapper(self, folder: Folder) -> bool:
         """Whether it is no split, or one that holds splits itself."""
-        return not split_of(folder.name) or all(split_of(f.name) for f in folder.holding)
+        names = [f.name for f in folder.holding]
+        return not split_of(folder.name) or len(splits_among(names)) == len(names)
 
     def _splits(self, top: Folder) -> tuple[Folder, list[Folder], list[Folder]]:
         """(train, splits that may become val, other folders with images beside them)."""
         holding = top.holding
-        named = [f for f in holding if split_of(f.name)]
+        meant = splits_among(f.name for f in top.folders)
+        self.meant = {f.path: meant[f.name] for f in top.folders if f.name in meant}
+        named = [f for f in holding if f.path in self.meant]
         others = [f for f in holding if f not in named]
         if not named or self.options.layout == CLASSES:
             return top, [], []
-        trains = [f for f in named if split_of(f.name) == "train"]
+        trains = [f for f in named if self.meant[f.path] == "train"]
         rest = [f for f in named if f not in trains]
         if not trains:  # one that holds nothing is an error, and nothing else takes its place
-            trains = [f for f in top.folders if split_of(f.name) == "train"]
+            trains = [f for f in top.folders if self.meant.get(f.path) == "train"]
         if len(trains) > 1:
-            raise self._ambiguous(top, "has several train splits", *map(self._only, trains))
+            raise self._ambiguous(top, "has several train splits", *map(self.words.only, trains))
         if trains:
             if others and self.options.layout != SPLITS:
                 flat = bool(trains[0].own_images)
@@ -178,24 +188,45 @@ class _Reader:
         if len(rest) == 1:
             return rest[0], [], []
         raise self._ambiguous(
-            top, f"holds {_names(rest)} and no train split", self._classes(), *map(self._only, rest)
+            top,
+            f"holds {names_of(rest)} and no train split",
+            self._classes(),
+            *map(self.words.only, rest),
         )
 
+    def _require_one_reading(self, top: Folder) -> None:
+        """Refuse class folders of which some hold splits, or that hold all the same folders."""
+        holding = top.holding
+        if len(holding) < 2 or self.options.layout == CLASSES:
+            return
+        inner = {f: {inside.name for inside in f.holding} for f in holding}
+        with_splits = [f for f, names in inner.items() if not f.own_images and _are_splits(names)]
+        if 0 < len(with_splits) < len(holding):
+            rest = names_of([f for f in holding if f not in with_splits])
+            what = f"holds {names_of(with_splits)} with splits in it, beside {rest}"
+            raise self._ambiguous(top, what, self._classes(), *map(self.words.only, with_splits))
+        every = set().union(*inner.values())
+        alike = all(len(names) > 1 and 2 * len(names) >= len(every) for names in inner.values())
+        known = _are_splits(every) or {name.lower() for name in every} <= _IMAGES | _ANNOTATIONS
+        if alike and not known and not any(f.own_images for f in holding):
+            folders = names_of(sorted(holding[0].holding, key=lambda f: f.name))
+            what = f"holds {names_of(holding)}, and each of them folders such as {folders}"
+            raise self._ambiguous(top, what, self._classes(), *map(self.words.only, holding[:3]))
+
     def _refuse_both_readings(self, top: Folder, others: list[Folder], named: list[Folder]) -> None:
-        what = f"holds {_names(named)} beside {_names(others)}"
-        splits = f"{_names(named)} are splits" if len(named) > 1 else f"{_names(named)} is a split"
+        what = f"holds {names_of(named)} beside {names_of(others)}"
+        splits = (
+            f"{names_of(named)} are splits" if len(named) > 1 else f"{names_of(named)} is a split"
+        )
         raise self._ambiguous(
-            top, what, self._classes(), f"if {splits}: {self._command('', '--layout', SPLITS)}"
+            top, what, self._classes(), f"if {splits}: {self.words.command('', '--layout', SPLITS)}"
         )
 
     def _classes(self) -> str:
-        return f"if all are classes: {self._command('', '--layout', CLASSES)}"
-
-    def _only(self, folder: Folder) -> str:
-        return f"{one_line(folder.name)}/ by itself: {self._command(folder.path)}"
+        return f"if all are classes: {self.words.command('', '--layout', CLASSES)}"
 
     def _ambiguous(self, top: Folder, what: str, *readings: str) -> ChoiceError:
-        return ChoiceError(f"{self._shown(top)} {what}; {'; '.join(readings)}")
+        return ChoiceError(f"{self.words.path(top)} {what}; {'; '.join(readings)}")
 
     # What a split holds
 
@@ -217,8 +248,18 @@ class _Reader:
                 self._say_left_out(images, "the metadata does not list them", left_out)
             if known:
                 return _Part(folder, images, {}, [], {**known, **gone})
-        classes = {f.name: f.images() for f in images.holding if f not in without}
+        classes = {f.name: self._of_class(f) for f in images.holding if f not in without}
         return _Part(folder, images, classes, [images.within(name) for name in images.own_images])
+
+    def _of_class(self, folder: Folder) -> list[str]:
+        """The images of a class folder, without masks that lie beside images/ in it."""
+        masks = [f for f in folder.holding if f.name.lower() in _ANNOTATIONS]
+        rest = [f for f in folder.holding if f not in masks]
+        is_pair = masks and len(rest) == 1 and rest[0].name.lower() in _IMAGES
+        if not is_pair or folder.own_images or self.options.layout == CLASSES:
+            return folder.images()
+        self.masks += masks
+        return rest[0].images()
 
     def _from_metadata(self, *folders: Folder) -> dict[str, Label]:
         labels: dict[str, Label] = {}
@@ -238,7 +279,7 @@ class _Reader:
 
     def _choose_val(self, train: _Part, others: list[_Part]) -> _Part | None:
         """The first that has labels if train has; what is not chosen is said."""
-        others.sort(key=lambda part: VAL_NAMES.index(split_of(part.folder.name)))
+        others.sort(key=lambda part: VAL_NAMES.index(self.meant[part.folder.path]))
         if train.labelled:
             known = self._known(train)
             for part in others:
@@ -250,13 +291,14 @@ class _Reader:
                 continue
             paths = [*part.labels, *part.flat, *(p for of in part.classes.values() for p in of)]
             if part.labelled == train.labelled:
-                why = f"{_names([chosen.folder])} is the validation split" if chosen else ""
+                why = f"{names_of([chosen.folder])} is the validation split" if chosen else ""
             elif part.labelled and chosen:
                 why = "it has labels, and train has none"
             elif part.labelled:
+                has, lacks = self.words.path(part.folder), self.words.path(train.folder)
                 raise DataError(
-                    f"{self._shown(part.folder)} has labels, and {self._shown(train.folder)} has none; "
-                    f"give both splits the same layout, or convert one: {self._command(train.folder.path)}"
+                    f"{has} has labels, and {lacks} has none; give both splits the same layout, or "
+                    f"convert one: {self.words.command(train.folder.path)}"
                 )
             else:
                 why = "no class folders there, and no list of labels"
@@ -272,7 +314,12 @@ class _Reader:
         if found:
             part.labels = {part.images.within(name): label for name, label in found.items()}
             self.used.add(path)
-            self.notes.append(f"the labels of {self._shown(part.folder)} are from {one_line(path)}")
+            self.notes.append(
+                f"the labels of {self.words.path(part.folder)} are from {one_line(path)}"
+            )
+
+    def _say_left_out(self, folder: Folder, why: str, paths: list[str]) -> None:
+        self.notes.append(self.words.left_out(folder, why, paths))
 
     # The result
 
@@ -297,9 +344,9 @@ class _Reader:
             unknown = sorted({*part.classes, *map(str, part.labels.values())} - set(names))
             if unknown:
                 raise DataError(
-                    f"{self._shown(part.folder)} has {quoted_classes(unknown)}, which "
-                    f"{self._shown(train.folder)} lacks; train has {quoted_classes(names)}. Rename or move "
-                    "the folder so that both splits have the same classes"
+                    f"{self.words.path(part.folder)} has {quoted_classes(unknown)}, which "
+                    f"{self.words.path(train.folder)} lacks; train has {quoted_classes(names)}. Rename or "
+                    "move the folder so that both splits have the same classes"
                 )
             samples = [
                 Sample(path, number[name], place(path))
@@ -322,43 +369,17 @@ class _Reader:
     def _empty(self, parts: list[_Part], top: Folder) -> set[str]:
         """Class folders and splits without an image."""
         empty = {f.path for p in parts if p.classes for f in p.images.folders if not f.holds_images}
-        return empty | {f.path for f in top.folders if split_of(f.name) and not f.holds_images}
+        return empty | {f.path for f in top.folders if f.path in self.meant and not f.holds_images}
 
     def _is_used(self, path: str) -> bool:
         return path in self.used or path.rpartition("/")[2].lower() in METADATA_NAMES
-
-    # Words
-
-    def _archives(self, folder: Folder) -> str:
-        found = [name for name in folder.files if name.lower().endswith(_ARCHIVES)]
-        if not found or not self.is_on_disk:
-            return ""
-        return f"; of an archive there: {self._command(folder.within(found[0]))}"
-
-    def _shown(self, folder: Folder) -> str:
-        return one_line(str(self.where / folder.path))
-
-    def _command(self, path: str, *options: str) -> str:
-        command = f"`{one_line(shlex.join(['rela', 'convert', str(self.where / path), *options]))}`"
-        return command if self.is_on_disk or not path else f"extract the archive, then {command}"
-
-    def _say_left_out(self, folder: Folder, why: str, paths: list[str]) -> None:
-        images = f"{len(paths):,} image{'s' if len(paths) != 1 else ''}"
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.where.resolve().name}-{folder.path}").strip(
-            "-."
-        )
-        remedy = (
-            f"; {self._command(folder.path, '--name', name or 'rest')} makes a data set of them"
-        )
-        self.notes.append(
-            f"left out {images} of {self._shown(folder)}/: {why}{remedy if self.is_on_disk else ''}"
-        )
 
 
 def _is_below(path: str, folder: Folder) -> bool:
     return not folder.path or path.startswith(f"{folder.path}/")
 
 
-def _names(folders: list[Folder]) -> str:
-    shown = ", ".join(f"{one_line(folder.name)}/" for folder in folders[:4])
-    return shown + (f" and {len(folders) - 4} more" if len(folders) > 4 else "")
+def _are_splits(names: Iterable[str]) -> bool:
+    """Whether there are several folders, and all are splits by their names."""
+    names = list(names)
+    return len(names) > 1 and len(splits_among(names)) == len(names)

@@ -187,7 +187,7 @@ class _OnDisk:
         folders, files = [], []
         for entry in sorted_entries(self.root / path):
             if is_system_name(entry.name):
-                self.skipped[entry.name] += 1
+                self.skipped[kind_of_system(entry.name)] += 1
             elif not is_folder(entry):
                 files.append(entry.name)
             elif (
@@ -218,7 +218,7 @@ class _InArchive:
             parts = name.split("/")
             system = next(filter(is_system_name, parts), None)
             if system is not None:
-                self.skipped[system] += 1
+                self.skipped[kind_of_system(system)] += 1
                 continue
             path = ""
             for part in parts[:-1]:
@@ -236,6 +236,11 @@ class _InArchive:
 
     def open(self, path: str) -> BinaryIO:
         return io.BytesIO(self._read(path))
+
+
+def kind_of_system(name: str) -> str:
+    """The name; one for all of macOS's `._NAME`, which lie beside every file of some disks."""
+    return "._*" if name.startswith("._") else name
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:

@@ -17,9 +17,10 @@ from opened import paths_and_labels as pairs
 from pictures import save_tree
 
 from rela.errors import ChoiceError, DataError, UnsafeError
+from rela.sources import open_source
 from rela.sources.image_folder import scan
-from rela.sources.labels import split_of
 from rela.sources.source import ImageSource, SourceOptions
+from rela.sources.splits.names import split_of
 
 
 def make(root: Path, *paths: str, **texts: str) -> Path:
@@ -45,10 +46,23 @@ def names(source: ImageSource, split: str = "train") -> dict[str, str]:
         ("val", ["Val", "val_images", "val2017"]),
         ("valid", ["valid", "Valid"]),
         ("validation", ["validation", "validation_set"]),
-        ("dev", ["dev"]),
+        ("dev", ["dev", "dev_set"]),
+        ("eval", ["eval"]),
+        ("evaluation", ["Evaluation"]),
+        ("holdout", ["holdout", "hold-out", "Hold Out", "holdout_set"]),
+        ("heldout", ["held_out"]),
         ("test", ["test", "Test-Set"]),
         ("testing", ["testing"]),
-        ("", ["cat", "test tube", "valley", "training shoes", "train_val", "", "trains"]),
+        ("tst", ["tst"]),
+        (
+            "train",
+            ["trn", "traindata", "TrainImages", "imagenet-train", "dataset_train", " train "],
+        ),
+        ("train", ["training set", "train-jpg", "Train Full"]),
+        (
+            "",
+            ["cat", "test tube", "valley", "training shoes", "train_val", "", "trains", "data set"],
+        ),
     ],
 )
 def test_names_of_splits(split: str, spellings: list[str]):
@@ -94,6 +108,19 @@ LAYOUTS: dict[str, tuple[dict[str, str], dict[str, str], list[str]]] = {
     "only test": ({"test/cat/1.png": "cat", "test/dog/1.png": "dog"}, {}, []),
     "extra images": (CATS, {"val/cat/1.png": "cat"}, ["extra/1.png"]),
     "loose images": (CATS, {}, ["train/loose.png"]),
+    **{
+        f"{train} beside {val}": (
+            {f"{train}/cat/1.png": "cat", f"{train}/dog/1.png": "dog"}, {f"{val}/dog/2.png": "dog"}, [],
+        )
+        for train, val in (
+            ("trn", "tst"), ("birds_train", "birds_test"), ("train", "holdout"), (" Train", "VAL "),
+            ("images_training_rev1", "images_test_rev1"), ("data/train/train", "data/val/val"),
+        )
+    },
+    "masks in classes": (
+        {"sick/images/1.png": "sick", "well/images/2.png": "well"}, {}, ["sick/masks/1.png"],
+    ),
+    "VOC": ({"JPEGImages/1.png": "none"}, {}, ["SegmentationClass/1.png", "Annotations/1.xml"]),
 }  # fmt: skip
 
 
@@ -279,6 +306,9 @@ AMBIGUOUS = [
     ["cat/1.png", "dog/1.png", "test/1.png"],
     ["val/cat/1.png", "test/cat/1.png", "val/dog/1.png"],
     ["Train/cat/1.png", "training/cat/1.png", "Train/dog/1.png"],
+    [f"{fold}/{name}/1.png" for fold in ("fold1", "fold2") for name in ("cat", "dog")],
+    ["data/train/cat/1.png", "data/val/cat/1.png", "docs/1.png"],
+    [f"{split}_{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")],
 ]
 
 
@@ -312,10 +342,44 @@ def test_folders_that_hold_nothing(tmp_path: Path):
     ]
     with pytest.raises(DataError, match=r"b/train holds no images"):
         scan(make(tmp_path / "b", "train/readme.txt", "val/cat/1.png", "val/dog/1.png"))
-    with pytest.raises(DataError, match=r"holds no images; .*`rela convert .*/d/cats\.zip`"):
+    with pytest.raises(
+        DataError, match=r"holds no images, only 1 \.zip; .*`rela convert .*/d/cats\.zip`"
+    ):
         scan(make(tmp_path / "d", "cats.zip"))
     inside = scan(make(tmp_path / "c", "cat/train/1.png", "dog/test/1.png"))
     assert inside.notes == ["test, train within the classes are read as one split"]
+
+
+def test_classes_that_look_alike_are_named(tmp_path: Path):
+    decomposed = "cafe\N{COMBINING ACUTE ACCENT}"
+    names = ["Cat", "cat", "dog", "dog ", "café", decomposed, "eel"]
+    root = make(tmp_path, *(f"{name}/1.png" for name in names))
+    source = open_source(root, "folder", SourceOptions())
+    assert source.class_names == sorted(names)  # none is merged
+    (note,) = source.notes
+    assert "'Cat', 'cat'" in note and "'dog', 'dog '" in note and "eel" not in note
+
+
+def test_what_a_folder_without_images_holds_is_said(tmp_path: Path):
+    def said(*paths: str) -> str:
+        root = make(tmp_path / paths[0].replace("/", "-"), *paths)
+        with pytest.raises(DataError, match="holds no images") as caught:
+            scan(root)
+        return str(caught.value)
+
+    assert "only 2 .dcm, 1 no suffix" in (found := said("a/1.dcm", "a/2.dcm", "a/3"))
+    assert "save them as PNG" in found
+    assert "`ffmpeg -i VIDEO" in said("a/1.mp4")
+    assert "unpack 1.7z with `7z x`" in said("1.7z")
+    assert ".nii.gz: rela does not read them" in said("1.nii.gz")
+
+
+def test_images_without_a_suffix_are_named(tmp_path: Path):
+    root = make(tmp_path, *CATS, "train/cat/notes", "train/cat/2.txt", "train/cat/4.jpg.crdownload")
+    (root / "train/cat/3.jpg_large").write_bytes(b"\xff\xd8\xff\xe0")
+    (root / "train/cat/2.txt").write_bytes(b"\xff\xd8\xff\xe0")
+    (note,) = scan(root).notes
+    assert "1 of the stray files begin as images, such as train/cat/3.jpg_large" in note
 
 
 def test_layout_can_be_chosen(tmp_path: Path):
