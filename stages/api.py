@@ -149,7 +149,7 @@ def open_representations(
 
     >>> features = rela.open_representations()
     >>> features
-    <24 × 1024 representations of 24 images by random:shufflenet_v2_x0_5-seed0>
+    <24 × 1024 representations of 24 images by random:shufflenet_v2_x0_5-seed0@32px>
     >>> features["train/bee/03.png"].shape, str(features.array.dtype)
     ((1024,), 'float16')
     >>> features.class_names[features.labels[features.paths.index("train/bee/03.png")]]

@@ -167,7 +167,7 @@ def test_features_by_path_are_the_rows_that_h5py_and_csv_give(here: Path):
         features.array[0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):
         features["train/ant/00.png"][0] = 1
-    assert features.attributes["prior"] == f"{PRIOR['prior']}-seed0"
+    assert features.attributes["prior"] == f"{PRIOR['prior']}-seed0@32px"
     assert "nope.png" not in features and features.get("nope.png") is None
 
 

@@ -219,7 +219,7 @@ def test_a_folder_that_has_changed_is_never_embedded_without_a_word(
     (tree / "c1/new.png").write_bytes((tree / "c0/2.png").read_bytes())
     for words in (
         "1 images new, 1 images gone, 1 images changed",
-        "`rela convert images --name images-2`",
+        "`rela convert images --val-fraction 0.1 --name images-2`",
     ):
         assert words in changes()
     embed = rela("embed", "images", "--prior", "random:shufflenet_v2_x0_5", "--image-size", 32)

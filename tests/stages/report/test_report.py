@@ -74,7 +74,7 @@ def test_priors_and_chance_are_in_the_table_and_in_the_figures(workspace: Path, 
     words = ("--workspace", workspace, "eval", "with-prior", "--protocol", "knn20", "--json")
     [run] = read_json(run_rela(*words))["evaluations"]
     top1 = 100 * run["prior"]["results"]["accuracies"]["knn20"]["top1"]
-    name = f"prior random:{command_line.TINY[1]}-seed0"
+    name = f"prior random:{command_line.TINY[1]}-seed0@32px"
     rows = re.findall(
         r"<tr><td>(?:<span.*?</span>)?(.*?)</td><td>(.*?)</td><td.*?>(.*?)</td>", html
     )
