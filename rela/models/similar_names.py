@@ -39,9 +39,20 @@ def similar_names(name: str, known: Iterable[str], count: int = 4) -> list[str]:
     for candidate, own in parts.items():
         if wanted & own:
             both, either = (sum(map(rarity.__getitem__, s)) for s in (wanted & own, wanted | own))
-            scores[candidate] = max(both / either, scores.get(candidate, 0))
+            alike = both / either
+            if wanted <= own:  # `ijepa` is one of many parts of the name
+                alike = max(alike, _LEAST + alike / 100)
+            scores[candidate] = max(alike, scores.get(candidate, 0))
+        bare = candidate.rpartition(":")[2].partition("@")[0]
+        if _letters(bare) == _letters(name):
+            scores[candidate] = 2 if bare == name.replace("/", "-") else 1
     good = [candidate for candidate in scores if scores[candidate] >= _LEAST]
     return sorted(good, key=lambda candidate: -scores[candidate])[:count]
+
+
+def _letters(name: str) -> str:
+    """`ViT-B/32` → `vitb32`."""
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _parts(name: str) -> set[str]:
