@@ -62,7 +62,7 @@ def replacing(path: Path, clobber: bool = True, option: str = "--workspace") -> 
         ) from error
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            temporary.unlink()
 
 
 def _move_without_clobbering(source: Path, destination: Path) -> None:
@@ -102,7 +102,7 @@ def clear_abandoned_files(directory: Path) -> None:
     for path in directory.glob(".*.tmp"):
         if is_abandoned(path):
             with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+                path.unlink()
 
 
 _KINDS = {

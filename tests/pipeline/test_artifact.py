@@ -7,11 +7,13 @@ when it lives; files are replaced atomically, and a full disk keeps the old cont
 
 import builtins
 import errno
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 
 from rela.pipeline.artifact import (
     Artifact,
+    abandoned,
     cached,
     clear_abandoned,
     find_artifacts,
@@ -33,7 +36,7 @@ from rela.pipeline.artifact import (
 )
 from rela.pipeline.errors import AlreadyPublishedError, CorruptArtifactError, StorageError
 from rela.pipeline.files import write_atomic
-from rela.pipeline.fingerprint import file_sha256
+from rela.pipeline.fingerprint import file_sha256, fingerprint
 from rela.pipeline.manifest import MANIFEST_NAME, Manifest, provenance
 from rela.pipeline.spent import Spent
 
@@ -48,6 +51,9 @@ MANIFEST = Manifest(
     file_sha256={"train.beton": "ef" * 32},
     provenance={"host": "here"},
 )
+
+
+OUTSIDE = ["/etc/passwd", "../a", "a/../../b", "a/..", "", ".", "a\0b"]
 
 
 def no_space(*arguments, **options):
@@ -125,6 +131,49 @@ def test_other_json_is_not_a_manifest(tmp_path, text):
         Manifest.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        *(({"file_sha256": {name: "ab"}}, "ValueError") for name in OUTSIDE),
+        *(({name: 5}, "TypeError") for name in ("kind", "fingerprint", "parameters", "content")),
+        ({"provenance": ["here"]}, "TypeError"),
+        ({"inputs": {"train": 5}}, "TypeError"),
+        ({"file_sha256": {"file.txt": None}}, "TypeError"),
+        ({"inputs": "train"}, "AttributeError"),
+    ],
+)
+def test_a_manifest_of_odd_entries_is_refused_though_its_digest_is_right(tmp_path, changed, reason):
+    replace(MANIFEST, **changed).write(tmp_path)
+    with pytest.raises(CorruptArtifactError) as caught:
+        Manifest.read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path / MANIFEST_NAME} is not a readable manifest ({reason}); "
+        f"remove {tmp_path} and run the stage that made it again"
+    )
+
+
+def test_a_manifest_that_was_changed_says_so_with_both_digests(tmp_path):
+    MANIFEST.write(tmp_path)
+    path = tmp_path / MANIFEST_NAME
+    document = json.loads(path.read_text())
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+    was = document.pop("manifest_sha256")
+    document["parameters"]["seed"] = 4
+    found = fingerprint(document)
+    with pytest.raises(CorruptArtifactError) as caught:
+        Manifest.read(tmp_path)
+    assert str(caught.value) == (
+        f"{path} was changed after it was written: digest {found[:12]}, expected {was[:12]}; "
+        f"remove {tmp_path} and run the stage that made it again"
+    )
+
+
+def test_a_pipe_is_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / MANIFEST_NAME)
+    with pytest.raises(CorruptArtifactError, match="found a pipe, expected a regular file"):
+        Manifest.read(tmp_path)
+
+
 def test_a_missing_manifest_is_not_a_damaged_one(tmp_path):
     with pytest.raises(FileNotFoundError):
         Manifest.read(tmp_path)
@@ -135,10 +184,13 @@ def test_a_missing_manifest_is_not_a_damaged_one(tmp_path):
 def test_provenance_says_where_and_with_what():
     import numpy
 
-    found = provenance(Spent(1.23456, 2.5))
+    before = time.time()
+    found = provenance(Spent(1.23456, 2.34567))
+    assert before - 0.001 <= found["finished_unix_seconds"] <= time.time() + 0.001
     assert found["host"] == platform.node() and found["pid"] == os.getpid()
-    assert found["seconds"] == 1.2346 and found["cpu_seconds"] == 2.5
+    assert found["seconds"] == 1.2346 and found["cpu_seconds"] == 2.3457
     assert found["versions"]["numpy"] == numpy.__version__
+    assert provenance()["seconds"] is provenance()["cpu_seconds"] is None
     assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
 
 
@@ -166,12 +218,17 @@ def test_an_artifact_opens_with_what_was_published(destination):
 def test_a_published_artifact_verifies_until_a_file_changes(destination):
     artifact = publish_one(destination)
     artifact.verify()
-    (destination / "file.txt").write_text("hellp")
-    with pytest.raises(CorruptArtifactError, match=r"file\.txt is damaged"):
+    path = destination / "file.txt"
+    path.write_text("hellp")
+    was, found = (hashlib.sha256(text).hexdigest()[:12] for text in (b"hello", b"hellp"))
+    remedy = f"remove {destination} and run the stage that made it again"
+    with pytest.raises(CorruptArtifactError) as caught:
         artifact.verify()
-    (destination / "file.txt").unlink()
-    with pytest.raises(CorruptArtifactError, match=r"file\.txt is missing"):
+    assert str(caught.value) == f"{path} is damaged: SHA-256 {found}, expected {was}; {remedy}"
+    path.unlink()
+    with pytest.raises(CorruptArtifactError) as caught:
         artifact.verify()
+    assert str(caught.value) == f"{path} is missing from {destination}; {remedy}"
 
 
 def test_files_in_folders_are_part_of_the_artifact(destination):
@@ -273,6 +330,21 @@ def test_what_a_killed_job_left_is_cleared_and_what_others_build_is_kept(destina
         for theirs in (of_a_living_job, for_another_destination, of_another_host):
             assert theirs.is_dir()
     assert of_a_living_job.is_dir()
+
+
+def test_what_another_job_clears_meanwhile_is_no_error(destination, monkeypatch):
+    gone = destination.with_name(f".staging-{destination.name}@elsewhere-1-0a1b2c3d")
+    monkeypatch.setattr("rela.pipeline.artifact.abandoned", lambda parent: [gone])
+    clear_abandoned(destination)
+
+
+def test_what_another_host_left_is_abandoned_by_its_age_alone(tmp_path):
+    left = tmp_path / ".staging-room@elsewhere~1-5-0a1b2c3d"
+    left.mkdir()
+    os.utime(left, (0.5, 0.5))
+    assert abandoned(tmp_path) == [] == abandoned(tmp_path, 0.5)
+    assert abandoned(tmp_path, 0.6) == [left]
+    assert abandoned(tmp_path / "nothing") == []
 
 
 def test_artifacts_are_found_by_name_and_others_are_not(tmp_path):

@@ -41,7 +41,7 @@ def limited(
 
     monkeypatch.setattr(cores, "_CGROUP", tmp_path)
     monkeypatch.setattr(cores, "read_limit", read_limit)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set() if pid else set(range(64)))
 
 
 @pytest.mark.usefixtures("limited")
@@ -70,7 +70,7 @@ def test_without_a_quota_every_core_of_the_affinity_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(cores, "_CGROUP", tmp_path)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 6})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set() if pid else {3, 5, 6})
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores.limit_threads()
     assert cores.num_cores() == 3 and "OMP_NUM_THREADS" not in os.environ

@@ -14,15 +14,20 @@ from pathlib import Path
 import pytest
 from disk_calls import disk_calls
 
-from rela.pipeline.errors import StorageError
+from rela.pipeline.errors import AlreadyPublishedError, StorageError
 from rela.pipeline.files import (
+    clear_abandoned_files,
+    directory_bytes,
     keep_record,
     own_file,
     read_regular,
     regular_file,
+    replace_file,
     replacing,
+    temporary_of,
     write_atomic,
 )
+from rela.pipeline.owner import owner_token
 
 __all__ = ["disk_calls"]  # a fixture
 
@@ -136,3 +141,72 @@ def test_a_record_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(StorageError, match="No space left"):
         keep_record(tmp_path / "new", b"new")
+
+
+def test_a_new_file_has_the_permissions_that_the_user_wants(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        with open(tmp_path / "new", "w", opener=regular_file):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_bytes_of_a_directory_are_those_of_all_its_files(tmp_path: Path):
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    assert directory_bytes(tmp_path) == 0
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "deep" / "down" / "b").write_bytes(b"123")
+    assert directory_bytes(tmp_path) == 8
+    (tmp_path / "gone").symlink_to("nowhere")
+    assert directory_bytes(tmp_path) == 8
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a@host", "temporary.tmp", ".a.tmp", ".a@elsewhere~1-1-00000000.tmp"]
+)
+def test_only_what_a_dead_process_left_is_cleared(tmp_path: Path, name: str):
+    host = owner_token().rsplit("-", 2)[0]
+    left, ours = tmp_path / f".a@{host}-99999999-00000000.tmp", tmp_path / f".a@{owner_token()}.tmp"
+    for path in (left, ours, tmp_path / name):
+        path.touch()
+    clear_abandoned_files(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([ours, tmp_path / name])
+
+
+def test_what_another_process_clears_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rela.pipeline.files.is_abandoned", lambda path: path.unlink() or True)
+    (tmp_path / ".a.tmp").touch()
+    clear_abandoned_files(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_quick_replacement_is_whole_and_leaves_no_temporary_file(tmp_path: Path):
+    path, letter = tmp_path / "a", tmp_path / "letter"
+    letter.write_bytes(b"Dear Sir")
+    temporary_of(path).symlink_to(letter)
+    for content in (b"1", b"234"):
+        replace_file(path, content)
+        assert path.read_bytes() == content
+    assert letter.read_bytes() == b"Dear Sir"
+    assert sorted(tmp_path.iterdir()) == [path, letter]
+
+
+def test_without_hard_links_nothing_is_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(source: Path, destination: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "a").write_bytes(b"old")
+    with (
+        pytest.raises(AlreadyPublishedError, match="another job has just made"),
+        replacing(tmp_path / "a", clobber=False) as temporary,
+    ):
+        temporary.write_bytes(b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"

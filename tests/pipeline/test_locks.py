@@ -8,6 +8,7 @@ without locks a lease takes its place; other errors come through.
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import platform
 import shutil
@@ -27,6 +28,9 @@ from rela.pipeline.locks import (
     NO_LOCKS,
     _lock_soon,
     exclusive,
+    in_use,
+    is_held,
+    last_used,
     mark_used,
     remove_if_free,
     remove_unused,
@@ -239,3 +243,101 @@ def test_an_artifact_that_is_used_just_before_it_is_locked_stays(tmp_path: Path,
     before_flock(lambda: mark_used(directory))
     assert not remove_unused(directory, used_before=100.0)
     assert directory.is_dir()
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """A directory with a manifest that was last used in 1970."""
+    directory = tmp_path / "artifact"
+    directory.mkdir()
+    (directory / "manifest.json").touch()
+    os.utime(directory / "manifest.json", (50, 50))
+    return directory
+
+
+def test_what_is_in_use_is_held_marked_and_not_removed(artifact: Path, tmp_path: Path):
+    other = Path(shutil.copytree(artifact, tmp_path / "other"))
+    before = time.time()
+    with in_use(artifact, other), in_use(artifact):
+        for directory in (artifact, other):
+            assert is_held(directory) and last_used(directory) >= before - 1
+            assert not remove_unused(directory, used_before=before + 1000)
+    assert not is_held(artifact)
+    assert not remove_unused(artifact, used_before=before - 1000) and artifact.is_dir()
+    assert remove_unused(artifact, used_before=before + 1000)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_an_artifact_that_was_last_used_at_the_limit_stays(artifact: Path):
+    assert last_used(artifact) == 50
+    assert not remove_unused(artifact, used_before=50)
+    assert remove_unused(artifact, used_before=50.1)
+
+
+def test_an_artifact_that_was_removed_cannot_be_used(artifact: Path, before_flock):
+    removed = f"{artifact} was just removed; run the command again"
+    with pytest.raises(BusyError) as caught, in_use(artifact.with_name("nothing")):
+        pass
+    assert str(caught.value) == removed.replace(str(artifact), str(artifact.with_name("nothing")))
+    before_flock(lambda: shutil.rmtree(artifact))
+    with pytest.raises(BusyError) as caught, in_use(artifact):
+        pass
+    assert str(caught.value) == removed
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_without_locks_artifacts_are_used_and_nothing_is_removed(
+    artifact: Path, before_flock, number: int
+):
+    before_flock(fail_with(number))
+    with in_use(artifact):
+        assert last_used(artifact) > 50
+    assert not is_held(artifact)
+    assert not remove_unused(artifact, used_before=math.inf) and artifact.is_dir()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_what_may_not_be_written_is_not_removed(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    monkeypatch.setattr("builtins.open", lambda *_, **__: fail_with(number)())
+    assert not is_held(artifact)
+    assert not remove_unused(artifact, used_before=math.inf)
+
+
+def test_other_errors_of_a_clean_up_come_through(artifact: Path, before_flock):
+    with pytest.raises(FileNotFoundError):
+        remove_if_free(artifact / ".lock")
+    before_flock(fail_with(errno.EIO))
+    for act in (
+        lambda: remove_if_free(artifact / "manifest.json"),
+        lambda: who_holds(artifact / "manifest.json"),
+        lambda: in_use(artifact).__enter__(),
+    ):
+        with pytest.raises(OSError, match="Input/output error"):
+            act()
+
+
+def test_a_lock_that_is_held_is_tried_for_a_short_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    slept: list[float] = []
+    with exclusive(tmp_path / ".lock"):
+        monkeypatch.setattr(time, "sleep", slept.append)
+        with pytest.raises(BusyError) as caught, exclusive(tmp_path / ".lock"):
+            pass
+    holder = f"process {os.getpid()} on {platform.node()}"
+    assert str(caught.value) == f"{tmp_path} is in use by {holder}; wait for it to end"
+    assert len(slept) > 1 and 0.1 <= sum(slept) <= 0.2
+
+
+def test_of_a_long_or_empty_lock_file_a_line_is_shown(tmp_path: Path):
+    lock = tmp_path / ".lock"
+    with exclusive(lock):
+        for written, shown in (
+            ("", "another process"),
+            (" \n", "another process"),
+            ("x" * 999, "x" * 200),
+        ):
+            lock.write_text(written)
+            assert who_holds(lock) == shown

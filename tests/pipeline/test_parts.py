@@ -8,6 +8,8 @@ import errno
 import hashlib
 import math
 import os
+import platform
+import shutil
 import struct
 
 import pytest
@@ -15,8 +17,10 @@ from damages import damages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rela.pipeline.errors import StorageError
-from rela.pipeline.parts import PartStore
+from rela.pipeline.errors import BusyError, StorageError
+from rela.pipeline.lease import Leases, holders
+from rela.pipeline.owner import owner_token
+from rela.pipeline.parts import PartStore, remove_unused_parts
 from rela.pipeline.spent import Spent
 
 CONTENT = b"forty-two bytes of a part, more or less..."
@@ -130,3 +134,76 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(store, tmp_path):
     with pytest.raises(OSError, match="found a link"), store.in_use():
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_part_is_its_digest_its_cost_and_its_content(store):
+    store.write(1, CONTENT, Spent(3.0, 0.5))
+    body = struct.pack("<dd", 3.0, 0.5) + CONTENT
+    assert (store.directory / "part-000001").read_bytes() == (
+        hashlib.sha256(b"2" + body).digest() + body
+    )
+    store.write(1, CONTENT)
+    assert PartStore(store.directory, 0).spent() == Spent(0.0, 0.0)
+    assert store.recent_seconds() == 0.0
+
+
+def test_the_newest_parts_tell_the_pace(tmp_path):
+    store = PartStore(tmp_path / "parts", 7)
+    assert store.finished() == [] and store.recent_seconds() is None
+    for part, age in enumerate([40, 50, 60, 10, 0, 30, 20]):
+        store.write(part, CONTENT, Spent(2.0**part, 1.0))
+        path = store.directory / f"part-{part:06d}"
+        os.utime(path, (1000 - age, 1000 - age))
+    oldest_first = [2, 1, 0, 5, 6, 3, 4]
+    assert [int(path.name[-1]) for path in store.finished()] == oldest_first
+    assert store.recent_seconds() == (1 + 32 + 64 + 8 + 16) / 5
+    assert store.recent_seconds(most=2) == (8 + 16) / 2
+    assert store.spent() == Spent(127.0, 7.0)
+
+
+def test_parts_in_use_are_not_removed(store):
+    store.write(0, CONTENT)
+    lock = store.directory / ".lock"
+    host = owner_token().rsplit("-", 2)[0]
+    left = store.directory / f".part-000001@{host}-99999999-00000000.tmp"
+    left.touch()
+    lock.touch()
+    os.utime(lock, (50, 50))
+    with store.in_use(), PartStore(store.directory, 4).in_use():
+        assert not left.exists() and lock.stat().st_mtime > 50
+        assert not remove_unused_parts(store.directory)
+        assert store.read(0) == CONTENT
+    assert remove_unused_parts(store.directory)
+    assert not store.directory.exists()
+
+
+def test_parts_of_an_older_version_without_a_lock_are_removed(store):
+    store.write(0, CONTENT)
+    assert remove_unused_parts(store.directory)
+    assert not list(store.directory.parent.iterdir())
+
+
+def test_those_who_work_on_parts_are_named_once(store):
+    assert store.workers() == []
+    with store.in_use(), Leases(store.directory) as leases:
+        for part in store.claim(range(3), leases):
+            assert store.workers() == [f"process {os.getpid()} on {platform.node()}"]
+            if part == 2:
+                store.write(part, CONTENT, leases=leases)
+        assert store.missing() == [0, 1, 3]
+        assert sorted(holders(store.directory)) == ["part-000000", "part-000001"]
+
+
+def test_a_part_that_was_made_meanwhile_is_not_kept_from_others(store):
+    store.write(0, CONTENT)
+    with Leases(store.directory) as ours, Leases(store.directory) as theirs:
+        assert list(store.claim([0], ours)) == []
+        assert theirs.take("part-000000")
+
+
+def test_a_store_that_is_removed_while_it_is_opened_is_said_to_be(store, monkeypatch):
+    monkeypatch.setattr(
+        "rela.pipeline.parts.clear_abandoned_files", lambda directory: shutil.rmtree(directory)
+    )
+    with pytest.raises(BusyError, match="was just removed"), store.in_use():
+        pass

@@ -92,3 +92,28 @@ def test_a_loss_that_is_not_a_number_is_refused_and_changes_nothing(rule, loss: 
     with pytest.raises(ValueError, match="loss"):
         rule.update(loss)
     assert rule.state_dict() == before
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("done", [0, 1, 300])
+def test_the_steps_that_are_left_are_those_until_it_fires(loss: float, done: int):
+    rule = AdaptiveHandOver()
+    assert rule.rho == 0
+    assert not any(rule.update(0.7) for _ in range(done))
+    before, expected = rule.state_dict(), rule.steps_left(loss)
+    assert rule.state_dict() == before  # only asked
+    assert firing_step(rule, iter([loss] * MOST_STEPS)) == expected
+
+
+def test_a_fixed_rule_that_is_over_has_no_steps_left_and_full_progress():
+    rule = FixedHandOver(3)
+    for left in (3, 2, 1, 0, 0):
+        assert rule.steps_left(0.5) == left
+        assert rule.rho == (3 - left) / 3
+        rule.update(0.5)
+
+
+def test_a_fixed_rule_of_no_steps_has_a_progress():
+    rule = FixedHandOver(0)
+    assert (rule.rho, rule.steps_left(0.5)) == (0, 0)
+    assert rule.update(0.5) and rule.rho == 1
