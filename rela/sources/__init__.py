@@ -7,6 +7,7 @@ image and writes nothing. Modules are imported when a source is looked at: this 
 """
 
 import re
+import shlex
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,8 @@ KINDS = {  # value of --format → module, in the order in which they are tried
     "cifar": "cifar",
     "idx": "idx",
     "huggingface": "hugging_face",
-    "archive": "image_archive",
+    "imagenet": "archives.imagenet",
+    "archive": "archives.image_archive",
     "webdataset": "webdataset",
     "csv": "csv_table",
     "folder": "image_folder",
@@ -37,6 +39,14 @@ def find_kind(path: Path, kind: str = "auto") -> str:
     if re.match(r"[a-z][a-z0-9+]*:/", str(path)):
         raise DataError(
             f"{one_line(str(path))} is a URL; download it, then convert the file or folder"
+        )
+    from rela.sources.splits.other_files import unpacking
+
+    if path.is_file() and (program := unpacking(path.name)):
+        command = one_line(shlex.join([*program.split(), str(path)]))
+        raise DataError(
+            f"{one_line(str(path))} is an archive that rela does not read; unpack it with `{command}`, then "
+            "convert the folder"
         )
     *first, last = [_module(name).WHAT for name in reversed(KINDS)]
     raise DataError(

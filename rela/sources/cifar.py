@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.errors import DataError, UnavailableError, one_line
+from rela.sources.archives.tar_archives import is_plain_file, open_tar_file, walk_tar
 from rela.sources.image_file import BadImageError, read_image_file
 from rela.sources.labels import Labelled, check_classes
 from rela.sources.restricted_pickle import read_plain_pickle
 from rela.sources.source import ImageSource, ListingProgress, Pixels, SourceOptions
-from rela.sources.tar_archives import is_plain_file, open_tar_file, walk_tar
 
 WHAT = "CIFAR-10 or CIFAR-100 (the archive or its folder)"
 SUFFIXES = (".tar.gz", ".tgz", ".tar")

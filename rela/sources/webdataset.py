@@ -6,7 +6,6 @@ image by offset, and nothing is extracted.
 """
 
 import functools
-import gzip
 import json
 import re
 import shlex
@@ -19,6 +18,14 @@ from tarfile import TarInfo
 from typing import IO
 
 from rela.errors import ChoiceError, DataError, one_line
+from rela.sources.archives.compressed import compression_of
+from rela.sources.archives.tar_archives import (
+    TARS,
+    is_plain_file,
+    leads_out,
+    open_tar_file,
+    walk_tar,
+)
 from rela.sources.file_patterns import has_suffix, list_files, total_bytes, typical_suffix
 from rela.sources.labels import Label, Labelled, choose_splits, find_classes
 from rela.sources.source import (
@@ -31,10 +38,9 @@ from rela.sources.source import (
 )
 from rela.sources.splits.names import named_split
 from rela.sources.splits.tree import image_suffixes, is_system_name, kind_of_system
-from rela.sources.tar_archives import is_plain_file, leads_out, open_tar_file, walk_tar
 
 WHAT = "WebDataset shards (.tar files, their folder or a pattern)"
-SUFFIXES = (".tar", ".tar.gz", ".tgz")  # compressed shards are refused with the reason
+SUFFIXES = TARS  # compressed shards are refused with the reason
 OPTIONS = ("image_field",)
 _LABEL_SUFFIXES = ("cls", "json")
 _LABEL_KEYS = ("label", "class")  # of a .json
@@ -94,6 +100,10 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
             f"left out images of other fields: {one_line(fields)}; --image-field chooses another one"
         ]
     class_names, samples = find_classes(path, splits)
+    names = [shard.name for shard in shards]
+    if not class_names and len(names) > 1 and not any(re.search("[0-9]", name) for name in names):
+        loop = 'for f in *.tar; do mkdir "${f%.tar}" && tar -xf "$f" -C "${f%.tar}"; done'
+        notes.append(f"no labels; if each tar is a class, unpack them: `{loop}`")
     return ImageSource(
         root, class_names, samples, chosen.get("val", ""), stray, ignored_splits=ignored, notes=notes,
         num_skipped=dict(skipped),
@@ -229,10 +239,11 @@ def _fields(
     file: IO[bytes], shard: Path, skipped: "Counter[str]"
 ) -> Iterator[tuple[TarInfo, str, str]]:
     """(member, name up to the first dot, what follows it) of every file that is not a system's own."""
-    if isinstance(file, gzip.GzipFile):
+    if compression := compression_of(shard):
+        command = one_line(shlex.join([compression.undone_by, str(shard)]))
         raise DataError(
             f"{one_line(str(shard))} is compressed, but images are read by their offset in it; "
-            "decompress it with gunzip"
+            f"decompress it with `{command}`"
         )
     for member in walk_tar(file, shard):
         name = member.name.removeprefix("./")

@@ -109,8 +109,8 @@ class _Reader:
         stray = sorted(set(self._stray([*parts.values()], top)))
         if self.root.tree.is_on_disk and (misnamed := images_by_content(self.root, stray)):
             self.notes.append(
-                f"{len(misnamed):,} of the stray files begin as images, such as {one_line(misnamed[0])}; give "
-                "them a suffix such as .jpg"
+                f"{len(misnamed):,} of the stray files begin as images, such as {one_line(misnamed[0])}; "
+                "give them a suffix such as .jpg"
             )
         class_names, splits = self._numbered(parts, place)
         return ImageSource(

@@ -20,6 +20,7 @@ _FILLERS = frozenset(
 )  # fmt: skip
 _ENDINGS = re.compile(r"(?<=.)(set|data|images?|imgs?|dir|folder|split)+$")  # trainset, valimages
 _WORD = re.compile(r"[a-z]+")
+_SYNSET_TAR = re.compile(r"n[0-9]{8}\.tar")
 _HELD_OUT = re.compile(r"(hold|held)[ _-]out")
 
 
@@ -69,6 +70,11 @@ def named_split(path: PurePath) -> str:
         if split := split_of(word):
             return split
     return ""
+
+
+def is_synset_tar(name: str) -> bool:
+    """Whether it is `n01440764.tar`, as ImageNet publishes the images of a class."""
+    return bool(_SYNSET_TAR.fullmatch(name))
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rela.errors import one_line
+from rela.sources.splits.names import is_synset_tar
 from rela.sources.splits.other_files import counted, kind_of, remedies
 from rela.sources.splits.tree import Folder
 
 _SHOWN = 4
-_ARCHIVES = (
-    ".zip",
-    ".tar",
-    ".tar.gz",
-    ".tgz",
-)
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,9 @@ class Words:
         found = f", only {counted(Counter(map(kind_of, others)))}" if others else ""
         archives = [name for name in folder.files if name.lower().endswith(_ARCHIVES)]
         advice = remedies(others)
-        if archives and self.is_on_disk:
+        if any(map(is_synset_tar, folder.files)) and self.is_on_disk:
+            advice.append(f"of ImageNet's tars: {self.command(folder.path)}")
+        elif archives and self.is_on_disk:
             advice.append(f"of an archive there: {self.command(folder.within(archives[0]))}")
         expected = "expected files such as CLASS/image.jpg, in any format that Pillow opens"
         return "; ".join([f"{self.path(folder)} holds no images{found}", expected, *advice])

@@ -42,14 +42,14 @@ def read(path, options, on_progress):
     class_names, splits = find_classes(path, {"train": samples})
     return ImageSource(path, class_names, splits)
 '''
-_LINE = 'import rela.sources; rela.sources.__path__.append("."); rela.sources.KINDS["numpy"] = "archives"'
+_LINE = 'import rela.sources; rela.sources.__path__.append("."); rela.sources.KINDS["numpy"] = "numpy_files"'
 Run = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
 def rela_with_archives(tmp_path: Path) -> Run:
-    """The command line in a folder with images.npz, where `rela.sources.archives` is registered."""
-    (tmp_path / "archives.py").write_text(_MODULE)
+    """The command line in a folder with images.npz, where `rela.sources.numpy_files` is registered."""
+    (tmp_path / "numpy_files.py").write_text(_MODULE)
     images = np.stack([picture(number, 32, 32) for number in range(4)])
     np.savez(tmp_path / "images.npz", images=images, labels=[0, 1, 0, 1], fine=[3, 2, 1, 0])
     code = f"{_LINE}; from rela.cli import main; main()"

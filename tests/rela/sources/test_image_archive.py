@@ -6,10 +6,12 @@ WebDataset's.
 """
 
 import io
+import lzma
 import resource
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,14 +24,15 @@ from pictures import save_tree
 
 from rela.errors import DataError
 from rela.sources import find_kind, open_source
-from rela.sources.image_archive import GzipRange, ZipMember
+from rela.sources.archives.compressed import CompressedRange
+from rela.sources.archives.image_archive import ZipMember
 from rela.sources.image_file import BadImageError
 from rela.sources.source import SourceOptions
 
 opened, found = partial(open_as, "archive"), paths_and_labels
 png = partial(pictures.png, height=8, width=8)
 Contents = dict[str, bytes]
-FORMATS = ["zip", "tar", "tar.gz"]
+FORMATS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]
 
 
 def archive(path: Path, contents: Contents) -> Path:
@@ -39,7 +42,8 @@ def archive(path: Path, contents: Contents) -> Path:
                 kind = zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED
                 file.writestr(name, content, kind)
         return path
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+    compression = path.suffix[1:].replace("tar", "")
+    with tarfile.open(path, f"w:{compression}") as tar:
         for name, content in contents.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
@@ -94,8 +98,8 @@ def test_betons_are_those_of_the_folder(tmp_path: Path, form: str):
 
 
 def test_a_compressed_tar_is_read_forwards_in_any_order(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("rela.sources.image_archive._KEPT_BYTES", 100)
-    monkeypatch.setattr("rela.sources.image_archive._CHUNK_BYTES", 64)
+    monkeypatch.setattr("rela.sources.archives.compressed._KEPT_BYTES", 100)
+    monkeypatch.setattr("rela.sources.archives.compressed._CHUNK_BYTES", 64)
     contents = {f"{'ab'[i % 2]}/{i:02}.png": png(i) for i in range(20)}
     path = archive(tmp_path / "images.tar.gz", contents)
     samples = opened(path).splits["train"]
@@ -175,8 +179,34 @@ def test_bombs_take_no_memory(tmp_path: Path, size: int):
     with pytest.raises(BadImageError, match=r"too large|wrong size"):
         lying.read()
     with pytest.raises(BadImageError, match="too large"):
-        GzipRange(str(path), 0, 0, 1 << 29).read()
+        CompressedRange(str(path), 0, 0, 1 << 29).read()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes
+
+
+def test_xz_that_wants_more_memory_than_images_need_is_refused(tmp_path: Path):
+    path = archive(tmp_path / "images.tar.xz", {"a/1.png": png(0), "b/1.png": png(1)})
+    content = bytearray(path.read_bytes())
+    end = 12 + (content[12] + 1) * 4  # of the header of the first block
+    at = content.index(b"\x21\x01", 12, end) + 2  # the size of the dictionary of LZMA2
+    content[at] = 36  # 1 GiB
+    content[end - 4 : end] = zlib.crc32(content[12 : end - 4]).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="more than 128 MiB to unpack; decompress it with unxz"):
+        open_source(path, "archive", SourceOptions())
+
+
+@pytest.mark.parametrize("form", ["tar.gz", "tar.bz2", "tar.xz"])
+def test_a_compressed_tar_without_folders_is_no_shard(tmp_path: Path, form: str):
+    path = archive(tmp_path / f"images.{form}", {"1.png": png(0), "2.png": png(1)})
+    assert found(opened(path)) == [("1.png", -1), ("2.png", -1)]
+
+
+def test_a_file_of_several_xz_streams_is_read_to_its_end(tmp_path: Path):
+    contents = {f"{'ab'[i % 2]}/{i}.png": png(i) for i in range(6)}
+    plain = archive(tmp_path / "images.tar", contents).read_bytes()
+    parts = [lzma.compress(plain[start : start + 3000]) for start in range(0, len(plain), 3000)]
+    (tmp_path / "images.tar.xz").write_bytes((bytes(4)).join(parts))
+    assert read_all(tmp_path / "images.tar.xz") == contents
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -4,29 +4,24 @@ Only headers are read: nothing is extracted, links are not followed, names are n
 `tarfile` reads as many bytes as a header claims, and takes a damaged header for the end.
 """
 
-import gzip
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from rela.errors import DataError, UnavailableError, one_line
-from rela.pipeline.files import regular_file
+from rela.sources.archives.compressed import open_forwards
 
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz")
 _LONGEST_HEADER_BYTES = 1 << 20  # with all its extensions; names have a few hundred
 _PADDING_BYTES = 1 << 20
 _BLOCK_BYTES = 512
-_GZIP = b"\x1f\x8b"
 
 
 def open_tar_file(path: Path) -> IO[bytes]:
-    """Open a tar, gzipped or not; raises UnavailableError if it cannot be read."""
+    """Open a tar, compressed or not; raises UnavailableError if it cannot be read."""
     try:
-        with open(path, "rb", opener=regular_file) as file:
-            is_gzipped = file.read(len(_GZIP)) == _GZIP
-        return cast(
-            IO[bytes], gzip.open(path) if is_gzipped else open(path, "rb", opener=regular_file)
-        )
+        return open_forwards(path)
     except OSError as error:
         raise UnavailableError(f"{one_line(str(path))} cannot be read: {error.strerror}") from error
 

@@ -1,29 +1,31 @@
-"""A .zip, .tar or .tar.gz of image folders, read in place: nothing is extracted, links are not followed.
+"""A .zip or .tar of image folders, also a compressed .tar.
 
 The names in it are understood as those of folders, in rela.sources.splits.layout.
 """
 
 import contextlib
-import functools
-import gzip
 import itertools
 import stat
 import struct
-import threading
 import zipfile
 import zlib
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from rela.errors import DataError, UnavailableError, one_line
 from rela.pipeline.files import regular_file
+from rela.sources.archives.compressed import CompressedRange, compression_of, refuse_large
+from rela.sources.archives.tar_archives import (
+    TARS,
+    is_plain_file,
+    leads_out,
+    open_tar_file,
+    walk_tar,
+)
 from rela.sources.image_file import BadImageError
 from rela.sources.source import (
     FileRange,
-    Held,
     ImageSource,
     ListingProgress,
     Place,
@@ -32,22 +34,21 @@ from rela.sources.source import (
 )
 from rela.sources.splits.layout import read_layout
 from rela.sources.splits.tree import is_image_name, is_system_name, tree_of_names
-from rela.sources.tar_archives import is_plain_file, leads_out, open_tar_file, walk_tar
 
-WHAT = "an archive of image folders (.zip, .tar, .tar.gz)"
-_TARS = (".tar.gz", ".tgz", ".tar")
-SUFFIXES = (".zip", *_TARS)
+WHAT = "an archive of image folders (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz)"
+SUFFIXES = (".zip", *TARS)
 OPTIONS = ("layout", "label_column")
 _LOOKED_AT = 2000  # members that tell image folders from WebDataset's shards
-_LARGEST_MEMBER_BYTES = 1 << 28  # uncompressed: more than Pillow's largest image of 8 bits
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
-_CHUNK_BYTES, _KEPT_BYTES = 1 << 20, 1 << 26
 
 Members = Iterable[tuple[str, Place]]
 
 
 def recognises(path: Path) -> bool:
-    """Whether `path` is a .zip, or a tar with images in folders and no labels of WebDataset."""
+    """Whether `path` is a .zip, or a tar with images in folders and no labels of WebDataset.
+
+    A compressed tar need not have folders: shards of WebDataset cannot be compressed.
+    """
     name = path.name.lower()
     if not path.is_file() or not name.endswith(SUFFIXES):
         return False
@@ -60,17 +61,23 @@ def recognises(path: Path) -> bool:
         stems = {name.rpartition(".")[0] for name in names if is_image_name(name)}
         labels = {n.rpartition(".")[0] for n in names if n.lower().endswith(".json")} & stems
         has_cls = any(name.lower().endswith(".cls") for name in names)
-        return any("/" in stem for stem in stems) and not (labels or has_cls)
+        in_folders = any("/" in stem for stem in stems) or (stems and compression_of(path))
+        return bool(in_folders) and not (labels or has_cls)
     return False
 
 
 def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
-    """The images in the archive; those of a compressed tar in its order, which is read forwards.
+    """The images in the archive; raises DataError if it is damaged or holds a name twice."""
+    is_zip = path.name.lower().endswith(".zip")
+    return source_of(path, _zip_members(path) if is_zip else tar_members(path), options)
 
-    Raises DataError for an archive that is damaged or holds a name twice.
+
+def source_of(path: Path, members: Members, options: SourceOptions) -> ImageSource:
+    """The images among files of archives; those of a compressed tar in its order, which is read forwards.
+
+    Raises DataError if a name occurs twice.
     """
     where = one_line(str(path))
-    members = _zip_members(path) if path.name.lower().endswith(".zip") else _tar_members(path)
     places: dict[str, Place] = {}
     outside: list[str] = []
     for name, place in members:
@@ -94,7 +101,7 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
         tree_of_names(places, content), path, options, lambda name: places.get(name, missing)
     )
     order = {name: number for number, name in enumerate(places)}
-    if any(isinstance(place, GzipRange) for place in places.values()):
+    if any(isinstance(place, CompressedRange) for place in places.values()):
         splits = {
             split: sorted(samples, key=lambda sample: order.get(sample.path, 0))
             for split, samples in source.splits.items()
@@ -109,9 +116,10 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
     return source
 
 
-def _tar_members(path: Path) -> Members:
+def tar_members(path: Path) -> Members:
+    """(name, place) of every file; raises DataError for a damaged tar."""
     with open_tar_file(path) as file:
-        is_compressed = isinstance(file, gzip.GzipFile)
+        is_compressed = compression_of(path) is not None
         mtime = path.stat().st_mtime_ns
         for member in walk_tar(file, path):
             place: Place = Unusable("no regular file in its archive")
@@ -119,7 +127,7 @@ def _tar_members(path: Path) -> Members:
                 at, size = member.offset_data, member.size
                 place = FileRange(str(path), at, size)
                 if is_compressed:
-                    place = GzipRange(str(path), mtime, at, size)
+                    place = CompressedRange(str(path), mtime, at, size)
             if not member.isdir():
                 yield member.name, place
 
@@ -165,7 +173,7 @@ class ZipMember:
 
     def read(self) -> bytes:
         """The bytes; raises BadImageError if they are damaged or too many."""
-        _refuse_large(self.size)
+        refuse_large(self.size)
         header = FileRange(self.path, self.offset, _LOCAL_HEADER.size).read()
         signature, name, extra = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
@@ -180,76 +188,3 @@ class ZipMember:
         if len(content) != self.size or zlib.crc32(content) != self.crc:
             raise BadImageError("damaged in its archive: wrong size or checksum")
         return content
-
-
-@dataclass(frozen=True, slots=True)
-class GzipRange:
-    """`size` bytes from `offset` of a gzipped file. Pickling it reads its bytes and pickles those."""
-
-    path: str
-    mtime_ns: int
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        """The bytes; raises BadImageError if they cannot be read."""
-        _refuse_large(self.size)
-        try:
-            return _open(self.path, self.mtime_ns).read(self.offset, self.size)
-        except (OSError, EOFError, zlib.error) as error:
-            raise BadImageError(f"cannot be read from its archive: {error}") from error
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        try:
-            return Held, (self.read(),)
-        except BadImageError as error:
-            return Unusable, (str(error),)
-
-
-@functools.lru_cache(maxsize=1)
-def _open(path: str, mtime_ns: int) -> "_Forwards":
-    return _Forwards(path)
-
-
-class _Forwards:
-    """A gzipped file, read forwards; the last bytes are kept for threads that read in turn."""
-
-    def __init__(self, path: str) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self._begin()
-
-    def _begin(self) -> None:
-        self._file = gzip.open(self._path)  # noqa: SIM115 (kept for the next image)
-        self._start = self._end = 0  # of what is kept
-        self._kept: deque[bytes] = deque()
-
-    def read(self, offset: int, size: int) -> bytes:
-        with self._lock:
-            if offset < self._start:
-                self._begin()
-            for chunk in self._chunks(offset + size):
-                self._kept.append(chunk)
-                self._end += len(chunk)
-                while self._start + len(self._kept[0]) <= min(offset, self._end - _KEPT_BYTES):
-                    self._start += len(self._kept.popleft())
-            content = b"".join(self._pieces(offset, offset + size))
-        if len(content) < size:
-            raise EOFError("it ends too early")
-        return content
-
-    def _chunks(self, end: int) -> Iterator[bytes]:
-        while self._end < end and (chunk := self._file.read(_CHUNK_BYTES)):
-            yield chunk
-
-    def _pieces(self, start: int, end: int) -> Iterator[bytes]:
-        at = self._start
-        for chunk in self._kept:
-            yield chunk[max(0, start - at) : max(0, end - at)]
-            at += len(chunk)
-
-
-def _refuse_large(size: int) -> None:
-    if size > _LARGEST_MEMBER_BYTES:
-        raise BadImageError(
-            f"too large: {size:,} bytes, at most {_LARGEST_MEMBER_BYTES:,} in an archive"
-        )
