@@ -10,6 +10,7 @@ BENCHMARKS = {
     "converting": "rela convert against FFCV's own writer",
     "startup": "time to the first batch; a cache hit; --help",
     "projection": "PCA of cached representations: time and exactness",
+    "evaluation": "k-NN and the linear probe against scikit-learn; with a GPU, minutes for ImageNet",
     "memory": "the largest resident set of embedding and of PCA as rows grow",
     "growth": "seconds per image as the data set grows",
     "gpu": "on a GPU: embedding, both stages, ImageNet-sized extrapolation",

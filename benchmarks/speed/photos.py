@@ -3,7 +3,9 @@
 import functools
 import io
 import os
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,15 +50,19 @@ def write_photos(
     make: Callable[[int, int, int], Image.Image] = photo,
 ) -> Path:  # fmt: skip
     """Class folders of `count` images; JPEGs of quality 90. What is there already stays."""
-    for index in range(count):
+
+    def write(index: int) -> None:
         path = folder / f"class{index % _NUM_CLASSES}" / f"{index:06}{suffix}"
         if path.is_file():
-            continue
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         options = {"quality": 90} if suffix == ".jpg" else {}
         make(index, height, width).save(buffer, Image.registered_extensions()[suffix], **options)
         path.write_bytes(buffer.getvalue())
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # Pillow releases the lock
+        deque(pool.map(write, range(count)), 0)
     return folder
 
 

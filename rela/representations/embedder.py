@@ -16,14 +16,17 @@ from rela.data.loader import CenterCropLoader, ReplayedCropLoader, in_batches
 from rela.data.memory import keep_freed_memory
 from rela.errors import ChoiceError
 from rela.models.preprocessing import Preprocessing
+from rela.representations.half_precision import Weights, convert_to_float16, restore
 
 _INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
+_TRIED_IMAGES = 64
 
 
 class Embedder:
     """A backbone in eval mode with its preprocessing, on one device.
 
     float16 autocast on a GPU, float32 on the CPU. `device` is "auto", "cpu", "cuda" or "cuda:1".
+    `arithmetic` says what it computes in: "float32", "autocast" or "float16".
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Embedder:
         self.backbone = backbone.eval().to(self.device).to(memory_format=torch.channels_last)
         self.preprocessing = preprocessing
         self.batch_size, self.num_threads = batch_size, num_threads
+        self._exact_weights: Weights | None = None
+        self.arithmetic = "autocast" if self.device.type == "cuda" else "float32"
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
 
@@ -56,6 +61,27 @@ class Embedder:
         """
         ((_, features),) = self.parts(beton, [rows], on_progress, crops)
         return features
+
+    def try_float16(self, beton: Beton) -> None:
+        """On a GPU, compute in float16 from now on if the first images' features stay as exact.
+
+        Converts the weights of the backbone that was given. Depends on the data set and the backbone only.
+        """
+        rows = np.arange(min(_TRIED_IMAGES, len(beton)))
+        if self.arithmetic != "autocast" or len(rows) < 2:
+            return
+        ((_, pixels),) = self._loader(beton, [rows], None)
+        self._exact_weights = convert_to_float16(self.backbone, self._normalized(pixels))
+        if self._exact_weights is not None:
+            self.arithmetic = "float16"
+
+    def back_to_autocast(self) -> bool:
+        """Compute in float16 no longer, as after an overflow; returns whether that changed anything."""
+        if self._exact_weights is None:
+            return False
+        restore(self.backbone, self._exact_weights)
+        self._exact_weights, self.arithmetic = None, "autocast"
+        return True
 
     @torch.inference_mode()
     def parts(
@@ -90,13 +116,17 @@ class Embedder:
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32 [B, D]."""
-        pixels = images.to(self.device, non_blocking=True).float()
-        pixels.div_(255).sub_(self._mean).div_(self._std)
-        with torch.autocast(
-            self.device.type, dtype=torch.float16, enabled=self.device.type == "cuda"
-        ):
+        pixels = self._normalized(images)
+        if self.arithmetic == "float16":
+            pixels = pixels.half()
+        autocasts = self.arithmetic == "autocast"
+        with torch.autocast(self.device.type, dtype=torch.float16, enabled=autocasts):
             output: Tensor = self.backbone(pixels)
         return output.float()
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        pixels = images.to(self.device, non_blocking=True).float()
+        return pixels.div_(255).sub_(self._mean).div_(self._std)
 
     def _loader(
         self,

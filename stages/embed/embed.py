@@ -227,6 +227,8 @@ def _embed_parts(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
+    if settings.dtype == "float16":
+        embedder.try_float16(beton)
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
     rounded = Rounding(wanted.dataset, split, settings.dtype, say)
     num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
@@ -240,6 +242,8 @@ def _embed_parts(
             claimed = (part_rows(part, len(beton)) for part in store.claim(todo, leases))
             part_start = Spent.now()
             for rows, features in embedder.parts(beton, claimed, bar.update, crops):
+                if not np.isfinite(features).all() and embedder.back_to_autocast():
+                    features = embedder(beton, rows, crops=crops)
                 values = rounded(np.repeat(rows, settings.crops or 1), features)
                 beton.release_pages()
                 part, spent = int(rows[0]) // ROWS_PER_PART, Spent.now() - part_start
