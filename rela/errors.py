@@ -28,6 +28,10 @@ class DataError(RelaError):
     exit_status = 65
 
 
+class MisfitError(DataError):
+    """Weights of another architecture."""
+
+
 class UnavailableError(RelaError):
     """A file could not be read or fetched."""
 

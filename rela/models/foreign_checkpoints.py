@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rela.errors import DataError, one_line
+from rela.errors import DataError, MisfitError, one_line
 from rela.models.checkpoint_names import (
     State,
     adapted,
@@ -266,7 +266,7 @@ def _choose(
     if not complete:
         closest = max(found, key=_fit)
         if not closest.state.keys() & backbone.state_dict().keys():
-            raise DataError(
+            raise MisfitError(
                 f"{path} does not fit: it holds no tensor that the architecture has. The file holds "
                 f"{_first(closest.container)}, the architecture has {_first(backbone.state_dict())}; name "
                 "the architecture that these weights belong to"

@@ -56,9 +56,9 @@ def _letters(name: str) -> str:
 
 
 def _parts(name: str) -> set[str]:
-    """`dinov2_vits14` → {dinov, 2, vit, small, 14}."""
+    """`dinov2_vits14` → {dino, v, 2, vit, small, 14}."""
     found: set[str] = set()
-    for word in re.findall(r"[a-z]+|\d+", name.lower()):
+    for word in re.findall(r"[a-z]+?(?=v\d)|[a-z]+|\d+", name.lower()):
         sized = re.fullmatch(r"vit(ti|[tsblhg])", word)
         found |= (
             {"vit", _SIZES[sized[1]]} if sized else {_SIZES.get(word, _MEANINGS.get(word, word))}

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from rela.errors import DataError, UnavailableError, one_line
+from rela.errors import DataError, MisfitError, UnavailableError, one_line
 from rela.models.torchscript import is_torchscript, open_torchscript
 from rela.pipeline.files import replace_file
 
@@ -124,7 +124,7 @@ def load_strict(
     ]
     if problems:
         holds = f" The file holds {_first(list(names_in_file))}." if names_in_file else ""
-        raise DataError(
+        raise MisfitError(
             f"{origin} does not fit the architecture; {'; '.join(problems)}.{holds} "
             "Nothing was loaded; name the architecture that these weights belong to"
         )

@@ -6,7 +6,7 @@ A new kind of prior is one module with what `PriorKind` lists, its line in `KIND
 pyproject.toml. Nothing here imports torch or numpy until a prior is built.
 """
 
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, MisfitError, one_line
 from rela.pipeline.manifest import VERSIONED_PACKAGES
 from rela.priors import checkpoint_file, clip, timm, torchvision, untrained
 from rela.priors.prior import (
@@ -54,4 +54,15 @@ def resolve(request: PriorRequest) -> Prior:
         raise ChoiceError(
             f"--encoder {request.encoder} applies to weights in a file, not to {request.name}; remove it"
         )
-    return as_requested(KINDS[prefix].resolve(request), request)
+    try:
+        return as_requested(KINDS[prefix].resolve(request), request)
+    except MisfitError as error:
+        from rela.priors.fitting import fitting_command
+
+        other = None if request.weights is None else fitting_command(request, request.weights)
+        if other is None:
+            raise
+        raise MisfitError(
+            f"{one_line(str(request.weights))} does not fit {request.name}; it fits "
+            f"{other.partition(' --arch ')[2]}: `{one_line(other)}`"
+        ) from error

@@ -11,7 +11,7 @@ renamed to published names.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,27 @@ import pytest
 import timm
 import torch
 import torchvision.models as tv
-from torch import Tensor, nn
+from published_names import (
+    Rename,
+    State,
+    beit,
+    convnext,
+    deit3,
+    dinov2,
+    dinov2_registers,
+    dinov2_training,
+    dinov3,
+    efficientnet_pytorch,
+    ijepa,
+    mae,
+    miil,
+    mocov3,
+    renamed,
+    swin,
+    tresnet,
+    under,
+)
+from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from rela.errors import DataError
@@ -29,20 +49,7 @@ from rela.models.foreign_checkpoints import find_encoder, load_backbone_weights
 from rela.models.timm_models import timm_classifier_keys
 from rela.priors import PriorRequest, resolve
 
-State = dict[str, Tensor]
-Rename = Callable[[State], Any]
 VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2}
-
-
-def under(prefix: str, tensors: State) -> State:
-    return {prefix + key: value for key, value in tensors.items()}
-
-
-def renamed(tensors: State, *rules: tuple[str, str]) -> State:
-    names = {key: key for key in tensors}
-    for pattern, by in rules:
-        names = {key: re.sub(pattern, by, name) for key, name in names.items()}
-    return {names[key]: value for key, value in tensors.items()}
 
 
 def randomized(model: nn.Module) -> nn.Module:
@@ -67,136 +74,6 @@ def load(backbone: nn.Module, path: Path, which: str | None = None) -> str:
     return load_backbone_weights(backbone, path, timm_classifier_keys(backbone), which=which)
 
 
-# Publishers' names, by timm's
-
-
-def dinov2(state: State) -> State:
-    return {**state, "mask_token": torch.zeros(1, 32)}
-
-
-def dinov2_registers(state: State) -> State:
-    """Position embeddings have a row for the class token, which timm adds to it."""
-    state, of_class = dict(state), torch.rand(1, 1, 32)
-    state["register_tokens"] = state.pop("reg_token")
-    state["cls_token"] = state["cls_token"] - of_class
-    state["pos_embed"] = torch.cat([of_class, state["pos_embed"]], 1)
-    return dinov2(state)
-
-
-def dinov2_training(state: State) -> Any:
-    """Teacher and student of FSDP, in two chunks of blocks."""
-    chunked = renamed(
-        state, (r"^blocks\.([01])\.", r"blocks.0.\1."), (r"^blocks\.2\.", "blocks.1.2.")
-    )
-    other = {key: value + 1 for key, value in chunked.items()}
-    head = {"teacher.dino_head.mlp.0.weight": torch.zeros(2, 2)}
-    both = {**under("student.backbone.", other), **under("teacher.backbone.", chunked), **head}
-    return {"model": both, "iteration": 3}
-
-
-def dinov3(state: State) -> State:
-    state = renamed(state, ("reg_token", "storage_tokens"), (r"gamma_(\d)", r"ls\1.gamma"))
-    return {**state, "mask_token": torch.zeros(1, 32), "rope_embed.periods": torch.zeros(4)}
-
-
-def mae(state: State) -> Any:
-    extra = {"mask_token": torch.zeros(1, 1, 8), "decoder_pos_embed": torch.zeros(1, 5, 8)}
-    return {"model": {**state, **extra, "decoder_blocks.0.norm1.weight": torch.zeros(8)}}
-
-
-def mocov3(state: State) -> Any:
-    other = {key: value + 1 for key, value in state.items()}
-    return {
-        "arch": "vit_small",
-        "state_dict": {
-            **under("module.base_encoder.", {**state, "head.0.weight": torch.zeros(2, 2)}),
-            **under("module.momentum_encoder.", other),
-            "module.predictor.0.weight": torch.zeros(2, 2),
-        },
-    }
-
-
-def ijepa(state: State) -> Any:
-    other = {key: value + 1 for key, value in state.items()}
-    return {
-        "encoder": under("module.", other),
-        "predictor": {"module.mask_token": torch.zeros(1, 1, 8)},
-        "target_encoder": under("module.", state),
-        "epoch": 300,
-    }
-
-
-def beit(state: State) -> Any:
-    return {"model": {**state, "blocks.0.attn.relative_position_index": torch.zeros(2, 2).long()}}
-
-
-def swin(state: State) -> Any:
-    moved = {
-        re.sub(
-            r"layers\.(\d)\.downsample", lambda m: f"layers.{int(m[1]) - 1}.downsample", key
-        ): value
-        for key, value in state.items()
-    }
-    buffers = {"layers.0.blocks.1.attn_mask": torch.zeros(1, 49, 49)}
-    head = {"head.weight": torch.zeros(10, 64), "head.bias": torch.zeros(10)}
-    return {"model": {**moved, **buffers, **head}}
-
-
-def convnext(state: State) -> Any:
-    rules = (
-        (r"stem\.", "downsample_layers.0."),
-        (r"stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
-        (r"stages\.(\d)\.blocks\.", r"stages.\1."),
-        (r"conv_dw", "dwconv"),
-        (r"mlp\.fc", "pwconv"),
-        (r"head\.norm\.", "norm."),
-    )
-    return {"model": {**renamed(state, *rules), "head.weight": torch.zeros(3, 32)}}
-
-
-def deit3(state: State) -> Any:
-    return {"model": renamed(state, (r"ls(\d)\.gamma", r"gamma_\1"))}
-
-
-def tresnet(state: State) -> Any:
-    """MIIL's: classes of layers differ, and InplaceABN takes absolute values."""
-    state = {k: v - 1e-5 if k.endswith("bn.weight") else v for k, v in state.items()}
-    rules = (
-        (r"(conv\d)\.conv\.", r"\1.0."),
-        (r"(conv\d)\.bn\.", r"\1.1."),
-        (r"downsample\.(\d)\.conv", r"downsample.\1.0"),
-        (r"downsample\.(\d)\.bn", r"downsample.\1.1"),
-    )
-    return {"state_dict": renamed(state, *rules)}
-
-
-def efficientnet_pytorch(state: State) -> State:
-    """Its names in its order, which is timm's."""
-    names, norm = [], ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
-    def add(prefix: str, parts: tuple[str, ...], kinds: tuple[str, ...] = ("weight",)) -> None:
-        names.extend(f"{prefix}{part}.{kind}" for part in parts for kind in kinds)
-
-    def layer(prefix: str, convolution: str, bn: str) -> None:
-        add(prefix, (convolution,))
-        add(prefix, (bn,), norm)
-
-    squeezes = any("se.conv_reduce" in key for key in state)
-    layer("", "_conv_stem", "_bn0")
-    for block in range(len({key.split(".conv_dw")[0] for key in state if ".conv_dw." in key})):
-        prefix = f"_blocks.{block}."
-        if block:
-            layer(prefix, "_expand_conv", "_bn0")
-        layer(prefix, "_depthwise_conv", "_bn1")
-        if squeezes:
-            add(prefix, ("_se_reduce", "_se_expand"), ("weight", "bias"))
-        layer(prefix, "_project_conv", "_bn2")
-    layer("", "_conv_head", "_bn1")
-    add("", ("_fc",), ("weight", "bias"))
-    values = [*state.values(), torch.zeros(1000, 1280), torch.zeros(1000)]
-    return dict(zip(names, values, strict=True))
-
-
 SWIN = {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 1, 1, 1)}
 # name of the variant: (architecture, arguments that make it small, sizes, names)
 PUBLISHED: dict[str, tuple[str, dict[str, Any], tuple[int, ...], Rename]] = {
@@ -210,7 +87,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], tuple[int, ...], Rename]] = {
     "I-JEPA": ("vit_huge_patch14_gap_224.in1k_ijepa", VIT, (70, 56), ijepa),
     "BEiT": ("beit_base_patch16_224", VIT, (64, 96), beit),
     "DeiT III": ("deit3_small_patch16_224", VIT, (64, 96), deit3),
-    "MIIL, ViT": ("vit_base_patch16_224_miil", VIT, (64, 96), dict),
+    "MIIL, ViT": ("vit_base_patch16_224_miil", VIT, (64, 96), miil),
     "MIIL, TResNet": ("tresnet_m", {"layers": [1, 1, 1, 1]}, (64,), tresnet),
     "Swin": ("swin_tiny_patch4_window7_224", SWIN, (224, 448), swin),
     "ConvNeXt": ("convnext_atto", {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}, (64,), convnext),
@@ -257,6 +134,26 @@ def test_what_published_files_are_called(tmp_path: Path):
         model = small(arch, sizes[0], arguments)
         note = load(small(arch, sizes[0], arguments), file_of(tmp_path, rename(model.state_dict())))
         assert taken in note and left in note, note
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("name", "which"),
+    [
+        ("MoCo v3", "momentum_encoder"),
+        ("I-JEPA", "encoder"),
+        ("DINOv2, training", "student"),
+    ],
+)
+def test_the_other_encoder_of_a_published_file_is_taken_if_asked_for(
+    tmp_path: Path, name: str, which: str
+):
+    """Each tensor of it is larger by one."""
+    arch, arguments, sizes, rename = PUBLISHED[name]
+    model, backbone = (small(arch, sizes[0], arguments) for _ in range(2))
+    load(backbone, file_of(tmp_path, rename(randomized(model).state_dict())), which)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(backbone.state_dict()[key], value + 1)
 
 
 @torch.no_grad()
@@ -317,11 +214,15 @@ SWA = {"n_averaged": torch.tensor(5), **under("module.", ONLINE)}
         {"state_dict": under("module.encoder_q.", wrapped(ONLINE, "module"))},
         {"state_dict": under("_forward_module.model._orig_mod.", ONLINE)},
         SWA,
+        {"n_averaged": torch.tensor(5), **under("module._orig_mod.", wrapped(ONLINE, "module"))},
+        wrapped(ONLINE, "_checkpoint_wrapped_module"),
+        renamed(ONLINE, (r"^(layer\d\.\d\.conv\d)\.", r"\1._checkpoint_wrapped_module.")),
         {"initted": torch.tensor(True), **under("online_model.", OTHER), **under("ema_model.", ONLINE)},
         {"model": OTHER, "model_ema": under("module.", ONLINE)},
         {"state_dict": OTHER, "swa_model": SWA},
     ],
-    ids=["compiled", "FSDP", "DataParallel", "Lightning", "SWA", "EMA", "timm's EMA", "both"],
+    ids=["compiled", "FSDP", "DataParallel", "Lightning", "SWA", "SWA of compiled", "checkpointed blocks",
+         "checkpointed layers", "EMA", "timm's EMA", "both"],
 )  # fmt: skip
 def test_wrappers_and_averages_are_understood(tmp_path: Path, checkpoint: Any):
     backbone = timm.create_model("test_resnet", num_classes=0)
