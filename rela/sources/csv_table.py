@@ -1,27 +1,33 @@
 """A CSV or TSV of paths and labels with a header: `path,label,split`, the latter two optional; or JSON lines.
 
 Paths are relative to the file's folder or to --image-root, and must stay within it: an untrusted list
-must not read arbitrary files. Absolute paths are accepted if they lead into that folder.
+must not read arbitrary files. Absolute paths are accepted if they lead into that folder. Images may lie in a
+folder beside the list, and their names may lack the suffix; see image_names.py.
 """
 
 import csv
 import itertools
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError, one_line
 from rela.pipeline.files import regular_file
+from rela.sources.image_names import ImageNames
 from rela.sources.labels import Labelled, choose_splits, find_classes
-from rela.sources.source import ImageSource, ListingProgress, SourceOptions
+from rela.sources.source import ImageSource, ListingProgress, SourceOptions, Unusable
 
 WHAT = "a CSV or TSV of paths and labels"
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 OPTIONS = ("image_column", "label_column", "image_root")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-PATH_COLUMNS = ("path", "file_name")  # the latter in the tables of Hugging Face's ImageFolder
+PATH_COLUMNS = (  # in order of preference, in any case
+    "path", "file_name", "filename", "file_path", "filepath", "image_path", "image_name", "image", "image_id",
+    "img", "id", "id_code",
+)  # fmt: skip
 _LABEL, _SPLIT, _TRAIN = "label", "split", "train"
 _LONGEST_LINE = 1 << 20  # characters of a JSON object
 Row = tuple[int, str, str, str]
@@ -33,29 +39,50 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
-    """The images in the order of the rows; whether their files exist is not checked.
+    """The images in the order of the rows; whether files of names with a suffix exist is not checked.
 
     Raises ChoiceError for a missing column, UnsafeError for a path that leaves the folder, DataError for
     a malformed row or an image that is listed twice.
     """
     root = options.image_root or path.parent
+    shown, notes = one_line(str(path)), []
+    columns, rows = _rows(path, options)
+    named = [
+        (line, _within(root, image, f"{shown}, line {line}"), label, split)
+        for line, image, label, split in rows
+    ]
+    names = ImageNames()
+    if not named:
+        raise DataError(f"{shown} lists no images")
+    if options.image_root is None:
+        root = names.folder_of_images(path, [row[1] for row in named])
+        if root != path.parent:
+            notes.append(f"the images are in {one_line(str(root))}")
     by_split: dict[str, list[Labelled]] = {}
     lines: dict[str, int] = {}
-    for line, image, label, split in _rows(path, options):
-        where = f"{one_line(str(path))}, line {line}"
-        name = _within(root, image, where)
-        if lines.setdefault(name, line) != line:
-            raise DataError(f"{where}: {one_line(name)} is already in line {lines[name]}")
-        by_split.setdefault(split, []).append(Labelled(name, label or None))
-    if not by_split:
-        raise DataError(f"{one_line(str(path))} lists no images")
+    for line, name, label, split in named:
+        where = f"{shown}, line {line}"
+        file = names.file_of(root, name, where)
+        if lines.setdefault(file or name, line) != line:
+            raise DataError(f"{where}: {one_line(name)} is already in line {lines[file or name]}")
+        place = None if file else Unusable(f"no image of that name in {one_line(str(root))}")
+        by_split.setdefault(split, []).append(Labelled(file or name, label or None, place))
+    lower = [name.lower() for name in columns]
+    others = [name for name in columns if name.lower() not in (*PATH_COLUMNS, _SPLIT)]
+    if options.label_column is None and _LABEL not in lower and others:
+        notes.append(
+            f"{shown} has no column {_LABEL!r}, only {one_line(', '.join(others)[:200])}; to have labels, "
+            f"name one: --label-column {one_line(shlex.quote(others[0]))}"
+        )
     chosen, ignored = choose_splits(one_line(str(path)), by_split)
     splits = {split: by_split[name] for split, name in chosen.items()}
     class_names, samples = find_classes(path, splits)
-    return ImageSource(root, class_names, samples, chosen.get("val", ""), ignored_splits=ignored)
+    return ImageSource(
+        root, class_names, samples, chosen.get("val", ""), ignored_splits=ignored, notes=notes
+    )
 
 
-def _rows(path: Path, options: SourceOptions) -> Iterator[Row]:
+def _rows(path: Path, options: SourceOptions) -> tuple[list[str], list[Row]]:
     where = one_line(str(path))
     if path.is_dir():
         raise DataError(f"{where}: found a folder, expected a CSV or TSV of paths and labels")
@@ -63,7 +90,8 @@ def _rows(path: Path, options: SourceOptions) -> Iterator[Row]:
         with open(
             path, encoding="utf-8-sig", errors="surrogateescape", newline="", opener=regular_file
         ) as file:
-            yield from table_rows(file, path.name, where, options)[1]
+            columns, rows = table_rows(file, path.name, where, options)
+            return columns, list(rows)
     except OSError as error:
         raise UnavailableError(f"{where} cannot be read: {error.strerror}") from error
 
@@ -85,12 +113,15 @@ def table_rows(
 def _chosen_columns(
     header: list[str], rows: Iterator[tuple[int, list[str]]], where: str, options: SourceOptions
 ) -> Iterator[Row]:
-    usual = next((name for name in PATH_COLUMNS if name in header), PATH_COLUMNS[0])
+    lower = [name.lower() for name in header]
+    usual = next(
+        (header[lower.index(name)] for name in PATH_COLUMNS if name in lower), PATH_COLUMNS[0]
+    )
     image = _column(header, options.image_column or usual, where, "image")
-    asked = options.label_column
-    labelled = asked is not None or _LABEL in header
-    label = _column(header, asked or _LABEL, where, "label") if labelled else None
-    split = header.index(_SPLIT) if _SPLIT in header else None
+    label = lower.index(_LABEL) if _LABEL in lower else None
+    if options.label_column is not None:
+        label = _column(header, options.label_column, where, "label")
+    split = lower.index(_SPLIT) if _SPLIT in lower else None
     for line, row in rows:
         if len(row) != len(header) or not row[image]:
             raise DataError(

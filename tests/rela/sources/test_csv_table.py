@@ -187,8 +187,8 @@ def test_a_list_equals_its_folder(tmp_path: Path):
 
 
 def test_unknown_sources_are_refused_with_the_known_kinds(tmp_path: Path):
-    (tmp_path / "set.7z").write_bytes(b"7z")
-    for path, was in ((tmp_path / "set.7z", "a file"), (tmp_path / "nowhere", "nothing")):
+    (tmp_path / "set.bin").write_bytes(b"x")
+    for path, was in ((tmp_path / "set.bin", "a file"), (tmp_path / "nowhere", "nothing")):
         words = ("--workspace", tmp_path / "ws", "convert", path)
         (line,) = run_rela(*words, exit_code=65).output.splitlines()
         assert f"found {was}, expected a folder of class folders" in line
