@@ -311,6 +311,20 @@ def test_clip_features_are_encode_images(
         assert "CLIP checkpoint" in prior.note and "token_embedding" in prior.note
 
 
+def test_a_clip_file_is_one_prior_however_it_is_named(tmp_path: Path, clip_model: Callable):
+    clip_model("tiny", True)
+    path = tmp_path / "whole.safetensors"
+    requests = (
+        PriorRequest("clip:tiny", weights=path),
+        PriorRequest("clip:tiny@openai", weights=path),
+        PriorRequest(f"file:{path}", arch="clip:tiny"),
+        PriorRequest(f"file:{path}", arch="clip:tiny@openai"),
+        PriorRequest("clip:tiny"),
+    )
+    first, *others = (resolve(request).identity.key() for request in requests)
+    assert all(other == first for other in others)
+
+
 def test_the_activation_of_the_tag_matters(clip_model: Callable):
     """Else the test above could not tell."""
     quick = clip_model("tiny", True).encode_image(batch(64))

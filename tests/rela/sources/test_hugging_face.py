@@ -6,6 +6,7 @@ number of workers; names that lead out, tables that are damaged, and extension t
 """
 
 import contextlib
+import io
 import json
 import os
 import pickle
@@ -21,6 +22,7 @@ import pytest
 from command_line import run_rela
 from opened import open_as, paths_and_labels
 from pictures import picture, save_tree
+from PIL import Image
 
 from rela.errors import ChoiceError, DataError
 from rela.sources import open_source
@@ -370,3 +372,21 @@ def test_what_datasets_writes_is_read(tmp_path: Path):
         found = decode_image(sample.read(source.root))
         np.testing.assert_array_equal(found, np.asarray(row["image"]))
         assert sample.label == row["label"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", [3, 6])
+def test_a_photo_with_a_rotation_is_as_datasets_shows_it(tmp_path: Path, number: int):
+    datasets = pytest.importorskip("datasets")
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = number
+    Image.fromarray(picture(1, 20, 12)).save(file, "JPEG", exif=exif)
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=_NAMES)}
+    rows = {"image": [{"bytes": file.getvalue(), "path": None}], "label": [0]}
+    made = datasets.Dataset.from_dict(rows, features=datasets.Features(kinds))
+    made.to_parquet(tmp_path / "photos.parquet")
+    source = opened(tmp_path / "photos.parquet")
+    shown = np.asarray(made[0]["image"])
+    assert shown.shape == ((12, 20, 3) if number == 6 else (20, 12, 3))
+    found = decode_image(source.splits["train"][0].read(source.root))
+    np.testing.assert_array_equal(found, shown)
