@@ -10,7 +10,7 @@ from typing import Any
 
 from rela.data.beton.writer import WriteResult
 from rela.errors import DataError, one_line
-from rela.sources.source import ImageSource
+from rela.sources.source import ImageSource, split_remedy
 from rela.sources.splits.other_files import counted, kind_of, pictures_in_words
 from rela.sources.splits.tree import is_image_name
 
@@ -41,7 +41,10 @@ def oddities(images: ImageSource) -> list[str]:
         total = _many(sum(images.num_skipped.values()), "hidden or system entr", "y", "ies")
         lines.append(f"skipped {total}: {counted(images.num_skipped)}")
     for split in images.ignored_splits:
-        lines.append(f"ignored the split {one_line(split)}: data sets have a train and a val split")
+        remedy = f"; {split_remedy(split)}" if split != "(none)" else ""
+        lines.append(
+            f"ignored the split {one_line(split)}: data sets have a train and a val split{remedy}"
+        )
     return lines
 
 

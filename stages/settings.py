@@ -33,6 +33,9 @@ class ConvertSettings:
         choices=("classes", "splits"),
         shown="by their names; ambiguous ones are refused",
     )
+    split: str | None = option(
+        None, "Convert this split alone, such as an unlabelled test.", shown="train and val"
+    )
     val_fraction: float | None = option(
         None,
         "Share of each class held out as validation split, if SRC has none; 0: none.",

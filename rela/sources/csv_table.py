@@ -22,7 +22,7 @@ from rela.sources.source import ImageSource, ListingProgress, SourceOptions, Unu
 
 WHAT = "a CSV or TSV of paths and labels"
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-OPTIONS = ("image_column", "label_column", "image_root")
+OPTIONS = ("image_column", "label_column", "image_root", "split")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PATH_COLUMNS = (  # in order of preference, in any case
     "path", "file_name", "filename", "file_path", "filepath", "image_path", "image_name", "image", "image_id",
@@ -74,7 +74,7 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
             f"{shown} has no column {_LABEL!r}, only {one_line(', '.join(others)[:200])}; to have labels, "
             f"name one: --label-column {one_line(shlex.quote(others[0]))}"
         )
-    chosen, ignored = choose_splits(one_line(str(path)), by_split)
+    chosen, ignored = choose_splits(one_line(str(path)), by_split, options.split)
     splits = {split: by_split[name] for split, name in chosen.items()}
     class_names, samples = find_classes(path, splits)
     return ImageSource(

@@ -24,7 +24,7 @@ from rela.sources.splits.names import named_split
 
 WHAT = "a Hugging Face data set (save_to_disk, or Parquet files)"
 SUFFIXES = (".parquet",)
-OPTIONS = ("image_column", "label_column")
+OPTIONS = ("image_column", "label_column", "split")
 _SPLITS_FILE, _STATE_FILE = "dataset_dict.json", "state.json"
 
 
@@ -43,7 +43,7 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
     require_pyarrow()
     saved = path.is_dir() and _is_saved(path)
     root, by_split = (path, _saved_files(path)) if saved else _parquet_files(path)
-    chosen, ignored = choose_splits(one_line(str(path)), by_split)
+    chosen, ignored = choose_splits(one_line(str(path)), by_split, options.split)
     num_bytes = sum(total_bytes(by_split[name]) for name in chosen.values())
     columns: Columns | None = None
     splits: dict[str, list[Labelled]] = {}

@@ -32,7 +32,7 @@ _NAME = re.compile(
 SUFFIXES = tuple(
     f"-images{dot}idx3-ubyte{gz}" for dot in "-." for gz in (".gz", "")
 )  # of the file that names an edition
-OPTIONS: tuple[str, ...] = ()
+OPTIONS = ("split",)
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 _MOST_BYTES = 1 << 30  # EMNIST's largest has 547 MB
 _DEEPEST, _MOST_FOLDERS = 3, 4
@@ -57,7 +57,7 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
         raise ChoiceError(_choices(path, editions))
     (files,) = editions.values()
     by_split = {"test" if split == "t10k" else split: pair for split, pair in files.items()}
-    chosen, ignored = choose_splits(one_line(str(path)), by_split)
+    chosen, ignored = choose_splits(one_line(str(path)), by_split, options.split)
     splits = {split: _split(by_split[name]) for split, name in chosen.items()}
     class_names, samples = find_classes(path, splits)
     val = by_split[chosen["val"]]["images"].name if "val" in chosen else ""

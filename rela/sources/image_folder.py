@@ -21,7 +21,7 @@ from rela.sources.splits.tree import is_folder, require_folder, sorted_entries, 
 
 WHAT = "a folder of class folders or images"
 SUFFIXES: tuple[str, ...] = ()
-OPTIONS = ("layout", "label_column")
+OPTIONS = ("layout", "label_column", "split")
 
 
 def recognises(path: Path) -> bool:

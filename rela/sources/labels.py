@@ -1,7 +1,8 @@
 """Labels → one class list and class numbers; splits → train and val."""
 
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,23 +115,45 @@ def quoted_classes(names: list[str], limit: int = 8) -> str:
     return f"class{'es' if len(names) > 1 else ''} {shown}{more}"
 
 
-def choose_splits(where: str, parts: dict[str, _Part]) -> tuple[dict[str, str], list[str]]:
+def choose_splits(
+    where: str, parts: dict[str, _Part], asked: str | None = None
+) -> tuple[dict[str, str], list[str]]:
     """({"train": its name among `parts`, "val": its name}, names of the parts not chosen).
 
-    Without a train split, the unnamed part or the only part is train. Raises DataError if no part can
-    be train, ChoiceError if two can.
+    Without a train split, the unnamed part or the only part is train; `asked` is train by itself. Raises
+    DataError if no part can be train, ChoiceError if two can.
     """
+    if asked is not None:
+        return {"train": asked_split(where, parts, asked)}, []
     meant = {name: split_of(name) for name in parts}
     trains = [name for name in parts if meant[name] == "train"] or [n for n in parts if not n]
+    names = ", ".join(one_line(name) for name in parts) or "no split"
     if len(trains) > 1:
+        shown = ", ".join(map(one_line, trains))
         raise ChoiceError(
-            f"{where} has {len(trains)} train splits, {', '.join(map(one_line, trains))}; keep one of them"
+            f"{where} has {len(trains)} train splits, {shown}; choose one: --split {_quoted(trains[0])}"
         )
     if not trains and len(parts) != 1:
-        names = ", ".join(one_line(name) for name in parts) or "no split"
-        raise DataError(f"{where}: expected a train split, found {names}")
+        choice = f"; choose one: --split {_quoted(next(iter(parts)))}" if parts else ""
+        raise DataError(f"{where}: expected a train split, found {names}{choice}")
     chosen = {"train": (trains or list(parts))[0]}
     vals = [name for name in parts if meant[name] in VAL_NAMES and name != chosen["train"]]
     if vals:
         chosen["val"] = min(vals, key=lambda name: VAL_NAMES.index(meant[name]))
     return chosen, [name or "(none)" for name in parts if name not in chosen.values()]
+
+
+def asked_split(where: str, names: Iterable[str], asked: str) -> str:
+    """The name that --split means: the same, or the only one of the same meaning; else ChoiceError."""
+    names = list(names)
+    found = [name for name in names if name == asked]
+    if not found and (meant := split_of(asked)):
+        found = [name for name in names if split_of(name) == meant]
+    if len(found) != 1:
+        shown = ", ".join(map(one_line, filter(None, names))) or "no splits"
+        raise ChoiceError(f"--split {one_line(asked)}: {where} has {shown}")
+    return found[0]
+
+
+def _quoted(name: str) -> str:
+    return one_line(shlex.quote(name))

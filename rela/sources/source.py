@@ -1,6 +1,7 @@
 """The result of every kind of source: splits of samples, one class list, and where the images are."""
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,7 +114,8 @@ class SourceOptions:
     - `image_column`, `label_column`: of tables with several candidates;
     - `image_root`: the folder of the paths in a CSV (default: that of the CSV);
     - `image_field`: which of several images with one key in WebDataset shards;
-    - `layout`: `classes` or `splits`, where names of folders can mean both.
+    - `layout`: `classes` or `splits`, where names of folders can mean both;
+    - `split`: the only one that is read, as train.
     """
 
     image_column: str | None = None
@@ -121,6 +123,12 @@ class SourceOptions:
     image_root: Path | None = None
     image_field: str | None = None
     layout: str | None = None
+    split: str | None = None
+
+
+def split_remedy(name: str) -> str:
+    """The options that make a data set of a split that is not used."""
+    return f"--split {one_line(shlex.quote(name.rstrip('/')))} and another --name make a data set of it"
 
 
 class SourceKind(Protocol):
@@ -187,7 +195,7 @@ class ImageSource:
             return self
         note = (
             f"left out the split {one_line(self.val_name)}: its {len(val):,} images have no labels, and "
-            "those of train have"
+            f"those of train have; {split_remedy(self.val_name)}"
         )
         splits = {"train": self.splits["train"]}
         return replace(self, splits=splits, val_name="", notes=[*self.notes, note])

@@ -41,7 +41,7 @@ from rela.sources.splits.tree import image_suffixes, is_system_name, kind_of_sys
 
 WHAT = "WebDataset shards (.tar files, their folder or a pattern)"
 SUFFIXES = TARS  # compressed shards are refused with the reason
-OPTIONS = ("image_field",)
+OPTIONS = ("image_field", "split")
 _LABEL_SUFFIXES = ("cls", "json")
 _LABEL_KEYS = ("label", "class")  # of a .json
 _WORD = re.compile(r"[a-z_]+\.[a-z0-9]+")  # a field such as left.png
@@ -65,7 +65,7 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
     by_split: dict[str, list[Path]] = {}
     for shard in shards:
         by_split.setdefault(named_split(shard.relative_to(root)), []).append(shard)
-    chosen, ignored = choose_splits(one_line(str(path)), by_split)
+    chosen, ignored = choose_splits(one_line(str(path)), by_split, options.split)
     num_bytes = sum(total_bytes(by_split[name]) for name in chosen.values())
     stray: list[str] = []
     skipped: Counter[str] = Counter()

@@ -37,7 +37,7 @@ from rela.sources.splits.tree import is_image_name, is_system_name, tree_of_name
 
 WHAT = "an archive of image folders (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz)"
 SUFFIXES = (".zip", *TARS)
-OPTIONS = ("layout", "label_column")
+OPTIONS = ("layout", "label_column", "split")
 _LOOKED_AT = 2000  # members that tell image folders from WebDataset's shards
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of the name and of the extra field
 

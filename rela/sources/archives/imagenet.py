@@ -19,7 +19,7 @@ from rela.sources.splits.names import is_synset_tar
 
 WHAT = "ImageNet as downloaded (tars named by synsets, or the tar of these)"
 SUFFIXES = (".tar",)
-OPTIONS: tuple[str, ...] = ()
+OPTIONS = ("split",)
 _VAL = re.compile(r"ILSVRC20[0-9]{2}_img_val[A-Za-z0-9_]*\.tar")
 _KIT = re.compile(r"ILSVRC20[0-9]{2}_devkit[A-Za-z0-9_]*\.tar(\.gz)?")
 

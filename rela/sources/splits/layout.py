@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rela.errors import ChoiceError, DataError, one_line
-from rela.sources.labels import Label, Labelled, find_classes, quoted_classes
+from rela.sources.labels import Label, Labelled, asked_split, find_classes, quoted_classes
 from rela.sources.source import ImageSource, Place, Sample, SourceOptions
 from rela.sources.splits.label_lists import listed_labels
 from rela.sources.splits.metadata import METADATA_NAMES, labels_in_metadata
@@ -72,11 +72,13 @@ class _Reader:
         self.words = Words(where, root.tree.is_on_disk)
         self.notes: list[str] = []
         self.meant: dict[str, str] = {}  # split by path, of folders that lie beside each other
+        self.splits_beside: set[str] = set()  # paths that --split may name
         self.masks: list[Folder] = []  # beside images/ in class folders
         self.used: set[str] = set()  # lists and metadata that were read
 
     def source(self, place: Finder) -> ImageSource:
         top = self._inside(self.root)
+        self.splits_beside = {folder.path for folder in top.folders}
         train, others, beside = self._splits(top)
         parts = {
             "train": self._part(train, top, [f for f in top.folders if f in (*others, *beside)])
@@ -158,6 +160,10 @@ class _Reader:
         holding = top.holding
         meant = splits_among(f.name for f in top.folders)
         self.meant = {f.path: meant[f.name] for f in top.folders if f.name in meant}
+        if self.options.split is not None:
+            names = [f.name for f in holding]
+            chosen = asked_split(self.words.path(top), names, self.options.split)
+            return holding[names.index(chosen)], [], []
         named = [f for f in holding if f.path in self.meant]
         others = [f for f in holding if f not in named]
         if not named or self.options.layout == CLASSES:
@@ -319,7 +325,9 @@ class _Reader:
             )
 
     def _say_left_out(self, folder: Folder, why: str, paths: list[str]) -> None:
-        self.notes.append(self.words.left_out(folder, why, paths))
+        self.notes.append(
+            self.words.left_out(folder, why, paths, folder.path in self.splits_beside)
+        )
 
     # The result
 

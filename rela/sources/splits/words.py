@@ -37,13 +37,18 @@ class Words:
         """The reading that one folder is all that is meant."""
         return f"{one_line(folder.name)}/ by itself: {self.command(folder.path)}"
 
-    def left_out(self, folder: Folder, why: str, paths: Sequence[str]) -> str:
-        """A note on images that are not used, with a command for them."""
+    def left_out(self, folder: Folder, why: str, paths: Sequence[str], is_split: bool) -> str:
+        """A note on images that are not used, with a command for them.
+
+        `is_split`: whether --split may name the folder, which in an archive has no path to convert.
+        """
         images = f"{len(paths):,} image{'s' if len(paths) != 1 else ''}"
         plain = f"{self.where.resolve().name}-{folder.path}"
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.") or "rest"
         command = self.command(folder.path, "--name", name)
-        remedy = f"; {command} makes a data set of them" if self.is_on_disk else ""
+        if not self.is_on_disk:
+            command = self.command("", "--split", folder.name, "--name", name) if is_split else ""
+        remedy = f"; {command} makes a data set of them" if command else ""
         return f"left out {images} of {self.path(folder)}/: {why}{remedy}"
 
     def no_images(self, folder: Folder) -> str:
