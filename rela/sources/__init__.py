@@ -41,7 +41,11 @@ def find_kind(path: Path, kind: str = "auto") -> str:
             f"{one_line(str(path))} is a URL; download it, then convert the file or folder"
         )
     from rela.sources.splits.other_files import unpacking
+    from rela.sources.splits.tree import is_image_name
 
+    if path.is_file() and is_image_name(path.name):
+        command = one_line(shlex.join(["rela", "convert", str(path.parent)]))
+        raise DataError(f"{one_line(str(path))} is a single image; convert its folder: `{command}`")
     if path.is_file() and (program := unpacking(path.name)):
         command = one_line(shlex.join([*program.split(), str(path)]))
         raise DataError(

@@ -21,6 +21,7 @@ from rela.sources.splits.tree import is_folder, require_folder, sorted_entries, 
 
 WHAT = "a folder of class folders or images"
 SUFFIXES: tuple[str, ...] = ()
+_LOOKED_AT = 1000
 OPTIONS = ("layout", "label_column", "split")
 
 
@@ -38,6 +39,12 @@ def scan(root: Path, options: SourceOptions | None = None) -> ImageSource:
     """List the images below `root`, ordered by class name, then by path; raises as `read_layout`."""
     require_folder(root)
     source = read_layout(tree_of_folder(root), root, options or SourceOptions())
+    links = [p for p in source.stray_files[:_LOOKED_AT] if _is_broken_link(root / p)]
+    if links:
+        note = (
+            f"{len(links):,} of the stray files are links to nothing, such as {one_line(links[0])}"
+        )
+        source = replace(source, notes=[*source.notes, note])
     if not source.labelled and (table := _table_of_labels(root)):
         command = one_line(shlex.join(["rela", "convert", str(table)]))
         note = f"{one_line(table.name)} may list their labels: `{command}`"
@@ -49,6 +56,10 @@ def scan(root: Path, options: SourceOptions | None = None) -> ImageSource:
         note = f"{', '.join(beside)} {lie} beside {one_line(root.name)}/; `{command}` reads both"
         source = replace(source, notes=[*source.notes, note])
     return source
+
+
+def _is_broken_link(path: Path) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)  # noqa: PTH110, PTH114 (no error)
 
 
 def _table_of_labels(root: Path) -> Path | None:

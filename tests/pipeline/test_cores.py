@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from betons import in_memory
 
+from rela.data.loader import ViewLoader
+from rela.data.views import stage1_views
 from rela.pipeline import cores
 from rela.stages import convert
 from rela.stages.doctor import doctor, machine
@@ -64,6 +68,13 @@ def test_more_workers_than_cores_can_feed_are_not_started():
     chosen = [convert._num_workers(n, said.append) for n in (None, 1, 8, 64)]
     assert chosen == [2, 1, 8, 8]
     assert said == ["--workers 64: 8 are started, 4 for each core here"]
+
+
+@pytest.mark.usefixtures("limited")
+def test_a_loader_starts_as_many_threads_as_are_granted():
+    beton = in_memory([np.zeros((8, 8, 3), np.uint8)] * 3)
+    assert ViewLoader(beton, (stage1_views(8),), 2).num_threads == 2
+    assert ViewLoader(beton, (stage1_views(8),), 2, num_threads=5).num_threads == 5
 
 
 def test_without_a_quota_every_core_of_the_affinity_counts(

@@ -21,11 +21,13 @@ _FILLERS = frozenset(
 _ENDINGS = re.compile(r"(?<=.)(set|data|images?|imgs?|dir|folder|split)+$")  # trainset, valimages
 _WORD = re.compile(r"[a-z]+")
 _SYNSET_TAR = re.compile(r"n[0-9]{8}\.tar")
+_CAPITAL = re.compile("(?<=[a-z])(?=[A-Z])")  # trainA
 _HELD_OUT = re.compile(r"(hold|held)[ _-]out")
 
 
 def _words(name: str) -> list[str]:
-    found = (_ENDINGS.sub("", w) for w in _WORD.findall(_HELD_OUT.sub(r"\1out", name.lower())))
+    text = _HELD_OUT.sub(r"\1out", _CAPITAL.sub(" ", name).lower())
+    found = (_ENDINGS.sub("", word) for word in _WORD.findall(text))
     return [word for word in found if word not in _FILLERS]
 
 

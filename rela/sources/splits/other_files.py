@@ -11,6 +11,7 @@ from rela.errors import RelaError, one_line
 from rela.sources.splits.tree import Folder
 
 _SHOWN_KINDS = 6
+_DOUBLED = (".nii.gz", ".tar.zst", ".tar.gz")
 _PICTURES = (
     ".jxl", ".svg", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".rw2", ".orf", ".npy", ".npz", ".dcm",
     ".nii", ".nii.gz", ".mat", ".h5", ".hdf5", ".exr", ".svs", ".ndpi", ".czi",
@@ -26,9 +27,8 @@ _LOOKED_AT = 500  # files
 def kind_of(path: str) -> str:
     """Its suffix in lower case, or words for none."""
     name = PurePosixPath(path).name.lower()
-    if name.endswith((".nii.gz", ".tar.zst")):
-        return name[-7:]
-    suffix = PurePosixPath(name).suffix
+    doubled = next((suffix for suffix in _DOUBLED if name.endswith(suffix)), "")
+    suffix = doubled or PurePosixPath(name).suffix
     return {"": "no suffix", ".*": "keys without an image"}.get(suffix, suffix)
 
 

@@ -135,6 +135,15 @@ def test_a_linked_class_folder_is_followed(tmp_path):
     assert pairs(scan(tmp_path / "images")) == [("a/1.png", 0), ("b/1.png", 1)]
 
 
+def test_links_to_nothing_are_named(tmp_path):
+    make(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").symlink_to("nowhere")
+    (tmp_path / "a/2.png").symlink_to("nowhere")
+    folder = scan(tmp_path)
+    assert folder.notes == ["1 of the stray files are links to nothing, such as c"]
+    assert ("a/2.png", 0) in pairs(folder)  # a bad image
+
+
 @pytest.mark.parametrize("target", [".", "..", "../.."])
 def test_a_link_up_the_tree_brings_no_image_twice(tmp_path, target):
     root = make(tmp_path / "images", "train/a/1.png", "train/b/1.png", "train/b/deep/2.png")

@@ -129,6 +129,8 @@ def test_other_tars_stay_what_they_are(tmp_path: Path):
     assert find_kind(tmp_path / "shards") == "webdataset"
     assert find_kind(tmp_path / "tars") == "webdataset"
     assert find_kind(save(tmp_path / "empty", {})) == "folder"
+    with pytest.raises(DataError, match=rf"a single image; .* `rela convert {tmp_path}`"):
+        find_kind(save(tmp_path, {"1.png": b""}) / "1.png")
     save(tmp_path, {"a b.tar.zst": b"", "x.RAR": b""})
     with pytest.raises(DataError, match=r"unpack it with `zstd -d '.*/a b\.tar\.zst'`"):
         find_kind(tmp_path / "a b.tar.zst")

@@ -58,7 +58,7 @@ def names(source: ImageSource, split: str = "train") -> dict[str, str]:
             "train",
             ["trn", "traindata", "TrainImages", "imagenet-train", "dataset_train", " train "],
         ),
-        ("train", ["training set", "train-jpg", "Train Full"]),
+        ("train", ["training set", "train-jpg", "Train Full", "trainData"]),
         (
             "",
             ["cat", "test tube", "valley", "training shoes", "train_val", "", "trains", "data set"],
@@ -308,6 +308,7 @@ AMBIGUOUS = [
     ["Train/cat/1.png", "training/cat/1.png", "Train/dog/1.png"],
     [f"{fold}/{name}/1.png" for fold in ("fold1", "fold2") for name in ("cat", "dog")],
     ["data/train/cat/1.png", "data/val/cat/1.png", "docs/1.png"],
+    [f"{split}{name}/1.png" for split in ("train", "test") for name in "AB"],
     [f"{split}_{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")],
 ]
 
@@ -371,6 +372,7 @@ def test_what_a_folder_without_images_holds_is_said(tmp_path: Path):
     assert "save them as PNG" in found
     assert "`ffmpeg -i VIDEO" in said("a/1.mp4")
     assert "unpack 1.7z with `7z x`" in said("1.7z")
+    assert "only 1 .tar.zst" in said("1.tar.zst")
     assert ".nii.gz: rela does not read them" in said("1.nii.gz")
 
 
