@@ -29,6 +29,7 @@ MODULES = [
 # Tests of a module: those named after it, and these.
 MORE_TESTS = {
     "pipeline/manifest.py": ["artifact"],
+    "rela/data/loader.py": ["crops"],
     "rela/training/two_stage.py": ["anchor", "online_classifier", "feature_sample"],
 }
 # Each operator into its opposite only: `a / "b"` into `a - "b"` is noticed by any test that runs the line,
@@ -115,7 +116,7 @@ def passes(tests: list[str], limit_seconds: float = 3600.0) -> bool:
             import pytest
 
             imported = "ignore::pytest.PytestAssertRewriteWarning"  # plugins that a library imports
-            options = ["-q", "-x", "-p", "no:cacheprovider", "-W", imported]
+            options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", imported]
             status = int(pytest.main([*options, *tests]))
         finally:
             os._exit(status)

@@ -14,6 +14,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """A test draws the same numbers alone and after any others; pytest-randomly sees to NumPy's."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def make_tree(tmp_path: Path) -> MakeTree:
     """make_tree({"train/cat/1.png": (24, 24), ...}) → a folder with those images."""

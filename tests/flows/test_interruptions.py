@@ -77,13 +77,11 @@ def test_a_killed_embedding_goes_on_from_its_parts_to_the_same_bytes(
 
 
 def test_ctrl_c_leaves_a_run_that_resumes_to_the_end() -> None:
-    command = [sys.executable, "-m", "rela", "train", "--prior", "none", "--epochs", "12", *TINY]
+    # shells start background jobs, this suite among them, with Ctrl-C ignored
+    python = ["env", "--default-signal=INT", sys.executable]
+    command = [*python, "-m", "rela", "train", "--prior", "none", "--epochs", "12", *TINY]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, text=True,
-        # shells start background jobs, this suite among them, with Ctrl-C ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:  # fmt: skip
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("epoch 2/"):

@@ -164,14 +164,14 @@ def test_an_interrupted_embedding_names_data_set_and_prior(
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_watching_ends_by_ctrl_c_with_status_0(rela: Rela, interrupted: Path, as_json: bool):
-    command = [sys.executable, "-m", "rela", "status", "--watch", "--interval", "0.1"]
+    # shells start background jobs, this suite among them, with Ctrl-C ignored
+    python = ["env", "--default-signal=INT", sys.executable]
+    command = [*python, "-m", "rela", "status", "--watch", "--interval", "0.1"]
     with (
         exclusive(interrupted / ".lock"),
         subprocess.Popen(
             [*command, *(["--json"] if as_json else [])], stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.PIPE,
-            # shells start background jobs, this suite among them, with Ctrl-C ignored
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as watching,
     ):  # fmt: skip
         assert watching.stdout is not None and watching.stderr is not None
