@@ -5,6 +5,7 @@ must not read arbitrary files. Absolute paths are accepted if they lead into tha
 folder beside the list, and their names may lack the suffix; see image_names.py.
 """
 
+import contextlib
 import csv
 import itertools
 import json
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from rela.errors import ChoiceError, DataError, UnavailableError, UnsafeError, one_line
+from rela.errors import ChoiceError, DataError, RelaError, UnavailableError, UnsafeError, one_line
 from rela.pipeline.files import regular_file
 from rela.sources.image_names import ImageNames
 from rela.sources.labels import Labelled, choose_splits, find_classes
@@ -94,6 +95,16 @@ def _rows(path: Path, options: SourceOptions) -> tuple[list[str], list[Row]]:
             return columns, list(rows)
     except OSError as error:
         raise UnavailableError(f"{where} cannot be read: {error.strerror}") from error
+
+
+def may_have_labels(path: Path) -> bool:
+    """Whether it is a table with a column of images and another one that is not of splits."""
+    with contextlib.suppress(RelaError, OSError, ValueError):
+        with open(path, encoding="utf-8-sig", newline="", opener=regular_file) as file:
+            header = table_rows(file, path.name, "", SourceOptions())[0]
+        columns = {name.lower() for name in header}
+        return bool(columns & set(PATH_COLUMNS) and columns - {*PATH_COLUMNS, _SPLIT})
+    return False
 
 
 def table_rows(

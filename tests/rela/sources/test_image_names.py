@@ -110,6 +110,7 @@ def test_a_table_beside_unlabelled_images_is_pointed_out(tmp_path: Path):
     make(root, "train/1.jpg", "train/2.jpg", "test/3.jpg")
     table(root / "train.csv", "id,label\n1,a\n2,b\n")
     table(root / "notes.csv", "date,text\n1,a\n")
+    table(root / "sample_submission.csv", "id,label\n3,a\n")
     note = next(note for note in scan(root).notes if "may list" in note)
     command = shlex.split(re.findall("`(.*)`", note)[0])
     assert command == ["rela", "convert", str(root / "train.csv")]
