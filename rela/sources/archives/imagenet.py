@@ -5,17 +5,19 @@ The tars are read in place, as one tree of names: `train/n01440764/NAME`, `val/N
 """
 
 import contextlib
+import itertools
 import re
 from pathlib import Path
 from tarfile import TarInfo
 from typing import IO, cast
 
-from rela.errors import DataError
+from rela.errors import DataError, UnavailableError
 from rela.sources.archives.image_archive import Members, source_of, tar_members
 from rela.sources.archives.tar_archives import is_plain_file, open_tar_file, walk_tar
-from rela.sources.file_patterns import total_bytes
+from rela.sources.file_patterns import total_bytes, typical_suffix
 from rela.sources.source import FileRange, ImageSource, ListingProgress, SourceOptions
 from rela.sources.splits.names import is_synset_tar
+from rela.sources.splits.tree import is_folder, is_system_name, sorted_entries
 
 WHAT = "ImageNet as downloaded (tars named by synsets, or the tar of these)"
 SUFFIXES = (".tar",)
@@ -26,9 +28,11 @@ _KIT = re.compile(r"ILSVRC20[0-9]{2}_devkit[A-Za-z0-9_]*\.tar(\.gz)?")
 
 def recognises(path: Path) -> bool:
     """Whether `path` is a tar of tars named by synsets, or a folder with one, or with those tars."""
-    if path.is_dir():
-        return any(is_synset_tar(file.name) or _is_whole(file) for file in _tars(path))
-    return _is_whole(path)
+    if not path.is_dir():
+        return _is_whole(path)
+    if typical_suffix(path) != ".tar":  # also where there are images beside tars
+        return False
+    return any(is_synset_tar(file.name) or _is_whole(file) for file in _tars(path))
 
 
 def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> ImageSource:
@@ -41,22 +45,25 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
 
     def members() -> Members:
         for file in files:
-            yield from _members_of(file)
+            yield from _members_of(file, "train" if file.parent == path else file.parent.name)
             on_progress(total_bytes([file]), num_bytes)
 
     return source_of(path, members(), options)
 
 
 def _tars(folder: Path) -> list[Path]:
-    with contextlib.suppress(OSError):  # an error when the folder is listed
-        found = (p for p in folder.iterdir() if p.name.endswith((".tar", ".tar.gz")))
-        return sorted((p for p in found if p.is_file()), key=lambda file: file.name)
+    """Those in a folder and in its folders, such as train/ and val/."""
+    with contextlib.suppress(DataError, UnavailableError):  # an error when the folder is listed
+        entries = [entry for entry in sorted_entries(folder) if not is_system_name(entry.name)]
+        inside = (sorted_entries(Path(entry.path)) for entry in entries if is_folder(entry))
+        found = (Path(entry.path) for entry in itertools.chain(entries, *inside))
+        return [p for p in found if p.name.endswith((".tar", ".tar.gz")) and p.is_file()]
     return []
 
 
-def _members_of(file: Path) -> Members:
+def _members_of(file: Path, split: str) -> Members:
     if is_synset_tar(file.name):
-        return _renamed(tar_members(file), f"train/{file.stem}/")
+        return _renamed(tar_members(file), f"{split}/{file.stem}/")
     if _VAL.fullmatch(file.name):
         return _renamed(tar_members(file), "val/")
     if _KIT.fullmatch(file.name):

@@ -68,6 +68,24 @@ def test_classes_are_the_names_of_tars(tmp_path: Path, form: str):
     assert_train_is_right(source)
 
 
+def test_splits_of_class_tars(tmp_path: Path):
+    save(tmp_path / "train", CLASS_TARS)
+    name = f"{SYNSETS[1]}.tar"
+    save(tmp_path / "val", {name: CLASS_TARS[name]})
+    source = opened(tmp_path)
+    assert_train_is_right(source)
+    assert [path for path, label in paths_and_labels(source, "val") if label == 1] == [
+        f"val/{SYNSETS[1]}/{image}" for image in IMAGES[SYNSETS[1]]
+    ]
+
+
+def test_images_beside_tars_are_not_lost(tmp_path: Path):
+    save(tmp_path, CLASS_TARS)
+    save(tmp_path / SYNSETS[0], {"1.JPEG": png(0, 8, 8)})
+    source = open_as("folder", tmp_path)
+    assert len(source.splits["train"]) == 1 and len(source.stray_files) == len(CLASS_TARS)
+
+
 def test_it_is_converted_in_place(tmp_path: Path):
     save(tmp_path / "set", {WHOLE: tar_of(CLASS_TARS)})
     words = ("--workspace", tmp_path / "ws", "convert", tmp_path / "set" / WHOLE, "--workers", 1)
