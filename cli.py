@@ -101,7 +101,8 @@ def embed(workspace: Any, request: "requests.Embed") -> Shown:
     "--resume",
     is_flag=True,
     help="Resume an interrupted run with its own configuration; --name chooses which. Only --devices, "
-    "--logger, --checkpoint-minutes and --rank-timeout may change.",
+    "--logger, --checkpoint-minutes and --rank-timeout may change. With more --epochs: extend a finished "
+    "run.",
 )
 @takes("Train")
 def train(
@@ -117,13 +118,14 @@ def train(
         return stage.train(workspace, chosen, say), stage.format_result
     name, dataset = given.pop("name", None), given.pop("dataset", None)
     where = {option: given.pop(option) for option in WHERE_TO_RUN if option in given}
+    epochs = given.pop("epochs", None)
     if given or dataset or preset_name:
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
         by_name = f"; use --name {dataset} to choose a run" if dataset and not name else ""
         raise click.UsageError(
             f"--resume uses the run's own configuration; leave out {', '.join(flags) or dataset}{by_name}"
         )
-    return stage.resume(workspace, name, say, where), stage.format_result
+    return stage.resume(workspace, name, say, where, epochs), stage.format_result
 
 
 @main.command("eval")
@@ -318,6 +320,35 @@ def status(
         print_result(as_json, summary.format_described, summary.describe(found))
         return
     print_result(as_json, stage.format_status, stage.status(workspace))
+
+
+@main.command("rm")
+@click.argument(
+    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completing.artifacts
+)
+@click.option("--dependents", is_flag=True, help="Also remove what depends on it.")
+@click.option("--force", is_flag=True, help="Keep what depends on it.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@json_option
+@click.pass_obj
+def remove(
+    workspace: Any,
+    /,
+    names: tuple[str, ...],
+    dependents: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Remove data sets, representations and runs. What depends on them is named first.
+
+    NAME is that of `rela cache ls`; KIND:NAME where two kinds share it, such as run:photos.
+    """
+    from rela.stages import remove as stage
+
+    print_result(
+        as_json, stage.format_result, stage.remove(workspace, names, dependents, force, dry_run)
+    )
 
 
 @main.group()

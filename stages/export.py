@@ -22,6 +22,7 @@ from rela.stages.priors.find import with_names
 from rela.stages.requests import Export
 from rela.stages.settings import EmbedSettings, ExportSettings
 from rela.stages.snippets import backbone_snippet, features_snippet, onnx_snippet, pasteable
+from rela.stages.train.snapshot import run_or_snapshot
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
@@ -60,7 +61,7 @@ def export(workspace: Workspace, request: Export, say: Say = print) -> ExportRes
     model, listing those that do, or if the file exists and `settings.force` is not set.
     """
     start = time.perf_counter()
-    run = workspace.run(request.run)
+    run = run_or_snapshot(workspace, request.run, say)
     settings, embedding = part_of(request, ExportSettings), part_of(request, EmbedSettings)
     if settings.dataset is not None and settings.to != "hdf5-features":
         raise ChoiceError(f"--dataset requires --to hdf5-features, found {settings.to}; remove it")

@@ -33,7 +33,7 @@ NOUNS = (
 )
 JOBS = (
     "convert", "dataset_of", "embed", "train", "evaluate", "export", "neighbors", "report", "recipe",
-    "demo", "doctor",
+    "demo", "doctor", "remove",
 )  # fmt: skip
 STAGES = (*NOUNS, *JOBS, "api", "commandline")
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "pytorch_lightning", "lightly"}

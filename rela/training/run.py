@@ -143,7 +143,7 @@ def run_training(
             seconds["startup"] = seconds.get("startup", 0.0) + (Spent.now() - start).seconds
             _fit(trainer, module, loader, None if newest is None else newest[0])
         if trainer.is_global_zero:
-            _export(directory, settings, module, name)
+            export_backbone(directory, settings, module.method, name)
     finally:  # an interrupted attempt counts too
         live.clear()
         measured = sum(seconds.values()) - before
@@ -316,9 +316,9 @@ def memory_format(settings: ResolvedSettings) -> torch.memory_format:
     return torch.contiguous_format if slower else torch.channels_last
 
 
-def _export(directory: Path, settings: ResolvedSettings, module: TwoStage, name: str) -> None:
+def export_backbone(directory: Path, settings: ResolvedSettings, method: Method, name: str) -> None:
     """Write the trained network as a file that torchvision loads, with its identity as a prior."""
-    backbone = module.method.exported
+    backbone = method.exported
     save_weights(
         directory / BACKBONE_FILE,
         backbone,
@@ -330,7 +330,7 @@ def _export(directory: Path, settings: ResolvedSettings, module: TwoStage, name:
         image_size=settings.image_size,
         weights_sha256=state_sha256(backbone.state_dict()),
         preprocessing=preprocessing_for(settings.image_size),
-        feature_dim=module.method.options.feature_dim,
+        feature_dim=method.options.feature_dim,
     )
     write_identity(directory, identity)
 

@@ -236,6 +236,8 @@ class TwoStage(pl.LightningModule):
         self.stage, self.handover_step = state["stage"], state["handover_step"]
         self._steps_seen = state["steps_seen"]
         self._loader.start_at(state["batches_done"])
+        for schedule in checkpoint.get("lr_schedulers", []):
+            schedule["max_epochs"] = self.num_steps  # more than there were, if a run is extended
         if self.handover is not None:
             self.handover.load_state_dict(state["handover"])
         if self.handover is not None and self.stage == 2:

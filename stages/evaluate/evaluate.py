@@ -18,6 +18,7 @@ from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.requests import Evaluate
 from rela.stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
+from rela.stages.train.snapshot import run_or_snapshot
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.evaluations import EVALUATION_FILE
 from rela.stages.workspace.representations import Representations
@@ -48,6 +49,8 @@ def evaluate_run(
     request = PriorRequest(f"run:{run.name}")
     found = _evaluate(workspace, dataset, (name, key), request, path, settings, embedding, say)
     parameters, prior = run.manifest.parameters, run.content.prior
+    if run.content.snapshot_of is not None:
+        parameters = {**parameters, "steps_done": run.content.num_steps}
     return replace(found, run=run.name, parameters=parameters, prior_name=prior)
 
 
@@ -86,10 +89,10 @@ def _evaluate_runs(
 ) -> list[Evaluation]:
     """Evaluate each run; with `all`, runs without a usable data set are skipped with a message."""
     if request.all:
-        chosen = workspace.runs() or [workspace.run()]
+        chosen = workspace.runs(with_snapshots=False) or [workspace.run()]
     else:
-        names = dict.fromkeys(request.names)
-        chosen = [workspace.run(name) for name in names] or [workspace.run()]
+        names: list[str | None] = [*dict.fromkeys(request.names)] or [None]
+        chosen = [run_or_snapshot(workspace, name, say) for name in names]
     open_voc_of(settings)
     found, reasons = [], []
     for run in chosen:

@@ -52,7 +52,11 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     settings, names, output = part_of(request, ReportSettings), request.names, Path(request.output)
     template_environment()
     require("matplotlib", "report", "rela report", UnavailableError)
-    chosen = [workspace.run(n) for n in dict.fromkeys(names)] if names else workspace.runs()
+    chosen = (
+        [workspace.run(n) for n in dict.fromkeys(names)]
+        if names
+        else workspace.runs(with_snapshots=False)
+    )
     unfinished = [] if names else _unfinished(workspace, say)
     if not chosen:
         raise ChoiceError(f"no finished run in {workspace.root}; {_remedy(unfinished)}")

@@ -11,9 +11,10 @@ from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.fingerprint import fingerprint
-from rela.pipeline.locks import remove_if_free
+from rela.pipeline.locks import holder, remove_if_free
 from rela.stages.requests import Train
 from rela.stages.snippets import pasteable, run_snippet
+from rela.stages.train.extend import begin_extension, extended_config
 from rela.stages.train.fit import TrainResult, fit_run
 from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from rela.stages.train.processes import (
@@ -46,7 +47,11 @@ def format_result(result: TrainResult) -> str:
     """The path of the run and a snippet that loads its backbone."""
     run = result.artifact
     if result.cached:
-        return f"run {run.name} with these settings is already finished: {run.path}"
+        longer = f"rela train --resume --name {run.name} --epochs {2 * run.settings.epochs}"
+        return (
+            f"run {run.name} with these settings is already finished: {run.path}; `{longer}` trains it "
+            "for longer"
+        )
     loading = pasteable("load it with:", run_snippet(run))
     return f"run {run.name} is finished: {run.path}\n{loading}"
 
@@ -139,34 +144,63 @@ def resume(
     name: str | None = None,
     say: Say = print,
     where: Mapping[str, Any] | None = None,
+    epochs: int | None = None,
 ) -> TrainResult:
     """Resume an interrupted run (the only one, or `name`) with its own settings.
 
-    `where`: values of WHERE_TO_RUN to use instead.
+    `where`: values of WHERE_TO_RUN to use instead. `epochs`: extend a finished run to so many, as a new
+    run that begins at its last checkpoint.
     """
     where = where or {}
     rank_timeout = where.get("rank_timeout", TrainSettings.rank_timeout)
     if is_another_rank():
         return _join(workspace, where, rank_timeout)
     with first_of_several(60 * rank_timeout) as announce:
+        if epochs is not None:
+            return _extend(workspace, name, epochs, where, say, announce)
         unfinished = {path.name: path for path in workspace.unfinished_runs()}
-        if name is None and len(unfinished) != 1:
-            what = (
-                f"name one of {', '.join(unfinished)} with --name"
-                if unfinished
-                else "nothing to resume"
-            )
-            raise ChoiceError(f"{len(unfinished)} interrupted runs in {workspace.root}: {what}")
-        chosen = name or next(iter(unfinished))
+        by_name = {n: holder(path / LOCK_FILE) for n, path in unfinished.items()}
+        interrupted = [n for n, by in by_name.items() if by is None]
+        if name is None and len(interrupted) != 1:
+            what = "nothing to resume"
+            if interrupted:
+                what = f"name one of {', '.join(interrupted)} with --name"
+            elif unfinished:
+                what = f"{', '.join(unfinished)} running; `rela status --watch` shows the progress"
+            raise ChoiceError(f"{len(interrupted)} interrupted runs in {workspace.root}: {what}")
+        chosen = name or interrupted[0]
         if chosen not in unfinished:
             finished = open_as(Run, workspace.runs_dir / chosen)
             if finished is not None:
                 return TrainResult(finished, True)
             raise ChoiceError(
                 f"no interrupted run {chosen!r} in {workspace.root}; found "
-                f"{', '.join(unfinished) or 'none'}"
+                f"{', '.join(interrupted) or 'none'}"
             )
         return _go_on(workspace, unfinished[chosen], where, say, announce)
+
+
+def _extend(
+    workspace: Workspace,
+    name: str | None,
+    epochs: int,
+    where: Mapping[str, Any],
+    say: Say,
+    announce: Announce,
+) -> TrainResult:
+    """Extend a finished run, resume its interrupted extension, or return the finished one."""
+    run = workspace.run(name)
+    config = extended_config(run, epochs, where)
+    finished = _finished(workspace, config, None)
+    if finished is not None:
+        return TrainResult(finished, True)
+    begun = (
+        path
+        for path in workspace.unfinished_runs()
+        if read_config(path).fingerprint == config.fingerprint
+    )
+    directory = next(begun, None) or begin_extension(workspace, run, config, say)
+    return _go_on(workspace, directory, where, say, announce)
 
 
 def _join(workspace: Workspace, where: Mapping[str, Any], rank_timeout: float) -> TrainResult:
@@ -191,7 +225,7 @@ def _go_on(
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
         )
-    if _fingerprint(dataset, resolved) != config.fingerprint:
+    if not config.extends and _fingerprint(dataset, resolved) != config.fingerprint:
         raise CorruptArtifactError(
             f"{directory / CONFIG_FILE} was changed after the run began, or comes from another version "
             f"of rela; remove {directory} and train again"

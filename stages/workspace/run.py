@@ -46,7 +46,8 @@ class Config:
     """A run's inputs and settings, resolved before it begins: its `config.json`.
 
     `representations`: their name, None without a prior. `precision`: that of `settings`, with "auto"
-    resolved on the machine where the run begins.
+    resolved on the machine where the run begins. `extends`: the run whose last checkpoint it begins
+    with, if any.
     """
 
     fingerprint: str
@@ -54,6 +55,7 @@ class Config:
     settings: TrainSettings
     representations: str | None
     precision: str = "auto"
+    extends: str | None = None
 
     def write(self, directory: Path) -> None:
         """Write `config.json`; raises StorageError."""
@@ -79,6 +81,7 @@ class _ConfigFile(Struct, frozen=True):
     settings: dict[str, Any]
     representations: str | None
     precision: str
+    extends: str | None = None
 
 
 def read_config(directory: Path) -> Config:
@@ -97,8 +100,9 @@ def read_config(directory: Path) -> Config:
             f"{path} is damaged ({error}); remove {directory} and train again"
         ) from error
     return Config(
-        found.fingerprint, found.dataset, settings, found.representations, found.precision
-    )
+        found.fingerprint, found.dataset, settings, found.representations, found.precision,
+        found.extends,
+    )  # fmt: skip
 
 
 class RunContent(Struct, frozen=True):
@@ -106,7 +110,8 @@ class RunContent(Struct, frozen=True):
 
     - `dataset`: its name at the time; `prior`: its name, None without one;
     - `handover_step`: first step of stage 2; None if there was no prior, or stage 1 did not end;
-    - `num_steps`: of both stages; `online_accuracy`: of the last epoch in [0, 1], if there is one.
+    - `num_steps`: of both stages; `online_accuracy`: of the last epoch in [0, 1], if there is one;
+    - `snapshot_of`: the unfinished run whose checkpoint this is, after `epochs_done` epochs.
     """
 
     dataset: str
@@ -115,6 +120,8 @@ class RunContent(Struct, frozen=True):
     num_steps: Int
     num_images: Int = 0
     online_accuracy: Float | None = None
+    snapshot_of: str | None = None
+    epochs_done: Int | None = None
 
 
 class _Inputs(Struct, frozen=True):

@@ -102,7 +102,8 @@ def format_status(found: Status) -> str:
             ["name", "data set", "model", "prior", "epochs", "hand-over step", "seconds", "20-NN", "linear"],
             [
                 [
-                    r["name"], r["dataset"], r["model"], r["prior"], r["epochs"],
+                    r["name"], r["dataset"], r["model"], r["prior"],
+                    r["epochs"] if r["epochs_done"] is None else f"{r['epochs_done']} of {r['epochs']}",
                     _handover(r), r["total_seconds"], percent(r, "knn20"), percent(r, "linear"),
                 ]
                 for r in found.runs
@@ -154,6 +155,7 @@ def _run_row(run: Run, coverages: dict[str, Coverage | None]) -> dict[str, Any]:
         "model": run.model,
         "prior": run.content.prior or "none",
         "epochs": run.settings.epochs,
+        "epochs_done": run.content.epochs_done,
         "handover_step": run.content.handover_step,
         "total_seconds": None if seconds is None else round(seconds, 1),
         "knn20": knn20 and knn20.get("top1"),

@@ -10,9 +10,10 @@ from rela.errors import ChoiceError, one_line
 from rela.pipeline import artifact as artifacts
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
+from rela.pipeline.locks import holder
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
-from rela.stages.workspace.run import Run
+from rela.stages.workspace.run import LOCK_FILE, Run
 
 _PARTS_PREFIX = ".parts-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -78,9 +79,12 @@ class Workspace:
     def run(self, name: str | None = None) -> Run:
         """The named finished run, or the only one."""
         if name is not None and _NAME.fullmatch(name) and _is_unfinished(self.runs_dir / name):
+            by = holder(self.runs_dir / name / LOCK_FILE)
             raise ChoiceError(
                 f"run {name!r} in {self.root} is not finished; resume it with "
                 f"`rela train --resume --name {name}`"
+                if by is None
+                else f"run {name!r} in {self.root} is still running ({by}); `rela status --watch` shows it"
             )
         return self._choose(Run, "finished run", self.runs_dir, name, "rela train")
 
@@ -92,9 +96,10 @@ class Workspace:
         """Whether a finished run has this name; other runs are not read."""
         return bool(_NAME.fullmatch(name)) and open_artifact(self.runs_dir / name) is not None
 
-    def runs(self) -> list[Run]:
-        """Every finished run."""
-        return find_artifacts(Run, self.runs_dir)
+    def runs(self, with_snapshots: bool = True) -> list[Run]:
+        """Every finished run, and every snapshot of an unfinished one."""
+        found = find_artifacts(Run, self.runs_dir)
+        return [run for run in found if with_snapshots or run.content.snapshot_of is None]
 
     def unfinished_runs(self) -> list[Path]:
         """Directories of runs that have no manifest yet, oldest first."""

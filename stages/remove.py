@@ -1,0 +1,185 @@
+"""Remove data sets, representations, targets and runs by name, and say what depends on them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rela.errors import ChoiceError
+from rela.pipeline.errors import BusyError
+from rela.pipeline.files import directory_bytes
+from rela.pipeline.locks import remove_if_free, remove_unused
+from rela.stages.display import human_bytes
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.representations import Representations, Targets
+from rela.stages.workspace.run import LOCK_FILE, read_config
+from rela.stages.workspace.workspace import Workspace, find_artifacts, open_artifact
+
+_KINDS = {
+    "dataset": "data set",
+    "representations": "representations",
+    "run": "run",
+    "targets": "targets",
+}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A directory to remove; `why`: how it depends on one that was named, empty for that one."""
+
+    kind: str
+    name: str
+    path: Path
+    num_bytes: int
+    why: str = ""
+
+    @property
+    def words(self) -> str:
+        """`run first`, `data set photos`."""
+        return f"{_KINDS[self.kind]} {self.name}"
+
+
+@dataclass(frozen=True)
+class RemoveResult:
+    """What was removed, or would be; `kept`: what depended on it and stays."""
+
+    removed: list[Thing]
+    kept: list[Thing]
+    dry_run: bool
+
+
+def remove(
+    workspace: Workspace,
+    names: tuple[str, ...],
+    dependents: bool = False,
+    force: bool = False,
+    dry_run: bool = False,
+) -> RemoveResult:
+    """Remove what the names stand for: NAME or KIND:NAME.
+
+    Raises ChoiceError for unknown and ambiguous names, and where something else depends on them, unless
+    that is removed too (`dependents`) or left as it is (`force`); BusyError for what a job uses.
+    """
+    if dependents and force:
+        raise ChoiceError("--dependents removes what depends on it, --force keeps that; give one")
+    named = [_find(workspace, name) for name in dict.fromkeys(names)]
+    paths = {thing.path for thing in named}
+    others = {
+        thing.path: thing
+        for each in named
+        for thing in depending(workspace, each.path)
+        if thing.path not in paths
+    }
+    if others and not (dependents or force or dry_run):
+        listed = "\n".join(f"  {thing.words}: {thing.why}" for thing in others.values())
+        typed = " ".join(names)
+        raise ChoiceError(
+            f"{len(others)} other things depend on {' and '.join(t.words for t in named)}:\n{listed}\n"
+            f"remove them too with `rela rm {typed} --dependents`, or keep them with `rela rm {typed} --force`"
+        )
+    going = [*(others.values() if dependents else ()), *named]
+    if not dry_run:
+        for thing in going:
+            _remove(thing)
+    return RemoveResult(going, [] if dependents else [*others.values()], dry_run)
+
+
+def format_result(result: RemoveResult) -> str:
+    """A line for each thing."""
+    words = "would remove" if result.dry_run else "removed"
+    lines = [f"{words} {t.words} ({human_bytes(t.num_bytes)})" for t in result.removed]
+    lines += [f"kept {thing.words}: {thing.why}" for thing in result.kept]
+    return "\n".join(lines)
+
+
+def depending(workspace: Workspace, path: Path) -> Iterator[Thing]:
+    """What is of less use without the artifact or unfinished run at `path`."""
+    artifact = open_artifact(path)
+    if isinstance(artifact, DataSet):
+        yield from _of_dataset(workspace, artifact)
+    elif isinstance(artifact, Representations):
+        yield from _of_representations(workspace, artifact)
+    elif path.parent == workspace.runs_dir:
+        yield from _of_run(workspace, path.name)
+
+
+def _of_dataset(workspace: Workspace, dataset: DataSet) -> Iterator[Thing]:
+    others = [d for d in workspace.datasets() if d.name != dataset.name]
+    if all(other.fingerprint != dataset.fingerprint for other in others):
+        for run in workspace.runs():
+            if run.dataset_fingerprint == dataset.fingerprint:
+                yield _thing(
+                    "run", run.path, "trained on it; it can be evaluated on other data only"
+                )
+        for path in workspace.unfinished_runs():
+            if read_config(path).dataset.fingerprint == dataset.fingerprint:
+                yield _thing("run", path, "not finished; it could not be resumed")
+    elsewhere = {other.images_sha256(split) for other in others for split in other.splits}
+    images = {dataset.images_sha256(split) for split in dataset.splits} - elsewhere
+    for made in workspace.representations():
+        if made.images_sha256 in images:
+            yield _thing("representations", made.path, "features of its images")
+            yield from _targets_of(workspace, made)
+
+
+def _of_representations(workspace: Workspace, made: Representations) -> Iterator[Thing]:
+    yield from _targets_of(workspace, made)
+    for other in workspace.representations():
+        if made.fingerprint in other.manifest.inputs.values():
+            yield _thing("representations", other.path, "combined from it")
+    for path in workspace.unfinished_runs():
+        if read_config(path).settings.prior == made.fingerprint:
+            yield _thing("run", path, "not finished; it could not be resumed")
+
+
+def _targets_of(workspace: Workspace, made: Representations) -> Iterator[Thing]:
+    for targets in find_artifacts(Targets, workspace.targets_dir):
+        if targets.manifest.inputs.get("representations") == made.fingerprint:
+            yield _thing("targets", targets.path, f"made from {made.name}")
+
+
+def _of_run(workspace: Workspace, name: str) -> Iterator[Thing]:
+    for run in workspace.runs():
+        if run.content.snapshot_of == name:
+            yield _thing("run", run.path, "one of its checkpoints")
+    for made in workspace.representations():
+        if made.content.run == name:
+            yield _thing("representations", made.path, "its features")
+
+
+def _find(workspace: Workspace, name: str) -> Thing:
+    parents = {
+        "dataset": workspace.datasets_dir,
+        "representations": workspace.representations_dir,
+        "targets": workspace.targets_dir,
+        "run": workspace.runs_dir,
+    }
+    prefix, colon, rest = name.partition(":")
+    wanted = {prefix: rest} if colon and prefix in parents else dict.fromkeys(parents, name)
+    found = [
+        (kind, parents[kind] / each)
+        for kind, each in wanted.items()
+        if "/" not in each and not each.startswith(".") and (parents[kind] / each).is_dir()
+    ]
+    if not found:
+        raise ChoiceError(f"nothing called {name} in {workspace.root}; `rela cache ls` shows names")
+    if len(found) > 1:
+        forms = " or ".join(f"`rela rm {kind}:{name}`" for kind, _ in found)
+        raise ChoiceError(f"{name} is the name of {len(found)} things; choose {forms}")
+    return _thing(*found[0])
+
+
+def _thing(kind: str, path: Path, why: str = "") -> Thing:
+    return Thing(kind, path.name, path, directory_bytes(path), why)
+
+
+def _remove(thing: Thing) -> None:
+    lock = thing.path / LOCK_FILE
+    if thing.kind == "run" and lock.is_file():
+        gone = remove_if_free(lock)
+    else:
+        gone = remove_unused(thing.path, math.inf)
+    if not gone:
+        raise BusyError(
+            f"{thing.words} is in use; `rela status` shows by what. Nothing else was removed"
+        )
