@@ -235,11 +235,11 @@ def run(
 
     A failed job does not stop the others; the exit status is that of the first failure.
     """
-    from rela.stages.recipe.jobs import load_recipe
+    from rela.stages.recipe.jobs import assignments, load_recipe
 
     if no_measure and not dry_run:
         raise click.UsageError("--no-measure requires --dry-run")
-    jobs = load_recipe(recipe, ctx.obj, dict(_assignment(text) for text in variables))
+    jobs = load_recipe(recipe, ctx.obj, assignments(variables))
     if dry_run:
         from rela.stages.recipe import plan as planning
 
@@ -253,15 +253,6 @@ def run(
     if result.exit_status:
         say(f"rela: {stage.describe_failures(result)}")
         ctx.exit(result.exit_status)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier()):
-        raise click.UsageError(
-            f"--set {text}: expected NAME=VALUE, such as --set data=path/to/data"
-        )
-    return name, value
 
 
 @main.command()
@@ -323,32 +314,15 @@ def status(
 
 
 @main.command("rm")
-@click.argument(
-    "names", metavar="NAME...", nargs=-1, required=True, shell_complete=completing.artifacts
-)
-@click.option("--dependents", is_flag=True, help="Also remove what depends on it.")
-@click.option("--force", is_flag=True, help="Keep what depends on it.")
-@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
-@json_option
-@click.pass_obj
-def remove(
-    workspace: Any,
-    /,
-    names: tuple[str, ...],
-    dependents: bool,
-    force: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Remove data sets, representations and runs. What depends on them is named first.
+@takes("Remove")
+def remove(workspace: Any, request: "requests.Remove") -> Shown:
+    """Remove data sets, representations and runs; refuse, naming them, if other things depend on them.
 
-    NAME is that of `rela cache ls`; KIND:NAME where two kinds share it, such as run:photos.
+    NAME is that of `rela cache ls`, or KIND:NAME where two kinds share it, such as run:photos.
     """
     from rela.stages import remove as stage
 
-    print_result(
-        as_json, stage.format_result, stage.remove(workspace, names, dependents, force, dry_run)
-    )
+    return stage.remove(workspace, request), stage.format_result
 
 
 @main.group()
@@ -422,6 +396,5 @@ def doctor(ctx: click.Context, /, as_json: bool) -> None:
 
 
 main.add_command(completing.completion)
-
 if __name__ == "__main__":
     sys.exit(main())

@@ -48,6 +48,7 @@ from rela.stages.left_out import (
     require_good_images,
     without_numbers,
 )
+from rela.stages.remove import depending, remove_directory, thing_at
 from rela.stages.requests import Convert
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
@@ -96,13 +97,17 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         existing = open_as(DataSet, destination)
         if existing is None:
             return None
-        if is_older(existing):
+        if is_older(existing) and not request.replace:
             raise older(existing, again(existing, workspace, request))
-        same = may_be_of(existing, images, settings)
+        same = may_be_of(existing, images, settings) and not is_older(existing)
         if same and existing.content.sources_sha256 == source_digest(images):
             return existing
+        if request.replace:
+            return None
         raise (
-            taken(existing) if settings.val_fraction is not None else _cut_since(existing, request)
+            taken(existing, request)
+            if settings.val_fraction is not None
+            else _cut_since(existing, request)
         )
 
     def fill(directory: Path) -> Manifest:
@@ -157,6 +162,8 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         contact_sheet(beton, images.class_names, settings.seed).save(
             directory / SHEET_FILE, compress_level=1
         )
+        if request.replace and destination.is_dir():
+            _remove_old(workspace, destination, say)
         return manifest
 
     dataset, was_there = cached(destination, DataSet, find, fill)
@@ -193,12 +200,20 @@ def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -
     return with_val(found, settings.val_fraction, settings.seed, copies)
 
 
-def taken(existing: DataSet) -> ChoiceError:
+def taken(existing: DataSet, request: Convert) -> ChoiceError:
     """The error for a name that another data set has."""
     return ChoiceError(
         f"{existing.path} already holds a data set made from other images or with other options; "
-        "choose another --name, or remove that folder first"
+        f"choose another --name, or replace it with `{command(request, replace=True)}`"
     )
+
+
+def _remove_old(workspace: Workspace, path: Path, say: Say) -> None:
+    """Remove the data set that is replaced; what depends on it stays, and is named."""
+    others = [f"{thing.words} ({thing.why})" for thing in depending(workspace, path)]
+    remove_directory(thing_at("dataset", path))
+    if others:
+        say(f"data set {path.name} is replaced; of the old one there still are {', '.join(others)}")
 
 
 def is_older(existing: DataSet) -> bool:
@@ -228,7 +243,7 @@ def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
     whole = read_source(Path(request.source), plain)
     same = "val" not in existing.splits and may_be_of(existing, whole, plain)
     if not same or existing.content.sources_sha256 != source_digest(whole):
-        return taken(existing)
+        return taken(existing, request)
 
     return ChoiceError(
         f"data set {existing.name} holds these images without a validation split, which is now held out "

@@ -85,7 +85,7 @@ def find_dataset(
     if is_older(existing):
         raise older(existing, "give the job another name")
     if not same:
-        raise taken(existing)
+        raise taken(existing, Convert(images.root, name=name, **vars(settings)))
     return existing
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rela.errors import ChoiceError
-from rela.pipeline.errors import BusyError
+from rela.pipeline.errors import BusyError, CorruptArtifactError
 from rela.pipeline.files import directory_bytes
 from rela.pipeline.locks import remove_if_free, remove_unused
+from rela.pipeline.manifest import MANIFEST_NAME
 from rela.stages.display import human_bytes
+from rela.stages.requests import Remove
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.run import LOCK_FILE, read_config
@@ -48,19 +50,16 @@ class RemoveResult:
     dry_run: bool
 
 
-def remove(
-    workspace: Workspace,
-    names: tuple[str, ...],
-    dependents: bool = False,
-    force: bool = False,
-    dry_run: bool = False,
-) -> RemoveResult:
+def remove(workspace: Workspace, request: Remove) -> RemoveResult:
     """Remove what the names stand for: NAME or KIND:NAME.
 
     Raises ChoiceError for unknown and ambiguous names, and where something else depends on them, unless
     that is removed too (`dependents`) or left as it is (`force`); BusyError for what a job uses.
     """
-    if dependents and force:
+    names, dependents, dry_run = request.names, request.dependents, request.dry_run
+    if not names:
+        raise ChoiceError("name what to remove; `rela cache ls` shows names")
+    if dependents and request.force:
         raise ChoiceError("--dependents removes what depends on it, --force keeps that; give one")
     named = [_find(workspace, name) for name in dict.fromkeys(names)]
     paths = {thing.path for thing in named}
@@ -70,17 +69,18 @@ def remove(
         for thing in depending(workspace, each.path)
         if thing.path not in paths
     }
-    if others and not (dependents or force or dry_run):
+    if others and not (dependents or request.force or dry_run):
         listed = "\n".join(f"  {thing.words}: {thing.why}" for thing in others.values())
         typed = " ".join(names)
         raise ChoiceError(
             f"{len(others)} other things depend on {' and '.join(t.words for t in named)}:\n{listed}\n"
-            f"remove them too with `rela rm {typed} --dependents`, or keep them with `rela rm {typed} --force`"
+            f"remove them too with `rela rm {typed} --dependents`, or keep them with "
+            f"`rela rm {typed} --force`"
         )
     going = [*(others.values() if dependents else ()), *named]
     if not dry_run:
         for thing in going:
-            _remove(thing)
+            remove_directory(thing)
     return RemoveResult(going, [] if dependents else [*others.values()], dry_run)
 
 
@@ -93,8 +93,11 @@ def format_result(result: RemoveResult) -> str:
 
 
 def depending(workspace: Workspace, path: Path) -> Iterator[Thing]:
-    """What is of less use without the artifact or unfinished run at `path`."""
-    artifact = open_artifact(path)
+    """What is of less use without the artifact or unfinished run at `path`; nothing if it is damaged."""
+    try:
+        artifact = open_artifact(path)
+    except CorruptArtifactError:
+        return
     if isinstance(artifact, DataSet):
         yield from _of_dataset(workspace, artifact)
     elif isinstance(artifact, Representations):
@@ -108,17 +111,17 @@ def _of_dataset(workspace: Workspace, dataset: DataSet) -> Iterator[Thing]:
     if all(other.fingerprint != dataset.fingerprint for other in others):
         for run in workspace.runs():
             if run.dataset_fingerprint == dataset.fingerprint:
-                yield _thing(
+                yield thing_at(
                     "run", run.path, "trained on it; it can be evaluated on other data only"
                 )
         for path in workspace.unfinished_runs():
             if read_config(path).dataset.fingerprint == dataset.fingerprint:
-                yield _thing("run", path, "not finished; it could not be resumed")
+                yield thing_at("run", path, "not finished; it could not be resumed")
     elsewhere = {other.images_sha256(split) for other in others for split in other.splits}
     images = {dataset.images_sha256(split) for split in dataset.splits} - elsewhere
     for made in workspace.representations():
         if made.images_sha256 in images:
-            yield _thing("representations", made.path, "features of its images")
+            yield thing_at("representations", made.path, "features of its images")
             yield from _targets_of(workspace, made)
 
 
@@ -126,25 +129,25 @@ def _of_representations(workspace: Workspace, made: Representations) -> Iterator
     yield from _targets_of(workspace, made)
     for other in workspace.representations():
         if made.fingerprint in other.manifest.inputs.values():
-            yield _thing("representations", other.path, "combined from it")
+            yield thing_at("representations", other.path, "combined from it")
     for path in workspace.unfinished_runs():
         if read_config(path).settings.prior == made.fingerprint:
-            yield _thing("run", path, "not finished; it could not be resumed")
+            yield thing_at("run", path, "not finished; it could not be resumed")
 
 
 def _targets_of(workspace: Workspace, made: Representations) -> Iterator[Thing]:
     for targets in find_artifacts(Targets, workspace.targets_dir):
         if targets.manifest.inputs.get("representations") == made.fingerprint:
-            yield _thing("targets", targets.path, f"made from {made.name}")
+            yield thing_at("targets", targets.path, f"made from {made.name}")
 
 
 def _of_run(workspace: Workspace, name: str) -> Iterator[Thing]:
     for run in workspace.runs():
         if run.content.snapshot_of == name:
-            yield _thing("run", run.path, "one of its checkpoints")
+            yield thing_at("run", run.path, "one of its checkpoints")
     for made in workspace.representations():
         if made.content.run == name:
-            yield _thing("representations", made.path, "its features")
+            yield thing_at("representations", made.path, "its features")
 
 
 def _find(workspace: Workspace, name: str) -> Thing:
@@ -166,20 +169,21 @@ def _find(workspace: Workspace, name: str) -> Thing:
     if len(found) > 1:
         forms = " or ".join(f"`rela rm {kind}:{name}`" for kind, _ in found)
         raise ChoiceError(f"{name} is the name of {len(found)} things; choose {forms}")
-    return _thing(*found[0])
+    return thing_at(*found[0])
 
 
-def _thing(kind: str, path: Path, why: str = "") -> Thing:
+def thing_at(kind: str, path: Path, why: str = "") -> Thing:
+    """The directory with its size."""
     return Thing(kind, path.name, path, directory_bytes(path), why)
 
 
-def _remove(thing: Thing) -> None:
-    lock = thing.path / LOCK_FILE
-    if thing.kind == "run" and lock.is_file():
-        gone = remove_if_free(lock)
-    else:
+def remove_directory(thing: Thing) -> None:
+    """Remove it if no job uses it; raises BusyError."""
+    if (thing.path / MANIFEST_NAME).is_file():
         gone = remove_unused(thing.path, math.inf)
+    else:
+        lock = thing.path / LOCK_FILE
+        lock.touch()
+        gone = remove_if_free(lock)
     if not gone:
-        raise BusyError(
-            f"{thing.words} is in use; `rela status` shows by what. Nothing else was removed"
-        )
+        raise BusyError(f"{thing.words} is in use; wait for the job, which `rela status` shows")

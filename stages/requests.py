@@ -76,6 +76,7 @@ class Convert(ConvertSettings, Request):
     source: str | Path = argument("SRC", kind=Path)
     name: str | None = option(None, "Name of the data set.", shown="that of SRC")
     workers: int | None = option(None, "Worker processes.", minimum=1, shown="all cores")
+    replace: bool = option(False, "Replace the data set of that name, if it holds other images.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,3 +182,18 @@ class Rank(RankSettings, Request):
     """A data set whose embedded priors to compare."""
 
     dataset: str | None = argument("[DATASET]", None, complete="datasets")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Remove(Request):
+    """What to remove from the workspace."""
+
+    things: str | Sequence[str] = argument("NAME...", (), complete="artifacts")
+    dependents: bool = option(False, "Also remove what depends on it.")
+    force: bool = option(False, "Keep what depends on it.")
+    dry_run: bool = option(False, "Only print what would be removed.")
+
+    @property
+    def names(self) -> list[str]:
+        """The names."""
+        return _listed(self.things)

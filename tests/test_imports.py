@@ -32,8 +32,8 @@ NOUNS = (
     "priors",
 )
 JOBS = (
-    "convert", "dataset_of", "embed", "train", "evaluate", "export", "neighbors", "report", "recipe",
-    "demo", "doctor", "remove",
+    "remove", "convert", "dataset_of", "embed", "train", "evaluate", "export", "neighbors", "report",
+    "recipe", "demo", "doctor",
 )  # fmt: skip
 STAGES = (*NOUNS, *JOBS, "api", "commandline")
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "pytorch_lightning", "lightly"}

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,17 @@ _IN_WORDS = {
     bool: "true or false", int: "an integer", float: "a number", str: "a string", Path: "a path",
     tuple: "a list",
 }  # fmt: skip
+
+
+def assignments(texts: Iterable[str]) -> dict[str, str]:
+    """The values of `--set NAME=VALUE`; raises ChoiceError."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (equals and name.isidentifier()):
+            raise ChoiceError(f"--set {text}: expected NAME=VALUE, such as --set data=path/to/data")
+        found[name] = value
+    return found
 
 
 def load_recipe(

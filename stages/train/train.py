@@ -189,7 +189,10 @@ def _extend(
     announce: Announce,
 ) -> TrainResult:
     """Extend a finished run, resume its interrupted extension, or return the finished one."""
-    run = workspace.run(name)
+    try:
+        run = workspace.run(name)
+    except ChoiceError as error:
+        raise ChoiceError(f"--epochs with --resume extends a finished run: {error}") from error
     config = extended_config(run, epochs, where)
     finished = _finished(workspace, config, None)
     if finished is not None:

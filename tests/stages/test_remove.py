@@ -1,0 +1,89 @@
+"""`rela rm` and `rela convert --replace` (rela.stages.remove).
+
+- what depends on a thing is named, with the commands that keep it and that remove it, which work;
+- names of two kinds are told apart; unknown names, and what a job uses, are refused; damaged things go;
+- a data set of other images is replaced whole, or stays whole if the new images are bad.
+"""
+
+from pathlib import Path
+
+import pytest
+from command_line import TINY, Rela, read_json
+from pictures import MakeTree
+from PIL import Image
+
+from rela.pipeline.locks import in_use
+
+ROOT = Path("workspace")
+
+
+@pytest.fixture
+def embedded(rela: Rela, images: Path) -> list[Path]:
+    """The data set `images` with representations."""
+    rela("embed", "images", "--prior", "random:timm:test_resnet", "--image-size", 16)
+    return list((ROOT / "representations").glob("[!.]*"))
+
+
+def there() -> set[str]:
+    """Names of all artifacts."""
+    return {p.parent.name for p in ROOT.glob("*/[!.]*/manifest.json")}
+
+
+def test_what_depends_is_named_and_goes_or_stays(rela: Rela, embedded: list[Path]):
+    (representations,) = embedded
+    said = rela("rm", "images", exit_code=2).output
+    assert f"representations {representations.name}: features of its images" in said
+    assert "`rela rm images --dependents`" in said and "`rela rm images --force`" in said
+    assert there() == {"images", representations.name}
+    would = rela("rm", "images", "--dependents", "--dry-run").output
+    assert "would remove data set images" in would and representations.name in would
+    assert there() == {"images", representations.name}
+    assert f"kept representations {representations.name}" in rela("rm", "images", "--force").output
+    assert there() == {representations.name}
+    rela("convert", "images")
+    found = read_json(rela("rm", "images", "--dependents", "--json"))
+    assert {thing["name"] for thing in found["removed"]} == {"images", representations.name}
+    assert there() == set()
+
+
+def test_a_run_and_a_data_set_of_one_name(rela: Rela, images: Path):
+    rela("train", "--prior", "none", *TINY, "--epochs", 1, "--name", "images")
+    said = rela("rm", "images", exit_code=2).output
+    assert "`rela rm dataset:images` or `rela rm run:images`" in said
+    assert "run images: trained on it" in rela("rm", "dataset:images", exit_code=2).output
+    rela("rm", "run:images")
+    assert there() == {"images"} and (ROOT / "datasets" / "images").is_dir()
+    assert "nothing called run:images" in rela("rm", "run:images", exit_code=2).output
+    assert "nothing called ../x" in rela("rm", "../x", exit_code=2).output
+
+
+def test_what_a_job_uses_stays_and_what_is_damaged_goes(rela: Rela, embedded: list[Path]):
+    with in_use(embedded[0]):
+        assert "is in use" in rela("rm", embedded[0].name, exit_code=75).output
+    (embedded[0] / "manifest.json").write_text("{")
+    rela("rm", embedded[0].name)
+    assert not embedded[0].exists()
+
+
+def test_an_unfinished_run_is_removed(rela: Rela, images: Path):
+    unfinished = ROOT / "runs" / "r"
+    unfinished.mkdir(parents=True)
+    (unfinished / "config.json").write_text("{}")
+    assert "name what to remove" in rela("rm", exit_code=2).output
+    rela("rm", "r")
+    assert not unfinished.exists()
+
+
+def test_a_data_set_is_replaced(rela: Rela, embedded: list[Path], make_tree: MakeTree):
+    before = (ROOT / "datasets/images/manifest.json").read_bytes()
+    Image.new("RGB", (16, 16), "red").save("images/train/ant/new.png")
+    Path("images/train/ant/bad.png").write_bytes(b"no image")
+    rela("convert", "images", "--replace", exit_code=65)
+    assert (ROOT / "datasets/images/manifest.json").read_bytes() == before
+    Path("images/train/ant/bad.png").unlink()
+    said = rela("convert", "images", exit_code=2).output
+    assert "`rela convert images --replace`" in said
+    said = rela("convert", "images", "--replace").output
+    assert f"there still are representations {embedded[0].name} (features of its images)" in said
+    assert (ROOT / "datasets/images/manifest.json").read_bytes() != before
+    assert "already exists, unchanged" in rela("convert", "images", "--replace").output
