@@ -52,25 +52,22 @@ def read(path: Path, options: SourceOptions, on_progress: ListingProgress) -> Im
         (line, _within(root, image, f"{shown}, line {line}"), label, split)
         for line, image, label, split in rows
     ]
-    names = ImageNames()
     if not named:
         raise DataError(f"{shown} lists no images")
-    if options.image_root is None:
-        root = names.folder_of_images(path, [row[1] for row in named])
-        if root != path.parent:
-            notes.append(f"the images are in {one_line(str(root))}")
+    names = ImageNames(root)
+    if options.image_root is None and (inside := names.look_below(path, [row[1] for row in named])):
+        notes.append(f"the images are in {', '.join(one_line(str(f)) for f in inside[:4])}")
     by_split: dict[str, list[Labelled]] = {}
     lines: dict[str, int] = {}
     for line, name, label, split in named:
         where = f"{shown}, line {line}"
-        file = names.file_of(root, name, where)
+        file = names.file_of(name, where)
         if lines.setdefault(file or name, line) != line:
             raise DataError(f"{where}: {one_line(name)} is already in line {lines[file or name]}")
         place = None if file else Unusable(f"no image of that name in {one_line(str(root))}")
         by_split.setdefault(split, []).append(Labelled(file or name, label or None, place))
-    lower = [name.lower() for name in columns]
-    others = [name for name in columns if name.lower() not in (*PATH_COLUMNS, _SPLIT)]
-    if options.label_column is None and _LABEL not in lower and others:
+    others = _others(columns, options.image_column)
+    if options.label_column is None and _LABEL not in map(str.lower, columns) and others:
         notes.append(
             f"{shown} has no column {_LABEL!r}, only {one_line(', '.join(others)[:200])}; to have labels, "
             f"name one: --label-column {one_line(shlex.quote(others[0]))}"
@@ -102,9 +99,20 @@ def may_have_labels(path: Path) -> bool:
     with contextlib.suppress(RelaError, OSError, ValueError):
         with open(path, encoding="utf-8-sig", newline="", opener=regular_file) as file:
             header = table_rows(file, path.name, "", SourceOptions())[0]
-        columns = {name.lower() for name in header}
-        return bool(columns & set(PATH_COLUMNS) and columns - {*PATH_COLUMNS, _SPLIT})
+        return _image_column(header) is not None and bool(_others(header))
     return False
+
+
+def _image_column(header: list[str]) -> str | None:
+    """The column that is called as those of paths are."""
+    lower = [name.lower() for name in header]
+    return next((header[lower.index(name)] for name in PATH_COLUMNS if name in lower), None)
+
+
+def _others(header: list[str], image: str | None = None) -> list[str]:
+    """Columns that may be of labels: neither of images nor of splits."""
+    image = image or _image_column(header)
+    return [name for name in header if name != image and name.lower() != _SPLIT]
 
 
 def table_rows(
@@ -125,9 +133,7 @@ def _chosen_columns(
     header: list[str], rows: Iterator[tuple[int, list[str]]], where: str, options: SourceOptions
 ) -> Iterator[Row]:
     lower = [name.lower() for name in header]
-    usual = next(
-        (header[lower.index(name)] for name in PATH_COLUMNS if name in lower), PATH_COLUMNS[0]
-    )
+    usual = _image_column(header) or PATH_COLUMNS[0]
     image = _column(header, options.image_column or usual, where, "image")
     label = lower.index(_LABEL) if _LABEL in lower else None
     if options.label_column is not None:

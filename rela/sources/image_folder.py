@@ -22,7 +22,7 @@ from rela.sources.splits.tree import is_folder, require_folder, tree_of_folder
 WHAT = "a folder of class folders or images"
 SUFFIXES: tuple[str, ...] = ()
 _LOOKED_AT = 1000
-_NOT_OF_TRAIN = re.compile("submission|sample|metadata")  # Kaggle's, Hugging Face's
+_NOT_OF_TRAIN = re.compile(r"submission|sample|^metadata\.")  # of test; read with its folder
 OPTIONS = ("layout", "label_column", "split")
 
 
@@ -47,7 +47,7 @@ def scan(root: Path, options: SourceOptions | None = None) -> ImageSource:
             f"{len(links):,} of the stray files are links to nothing, such as {one_line(links[0])}"
         )
         source = replace(source, notes=[*source.notes, note])
-    if not source.labelled and (table := _table_of_labels(root, tree.files)):
+    if _may_be_unlabelled(source) and (table := _table_of_labels(root, tree.files)):
         command = one_line(shlex.join(["rela", "convert", str(table)]))
         note = f"{one_line(table.name)} may list their labels: `{command}`"
         source = replace(source, notes=[*source.notes, note])
@@ -58,6 +58,14 @@ def scan(root: Path, options: SourceOptions | None = None) -> ImageSource:
         note = f"{', '.join(beside)} {lie} beside {one_line(root.name)}/; `{command}` reads both"
         source = replace(source, notes=[*source.notes, note])
     return source
+
+
+def _may_be_unlabelled(source: ImageSource) -> bool:
+    """Whether classes are not known, or are called as parts are: `images_001`, `images_002`."""
+    names = {re.sub("[0-9]+", "", name) for name in source.class_names}
+    return not source.labelled or (
+        len(source.class_names) > 1 and len(names) == 1 and "" not in names
+    )
 
 
 def _is_broken_link(path: Path) -> bool:

@@ -73,6 +73,7 @@ def test_a_missing_name_is_a_bad_image(tmp_path: Path):
         source.splits["train"][2].read(source.root)
     said = run_rela("--workspace", tmp_path / "ws", "convert", path, exit_code=65).stderr
     assert f"  none: no image of that name in {tmp_path}" in said.splitlines()
+    assert "  none.png: cannot be read: No such file or directory" in said.splitlines()
 
 
 @pytest.mark.parametrize("suffix", ["", ".jpg"])
@@ -80,13 +81,14 @@ def test_a_missing_name_is_a_bad_image(tmp_path: Path):
 def test_the_folder_of_the_images_is_found(tmp_path: Path, suffix: str, folder: str):
     make(tmp_path, f"{folder}/a.jpg", f"{folder}/b.jpg", "test/c.jpg", "docs/readme.md")
     source = opened(table(tmp_path / "train.csv", f"id,label\na{suffix},x\nb{suffix},y\n"))
-    assert source.root == tmp_path / folder and found(source) == [("a.jpg", 0), ("b.jpg", 1)]
+    assert found(source) == [(f"{folder}/a.jpg", 0), (f"{folder}/b.jpg", 1)]
     assert source.notes == [f"the images are in {tmp_path / folder}"]
 
 
 def test_of_several_folders_that_named_as_the_table_is_meant_or_none(tmp_path: Path):
     make(tmp_path, "train/1.jpg", "test/1.jpg", "it's/1.jpg")
-    assert opened(table(tmp_path / "train.csv", "id,label\n1,x\n")).root == tmp_path / "train"
+    source = opened(table(tmp_path / "train.csv", "id,label\n1,x\n"))
+    assert found(source) == [("train/1.jpg", 0)]
     with pytest.raises(ChoiceError, match="3 folders hold images of these names") as caught:
         opened(table(tmp_path / "labels.csv", "id,label\n1,x\n"))
     commands = [shlex.split(command) for command in re.findall("`(.*?)`", str(caught.value))]
@@ -96,11 +98,30 @@ def test_of_several_folders_that_named_as_the_table_is_meant_or_none(tmp_path: P
     assert found(source) == [("1.jpg", 0)]
 
 
+def test_images_in_parts_are_found(tmp_path: Path):
+    make(tmp_path, *(f"part_{i % 3}/{i}.jpg" for i in range(300)), "other/x.jpg")
+    text = "image_id,dx\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(300))
+    path = table(tmp_path / "metadata_all.csv", text)
+    source = opened(path, label_column="dx")
+    assert found(source) == [(f"part_{i % 3}/{i}.jpg", i % 2) for i in range(300)]
+    assert source.notes == [
+        "the images are in " + ", ".join(f"{tmp_path}/part_{i}" for i in range(3))
+    ]
+    path = path.rename(tmp_path / "HAM10000_metadata.csv")
+    make(tmp_path, "part_1/0.jpg")  # now 0 is ambiguous
+    with pytest.raises(ChoiceError, match="3 folders hold images"):
+        opened(path, label_column="dx")
+    (tmp_path / "other/x.jpg").unlink()
+    assert any("HAM10000_metadata.csv may list" in note for note in scan(tmp_path).notes)
+
+
 def test_labels_in_another_column_are_pointed_out(tmp_path: Path):
     make(tmp_path, "1.jpg")
     path = table(tmp_path / "labels.csv", "id,breed\n1,beagle\n")
     (note,) = opened(path).notes
     assert "no column 'label', only breed" in note and "--label-column breed" in note
+    (note,) = opened(table(tmp_path / "whales.csv", "Image,Id\n1.jpg,w_1\n")).notes
+    assert "only Id;" in note
     source = opened(path, label_column="breed")
     assert source.class_names == ["beagle"] and source.notes == []
 
