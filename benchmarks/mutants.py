@@ -28,7 +28,6 @@ MODULES = [
 ]
 # Tests of a module: those named after it, and these.
 MORE_TESTS = {
-    "pipeline/manifest.py": ["artifact"],
     "rela/data/loader.py": ["crops"],
     "rela/training/two_stage.py": ["anchor", "online_classifier", "feature_sample"],
 }
