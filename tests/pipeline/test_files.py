@@ -144,13 +144,13 @@ def test_a_record_on_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_new_file_has_the_permissions_that_the_user_wants(tmp_path: Path):
-    before = os.umask(0o027)
+    before = os.umask(0o002)
     try:
         with open(tmp_path / "new", "w", opener=regular_file):
             pass
     finally:
         os.umask(before)
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o664
 
 
 def test_the_bytes_of_a_directory_are_those_of_all_its_files(tmp_path: Path):
