@@ -6,6 +6,8 @@ claimed once, and what others make is waited for and not made again. Leases that
 numbers that no process has or times to come, stop nobody for longer than others.
 """
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -225,3 +227,65 @@ def test_what_is_no_lease_is_waited_for_as_long_as_one(
         age(path, 70)
         assert ours.take("bread")
     assert holders(tmp_path) == {}
+
+
+def test_a_lease_that_cannot_be_written_is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Full(io.TextIOWrapper):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def open_full(path: Path, mode: str = "r", **options: str) -> Full:
+        return Full(io.FileIO(path, mode))
+
+    with Leases(tmp_path) as ours, Leases(tmp_path) as theirs:
+        with monkeypatch.context() as patch:
+            patch.setattr("rela.pipeline.lease.open", open_full, raising=False)
+            with pytest.raises(OSError, match="No space left"):
+                ours.take("bread")
+        assert not list(tmp_path.glob(".lease-bread*"))
+        assert theirs.take("bread") and not ours.take("bread")
+
+
+@pytest.mark.parametrize(
+    "is_mine", [None, True]
+)  # True: it is removed between the look and the act
+def test_a_lease_that_was_removed_meanwhile_is_given_back_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_mine: bool | None
+):
+    with Leases(tmp_path) as ours:
+        assert ours.take("bread")
+        lease_of(tmp_path).unlink()
+        if is_mine:
+            monkeypatch.setattr(ours, "_is_mine", lambda path: True)
+        ours.release("bread")
+        ours.release("bread")
+        assert ours.take("bread")
+
+
+def test_a_lease_that_was_taken_over_is_not_touched(tmp_path: Path):
+    with Leases(tmp_path, seconds=0.3) as ours:
+        assert ours.take("bread")
+        lease_of(tmp_path).write_text(ELSEWHERE)
+        age(lease_of(tmp_path), 70)
+        time.sleep(0.2)
+        assert time.time() - lease_of(tmp_path).stat().st_mtime > 60
+    assert lease_of(tmp_path).read_text() == ELSEWHERE
+
+
+def test_no_lease_can_be_taken_in_a_directory_that_was_removed(tmp_path: Path):
+    with Leases(tmp_path / "nothing") as ours:
+        assert not ours.take("bread")
+
+
+def test_an_expired_lease_that_another_renews_stays_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / ".lease-bread"
+    path.write_text(ELSEWHERE)
+    with Leases(tmp_path) as ours:
+        looks = iter([True, False])  # it is old at the first look, and new once it was moved away
+        monkeypatch.setattr(ours, "_is_expired", lambda path: next(looks))
+        assert not ours.take("bread")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(".lease-bread", ELSEWHERE)]
