@@ -37,7 +37,7 @@ MISTAKES = [
     ("train --resume second", 2, ["--name second"]),
     ("status --interval 5", 2, ["--interval requires --watch"]),
     ("train --handover 1.5", 2, ["--handover", "0<=x<=1"]),
-    ("train --resume --epochs 3", 2, ["--epochs", "own configuration"]),
+    ("train --resume --epochs 3", 2, ["--epochs", "extends a finished run"]),
     ("eval --weights x.pt", 2, ["--prior", "--weights"]),
     ("eval some --prior resnet18", 2, ["not both"]),
     # sources

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 from click.testing import CliRunner, Result
 
 from rela.cli import main
@@ -23,7 +26,32 @@ def run_rela(*arguments: object, exit_code: int = 0) -> Result:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == exit_code, result.output
+    for command in printed_commands(result.output):
+        parse(command)
     return result
+
+
+def printed_commands(output: str) -> list[str]:
+    """The `rela …` in backticks, in their order; names of commands alone are left out."""
+    found = re.findall(r"`(rela [^`\n]+)`", output)
+    return [c for c in dict.fromkeys(found) if len(c.split()) > 2 and "…" not in c]
+
+
+def parse(command: str) -> None:
+    """Fail the test unless the command line exists with these options and values; runs nothing."""
+    words = shlex.split(command)[1:]
+    while words[0].startswith("--"):
+        del words[: 1 if words[0] == "--debug" else 2]
+    found: click.Command | None = main
+    context = click.Context(main, info_name="rela")
+    while isinstance(found, click.Group):
+        name = words.pop(0)
+        found = found.get_command(context, name)
+    assert found is not None, f"`{command}` was printed, but there is no such command"
+    try:
+        found.make_context(name, words, parent=context)
+    except click.ClickException as error:
+        raise AssertionError(f"`{command}` was printed, but: {error.format_message()}") from error
 
 
 def read_json(found: Result | Path | subprocess.CompletedProcess[str]) -> Any:
