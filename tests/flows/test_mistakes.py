@@ -48,7 +48,7 @@ MISTAKES = [
     ("convert pictures --image-column x", 2, ["--image-column does not apply to pictures (", "--format"]),
     ("convert pictures", 2, ["`rela convert pictures --val-fraction 0`", "--name pictures-val`"]),
     ("convert folder/nothing", 65, ["folder/nothing", "found nothing"]),
-    ("convert one.png", 65, ["one.png", "expected"]),
+    ("convert one.png", 65, ["one.png", "rela convert ."]),
     ("convert archive.zip", 65, ["archive.zip is damaged, or not a zip"]),
     ("convert flat --name pictures", 2, ["other images", "--name"]),
     ("convert flat --name 'my images'", 2, ["'my images'", "letters, digits"]),
