@@ -1,5 +1,6 @@
 """Exceptions of jobs → one line on standard error and an exit status."""
 
+import sys
 from typing import Any
 
 import click
@@ -26,6 +27,16 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order in which the commands were defined."""
         return list(self.commands)
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Also without a traceback where not even the help can be printed, such as on a full disk."""
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            failure = failure_of(error)
+            assert failure is not None, "every OSError has a message"
+            say(f"rela: {failure[0]}")
+            sys.exit(failure[1])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; `--debug` shows the traceback of an error."""

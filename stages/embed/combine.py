@@ -17,7 +17,13 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
-from rela.stages.embed.embed import EmbedResult, embed, find_representations, format_location
+from rela.stages.embed.embed import (
+    SHOWN_NAME,
+    EmbedResult,
+    embed,
+    find_representations,
+    format_location,
+)
 from rela.stages.embed.embed import format_result as format_embed_result
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import requests_of
@@ -29,7 +35,6 @@ from rela.stages.workspace.workspace import Workspace, slug
 
 STAGE_VERSION = 1
 METHOD = "standardised columns, every prior at a total variance of 1, side by side"
-_SHOWN_NAME = 120  # characters of the priors' names in the name of a folder
 
 
 @dataclass(frozen=True)
@@ -146,7 +151,7 @@ def combine(
     prior = Combination(tuple(c.prior for c in components if isinstance(c.prior, PriorIdentity)))
     crops = _equal_crops(components)
     with_crops = f"-{crops}crops" if crops else ""
-    name = f"{dataset.name}-{split}-{slug(prior.name)[:_SHOWN_NAME]}{with_crops}-{key[:12]}"
+    name = f"{dataset.name}-{split}-{slug(prior.name)[:SHOWN_NAME]}{with_crops}-{key[:12]}"
     destination = workspace.representations_dir / name
 
     def fill(directory: Path) -> Manifest:

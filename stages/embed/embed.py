@@ -32,6 +32,7 @@ from rela.stages.workspace.representations import (
 )
 from rela.stages.workspace.workspace import Workspace, open_as, slug
 
+SHOWN_NAME = 120  # characters of the name of a prior in the name of a folder
 STAGE_VERSION = 1
 _POLL_SECONDS = 0.5
 
@@ -82,7 +83,7 @@ class _Wanted:
     @property
     def destination(self) -> Path:
         with_crops = f"-{self.settings.crops}crops" if self.settings.crops else ""
-        prior = f"{slug(self.prior.identity.name)}{with_crops}"
+        prior = f"{slug(self.prior.identity.name)[:SHOWN_NAME]}{with_crops}"
         name = f"{self.dataset.name}-{self.split}-{prior}-{self.key[:12]}"
         return self.workspace.representations_dir / name
 

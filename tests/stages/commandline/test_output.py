@@ -61,6 +61,22 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(tmp_path: Path):
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+@pytest.mark.parametrize("command", ["--help", "status"])
+def test_output_on_a_full_disk_is_an_error_in_a_line(tmp_path: Path, command: str):
+    with open("/dev/full", "w") as full:
+        code = f"from rela.cli import main; main(['--workspace', {str(tmp_path)!r}, {command!r}])"
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == 74 and ended.stderr.startswith("rela: No space left on device")
+    assert ended.stderr.count("\n") == 1
+
+
 def test_doctor_ends_at_sigterm_with_its_probes():
     code = (
         "import os, signal, threading, time\n"

@@ -158,3 +158,10 @@ def test_what_is_called_so_is_taken_only_if_nothing_else_is(rela: Rela, images: 
     assert identify(place, PriorRequest("best"), may_build=False).identity.name == "best.pt"
     with pytest.raises(ChoiceError, match="has not been used"):
         identify(place, PriorRequest("resnet18"), may_build=False)
+
+
+def test_a_file_with_the_longest_name_is_a_prior(rela: Rela, images: Path):
+    name = "a" * 251 + ".pth"
+    torch.save(build_backbone(CNN, 32, seed=1).state_dict(), name)
+    rela("embed", "--prior", f"file:{name}", *ARCH)
+    assert read_json(rela("embed", "--prior", name, "--json"))["cached"]
