@@ -43,7 +43,7 @@ def _with_plain_defaults(
     app: Any, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: Any
 ) -> tuple[str | None, Any]:
     """Sphinx shortens the types of a signature only if all of it is Python."""
-    return signature and re.sub(r"<function _log at 0x\w+>", "logger.info", signature), returns
+    return signature and re.sub(r"<function log at 0x\w+>", "logger.info", signature), returns
 
 
 def _with_marked_options(

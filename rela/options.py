@@ -4,17 +4,18 @@ An option is written once, with its type, default, range and help. The command l
 recipes are made from it and share its checks.
 """
 
+import difflib
 import functools
 import inspect
 import math
 import textwrap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, one_line
 
 
 def option(
@@ -79,9 +80,9 @@ def check_options(settings: Any) -> None:
         value, rules = getattr(settings, described.name), described.metadata
         if value is None or "help" not in rules:
             continue
-        chosen = value if isinstance(value, tuple) else (value,)
+        chosen = tuple(value) if rules["several"] and isinstance(value, list | tuple) else (value,)
         wrong = (
-            not _is_a(value, kind_of(described))
+            not all(_is_a(each, kind_of(described)) for each in chosen)
             or (rules["choices"] and not set(chosen) <= set(rules["choices"]))
             # `not >=` instead of `<`: comparisons with NaN are false
             or (rules["minimum"] is not None and not value >= rules["minimum"])
@@ -90,16 +91,24 @@ def check_options(settings: Any) -> None:
             or (isinstance(value, float) and math.isinf(value))
         )
         if wrong:
-            raise ChoiceError(
-                f"{flag_name(described.name)} {value}: expected {_accepted(described)}"
-            )
+            raise ChoiceError(misfit(described, value))
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether the value has its option's type; an int counts as a float, a bool does not count as an int."""
+    """Whether the value has its option's type; an int counts as a float, a bool does not count as an int.
+
+    A path may be a string, and each of several values is one.
+    """
     if kind is float and isinstance(value, int):
         kind = int
+    if kind is tuple or (kind is Path and isinstance(value, str)):
+        kind = str
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def misfit(described: "Field[Any]", value: Any) -> str:
+    """The message for a value that the option does not accept, on the command line and in Python."""
+    return f"{flag_name(described.name)} {one_line(str(value))}: expected {_accepted(described)}"
 
 
 def _accepted(described: "Field[Any]") -> str:
@@ -125,13 +134,17 @@ def keyword_function(
 ) -> Callable[[Callable[[_Arguments], _Result]], Callable[_P, _Result]]:
     """Turn a function of one request into a function of its fields as keywords.
 
-    Signature and docstring list the options.
+    Signature and docstring list the options. It raises TypeError for an unknown or a missing option, and
+    ChoiceError for a value out of range, both naming it.
     """
 
     def decorate(function: Callable[[_Arguments], _Result]) -> Callable[_P, _Result]:
         @functools.wraps(function)
         def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
-            return function(arguments(*args, **kwargs))
+            _check_names(function.__name__, signature, args, kwargs)
+            request = arguments(*args, **kwargs)
+            check_options(request)
+            return function(request)
 
         returned = inspect.signature(function).return_annotation
         signature = inspect.signature(arguments).replace(return_annotation=returned)
@@ -144,16 +157,44 @@ def keyword_function(
     return decorate
 
 
+def _check_names(
+    function: str, signature: inspect.Signature, args: tuple[Any, ...], given: dict[str, Any]
+) -> None:
+    """Raise TypeError, naming the function, for options that it does not have, or lacks."""
+    for name in given:
+        if name not in signature.parameters:
+            meant = closest(name, signature.parameters, f"help(rela.{function}) lists its options")
+            raise TypeError(f"{function}() has no option {name}; {meant}")
+    try:
+        signature.bind(*args, **given)
+    except TypeError as error:
+        raise TypeError(
+            f"{function}(): {error}; help(rela.{function}) shows how to call it"
+        ) from None
+
+
+def closest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`did you mean X?`, or `otherwise`, or the list of known names."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    others = otherwise or f"known: {', '.join(known) or 'none'}"
+    return f"did you mean {close[0]}?" if close else others
+
+
 def part_of(request: Any, kind: type[_Settings]) -> _Settings:
-    """The part of `request` that is a `kind`; strings for paths become paths.
+    """The part of `request` that is a `kind`; strings for paths become paths, one or a list a tuple.
 
     Raises ChoiceError, naming the option and what it accepts, for a value out of range.
     """
     given: dict[str, Any] = {}
     for described in fields(kind):  # type: ignore[arg-type]
         value: Any = getattr(request, described.name, described.default)
-        is_path = kind_of(described) is Path and isinstance(value, str)
-        given[described.name] = Path(value) if is_path else value
+        wanted = kind_of(described)
+        if wanted is Path and isinstance(value, str):
+            value = Path(value)
+        elif wanted is tuple:
+            value = (value,) if isinstance(value, str) else tuple(value)
+        given[described.name] = value
     settings = kind(**given)
     check_options(settings)
     return settings

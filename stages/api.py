@@ -1,38 +1,58 @@
 """What `import rela` offers: the commands of the command line as functions, and cached features.
 
 Every function works in a workspace: `workspace`, else RELA_WORKSPACE, else ./workspace. Names and
-defaults are those of the command line. Progress messages go to `say`, by default the logger `rela`.
-Functions raise `rela.errors.RelaError` and `rela.pipeline.errors.PipelineError`.
+defaults are those of the command line. Progress messages go to `say`: by default the logger `rela`, and in a
+notebook its output. Results have a short `repr` and a table in notebooks. Functions raise
+`rela.errors.RelaError` and `rela.pipeline.errors.PipelineError`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rela.options import keyword_function
+from rela.pipeline import Say
+from rela.stages import backbone as _backbone
 from rela.stages import convert as _convert
 from rela.stages import export as _export
 from rela.stages import neighbors as _neighbors
 from rela.stages import requests
+from rela.stages.backbone import Backbone
 from rela.stages.convert import ConvertResult
 from rela.stages.embed import combine as _combine
 from rela.stages.embed.combine import CombineResult
 from rela.stages.embed.embed import EmbedResult
 from rela.stages.evaluate import evaluate as _evaluate
-from rela.stages.evaluate.measured import Evaluation
+from rela.stages.evaluate.table import Evaluations
 from rela.stages.export import ExportResult
 from rela.stages.neighbors import Neighbors
 from rela.stages.presets import preset as preset
+from rela.stages.priors import list as _list
+from rela.stages.priors import rank as _rank
 from rela.stages.priors.find import open_representations as _open_representations
+from rela.stages.priors.list import PriorList
+from rela.stages.priors.rank import Ranking
 from rela.stages.report import report as _report
 from rela.stages.report.report import ReportResult
-from rela.stages.requests import workspace_at
+from rela.stages.requests import log, workspace_at
 from rela.stages.train import train as _train
 from rela.stages.train.fit import TrainResult
+from rela.stages.workspace import cache as _cache
 from rela.stages.workspace import status as _status
+from rela.stages.workspace import summary as _summary
+from rela.stages.workspace.activity import UnderWay
+from rela.stages.workspace.activity import under_way as _under_way
+from rela.stages.workspace.cache import Listing, Removed, Verification
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.status import Status
+from rela.stages.workspace.summary import Described
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # extras, or heavy
     from rela.representations.named import NamedRepresentations
+    from rela.stages.demo import DemoResult
+    from rela.stages.doctor.doctor import Health
+    from rela.stages.recipe.plan import Plan
+    from rela.stages.recipe.run import RecipeResult
 
 
 @keyword_function(requests.Convert)
@@ -80,15 +100,42 @@ def train(request: requests.Train) -> TrainResult:
     return _train.train(request.place, request, request.say)
 
 
+def resume(
+    name: str | None = None,
+    *,
+    devices: str | None = None,
+    logger: str | None = None,
+    checkpoint_minutes: float | None = None,
+    rank_timeout: float | None = None,
+    workspace: str | Path | None = None,
+    say: Say = log,
+) -> TrainResult:
+    """Resume an interrupted run, the only one or `name`, with its own settings.
+
+    The options say where to compute it, in place of those that it began with.
+
+    >>> rela.resume("first").cached
+    True
+    """
+    given = {
+        "devices": devices, "logger": logger, "checkpoint_minutes": checkpoint_minutes,
+        "rank_timeout": rank_timeout,
+    }  # fmt: skip
+    where = {option: value for option, value in given.items() if value is not None}
+    return _train.resume(workspace_at(workspace), name, say, where)
+
+
 @keyword_function(requests.Evaluate)
-def evaluate(request: requests.Evaluate) -> list[Evaluation]:
+def evaluate(request: requests.Evaluate) -> Evaluations:
     """Measure runs (the only one, those named, or `all`) or a prior: k-NN, probes, fine-tuning.
 
-    >>> [evaluation] = rela.evaluate(protocol=("knn20",))
+    A list with one entry for each; its `summary` has means over seeds and all that `rela eval` says.
+
+    >>> [evaluation] = rela.evaluate(protocol="knn20")
     >>> evaluation.run, sorted(evaluation.results["accuracies"]["knn20"])
     ('first', ['k', 'seconds', 'top1'])
     """
-    return _evaluate.evaluate(request.place, request, request.say)
+    return Evaluations(_evaluate.evaluate(request.place, request, request.say))
 
 
 @keyword_function(requests.Export)
@@ -160,3 +207,150 @@ def open_representations(
     """
     place = workspace_at(workspace)
     return _open_representations(place, representations, dataset, split, verify)
+
+
+def load_backbone(
+    run: "str | Path | Run | TrainResult | ExportResult | None" = None,
+    *,
+    workspace: str | Path | None = None,
+) -> Backbone:
+    """The trained network in eval mode, and the transform of its images.
+
+    `run`: its name, or a result of `rela.train`; optional if there is only one. Or a .safetensors file that
+    `rela.export` wrote, or its result; that needs no workspace. The transform takes a PIL image and returns
+    float32 [3, S, S], as `rela.embed` sees it.
+
+    >>> from PIL import Image
+    >>> model, transform = rela.load_backbone("first")
+    >>> image = transform(Image.open("images/train/bee/03.png"))
+    >>> image.shape, model(image[None]).shape
+    (torch.Size([3, 32, 32]), torch.Size([1, 1024]))
+    """
+    return _backbone.load_backbone(workspace_at(workspace), run)
+
+
+def describe(dataset: str | None = None, *, workspace: str | Path | None = None) -> Described:
+    """What a data set holds, as `rela convert` said at its end.
+
+    >>> rela.describe("images").summary.num_classes
+    3
+    """
+    return _summary.describe(workspace_at(workspace).dataset(dataset))
+
+
+def under_way(workspace: str | Path | None = None) -> UnderWay:
+    """The trainings and embeddings that run now, also those of other processes and machines.
+
+    >>> rela.under_way()
+    <UnderWay: workspace workspace, runs 0, embeddings 0>
+    """
+    return _under_way(workspace_at(workspace))
+
+
+def list_priors(workspace: str | Path | None = None) -> PriorList:
+    """Which priors are available here, and for which data sets each is embedded.
+
+    >>> [row.embedded for row in rela.list_priors().priors if row.prior == "first"]
+    [[]]
+    """
+    return _list.list_priors(workspace_at(workspace))
+
+
+@keyword_function(requests.Rank)
+def rank_priors(request: requests.Rank) -> Ranking:
+    """Compare the embedded priors of a data set by their representations, without training.
+
+    >>> rela.rank_priors("images").priors[0].prior
+    'random:shufflenet_v2_x0_5-seed0@32px'
+    """
+    return _rank.rank(request.place, request)
+
+
+def run_recipe(
+    recipe: str | Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    workspace: str | Path | None = None,
+    say: Say = log,
+) -> "RecipeResult":
+    """Run the jobs of a recipe; finished ones are skipped. `variables`: values for its {placeholders}.
+
+    A failed job does not stop the others and raises nothing: `jobs` has its message, `exit_status` is that
+    of the first failure, else 0.
+
+    >>> rela.run_recipe("recipe.toml", {"photos": "images"})
+    <RecipeResult: jobs 1, was there 1>
+    """
+    from rela.stages.recipe import run as running
+    from rela.stages.recipe.jobs import load_recipe
+
+    place = workspace_at(workspace)
+    return running.run_recipe(place, load_recipe(Path(recipe), place, variables or {}), say)
+
+
+def plan_recipe(
+    recipe: str | Path,
+    variables: Mapping[str, str] | None = None,
+    *,
+    measure: bool = True,
+    workspace: str | Path | None = None,
+    say: Say = log,
+) -> "Plan":
+    """The jobs of a recipe and what they are expected to take; nothing is written.
+
+    `measure`: time a few steps on random images where no speed is known yet.
+
+    >>> [job.state for job in rela.plan_recipe("recipe.toml", {"photos": "images"}).jobs]
+    ['there']
+    """
+    from rela.stages.recipe import plan as planning
+    from rela.stages.recipe.jobs import load_recipe
+
+    place = workspace_at(workspace)
+    jobs = load_recipe(Path(recipe), place, variables or {})
+    return planning.plan_recipe(place, jobs, measure, say)
+
+
+def list_cache(workspace: str | Path | None = None) -> Listing:
+    """Every artifact of the workspace with its size, largest first, and leftovers of interrupted jobs.
+
+    >>> sorted({entry.kind for entry in rela.list_cache().entries})
+    ['data set', 'representations', 'run', 'targets']
+    """
+    return _cache.list_cache(workspace_at(workspace))
+
+
+def verify_cache(*names: str, workspace: str | Path | None = None) -> Verification:
+    """Read every byte of the named artifacts, or of all, and compare it with the manifests.
+
+    >>> rela.verify_cache("images", "first")
+    <Verification: sound 2>
+    """
+    return _cache.verify(workspace_at(workspace), names)
+
+
+def clean_cache(
+    unused_days: float = 30.0, *, dry_run: bool = False, workspace: str | Path | None = None
+) -> Removed:
+    """Remove representations and targets that were not used for so long, and leftovers of killed jobs.
+
+    They can be computed again. `dry_run`: only say what would be removed.
+
+    >>> rela.clean_cache(dry_run=True)
+    <Removed: would remove 0 entries, 0 B>
+    """
+    return _cache.collect(workspace_at(workspace), unused_days, dry_run)
+
+
+def doctor(workspace: str | Path | None = None) -> "Health":
+    """Check packages and machine; every problem has the command that fixes it."""
+    from rela.stages.doctor.doctor import examine
+
+    return examine(workspace_at(workspace).root)
+
+
+def demo(output: str | Path = "rela-demo", seeds: int = 3, *, say: Say = log) -> "DemoResult":
+    """The whole method on scikit-learn's handwritten digits, in a few minutes."""
+    from rela.stages.demo import demo as run_demo
+
+    return run_demo(Path(output), seeds, say)

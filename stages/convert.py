@@ -25,6 +25,7 @@ from rela.pipeline.files import write_atomic
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
+from rela.result import Result, Table
 from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
 from rela.sources.labels import quoted_classes
@@ -59,6 +60,7 @@ from rela.stages.workspace.summary import (
     dataset_in_words,
     read_summary,
     summarize,
+    summary_table,
 )
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
@@ -66,14 +68,22 @@ STAGE_VERSION = 2  # 1: alpha was dropped, EXIF ignored, every value of 16 bits 
 _MOST_WORKERS_PER_CORE = 4
 
 
-@dataclass(frozen=True)
-class ConvertResult:
+@dataclass(frozen=True, repr=False)
+class ConvertResult(Result):
     """The data set, whether it existed, and what it holds (None: of a version without summaries)."""
 
     artifact: DataSet
     cached: bool
     seconds: float
     summary: Summary | None
+
+    def shown(self) -> dict[str, Any]:
+        """The data set, and what it took."""
+        return {**self.artifact.shown(), "cached": self.cached, "seconds": round(self.seconds, 1)}
+
+    def tables(self) -> dict[str, Table]:
+        """The lines that `rela convert` ends with."""
+        return {"summary": summary_table(self.artifact, self.summary)}
 
 
 def convert(workspace: Workspace, request: Convert, say: Say = print) -> ConvertResult:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rela.errors import RelaError, UnavailableError, require
 from rela.pipeline.files import write_atomic
+from rela.result import Result, Table
 from rela.sources.splits.tree import make_output_folder
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.groups import grouped
@@ -44,14 +46,33 @@ class DemoRun:
     total_seconds: float
 
 
-@dataclass(frozen=True)
-class DemoResult:
+@dataclass(frozen=True, repr=False)
+class DemoResult(Result):
     """Every run, the one-time cost of training the prior, and the plot."""
 
     runs: list[DemoRun]
     prior_seconds: float
     plot: Path
     seconds: float
+
+    def shown(self) -> dict[str, Any]:
+        """How many runs there are, and where the plot is."""
+        return {"runs": len(self.runs), "seconds": round(self.seconds, 1), "plot": self.plot}
+
+    def tables(self) -> dict[str, Table]:
+        """Means over the seeds."""
+        header = ("training", "epochs", "20-NN %", "linear %", "seconds, everything counted")
+        rows = [
+            [
+                group[0].kind,
+                group[0].epochs,
+                Spread.of([run.knn20 for run in group]).percent(1),
+                Spread.of([run.linear for run in group]).percent(1),
+                Spread.of([run.total_seconds for run in group]).words(1),
+            ]
+            for group in grouped(self.runs, lambda run: [run.kind, run.epochs])
+        ]
+        return {"runs": (header, rows)}
 
 
 def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -> DemoResult:
@@ -101,20 +122,9 @@ def write_digits(folder: Path, digits: range) -> None:
 
 def format_result(result: DemoResult) -> str:
     """The table over seeds, the comparison in words, and the path of the plot."""
-    header = ["training", "epochs", "20-NN %", "linear %", "seconds, everything counted"]
-    rows = [
-        [
-            group[0].kind,
-            group[0].epochs,
-            Spread.of([run.knn20 for run in group]).percent(1),
-            Spread.of([run.linear for run in group]).percent(1),
-            Spread.of([run.total_seconds for run in group]).words(1),
-        ]
-        for group in grouped(result.runs, lambda run: [run.kind, run.epochs])
-    ]
     return "\n".join(
         [
-            format_table(header, rows),
+            format_table(*result.tables()["runs"]),
             "",
             f"mean ± standard deviation over {len({r.seed for r in result.runs})} seeds; seconds count "
             "converting, embedding, targets and training",

@@ -42,12 +42,17 @@ _PATIENCE_SECONDS = 1.0
 
 
 def progress_bar(total: int, description: str, unit: str, initial: int = 0, **more: Any) -> Any:
-    """Make a bar on standard error, hidden unless that is a terminal. `more` goes to tqdm."""
+    """Make a bar on standard error, hidden unless that is a terminal or in a notebook.
+
+    `more` goes to tqdm.
+    """
     from tqdm import tqdm  # imported here to keep `rela status` light
 
+    from rela.training.progress import in_notebook
+
     return tqdm(
-        total=total, desc=description, unit=unit, initial=initial, disable=None, dynamic_ncols=True,
-        smoothing=0.05, **more,
+        total=total, desc=description, unit=unit, initial=initial,
+        disable=False if in_notebook() else None, dynamic_ncols=True, smoothing=0.05, **more,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from rela.pipeline.files import clear_abandoned_files, replacing
 from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.earlier_run import load_backbone, read_identity
+from rela.result import Result
 from rela.stages.display import human_bytes
 from rela.stages.embed.embed import embed
 from rela.stages.priors.find import with_names
@@ -41,8 +42,8 @@ _SUFFIXES = {  # the first is the default
 }
 
 
-@dataclass(frozen=True)
-class ExportResult:
+@dataclass(frozen=True, repr=False)
+class ExportResult(Result):
     """The file, its size and the Python that loads it."""
 
     path: Path
@@ -52,6 +53,11 @@ class ExportResult:
     preprocessing: dict[str, Any]
     snippet: str
     seconds: float
+
+    def shown(self) -> dict[str, Any]:
+        """What was written where."""
+        size = human_bytes(self.num_bytes)
+        return {"run": self.run, "to": self.to, "size": size, "path": self.path}
 
 
 def export(workspace: Workspace, request: Export, say: Say = print) -> ExportResult:

@@ -13,6 +13,7 @@ from rela.pipeline.files import read_regular
 from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
+from rela.result import Result, Table
 from rela.sources.source import Sample, content_sha256
 from rela.stages import requests
 from rela.stages.display import format_table
@@ -44,8 +45,8 @@ class Neighbor:
     index: int
 
 
-@dataclass(frozen=True)
-class Neighbors:
+@dataclass(frozen=True, repr=False)
+class Neighbors(Result):
     """Neighbors, nearest first, and the representations that were searched."""
 
     image: str
@@ -54,6 +55,21 @@ class Neighbors:
     prior: str
     source: str | None
     neighbors: list[Neighbor]
+
+    def shown(self) -> dict[str, Any]:
+        """What was searched for where."""
+        return {
+            "image": self.image,
+            "data set": self.dataset,
+            "split": self.split,
+            "prior": self.prior,
+            "nearest": self.neighbors[0].path if self.neighbors else None,
+        }
+
+    def tables(self) -> dict[str, Table]:
+        """Nearest first."""
+        rows = [[f"{n.similarity:.4f}", n.class_name, n.path] for n in self.neighbors]
+        return {"neighbors": (("similarity", "class", "path"), rows)}
 
 
 def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = print) -> Neighbors:
@@ -115,15 +131,11 @@ def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = prin
 
 def format_result(result: Neighbors) -> str:
     """A table, nearest first."""
-    rows = [
-        [f"{n.similarity:.4f}", None if n.class_name is None else one_line(n.class_name), one_line(n.path)]
-        for n in result.neighbors
-    ]  # fmt: skip
     return "\n".join(
         [
             f"nearest to {one_line(result.image)} in data set {result.dataset} ({result.split}), by "
             f"{result.prior}; paths are relative to {one_line(result.source or 'the folder of images')}",
-            format_table(["similarity", "class", "path"], rows),
+            format_table(*result.tables()["neighbors"]),
         ]
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rela.errors import one_line
 from rela.options import argument, option
 from rela.pipeline import Say
 from rela.priors import KINDS
@@ -34,10 +35,16 @@ _NAMES_OF_PRIORS = ", ".join(
 )
 
 
-def _log(message: str) -> None:
+def log(message: str) -> None:
+    """Give the message to the logger `rela`; print it in a notebook, which hides that by default."""
     import logging  # imported here to keep the command line light
 
-    logging.getLogger("rela").info(message)
+    from rela.training.progress import in_notebook
+
+    logger = logging.getLogger("rela")
+    if in_notebook() and not logger.isEnabledFor(logging.INFO):
+        print("\n".join(map(one_line, message.split("\n"))))
+    logger.info(message)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -49,7 +56,7 @@ class Request:
     """
 
     workspace: str | Path | None = None
-    say: Say = _log
+    say: Say = log
 
     @property
     def place(self) -> "Workspace":

@@ -17,7 +17,7 @@ FOLDERS = {"rela": "rela", "rela.stages": "stages", "rela.pipeline": "pipeline"}
 # each may import those before it, and what lies within itself
 STACK = ("pipeline", "rela", "stages", "cli")
 LIBRARY = (
-    "errors", "options", "distributed", "sources", "data", "models", "priors", "representations",
+    "errors", "options", "result", "distributed", "sources", "data", "models", "priors", "representations",
     "methods", "evaluation", "training",
 )  # fmt: skip
 NOUNS = (
@@ -32,7 +32,8 @@ NOUNS = (
     "priors",
 )
 JOBS = (
-    "remove", "convert", "dataset_of", "embed", "train", "evaluate", "export", "neighbors", "report",
+    "remove", "convert", "dataset_of", "embed", "train", "evaluate", "export", "backbone",
+    "neighbors", "report",
     "recipe", "demo", "doctor",
 )  # fmt: skip
 STAGES = (*NOUNS, *JOBS, "api", "commandline")

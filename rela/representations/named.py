@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from rela.representations.matrix_file import ROWS_PER_PART
 from rela.representations.safe_hdf5 import new_hdf5_file
+from rela.result import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Dataset
 
 
-@dataclass(frozen=True, eq=False)
-class NamedRepresentations(Mapping[str, NDArray[np.floating]]):
+@dataclass(frozen=True, eq=False, repr=False)
+class NamedRepresentations(Result, Mapping[str, NDArray[np.floating]]):
     """A mapping from the path of an image to its vector [D], in the order of the data set.
 
     - `array` float16 or float32 [N, D], memory-mapped and read-only; row i is image i;
@@ -50,6 +51,19 @@ class NamedRepresentations(Mapping[str, NDArray[np.floating]]):
         rows, width = self.array.shape
         prior = self.attributes.get("prior", "?")
         return f"<{rows:,} × {width} representations of {len(self):,} images by {prior}>"
+
+    def shown(self) -> dict[str, Any]:
+        """The prior, the images and the shape."""
+        rows, width = self.array.shape
+        return {
+            "prior": self.attributes.get("prior"),
+            "data set": self.attributes.get("dataset"),
+            "split": self.attributes.get("split"),
+            "images": len(self),
+            "rows": rows,
+            "width": width,
+            "type": str(self.array.dtype),
+        }
 
     def vector(self, index: int) -> NDArray[np.floating]:
         """The vector of image `index`: [D], or [K, D] of K crops. A read-only view."""

@@ -159,7 +159,7 @@ def decode(content: bytes, rules: PixelRules) -> tuple[NDArray[np.uint8], Origin
         left = orientation(image) if by_reader is None else 1
         deep = _deep(content, image, by_reader or 1)
         if deep is None:
-            pixels, transparent = _opaque(_with_its_key(content, image), rules.background)
+            pixels, transparent = opaque(_with_its_key(content, image), rules.background)
             depth, largest = "", 0.0
         else:
             pixels, transparent = _scaled(deep, rules)
@@ -186,7 +186,7 @@ def _orientation_for_reader(content: bytes, image: Image.Image) -> int | None:
     return None
 
 
-def _opaque(
+def opaque(
     image: Image.Image, background: tuple[int, int, int] | None
 ) -> tuple[NDArray[np.uint8], bool]:
     """RGB pixels, and whether one of them is transparent."""

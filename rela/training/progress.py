@@ -68,7 +68,9 @@ class Rates:
 
 
 class LiveProgress:
-    """Shows snapshots on `stream` if it is a terminal, and writes the last one to the file `path`.
+    """Shows snapshots on a terminal and in a notebook, and writes the last one to the file `path`.
+
+    `stream`: standard error by default, in a notebook too; another one only if it is a terminal.
 
     A snapshot waits for the GPU, so it is taken only when one is due. `is_first`: whether this is rank 0,
     the only one that shows and writes.
@@ -77,7 +79,7 @@ class LiveProgress:
     def __init__(self, path: Path, is_first: bool = True, stream: TextIO | None = None) -> None:
         self.path, self.is_first = path, is_first
         self.stream = sys.stderr if stream is None else stream
-        self.is_terminal = is_first and self.stream.isatty()
+        self.is_terminal = is_first and (self.stream.isatty() or (stream is None and in_notebook()))
         self._shown = ""
         self._shown_at = self._written_at = -_WINDOW_SECONDS
 
@@ -118,6 +120,12 @@ class LiveProgress:
         """Remove the shown line."""
         if self._shown:
             self.show("")
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this process; its output is not a terminal, but is shown live."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
 
 
 def format_line(now: Snapshot, columns: int) -> str:

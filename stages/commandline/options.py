@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from rela.errors import one_line
-from rela.options import flag_name, kind_of
+from rela.options import flag_name, kind_of, misfit
 from rela.stages.commandline import completion
 
 Shown = tuple[Any, Callable[[Any], str]]  # a result, and the function that formats it
@@ -119,12 +119,12 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
     if kind is bool:
         return click.Option([flag_name(described.name)], is_flag=True, help=rules["help"])
     if rules["choices"]:
-        kind = click.Choice(rules["choices"])
+        kind = _with_own_message(click.Choice(rules["choices"]), described)
     elif kind in _RANGES:
         low = rules["minimum"] if rules["above"] is None else rules["above"]
         number = _RANGES[kind](low, rules["maximum"], min_open=rules["above"] is not None)
         number.name = "integer" if kind is int else "number"
-        kind = number
+        kind = _with_own_message(number, described)
     several = rules["several"]
     return click.Option(
         [flag_name(described.name)],
@@ -138,6 +138,22 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
         shell_complete=complete,
         help=rules["help"],
     )
+
+
+def _with_own_message(
+    kind: "click.ParamType[Any]", described: "Field[Any]"
+) -> "click.ParamType[Any]":
+    """The type, whose message for a wrong value is the one of Python and of recipes."""
+    convert = kind.convert
+
+    def checked(value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return convert(value, param, ctx)
+        except click.BadParameter:
+            raise click.UsageError(misfit(described, value), ctx) from None
+
+    kind.convert = checked  # type: ignore[method-assign]
+    return kind
 
 
 def _joined(ctx: click.Context, option: click.Parameter, names: tuple[str, ...]) -> str | None:

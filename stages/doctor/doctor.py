@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 from signal import Signals
+from typing import Any
 
 import rela
 from rela.data.kernel_cache import kernel_cache, kernel_cache_places
 from rela.pipeline.cores import num_cores, quota_cores
 from rela.pipeline.locks import NO_LOCKS
+from rela.result import Result, Table
 from rela.stages.display import human_bytes
 from rela.stages.doctor.machine import (
     file_system,
@@ -49,12 +51,22 @@ class Check:
     remedy: str = ""
 
 
-@dataclass(frozen=True)
-class Health:
+@dataclass(frozen=True, repr=False)
+class Health(Result):
     """All checks, and whether rela can be used."""
 
     checks: list[Check]
     usable: bool
+
+    def shown(self) -> dict[str, Any]:
+        """Whether rela can be used here, and what to fix."""
+        fix = ", ".join(check.what for check in self.checks if check.state in (MISSING, WARNING))
+        return {"usable": self.usable, "checks": len(self.checks), "to fix": fix or None}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each check."""
+        rows = [[check.state, check.what, check.found, check.remedy] for check in self.checks]
+        return {"checks": (("state", "what", "found", "remedy"), rows)}
 
 
 def examine(workspace: Path) -> Health:

@@ -17,6 +17,7 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
+from rela.result import Result, Table
 from rela.stages.embed.embed import (
     SHOWN_NAME,
     EmbedResult,
@@ -37,8 +38,8 @@ STAGE_VERSION = 1
 METHOD = "standardised columns, every prior at a total variance of 1, side by side"
 
 
-@dataclass(frozen=True)
-class CombineResult:
+@dataclass(frozen=True, repr=False)
+class CombineResult(Result):
     """The combination (None while other shards still embed) and its components.
 
     `names` as in EmbedResult.
@@ -49,6 +50,17 @@ class CombineResult:
     cached: bool
     components: list[EmbedResult]
     seconds: float
+
+    def shown(self) -> dict[str, Any]:
+        """The combination, and what it took."""
+        known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
+        return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each component."""
+        shown = [{"prior": "–", **component.shown()} for component in self.components]
+        header = ("prior", "width", "cached", "seconds")
+        return {"components": (header, [[each.get(name) for name in header] for each in shown])}
 
 
 def embed_priors(

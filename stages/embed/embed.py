@@ -19,6 +19,7 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
+from rela.result import Result
 from rela.stages.display import progress_bar
 from rela.stages.embed.rounding import Rounding
 from rela.stages.priors.identify import KnownPrior, identify
@@ -37,8 +38,8 @@ STAGE_VERSION = 1
 _POLL_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
-class EmbedResult:
+@dataclass(frozen=True, repr=False)
+class EmbedResult(Result):
     """The representations (None while other shards still work), and whether they existed.
 
     `names` is the CSV of the data set; column `path` of its row i is the image of row i.
@@ -49,6 +50,11 @@ class EmbedResult:
     cached: bool
     num_embedded: int
     seconds: float
+
+    def shown(self) -> dict[str, Any]:
+        """The representations, and what they took."""
+        known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
+        return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rela.evaluation.protocols import PROTOCOLS, Protocol
 from rela.pipeline.fingerprint import fingerprint
 from rela.priors import PriorIdentity
 from rela.priors.prior import Combination
+from rela.result import Result
 from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
 from rela.stages.evaluate.chance import Chance, chance_of
 from rela.stages.evaluate.probing import Probing
@@ -22,8 +23,8 @@ from rela.stages.workspace.workspace import slug
 STAGE_VERSION = 2
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Result):
     """The requested part of `eval.json` at `path` (see rela.stages.workspace.evaluations).
 
     - `cached`: all results existed;
@@ -47,6 +48,22 @@ class Evaluation:
     without_prior: str | None = None
     speed: Speed | str | None = None
     embed_seconds: float | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """The run or the prior, the leading figure of each protocol, and the chance level."""
+        leading = {name: PROTOCOLS[name].measures[0] for name in self.results["accuracies"]}
+        figures = {name: self.results["accuracies"][name][m.key] for name, m in leading.items()}
+        chance = None if self.chance is None else f"{100 * self.chance.top1:.1f} %"
+        return {
+            "prior" if self.run is None else "run": self.run or self.results["evaluated"],
+            "data set": self.results["dataset"],
+            **{
+                PROTOCOLS[name].title: f"{100 * value:.1f} %" if leading[name].is_share else value
+                for name, value in figures.items()
+            },
+            "chance": chance,
+            "path": self.path,
+        }
 
 
 def chosen_protocols(settings: EvaluateSettings) -> list[Protocol]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rela.evaluation.protocols import LAST_EPOCHS, Measure, all_measures
+from rela.result import Result, Table
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.chance import Chance
 from rela.stages.evaluate.comparison import (
@@ -51,8 +52,8 @@ class SeedSummary:
         return f"mean ± std over run seeds {', '.join(map(str, self.seeds))}{which}"
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Result):
     """All evaluations of one call. `over_probe_seeds`: one entry per evaluation.
 
     `below_chance`: accuracies that are no better than chance. `disagreements`: pairs, of runs, their
@@ -66,6 +67,32 @@ class Report:
     below_chance: list[BelowChance]
     disagreements: list[Disagreement]
     instead: list[Instead]
+
+    def shown(self) -> dict[str, Any]:
+        """What was evaluated."""
+        names = [name for name, _ in named(self.evaluations)]
+        return {"evaluated": ", ".join(names), "cached": self.cached}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each model and protocol, means over seeds, priors, chance."""
+        return {"accuracies": report_table(self)}
+
+
+class Evaluations(Result, list[Evaluation]):
+    """Evaluations of one call, and what `rela eval` says of all of them."""
+
+    @property
+    def summary(self) -> Report:
+        """Means over seeds, figures at chance level, probes that disagree, why not to use the prior."""
+        return summarize(self)
+
+    def shown(self) -> dict[str, Any]:
+        """What was evaluated."""
+        return self.summary.shown()
+
+    def tables(self) -> dict[str, Table]:
+        """The table of `rela eval`."""
+        return self.summary.tables()
 
 
 def summarize(evaluations: list[Evaluation]) -> Report:
@@ -141,17 +168,37 @@ def _with_means(single: list[Compared], summaries: list[SeedSummary]) -> list[Co
 
 def format_report(found: Report) -> str:
     """The table, the descriptions of the protocols, and the files with the figures."""
+    how: dict[str, dict[str, list[str]]] = {}
+    shown = named(found.evaluations)
+    for name, evaluation in shown:
+        for protocol, record in evaluation.results["measurements"].items():
+            how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
+    return "\n".join(
+        [
+            *_titles(found),
+            format_table(*report_table(found)),
+            *coverages(found.evaluations),
+            *_spread_in_words(found),
+            *in_words(found.below_chance, found.disagreements),
+            *(one.words() for one in found.instead),
+            *dict.fromkeys(e.without_prior for e in found.evaluations if e.without_prior),
+            *_in_words(how),
+            *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown),
+        ]
+    )
+
+
+def report_table(found: Report) -> Table:
+    """A row for each model and protocol, means over seeds between the runs and their priors, chance."""
     rows: list[tuple[str, str | None, dict[str, Spread], str | None]] = []
     seeds: list[str | None] = []
-    how: dict[str, dict[str, list[str]]] = {}
     shown = named(found.evaluations)
     for name, evaluation in shown:
         measures = over_probe_seeds(evaluation)
         seed = None if evaluation.parameters is None else str(evaluation.parameters["seed"])
-        for protocol, record in evaluation.results["measurements"].items():
+        for protocol in evaluation.results["measurements"]:
             seeds.append(seed)
             rows.append((name, protocol, measures[protocol], evaluation.results["dataset"]))
-            how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
     at = sum(len(evaluation.results["measurements"]) for evaluation in found.evaluations)
     for summary in reversed(found.over_run_seeds):  # between the runs and their priors
         several = ", ".join(str(seed) for seed in summary.seeds)
@@ -176,19 +223,7 @@ def format_report(found: Report) -> str:
     if len({row[3] for row in rows}) > 1:  # figures of different data sets cannot be compared
         header.insert(1, "data set")
         cells = [[row[0], of[3], *row[1:]] for row, of in zip(cells, rows, strict=True)]
-    return "\n".join(
-        [
-            *_titles(found),
-            format_table(header, cells),
-            *coverages(found.evaluations),
-            *_spread_in_words(found),
-            *in_words(found.below_chance, found.disagreements),
-            *(one.words() for one in found.instead),
-            *dict.fromkeys(e.without_prior for e in found.evaluations if e.without_prior),
-            *_in_words(how),
-            *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown),
-        ]
-    )
+    return header, cells
 
 
 def coverages(evaluations: Sequence[Evaluation], only_warnings: bool = False) -> list[str]:

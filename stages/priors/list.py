@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rela.errors import one_line
 from rela.pipeline.files import write_atomic
@@ -13,6 +14,7 @@ from rela.pipeline.manifest import installed_versions
 from rela.priors import KINDS, PriorIdentity, prefix_of
 from rela.priors.names import shown_names
 from rela.priors.prior import PriorKind
+from rela.result import Result, Table
 from rela.stages.display import format_table, human_bytes
 from rela.stages.priors.records import recorded_weights
 from rela.stages.workspace.representations import Representations
@@ -38,12 +40,22 @@ class ListedPrior:
     embedded: list[str]
 
 
-@dataclass(frozen=True)
-class PriorList:
+@dataclass(frozen=True, repr=False)
+class PriorList(Result):
     """All rows of the list."""
 
     workspace: str
     priors: list[ListedPrior]
+
+    def shown(self) -> dict[str, Any]:
+        """How many rows there are, and how many of them are embedded."""
+        embedded = sum(bool(row.embedded) for row in self.priors)
+        return {"workspace": self.workspace, "priors": len(self.priors), "embedded": embedded}
+
+    def tables(self) -> dict[str, Table]:
+        """All rows."""
+        rows = [[p.source, p.prior, p.note, ", ".join(p.embedded) or "–"] for p in self.priors]
+        return {"priors": (("source", "prior", "weights", "embedded for"), rows)}
 
 
 def list_priors(workspace: Workspace) -> PriorList:
@@ -66,10 +78,7 @@ def list_priors(workspace: Workspace) -> PriorList:
 
 def format_result(found: PriorList) -> str:
     """The list as a table."""
-    rows = [
-        [row.source, row.prior, row.note, ", ".join(row.embedded) or "–"] for row in found.priors
-    ]
-    table = format_table(["source", "prior", "weights", "embedded for"], rows)
+    table = format_table(*found.tables()["priors"])
     return f"{table}\ncompare embedded priors with `rela priors rank DATASET`"
 
 

@@ -8,6 +8,7 @@ from rela.evaluation.protocols import KNN_PROTOCOLS
 from rela.options import part_of
 from rela.pipeline.locks import in_use
 from rela.priors.names import shown_names
+from rela.result import Result, Table
 from rela.stages.display import format_table
 from rela.stages.requests import Rank
 from rela.stages.settings import RankSettings
@@ -40,8 +41,8 @@ class RankedPrior:
     own_run: bool
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(Result):
     """Priors, best first; `cka[i][j]` is the linear CKA of the i-th and the j-th."""
 
     dataset: str
@@ -51,6 +52,46 @@ class Ranking:
     sorted_by: str
     priors: list[RankedPrior]
     cka: list[list[float]]
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each prior; that of its representations if two share a name."""
+        names = [ranked.prior for ranked in self.priors]
+        return names if len(set(names)) == len(names) else [r.representations for r in self.priors]
+
+    def shown(self) -> dict[str, Any]:
+        """The best prior, and by which measure."""
+        return {
+            "data set": self.dataset,
+            "best": self.names[0],
+            "by": self.sorted_by,
+            "images": f"{self.num_rows:,} of {self.num_images:,}",
+        }
+
+    def tables(self) -> dict[str, Table]:
+        """The measures, best prior first, and the similarity of the priors."""
+        measures = [
+            [
+                f"{number} {name}{' *' if ranked.own_run else ''}",
+                ranked.width,
+                None if ranked.knn is None else f"{100 * ranked.knn:5.1f} %",
+                f"{ranked.effective_rank:8.1f}",
+                f"{ranked.uniformity:.2f}",
+            ]
+            for number, (name, ranked) in enumerate(
+                zip(self.names, self.priors, strict=True), start=1
+            )
+        ]
+        similarities = [
+            [f"{number} {name}", *(f"{value:.2f}" for value in row)]
+            for number, (name, row) in enumerate(zip(self.names, self.cka, strict=True), start=1)
+        ]
+        header = ["prior", "width", f"{_PROTOCOL.k}-NN", "effective rank", "uniformity"]
+        numbers = [str(number) for number in range(1, len(self.names) + 1)]
+        found: dict[str, Table] = {"measures": (header, measures)}
+        if len(numbers) > 1:
+            found["similarity (linear CKA)"] = (["", *numbers], similarities)
+        return found
 
 
 def rank(workspace: Workspace, request: Rank) -> Ranking:
@@ -113,35 +154,17 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
 
 def format_result(ranking: Ranking) -> str:
     """Tables of the measures, best prior first, and of linear CKA."""
-    names = [ranked.prior for ranked in ranking.priors]
-    if len(set(names)) < len(names):
-        names = [ranked.representations for ranked in ranking.priors]
-    rows = [
-        [
-            f"{number} {name}{' *' if ranked.own_run else ''}",
-            ranked.width,
-            None if ranked.knn is None else f"{100 * ranked.knn:5.1f} %",
-            f"{ranked.effective_rank:8.1f}",
-            f"{ranked.uniformity:.2f}",
-        ]
-        for number, (name, ranked) in enumerate(zip(names, ranking.priors, strict=True), start=1)
-    ]
-    header = ["prior", "width", f"{_PROTOCOL.k}-NN", "effective rank", "uniformity"]
     held_out = f", {ranking.num_held_out:,} of them held out" if ranking.num_held_out else ""
+    measures, *others = ranking.tables().items()
     lines = [
         f"data set {ranking.dataset}, best first by {ranking.sorted_by}, on {ranking.num_rows:,} of "
         f"{ranking.num_images:,} training images{held_out}",
-        format_table(header, rows),
+        format_table(*measures[1]),
     ]
     if any(ranked.own_run for ranked in ranking.priors):
         lines.append("* trained on these images")
-    if len(names) > 1:
-        alignment = [
-            [f"{number} {name}", *(f"{value:.2f}" for value in row)]
-            for number, (name, row) in enumerate(zip(names, ranking.cka, strict=True), start=1)
-        ]
-        numbers = [str(number) for number in range(1, len(names) + 1)]
-        lines += ["", "similarity (linear CKA)", format_table(["", *numbers], alignment)]
+    for title, table in others:
+        lines += ["", title, format_table(*table)]
     return "\n".join(lines)
 
 

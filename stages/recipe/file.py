@@ -1,14 +1,14 @@
 """A recipe's text → its tables in the order of the file, with every `{variable}` filled in."""
 
-import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, UnavailableError
+from rela.options import closest
 from rela.pipeline.files import regular_file
 
 STAGES = ("convert", "embed", "train", "eval")
@@ -68,13 +68,6 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
         raise ChoiceError(f"{path} has no jobs; begin one with a line such as [[train]]")
     fill.refuse_unused(defaults)
     return tables
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """`did you mean X?`, or the list of known names."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def _read(path: Path) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, RelaError
-from rela.options import check_options, part_of
+from rela.options import check_options, closest, part_of
 from rela.priors.prior import JOINT
 from rela.sources import default_name, find_kind
 from rela.stages.evaluate.evaluate import open_voc_of
 from rela.stages.presets import preset
-from rela.stages.recipe.file import FILE_PREFIX, Table, closest, read_tables
+from rela.stages.recipe.file import FILE_PREFIX, Table, read_tables
 from rela.stages.recipe.kinds import KINDS, ConvertJob, EvalJob, Job
 from rela.stages.requests import Convert, Embed, Evaluate, Train
 from rela.stages.settings import EvaluateSettings

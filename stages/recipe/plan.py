@@ -4,9 +4,11 @@ Nothing is written into the workspace, no prior is built or downloaded, and imag
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from rela.errors import ChoiceError
 from rela.pipeline import Say
+from rela.result import Result, Table
 from rela.stages.display import format_table
 from rela.stages.recipe.estimate import NOTHING, Estimator
 from rela.stages.recipe.kinds import Job, Outlook
@@ -27,13 +29,30 @@ class PlannedJob:
     basis: str
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Result):
     """Every job; `seconds` is the sum of all estimates, `num_unknown` the number of jobs without one."""
 
     jobs: list[PlannedJob]
     seconds: float
     num_unknown: int
+
+    def shown(self) -> dict[str, Any]:
+        """How many jobs are to do, and what they are expected to take."""
+        return {
+            "jobs": len(self.jobs),
+            "to do": sum(job.state == TO_DO for job in self.jobs),
+            "takes": _duration(self.seconds),
+            "not estimated": self.num_unknown or None,
+        }
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each job."""
+        rows = [
+            [job.job, job.what, job.state, _rounded(job.seconds, job.state), job.basis or None]
+            for job in self.jobs
+        ]
+        return {"jobs": (("job", "what", "state", "seconds", "estimated from"), rows)}
 
 
 def plan_recipe(
@@ -48,12 +67,7 @@ def plan_recipe(
 
 def format_plan(plan: Plan) -> str:
     """The table and the total."""
-    rows = [
-        [job.job, job.what, job.state, _rounded(job.seconds, job.state), job.basis or None]
-        for job in plan.jobs
-    ]
-    table = format_table(["job", "what", "state", "seconds", "estimated from"], rows)
-    num_to_do = sum(job.state == TO_DO for job in plan.jobs)
+    table, num_to_do = format_table(*plan.tables()["jobs"]), plan.shown()["to do"]
     rest = f", and {plan.num_unknown} jobs that could not be estimated" if plan.num_unknown else ""
     return f"{table}\n{num_to_do} of {len(plan.jobs)} jobs to do: {_duration(plan.seconds)}{rest}"
 

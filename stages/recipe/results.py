@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rela.evaluation.protocols import PROTOCOLS, Measure
+from rela.result import Table
 from rela.stages.display import Spread, format_table
 from rela.stages.evaluate.comparison import in_words
 from rela.stages.evaluate.groups import (
@@ -89,7 +90,16 @@ def notes_on(evaluations: list[Evaluation]) -> list[str]:
 def format_results(
     rows: Sequence[ResultRow], references: Sequence[Reference] = (), notes: Sequence[str] = ()
 ) -> str:
-    """The table with the references below the runs, a line that explains its figures, and the notes."""
+    """The table, a line that explains its figures, and the notes."""
+    explanation = (
+        "mean ± sample standard deviation over seeds; seconds count converting, embedding, targets and "
+        "training"
+    )
+    return "\n".join([format_table(*results_table(rows, references)), explanation, *notes])
+
+
+def results_table(rows: Sequence[ResultRow], references: Sequence[Reference]) -> Table:
+    """The references below the runs."""
     names = list(rows[0].settings)
     protocols = list(dict.fromkeys(name for row in rows for name in row.accuracies))
     header = [
@@ -113,11 +123,7 @@ def format_results(
         ]
         for one in references
     ]
-    explanation = (
-        "mean ± sample standard deviation over seeds; seconds count converting, embedding, targets and "
-        "training"
-    )
-    return "\n".join([format_table(header, cells), explanation, *notes])
+    return header, cells
 
 
 def _leading(protocol: str) -> Measure:

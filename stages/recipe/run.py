@@ -9,6 +9,7 @@ from typing import Any
 from rela.distributed.ranks import current_ranks
 from rela.errors import ChoiceError, PreemptedError, failure_of
 from rela.pipeline import Say
+from rela.result import Result, Table
 from rela.stages.display import format_table
 from rela.stages.evaluate.measured import Evaluation
 from rela.stages.recipe.kinds import Job
@@ -19,6 +20,7 @@ from rela.stages.recipe.results import (
     notes_on,
     references_of,
     results_of,
+    results_table,
 )
 from rela.stages.train.processes import RankFailedError
 from rela.stages.workspace.workspace import Workspace
@@ -40,8 +42,8 @@ class Outcome:
     exit_status: int = 0
 
 
-@dataclass(frozen=True)
-class RecipeResult:
+@dataclass(frozen=True, repr=False)
+class RecipeResult(Result):
     """Every job's outcome, the results of evaluated runs, and the exit status of the first failure.
 
     `references`: priors and chance; `notes`: what the figures do not show by themselves.
@@ -52,6 +54,20 @@ class RecipeResult:
     references: list[Reference]
     notes: list[str]
     exit_status: int
+
+    def shown(self) -> dict[str, Any]:
+        """How many jobs there are in each state."""
+        states = [job.state for job in self.jobs]
+        counts = {state: states.count(state) or None for state in (MADE, THERE, FAILED, NOT_RUN)}
+        return {"jobs": len(self.jobs), **counts}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each job; the results of evaluated runs."""
+        rows = [[o.job, o.what, o.state, round(o.seconds, 1)] for o in self.jobs]
+        found: dict[str, Table] = {"jobs": (("job", "what", "state", "seconds"), rows)}
+        if self.results:
+            found["results"] = results_table(self.results, self.references)
+        return found
 
 
 def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> RecipeResult:
@@ -87,8 +103,7 @@ def run_recipe(workspace: Workspace, jobs: list[Job], say: Say = print) -> Recip
 
 def format_result(result: RecipeResult) -> str:
     """A table of the jobs, and a table of the results of evaluated runs."""
-    rows = [[o.job, o.what, o.state, round(o.seconds, 1)] for o in result.jobs]
-    table = format_table(["job", "what", "state", "seconds"], rows)
+    table = format_table(*result.tables()["jobs"])
     if not result.results:
         return table
     return f"{table}\n\n{format_results(result.results, result.references, result.notes)}"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rela.errors import ChoiceError, RelaError, UnavailableError, require
 from rela.evaluation.protocols import DEFAULT_PROTOCOLS
@@ -11,6 +12,7 @@ from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import write_atomic
+from rela.result import Result, Table
 from rela.sources.splits.tree import make_output_folder
 from rela.stages.priors.rank import Ranking, rank
 from rela.stages.report.accuracy import accuracies_of
@@ -33,14 +35,22 @@ PAGE_FILE = "report.html"
 _RANKED_ROWS = 2000
 
 
-@dataclass(frozen=True)
-class ReportResult:
+@dataclass(frozen=True, repr=False)
+class ReportResult(Result):
     """The page, its figures as PNG, and the headline of every data set."""
 
     page: Path
     pictures: list[Path]
     runs: list[str]
     headlines: dict[str, str]
+
+    def shown(self) -> dict[str, Any]:
+        """Where the page is, and what it is about."""
+        return {"runs": ", ".join(self.runs), "figures": len(self.pictures), "page": self.page}
+
+    def tables(self) -> dict[str, Table]:
+        """The headline of every data set."""
+        return {"headlines": ((), [list(pair) for pair in self.headlines.items()])}
 
 
 def report(workspace: Workspace, request: Report, say: Say = print) -> ReportResult:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks
 from rela.errors import DataError, LostRankError
@@ -17,6 +18,7 @@ from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import exclusive, in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
+from rela.result import Result
 from rela.stages.priors.find import shown_name
 from rela.stages.train.processes import (
     STARTED_VARIABLE,
@@ -42,12 +44,16 @@ from rela.stages.workspace.workspace import Workspace, open_as
 from rela.training.settings import ResolvedSettings, TrainSettings
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Result):
     """A finished run; `cached`: it was finished before this call."""
 
     artifact: Run
     cached: bool
+
+    def shown(self) -> dict[str, Any]:
+        """As of the run."""
+        return {**self.artifact.shown(), "cached": self.cached}
 
 
 def fit_run(

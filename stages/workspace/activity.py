@@ -10,6 +10,7 @@ from msgspec import Struct
 from rela.pipeline.locks import holder
 from rela.pipeline.owner import printable
 from rela.pipeline.parts import PartStore
+from rela.result import Result, Table
 from rela.stages.workspace.representations import about_parts
 from rela.stages.workspace.run import LOCK_FILE, read_config
 from rela.stages.workspace.schema import Float, Int, as_fields, as_type, load_json
@@ -18,6 +19,7 @@ from rela.training.progress import Snapshot, clock, format_line
 from rela.training.run_directory import CHECKPOINTS_DIR, PROGRESS_FILE
 
 _SILENT_SECONDS = 30.0
+_ROW_COLUMNS = 100  # of a line of progress in a table
 
 
 class _Reporter(Struct, frozen=True):
@@ -66,13 +68,23 @@ class EmbedUnderWay:
         return ", ".join(self.workers)
 
 
-@dataclass(frozen=True)
-class UnderWay:
+@dataclass(frozen=True, repr=False)
+class UnderWay(Result):
     """All running jobs of a workspace."""
 
     workspace: str
     runs: list[RunUnderWay]
     embeds: list[EmbedUnderWay]
+
+    def shown(self) -> dict[str, Any]:
+        """How many jobs run."""
+        return {"workspace": self.workspace, "runs": len(self.runs), "embeddings": len(self.embeds)}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each job."""
+        rows = [[f"run {run.name}", _where(run, _ROW_COLUMNS), _held(run)] for run in self.runs]
+        rows += [[embed.what, _parts(embed), embed.by] for embed in self.embeds]
+        return {"running": (("what", "progress", "by"), rows)}
 
 
 def under_way(workspace: Workspace) -> UnderWay:

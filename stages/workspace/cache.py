@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rela.errors import ChoiceError
 from rela.pipeline.artifact import abandoned
@@ -12,6 +13,7 @@ from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import directory_bytes
 from rela.pipeline.locks import is_held, last_used, remove_unused
 from rela.pipeline.parts import remove_unused_parts
+from rela.result import Result, Table
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.run import read_config
 from rela.stages.workspace.workspace import Noun, Workspace, open_artifact
@@ -41,15 +43,33 @@ class Check:
     problem: str
 
 
-@dataclass(frozen=True)
-class Listing:
+@dataclass(frozen=True, repr=False)
+class Listing(Result):
     """Everything in a workspace, largest first."""
 
     entries: list[Entry]
 
+    def shown(self) -> dict[str, Any]:
+        """How many entries there are, and their size."""
+        size = human_bytes(sum(entry.num_bytes for entry in self.entries))
+        return {"entries": len(self.entries), "size": size}
 
-@dataclass(frozen=True)
-class Verification:
+    def tables(self) -> dict[str, Table]:
+        """A row for each entry."""
+        now = time.time()
+        rows = [
+            [
+                entry.kind, entry.name, human_bytes(entry.num_bytes),
+                None if entry.made is None else _age(now - entry.made), _age(now - entry.used),
+                "in use" if entry.held else "",
+            ]
+            for entry in self.entries
+        ]  # fmt: skip
+        return {"entries": (("kind", "name", "size", "made", "last used", ""), rows)}
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Result):
     """The result of checking artifacts."""
 
     checks: list[Check]
@@ -59,9 +79,19 @@ class Verification:
         """The failed checks."""
         return [check for check in self.checks if check.problem]
 
+    def shown(self) -> dict[str, Any]:
+        """How many are sound, and which are damaged."""
+        damaged = ", ".join(check.name for check in self.damaged) or None
+        return {"sound": len(self.checks) - len(self.damaged), "damaged": damaged}
 
-@dataclass(frozen=True)
-class Removed:
+    def tables(self) -> dict[str, Table]:
+        """A row for each artifact."""
+        rows = [[check.kind, check.name, check.problem or "sound"] for check in self.checks]
+        return {"artifacts": (("kind", "name", "state"), rows)}
+
+
+@dataclass(frozen=True, repr=False)
+class Removed(Result):
     """Entries that were removed, or would be; `held`: entries kept because a job uses them."""
 
     entries: list[Entry]
@@ -72,6 +102,17 @@ class Removed:
     def num_bytes(self) -> int:
         """Bytes of all entries that were removed."""
         return sum(entry.num_bytes for entry in self.entries)
+
+    def shown(self) -> dict[str, Any]:
+        """How much was removed, or would be."""
+        done = "would remove" if self.dry_run else "removed"
+        size = f"{len(self.entries):,} entries, {human_bytes(self.num_bytes)}"
+        return {done: size, "kept, in use": len(self.held) or None}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each entry that was removed, or would be."""
+        rows = [[entry.kind, entry.name, human_bytes(entry.num_bytes)] for entry in self.entries]
+        return {"entries": (("kind", "name", "size"), rows)}
 
 
 def list_cache(workspace: Workspace) -> Listing:
@@ -145,18 +186,8 @@ def format_listing(listing: Listing) -> str:
     entries = listing.entries
     if not entries:
         return "nothing here yet"
-    now = time.time()
-    rows = [
-        [
-            entry.kind, entry.name, human_bytes(entry.num_bytes),
-            None if entry.made is None else _age(now - entry.made), _age(now - entry.used),
-            "in use" if entry.held else "",
-        ]
-        for entry in entries
-    ]  # fmt: skip
     total = human_bytes(sum(entry.num_bytes for entry in entries))
-    header = ["kind", "name", "size", "made", "last used", ""]
-    return f"{format_table(header, rows)}\n{len(entries)} entries, {total}"
+    return f"{format_table(*listing.tables()['entries'])}\n{len(entries)} entries, {total}"
 
 
 def format_verification(verification: Verification) -> str:

@@ -4,13 +4,14 @@ import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct, field
 
 from rela.errors import ChoiceError, DataError, one_line
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import regular_file
+from rela.result import Result
 from rela.stages.workspace.schema import Int, Timing, checked_manifest
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ class Coverage:
         )
 
 
-@dataclass(frozen=True)
-class DataSet(Artifact):
+@dataclass(frozen=True, repr=False)
+class DataSet(Result, Artifact):
     """An artifact with a beton and a CSV per split."""
 
     KIND: ClassVar[str] = "dataset"
@@ -206,3 +207,13 @@ class DataSet(Artifact):
                 "again"
             )
         return rows
+
+    def shown(self) -> dict[str, Any]:
+        """Its name, the sizes of its splits, its classes and where it is."""
+        content = self.content
+        return {
+            "name": self.name,
+            **{f"{name} images": split.num_images for name, split in self.splits.items()},
+            "classes": len(content.class_names) if content.labelled else None,
+            "path": self.path,
+        }

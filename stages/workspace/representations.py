@@ -14,6 +14,7 @@ from rela.pipeline.owner import printable
 from rela.pipeline.parts import PartStore
 from rela.priors import PriorIdentity
 from rela.priors.prior import Combination, identity_from_dict
+from rela.result import Result
 from rela.stages.workspace.schema import Float, Int, Timing, checked_manifest, read_json
 
 REPRESENTATIONS_FILE = "representations.h5"
@@ -71,8 +72,8 @@ class _Manifest(Struct, frozen=True):
     provenance: _Provenance
 
 
-@dataclass(frozen=True)
-class Representations(Artifact):
+@dataclass(frozen=True, repr=False)
+class Representations(Result, Artifact):
     """Features of every image of a split by one prior, or by several side by side."""
 
     KIND: ClassVar[str] = "representations"
@@ -127,14 +128,28 @@ class Representations(Artifact):
         missing = len(known.components_seconds) - len(known.components_cpu_seconds)
         return known.cpu_seconds, *known.components_cpu_seconds, *[None] * missing
 
+    def shown(self) -> dict[str, Any]:
+        """The prior, the images, the shape and where they are."""
+        rows, width = self.content.shape
+        return {
+            "prior": self.prior.name,
+            "data set": self.content.dataset,
+            "split": self.content.split,
+            "rows": rows,
+            "width": width,
+            "type": self.dtype,
+            "crops": self.content.crops or None,
+            "path": self.path,
+        }
+
 
 class _TargetsManifest(Struct, frozen=True):
     inputs: _Images
     provenance: Timing
 
 
-@dataclass(frozen=True)
-class Targets(Artifact):
+@dataclass(frozen=True, repr=False)
+class Targets(Result, Artifact):
     """What stage 1 regresses: representations, projected."""
 
     KIND: ClassVar[str] = "targets"
@@ -153,6 +168,10 @@ class Targets(Artifact):
     def spent(self) -> Timing:
         """What making them took."""
         return self.facts.provenance
+
+    def shown(self) -> dict[str, Any]:
+        """Where they are."""
+        return {"path": self.path}
 
 
 _ABOUT_FILE = "about.json"  # describes the future representations

@@ -14,6 +14,7 @@ from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import write_atomic
 from rela.priors.earlier_run import BACKBONE_FILE, IDENTITY_FILE
+from rela.result import Result
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.evaluations import EVALUATION_FILE, EvaluationFile, read_evaluation
 from rela.stages.workspace.representations import Representations, Targets
@@ -159,8 +160,8 @@ class _Cost(Struct, frozen=True):
     cpu_seconds: Float | None = None
 
 
-@dataclass(frozen=True)
-class Run(Artifact):
+@dataclass(frozen=True, repr=False)
+class Run(Result, Artifact):
     """A finished training: its settings, cost, records and evaluation."""
 
     KIND: ClassVar[str] = "run"
@@ -246,6 +247,26 @@ class Run(Artifact):
     def records(self) -> list[dict[str, Any]]:
         """The records of `metrics.jsonl`, one per epoch."""
         return read_records(self.path / METRICS_FILE)
+
+    def shown(self) -> dict[str, Any]:
+        """What was trained on what, what it took, and what it came to."""
+        content, settings, accuracies = self.content, self.settings, self.evaluation.accuracies
+        measured = {
+            "20-NN": accuracies.get("knn20", {}).get("top1"),
+            "linear": accuracies.get("linear", {}).get("top1"),
+            "online accuracy": None if accuracies else content.online_accuracy,
+        }
+        return {
+            "name": self.name,
+            "data set": content.dataset,
+            "prior": content.prior or "none",
+            "method": settings.method,
+            "model": self.model,
+            "epochs": settings.epochs,
+            **{k: None if v is None else f"{100 * v:.1f} %" for k, v in measured.items()},
+            "seconds": self.total_seconds,
+            "path": self.path,
+        }
 
 
 def cost_of(

@@ -8,6 +8,7 @@ from rela.pipeline.files import directory_bytes
 from rela.pipeline.parts import PartStore
 from rela.priors.names import shown_names
 from rela.priors.prior import Combination
+from rela.result import Result, Table
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.activity import RunUnderWay, under_way
 from rela.stages.workspace.dataset import Coverage
@@ -17,8 +18,8 @@ from rela.stages.workspace.workspace import Workspace
 from rela.training.progress import clock
 
 
-@dataclass(frozen=True)
-class Status:
+@dataclass(frozen=True, repr=False)
+class Status(Result):
     """Rows per kind of thing, ready for tables or JSON."""
 
     workspace: str
@@ -27,6 +28,72 @@ class Status:
     runs: list[dict[str, Any]]
     running: list[dict[str, Any]]
     resumable: list[dict[str, Any]]
+
+    def shown(self) -> dict[str, Any]:
+        """How much of each kind there is."""
+        return {
+            "workspace": self.workspace,
+            "data sets": len(self.datasets),
+            "representations": len(self.representations),
+            "runs": len(self.runs),
+            "running": len(self.running) or None,
+            "resumable": len(self.resumable) or None,
+        }
+
+    def tables(self) -> dict[str, Table]:
+        """What there is, by kind."""
+
+        def percent(row: dict[str, Any], measure: str) -> str | None:
+            if row[measure] is None:
+                return None
+            covered, classes = row["coverage"] or (0, 0)
+            of_few = f", {covered} of {classes} classes" if covered < classes else ""
+            return f"{100 * row[measure]:.1f} %{of_few}"
+
+        return {
+            "data sets": (
+                ["name", "classes", "train", "val", "size"],
+                [
+                    [r["name"], r["classes"], r.get("train"), r.get("val"), human_bytes(r["num_bytes"])]
+                    for r in self.datasets
+                ],
+            ),
+            "representations": (
+                ["prior", "input", "crops", "data set", "split", "rows", "width", "type", "size"],
+                [
+                    [
+                        r["prior"], r["input_pixels"], r["crops"], r["dataset"], r["split"], r["rows"],
+                        r["width"], r["dtype"], human_bytes(r["num_bytes"]),
+                    ]
+                    for r in self.representations
+                ],
+            ),
+            "runs": (
+                [
+                    *("name", "data set", "model", "prior", "epochs", "hand-over step", "seconds"),
+                    *("20-NN", "linear"),
+                ],
+                [
+                    [
+                        r["name"], r["dataset"], r["model"], r["prior"],
+                        r["epochs"] if r["epochs_done"] is None else f"{r['epochs_done']} of {r['epochs']}",
+                        _handover(r), r["total_seconds"], percent(r, "knn20"), percent(r, "linear"),
+                    ]
+                    for r in self.runs
+                ],
+            ),
+            "running": (
+                ["what", "done", "ETA", "by"],
+                [
+                    [r["what"], r["done"], _clock(r["eta_seconds"]), r["by"]]
+                    for r in self.running
+                ],
+            ),
+            "resumable": (
+                ["what", "done", "resume with"],
+                [[r["what"], r["done"], r["command"]] for r in self.resumable],
+            ),
+        }  # fmt: skip
 
 
 def status(workspace: Workspace) -> Status:
@@ -73,56 +140,14 @@ def format_status(found: Status) -> str:
     ):
         return f"nothing in {found.workspace} yet; begin with `rela convert path/to/images`"
 
-    def percent(row: dict[str, Any], measure: str) -> str | None:
-        if row[measure] is None:
-            return None
-        covered, classes = row["coverage"] or (0, 0)
-        of_few = f", {covered} of {classes} classes" if covered < classes else ""
-        return f"{100 * row[measure]:.1f} %{of_few}"
-
-    tables = {
-        "data sets": (
-            ["name", "classes", "train", "val", "size"],
-            [
-                [r["name"], r["classes"], r.get("train"), r.get("val"), human_bytes(r["num_bytes"])]
-                for r in found.datasets
-            ],
-        ),
-        "representations": (
-            ["prior", "input", "crops", "data set", "split", "rows", "width", "type", "size"],
-            [
-                [
-                    r["prior"], r["input_pixels"], r["crops"], r["dataset"], r["split"], r["rows"],
-                    r["width"], r["dtype"], human_bytes(r["num_bytes"]),
-                ]
-                for r in found.representations
-            ],
-        ),
-        "runs": (
-            ["name", "data set", "model", "prior", "epochs", "hand-over step", "seconds", "20-NN", "linear"],
-            [
-                [
-                    r["name"], r["dataset"], r["model"], r["prior"],
-                    r["epochs"] if r["epochs_done"] is None else f"{r['epochs_done']} of {r['epochs']}",
-                    _handover(r), r["total_seconds"], percent(r, "knn20"), percent(r, "linear"),
-                ]
-                for r in found.runs
-            ],
-        ),
-        "running": (
-            ["what", "done", "ETA", "by"],
-            [
-                [r["what"], r["done"], None if r["eta_seconds"] is None else clock(r["eta_seconds"]), r["by"]]
-                for r in found.running
-            ],
-        ),
-        "resumable": (
-            ["what", "done", "resume with"],
-            [[r["what"], r["done"], r["command"]] for r in found.resumable],
-        ),
-    }  # fmt: skip
-    shown = [f"{title}\n{format_table(*table)}" for title, table in tables.items() if table[1]]
+    shown = [
+        f"{title}\n{format_table(*table)}" for title, table in found.tables().items() if table[1]
+    ]
     return "\n\n".join([f"workspace {found.workspace}", *shown])
+
+
+def _clock(seconds: float | None) -> str | None:
+    return None if seconds is None else clock(seconds)
 
 
 def _handover(run: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from rela.data.beton.tally import MAX_NAMES, Named, Tally
 from rela.data.beton.writer import WriteResult
 from rela.errors import one_line
 from rela.pipeline.manifest import Manifest
+from rela.result import Result, Table
 from rela.sources.pixels import range_in_words
 from rela.stages.display import human_bytes
 from rela.stages.workspace.dataset import DataSet
@@ -187,12 +188,20 @@ def _twins(results: Mapping[str, WriteResult]) -> Twins:
     )
 
 
-@dataclass(frozen=True)
-class Described:
+@dataclass(frozen=True, repr=False)
+class Described(Result):
     """One data set for `rela status`; `summary` is None for one of a version without."""
 
     dataset: DataSet
     summary: Summary | None
+
+    def shown(self) -> dict[str, Any]:
+        """As of the data set."""
+        return self.dataset.shown()
+
+    def tables(self) -> dict[str, Table]:
+        """The lines that `rela convert` ends with."""
+        return {"summary": summary_table(self.dataset, self.summary)}
 
 
 def describe(dataset: DataSet) -> Described:
@@ -207,6 +216,12 @@ def format_described(described: Described) -> str:
     return "\n".join(
         [f"data set {dataset.name}{made}", *dataset_in_words(dataset, described.summary)]
     )
+
+
+def summary_table(dataset: DataSet, summary: Summary | None) -> Table:
+    """The lines of `dataset_in_words`, each with its label."""
+    lines, columns = dataset_in_words(dataset, summary), _LABEL_COLUMNS + 2
+    return (), [[line[:columns].strip(), line[columns:]] for line in lines]
 
 
 def dataset_in_words(dataset: DataSet, summary: Summary | None) -> list[str]:

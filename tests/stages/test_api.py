@@ -10,7 +10,9 @@ import csv
 import doctest
 import importlib.resources
 import inspect
+import pickle
 import pkgutil
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ import torch
 from command_line import REPOSITORY, run_python, run_rela
 from damages import flip_bit
 from pictures import SMALL_TREE, save_tree
+from PIL import Image
 from torch.utils.data import DataLoader
 
 import rela
@@ -30,6 +33,7 @@ from rela.cli import main
 from rela.errors import ChoiceError, RelaError
 from rela.options import keyword_function, part_of
 from rela.stages import api
+from rela.stages.report.report import ReportResult
 from rela.stages.settings import ExportSettings
 
 PRIOR: dict[str, Any] = {"prior": "random:shufflenet_v2_x0_5", "image_size": 32}
@@ -43,6 +47,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = folder / "workspace"
     rela.convert(save_tree(folder / "images", SMALL_TREE), workspace=workspace)
     rela.embed(**PRIOR, workspace=workspace)
+    (folder / "recipe.toml").write_text('[[convert]]\nsource = "{photos}"\n')
     rela.train(
         prior=f"{PRIOR['prior']}-seed0", model="shufflenet_v2_x0_5", image_size=32, batch_size=8,
         epochs=1, handover=0.5, name="first", workspace=workspace,
@@ -69,7 +74,32 @@ def test_the_examples_of_the_docstrings_run(example: doctest.DocTest, here: Path
 
 
 def test_every_function_has_an_example():
-    assert {test.name for test in EXAMPLES} == {f"rela.{n}" for n in rela.__all__ if n != "preset"}
+    without = {"preset", "demo", "doctor"}  # of the command line, minutes, subprocesses
+    assert {test.name for test in EXAMPLES} == {
+        f"rela.{n}" for n in rela.__all__ if n not in without
+    }
+
+
+FUNCTIONS = {
+    "eval": "evaluate", "priors list": "list_priors", "priors rank": "rank_priors",
+    "run": "run_recipe plan_recipe", "train": "train resume preset", "status": "status describe under_way",
+    "cache ls": "list_cache", "cache verify": "verify_cache", "cache gc": "clean_cache",
+}  # fmt: skip
+
+
+def test_every_command_has_its_functions_and_the_reference_shows_them():
+    page = (REPOSITORY / "docs/python.md").read_text(encoding="utf-8")
+    commands = {
+        f"{name} {inner}".strip(): None
+        for name, command in main.commands.items()
+        for inner in getattr(command, "commands", [""])
+    }
+    del commands["completion"]  # of shells
+    of_commands = {f for name in commands for f in FUNCTIONS.get(name, name).split()}
+    assert of_commands | {"load_backbone", "open_representations"} == set(rela.__all__)
+    assert {name for name in rela.__all__ if f"autofunction:: rela.{name}\n" in page} == set(
+        rela.__all__
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,15 +111,21 @@ def test_every_function_has_an_example():
         ("eval", []),
         ("export", []),
         ("neighbors", ["given"]),
+        ("report", []),
+        ("priors rank", []),
     ],
 )
 def test_options_and_defaults_are_those_of_the_command_line(command: str, arguments: list[str]):
-    function = getattr(rela, {"eval": "evaluate"}.get(command, command))
+    function = getattr(
+        rela, {"eval": "evaluate", "priors rank": "rank_priors"}.get(command, command)
+    )
     parameters = inspect.signature(function).parameters
     ours = {name: p.default for name, p in parameters.items() if name not in ("workspace", "say")}
     renamed = {"priors": "prior", "every": "all", "embed_first": "embed"}
     only_there = ("as_json", "preset_name", "resume")  # rela.preset, and the same call again
-    parsed = main.commands[command].make_context(command, arguments).params
+    *groups, name = command.split()
+    group = main.commands[groups[0]] if groups else main
+    parsed = group.commands[name].make_context(name, arguments).params
     theirs = {renamed.get(k, k): v for k, v in parsed.items() if k not in only_there}
     assert ours.keys() == theirs.keys()
     for name, default in ours.items():
@@ -112,7 +148,47 @@ def test_options_are_checked_as_on_the_command_line(here: Path):
             "--device 0: expected a string",
         ),
         (lambda: rela.export(to="jax"), ChoiceError, "one of torchvision, timm"),
-        (lambda: rela.train(epoch=5), TypeError, "epoch"),
+        (
+            lambda: rela.train(epoch=5),
+            TypeError,
+            r"train\(\) has no option epoch; did you mean epochs\?",
+        ),
+        (
+            lambda: rela.rank_priors(row=5),
+            TypeError,
+            r"rank_priors\(\) has no option row; did you mean rows",
+        ),
+        (
+            lambda: rela.train(zzz=1),
+            TypeError,
+            r"train\(\) has no option zzz; help\(rela.train\) lists",
+        ),
+        (
+            lambda: rela.embed("images"),
+            TypeError,
+            r"embed\(\): missing a required argument: 'prior'",
+        ),
+        (
+            lambda: rela.embed(prior="resnet18", split="test"),
+            ChoiceError,
+            "--split test: expected one of",
+        ),
+        (
+            lambda: rela.neighbors("x.png", count=0),
+            ChoiceError,
+            "--count 0: expected a number of at least 1",
+        ),
+        (lambda: rela.report(maps=-1), ChoiceError, "--maps -1: expected a number of at least 0"),
+        (
+            lambda: rela.evaluate(protocol="knn"),
+            ChoiceError,
+            "--protocol knn: expected one of knn20",
+        ),
+        (
+            lambda: rela.evaluate(protocol=["knn20", "x"]),
+            ChoiceError,
+            "--protocol .* expected one of knn20",
+        ),
         (lambda: rela.evaluate("first", dataset="nope"), RelaError, "no data set 'nope'"),
         (lambda: rela.nothing, AttributeError, "nothing"),
     ):
@@ -257,3 +333,85 @@ def test_every_function_says_what_it_takes(name: str):
     assert function.__doc__ and "MISSING" not in function.__doc__
     returned = inspect.signature(function).return_annotation
     assert returned not in (inspect.Signature.empty, None, Any)
+
+
+def test_results_are_a_line_and_in_a_notebook_tables(here: Path):
+    near = rela.neighbors("images/train/bee/03.png")
+    [run] = [rela.resume("first")]
+    evaluations = rela.evaluate(protocol="knn20")
+    knn = f"{100 * evaluations[0].results['accuracies']['knn20']['top1']:.1f} %"
+    prior = f"{PRIOR['prior']}-seed0@32px"
+    for result, words in (
+        (
+            rela.convert("images"),
+            "train images 24, val images 12, classes 3, path workspace/datasets/images",
+        ),
+        (rela.embed(**PRIOR), f"prior {prior}, data set images, split train, rows 24, width 1,024"),
+        (run, f"name first, data set images, prior {prior}, method byol, model shufflenet_v2_x0_5"),
+        (run.artifact, f"epochs 1, 20-NN {knn}"),
+        (evaluations[0], f"run first, data set images, 20-NN {knn}, chance 33.3 %"),
+        (rela.export(output="a.safetensors"), "run first, to safetensors, size"),
+        (near, "nearest train/bee/03.png"),
+        (rela.rank_priors(), "data set images, best"),
+        (ReportResult(Path("a.html"), [], ["first"], {}), "runs first, figures 0, page a.html"),
+    ):
+        assert re.fullmatch(f"<{type(result).__name__}: .*>", repr(result)) and words in repr(
+            result
+        )
+    assert repr(evaluations) == f"<Evaluations: evaluated first, prior {prior}, cached False>"
+    assert evaluations.summary.over_run_seeds == []
+    status = rela.status()
+    assert repr(status) == "<Status: workspace workspace, data sets 1, representations 4, runs 1>"
+    for result, words in (
+        (status, "hand-over step"),
+        (evaluations, knn.removesuffix(" %")),
+        (rela.describe(), "36 PNG"),
+        (near, "1.0000"),
+        (rela.open_representations(split="val", representations=PRIOR["prior"] + "-seed0"), "12"),
+        (rela.list_priors(), "embedded for"),
+        (rela.list_cache(), "last used"),
+        (rela.verify_cache(), "sound"),
+        (rela.plan_recipe("recipe.toml", {"photos": "images"}), "there"),
+    ):
+        assert words in result._repr_html_()
+
+
+def test_a_backbone_comes_with_the_transform_that_embed_applies(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Wider than high, transparent, and smaller than the input: as convert, embed and the run see them."""
+    odd = np.random.default_rng(0).integers(0, 256, (20, 50, 4), dtype=np.uint8)
+    for i in range(4):
+        Image.fromarray(odd[:, i:]).save(here / f"images/train/ant/odd{i}.png")
+    rela.convert("images", name="odd")
+    embedded = rela.embed("odd", prior="first", dtype="float32").artifact
+    features = rela.open_representations(embedded.path)
+    exported, run = rela.export(output="a.safetensors"), rela.status().runs[0]["name"]
+    monkeypatch.setenv("RELA_WORKSPACE", str(here / "nothing"))
+    for which, workspace in (
+        (run, "workspace"),
+        (None, "workspace"),
+        (here / "workspace/runs/first", None),
+        ("a.safetensors", None),
+        (exported, None),
+    ):
+        model, transform = rela.load_backbone(which, workspace=workspace)
+        assert not model.training
+        paths = ["train/ant/odd1.png", "train/bee/03.png"]
+        images = torch.stack([transform(Image.open(here / "images" / path)) for path in paths])
+        with torch.no_grad():
+            found = model(images).numpy()
+        np.testing.assert_allclose(found, [features[path] for path in paths], rtol=1e-4, atol=1e-5)
+    assert pickle.loads(pickle.dumps(transform))(Image.new("L", (9, 9))).shape == (3, 32, 32)
+    with pytest.raises(RelaError, match="8 bits a channel, found mode I;16"):
+        transform(Image.new("I;16", (9, 9)))
+
+
+def test_a_backbone_that_cannot_be_loaded_names_what_can(here: Path):
+    rela.export(to="torchvision", output="a.pth")
+    for which, words in (
+        ("a.pth", "a.pth does not record its architecture and preprocessing; name the run"),
+        ("second", "no finished run 'second'"),
+    ):
+        with pytest.raises(ChoiceError, match=words):
+            rela.load_backbone(which)

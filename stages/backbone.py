@@ -1,0 +1,61 @@
+"""A run, or a file that was exported from one → its backbone, and the transform of its images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rela.errors import ChoiceError
+from rela.pipeline.locks import in_use
+from rela.priors import PriorRequest, earlier_run, resolve
+from rela.priors.earlier_run import BACKBONE_FILE
+from rela.stages.export import ExportResult
+from rela.stages.train.fit import TrainResult
+from rela.stages.workspace.run import Run
+from rela.stages.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Backbone(NamedTuple):
+    """`module`: float32 [B, 3, S, S] → features [B, D], in eval mode, on the CPU.
+
+    `transform`: PIL image → float32 [3, S, S], what the module expects; a torchvision `Compose`.
+    """
+
+    module: "nn.Module"
+    transform: "Callable[[Any], Tensor]"
+
+
+def load_backbone(
+    workspace: Workspace, which: str | Path | Run | TrainResult | ExportResult | None
+) -> Backbone:
+    """The backbone of a run, by its name or its result, or of an exported .safetensors file.
+
+    Raises ChoiceError if there is no such run or file, or if the file does not record what it is; DataError
+    if the weights are not those that were written.
+    """
+    from rela.models.transform import transform_of
+
+    found = which.path if isinstance(which, ExportResult) else getattr(which, "artifact", which)
+    if isinstance(found, str | Path) and not workspace.has_run(str(found)) and Path(found).exists():
+        path = Path(found) / BACKBONE_FILE if Path(found).is_dir() else Path(found)
+        prior = resolve(PriorRequest(f"file:{_recording(path)}"))
+        return Backbone(prior.load().eval(), transform_of(prior.identity.preprocessing))
+    run = found if isinstance(found, Run) else workspace.run(None if found is None else str(found))
+    with in_use(run.path):
+        identity = earlier_run.read_identity(run.path)
+        module = earlier_run.load_backbone(run.path, identity)
+    return Backbone(module, transform_of(identity.preprocessing))
+
+
+def _recording(path: Path) -> Path:
+    """The file; raises ChoiceError unless it records architecture and input size."""
+    from rela.models.weights import recorded_run
+
+    if recorded_run(path) is None:
+        raise ChoiceError(
+            f"{path} does not record its architecture and preprocessing; name the run, or a file of "
+            "rela.export(to='safetensors')"
+        )
+    return path
