@@ -1,13 +1,15 @@
 """A run, or a file that was exported from one → its backbone, and the transform of its images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError
 from rela.pipeline.locks import in_use
-from rela.priors import PriorRequest, earlier_run, resolve
+from rela.priors import PriorIdentity, PriorRequest, earlier_run, resolve
 from rela.priors.earlier_run import BACKBONE_FILE
+from rela.result import Result
 from rela.stages.export import ExportResult
 from rela.stages.train.fit import TrainResult
 from rela.stages.workspace.run import Run
@@ -17,14 +19,32 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Backbone(NamedTuple):
-    """`module`: float32 [B, 3, S, S] → features [B, D], in eval mode, on the CPU.
+@dataclass(frozen=True, repr=False)
+class Backbone(Result):
+    """A network and its transform, to be taken apart: `module, transform = backbone`.
 
-    `transform`: PIL image → float32 [3, S, S], what the module expects; a torchvision `Compose`.
+    - `module`: float32 [B, 3, S, S] → features [B, D], in eval mode, on the CPU;
+    - `transform`: PIL image → float32 [3, S, S], what the module expects; a torchvision `Compose`;
+    - `identity`: its architecture, input size, width and the digest of its weights.
     """
 
     module: "nn.Module"
     transform: "Callable[[Any], Tensor]"
+    identity: PriorIdentity
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.module, self.transform))
+
+    def shown(self) -> dict[str, Any]:
+        """Where it comes from, and what it takes and returns."""
+        size = self.identity.image_size
+        return {
+            "of": self.identity.name,
+            "architecture": self.identity.arch,
+            "weights": sum(weights.numel() for weights in self.module.parameters()),
+            "input": f"3 × {size} × {size}",
+            "width": self.identity.feature_dim,
+        }
 
 
 def load_backbone(
@@ -41,12 +61,13 @@ def load_backbone(
     if isinstance(found, str | Path) and not workspace.has_run(str(found)) and Path(found).exists():
         path = Path(found) / BACKBONE_FILE if Path(found).is_dir() else Path(found)
         prior = resolve(PriorRequest(f"file:{_recording(path)}"))
-        return Backbone(prior.load().eval(), transform_of(prior.identity.preprocessing))
+        transform = transform_of(prior.identity.preprocessing)
+        return Backbone(prior.load().eval(), transform, prior.identity)
     run = found if isinstance(found, Run) else workspace.run(None if found is None else str(found))
     with in_use(run.path):
         identity = earlier_run.read_identity(run.path)
         module = earlier_run.load_backbone(run.path, identity)
-    return Backbone(module, transform_of(identity.preprocessing))
+    return Backbone(module, transform_of(identity.preprocessing), identity)
 
 
 def _recording(path: Path) -> Path:

@@ -23,7 +23,7 @@ def transform_of(wanted: Preprocessing) -> transforms.Compose:
     mode: Any = transforms.InterpolationMode(wanted.interpolation)
     return transforms.Compose(
         [
-            upright_rgb,
+            UprightRGB(),
             transforms.Resize(wanted.resize, mode),
             transforms.CenterCrop(wanted.crop),
             transforms.ToTensor(),
@@ -32,13 +32,16 @@ def transform_of(wanted: Preprocessing) -> transforms.Compose:
     )
 
 
-def upright_rgb(image: "Image.Image") -> "Image.Image":
-    """The image as `rela convert` stores it: turned as its EXIF says, transparent pixels on white.
+class UprightRGB:
+    """Makes an image as `rela convert` stores it: turned as its EXIF says, transparent pixels on white."""
 
-    Raises DataError for more than 8 bits, whose range depends on the data set.
-    """
-    from PIL import Image, ImageOps
+    def __call__(self, image: "Image.Image") -> "Image.Image":
+        """Raises DataError for more than 8 bits, whose range depends on the data set."""
+        from PIL import Image, ImageOps
 
-    if image.mode not in _EIGHT_BITS:
-        raise DataError(f"expected an image of 8 bits a channel, found mode {image.mode}")
-    return Image.fromarray(opaque(ImageOps.exif_transpose(image), WHITE)[0])
+        if image.mode not in _EIGHT_BITS:
+            raise DataError(f"expected an image of 8 bits a channel, found mode {image.mode}")
+        return Image.fromarray(opaque(ImageOps.exif_transpose(image), WHITE)[0])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

@@ -344,4 +344,4 @@ def _model_of(outlook: Outlook, dataset: DataSet, prior: PriorRequest) -> EmbedK
         return None
     if name.startswith("random:"):
         return arch, prior.image_size
-    return embed_key(arch, prior.image_size, dataset)
+    return embed_key(arch, prior.image_size if prior.resizes else None, dataset)

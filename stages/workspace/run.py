@@ -264,7 +264,7 @@ class Run(Result, Artifact):
             "model": self.model,
             "epochs": settings.epochs,
             **{k: None if v is None else f"{100 * v:.1f} %" for k, v in measured.items()},
-            "seconds": self.total_seconds,
+            "seconds": None if self.total_seconds is None else round(self.total_seconds, 1),
             "path": self.path,
         }
 

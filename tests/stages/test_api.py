@@ -14,8 +14,10 @@ import pickle
 import pkgutil
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -35,6 +37,7 @@ from rela.options import keyword_function, part_of
 from rela.stages import api
 from rela.stages.report.report import ReportResult
 from rela.stages.settings import ExportSettings
+from rela.training.progress import LiveProgress
 
 PRIOR: dict[str, Any] = {"prior": "random:shufflenet_v2_x0_5", "image_size": 32}
 EXAMPLES = [test for test in doctest.DocTestFinder().find(api, "rela") if test.examples]
@@ -226,6 +229,19 @@ def test_messages_go_to_say_or_the_log(
     assert capsys.readouterr().out == ""
 
 
+def test_a_notebook_shows_messages_and_progress(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel="a kernel"))
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    rela.embed(**PRIOR, seed=3)
+    shown = capsys.readouterr()
+    assert "the central 32×32 cropped" in shown.out
+    assert "embed train: 100%" in shown.err
+    LiveProgress(here / "progress.json").show("stage 1")
+    assert capsys.readouterr().err.startswith("\rstage 1 ")
+
+
 def test_features_by_path_are_the_rows_that_h5py_and_csv_give(here: Path):
     features = rela.open_representations()
     [path] = (here / "workspace/representations").glob("*/representations.h5")
@@ -397,6 +413,10 @@ def test_a_backbone_comes_with_the_transform_that_embed_applies(
     ):
         model, transform = rela.load_backbone(which, workspace=workspace)
         assert not model.training
+        assert (
+            "architecture shufflenet_v2_x0_5, weights 341,792, input 3 × 32 × 32, width 1,024"
+            in repr(rela.load_backbone(which, workspace=workspace))
+        )
         paths = ["train/ant/odd1.png", "train/bee/03.png"]
         images = torch.stack([transform(Image.open(here / "images" / path)) for path in paths])
         with torch.no_grad():

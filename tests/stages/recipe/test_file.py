@@ -195,11 +195,13 @@ def test_a_missing_recipe_is_an_input_error(tmp_path: Path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_in_the_repository_loads(path: Path, tmp_path: Path, small_tree: Path):
     (small_tree / "byol-imagenet1k.safetensors").touch()
-    names = set(re.findall(r"\{(\w+)\}", path.read_text()))
+    defaults = tomllib.loads(path.read_text()).get("variables", {})
+    names = set(re.findall(r"\{(\w+)\}", path.read_text())) - defaults.keys()
     given = dict.fromkeys(names, str(small_tree))
     jobs = load_recipe(path, Workspace(tmp_path / "workspace"), given)
-    assert set(re.findall(r"--set (\w+)=", path.read_text())) == names
-    if path.stem != "small":
+    assert set(re.findall(r"--set (\w+)=", path.read_text())) - defaults.keys() == names
+    assert path.name in (RECIPES[0].parent.parent / "docs" / "recipes.md").read_text()
+    if path.stem in PRESETS:
         check_main_table(path, jobs)
 
 
