@@ -16,6 +16,7 @@ from rela.stages import backbone as _backbone
 from rela.stages import convert as _convert
 from rela.stages import export as _export
 from rela.stages import neighbors as _neighbors
+from rela.stages import remove as _remove
 from rela.stages import requests
 from rela.stages.backbone import Backbone
 from rela.stages.convert import ConvertResult
@@ -32,6 +33,7 @@ from rela.stages.priors import rank as _rank
 from rela.stages.priors.find import open_representations as _open_representations
 from rela.stages.priors.list import PriorList
 from rela.stages.priors.rank import Ranking
+from rela.stages.remove import RemoveResult
 from rela.stages.report import report as _report
 from rela.stages.report.report import ReportResult
 from rela.stages.requests import log, workspace_at
@@ -103,6 +105,7 @@ def train(request: requests.Train) -> TrainResult:
 def resume(
     name: str | None = None,
     *,
+    epochs: int | None = None,
     devices: str | None = None,
     logger: str | None = None,
     checkpoint_minutes: float | None = None,
@@ -112,7 +115,8 @@ def resume(
 ) -> TrainResult:
     """Resume an interrupted run, the only one or `name`, with its own settings.
 
-    The options say where to compute it, in place of those that it began with.
+    With more `epochs`: extend a finished run, as a new run that begins at its last checkpoint. The other
+    options say where to compute it, in place of those that it began with.
 
     >>> rela.resume("first").cached
     True
@@ -122,7 +126,7 @@ def resume(
         "rank_timeout": rank_timeout,
     }  # fmt: skip
     where = {option: value for option, value in given.items() if value is not None}
-    return _train.resume(workspace_at(workspace), name, say, where)
+    return _train.resume(workspace_at(workspace), name, say, where, epochs)
 
 
 @keyword_function(requests.Evaluate)
@@ -216,9 +220,9 @@ def load_backbone(
 ) -> Backbone:
     """The trained network in eval mode, and the transform of its images.
 
-    `run`: its name, or a result of `rela.train`; optional if there is only one. Or a .safetensors file that
-    `rela.export` wrote, or its result; that needs no workspace. The transform takes a PIL image and returns
-    float32 [3, S, S], as `rela.embed` sees it.
+    `run`: its name, or a result of `rela.train`; optional if there is only one; of an unfinished one,
+    its last checkpoint. Or a .safetensors file that `rela.export` wrote, or its result, without a workspace.
+    The transform takes a PIL image and returns float32 [3, S, S], as `rela.embed` sees it.
 
     >>> from PIL import Image
     >>> model, transform = rela.load_backbone("first")
@@ -226,7 +230,7 @@ def load_backbone(
     >>> image.shape, model(image[None]).shape
     (torch.Size([3, 32, 32]), torch.Size([1, 1024]))
     """
-    return _backbone.load_backbone(workspace_at(workspace), run)
+    return _backbone.load_backbone(workspace_at(workspace), run, log)
 
 
 def describe(dataset: str | None = None, *, workspace: str | Path | None = None) -> Described:
@@ -309,6 +313,18 @@ def plan_recipe(
     place = workspace_at(workspace)
     jobs = load_recipe(Path(recipe), place, variables or {})
     return planning.plan_recipe(place, jobs, measure, say)
+
+
+@keyword_function(requests.Remove)
+def remove(request: requests.Remove) -> RemoveResult:
+    """Remove data sets, representations, targets or runs by name: one, or several.
+
+    Refuses what something else depends on, unless that is removed, too, or kept on purpose.
+
+    >>> rela.remove("first", dry_run=True).removed[0].words
+    'run first'
+    """
+    return _remove.remove(request.place, request)
 
 
 def list_cache(workspace: str | Path | None = None) -> Listing:

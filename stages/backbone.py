@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError
+from rela.pipeline import Say
 from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest, earlier_run, resolve
 from rela.priors.earlier_run import BACKBONE_FILE
 from rela.result import Result
 from rela.stages.export import ExportResult
 from rela.stages.train.fit import TrainResult
+from rela.stages.train.snapshot import run_or_snapshot
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
@@ -48,9 +50,13 @@ class Backbone(Result):
 
 
 def load_backbone(
-    workspace: Workspace, which: str | Path | Run | TrainResult | ExportResult | None
+    workspace: Workspace,
+    which: str | Path | Run | TrainResult | ExportResult | None,
+    say: Say = print,
 ) -> Backbone:
     """The backbone of a run, by its name or its result, or of an exported .safetensors file.
+
+    Of an unfinished run, that of its last checkpoint.
 
     Raises ChoiceError if there is no such run or file, or if the file does not record what it is; DataError
     if the weights are not those that were written.
@@ -63,7 +69,10 @@ def load_backbone(
         prior = resolve(PriorRequest(f"file:{_recording(path)}"))
         transform = transform_of(prior.identity.preprocessing)
         return Backbone(prior.load().eval(), transform, prior.identity)
-    run = found if isinstance(found, Run) else workspace.run(None if found is None else str(found))
+    if isinstance(found, Run):
+        run = found
+    else:
+        run = run_or_snapshot(workspace, None if found is None else str(found), say)
     with in_use(run.path):
         identity = earlier_run.read_identity(run.path)
         module = earlier_run.load_backbone(run.path, identity)

@@ -29,11 +29,7 @@ from rela.result import Result, Table
 from rela.sources import default_name, open_source
 from rela.sources.image_file import BadImageError
 from rela.sources.labels import quoted_classes
-from rela.sources.pixels import (
-    PixelRules,
-    colour_in_words,
-    colour_of,
-)
+from rela.sources.pixels import PixelRules, colour_in_words, colour_of
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.stages.conversion import SOURCE_SETTINGS, asked, command, free_name
@@ -52,16 +48,9 @@ from rela.stages.left_out import (
 from rela.stages.remove import depending, remove_directory, thing_at
 from rela.stages.requests import Convert
 from rela.stages.settings import ConvertSettings
+from rela.stages.workspace import summary as summaries
 from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
 from rela.stages.workspace.encoding import encoding_by
-from rela.stages.workspace.summary import (
-    SHEET_FILE,
-    Summary,
-    dataset_in_words,
-    read_summary,
-    summarize,
-    summary_table,
-)
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
 STAGE_VERSION = 2  # 1: alpha was dropped, EXIF ignored, every value of 16 bits divided by 257
@@ -75,7 +64,7 @@ class ConvertResult(Result):
     artifact: DataSet
     cached: bool
     seconds: float
-    summary: Summary | None
+    summary: summaries.Summary | None
 
     def shown(self) -> dict[str, Any]:
         """The data set, and what it took."""
@@ -83,7 +72,7 @@ class ConvertResult(Result):
 
     def tables(self) -> dict[str, Table]:
         """The lines that `rela convert` ends with."""
-        return {"summary": summary_table(self.artifact, self.summary)}
+        return {"summary": summaries.summary_table(self.artifact, self.summary)}
 
 
 def convert(workspace: Workspace, request: Convert, say: Say = print) -> ConvertResult:
@@ -167,10 +156,10 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         if without := [c for label, c in enumerate(images.class_names) if label not in in_train]:
             notes.append(f"train has no image of {one_line(quoted_classes(without))}")
             say(notes[-1])
-        summarize(manifest, results, reasons, notes).write(directory)
+        summaries.summarize(manifest, results, reasons, notes).write(directory)
         beton = open_beton(directory / "train.beton")
         contact_sheet(beton, images.class_names, settings.seed).save(
-            directory / SHEET_FILE, compress_level=1
+            directory / summaries.SHEET_FILE, compress_level=1
         )
         if request.replace and destination.is_dir():
             _remove_old(workspace, destination, say)
@@ -181,7 +170,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     if coverage is not None and not coverage.is_whole:
         say(coverage.words())
     seconds = (Spent.now() - start).seconds if was_there else dataset.spent.seconds
-    return ConvertResult(dataset, was_there, seconds, read_summary(dataset))
+    return ConvertResult(dataset, was_there, seconds, summaries.read_summary(dataset))
 
 
 def _num_workers(chosen: int | None, say: Say) -> int:
@@ -272,7 +261,7 @@ def format_result(result: ConvertResult) -> str:
     else:
         rate = dataset.num_images() / result.seconds
         how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
-    what = dataset_in_words(dataset, result.summary)
+    what = summaries.dataset_in_words(dataset, result.summary)
     return "\n".join([*what, f"data set {dataset.name} ({classes}) {how}"])
 
 

@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rela.errors import ChoiceError
 from rela.pipeline.errors import BusyError, CorruptArtifactError
 from rela.pipeline.files import directory_bytes
 from rela.pipeline.locks import remove_if_free, remove_unused
 from rela.pipeline.manifest import MANIFEST_NAME
+from rela.result import Result
 from rela.stages.display import human_bytes
 from rela.stages.requests import Remove
 from rela.stages.workspace.dataset import DataSet
@@ -41,13 +43,23 @@ class Thing:
         return f"{_KINDS[self.kind]} {self.name}"
 
 
-@dataclass(frozen=True)
-class RemoveResult:
+@dataclass(frozen=True, repr=False)
+class RemoveResult(Result):
     """What was removed, or would be; `kept`: what depended on it and stays."""
 
     removed: list[Thing]
     kept: list[Thing]
     dry_run: bool
+
+    def shown(self) -> dict[str, Any]:
+        """How much was removed, or would be, and what stays though it depended on it."""
+        done = "would remove" if self.dry_run else "removed"
+        size = human_bytes(sum(thing.num_bytes for thing in self.removed))
+        kept = ", ".join(thing.words for thing in self.kept)
+        return {
+            done: f"{', '.join(thing.words for thing in self.removed)} ({size})",
+            "kept": kept or None,
+        }
 
 
 def remove(workspace: Workspace, request: Remove) -> RemoveResult:

@@ -86,7 +86,7 @@ def test_every_function_has_an_example():
 FUNCTIONS = {
     "eval": "evaluate", "priors list": "list_priors", "priors rank": "rank_priors",
     "run": "run_recipe plan_recipe", "train": "train resume preset", "status": "status describe under_way",
-    "cache ls": "list_cache", "cache verify": "verify_cache", "cache gc": "clean_cache",
+    "cache ls": "list_cache", "cache verify": "verify_cache", "cache gc": "clean_cache", "rm": "remove",
 }  # fmt: skip
 
 
@@ -116,12 +116,11 @@ def test_every_command_has_its_functions_and_the_reference_shows_them():
         ("neighbors", ["given"]),
         ("report", []),
         ("priors rank", []),
+        ("rm", []),
     ],
 )
 def test_options_and_defaults_are_those_of_the_command_line(command: str, arguments: list[str]):
-    function = getattr(
-        rela, {"eval": "evaluate", "priors rank": "rank_priors"}.get(command, command)
-    )
+    function = getattr(rela, FUNCTIONS.get(command, command).split()[0])
     parameters = inspect.signature(function).parameters
     ours = {name: p.default for name, p in parameters.items() if name not in ("workspace", "say")}
     renamed = {"priors": "prior", "every": "all", "embed_first": "embed"}

@@ -3,12 +3,17 @@
 Measured speeds themselves are the machine's; that a dry run adds them up is in test_run.py.
 """
 
+from pathlib import Path
+
 import pytest
 from nouns import dataset_of
 
 from rela.stages.recipe.estimate import Estimator
+from rela.stages.recipe.kinds import EmbedJob, Outlook
 from rela.stages.recipe.rates import Rates, train_key
 from rela.stages.recipe.trial_steps import extrapolated_seconds
+from rela.stages.requests import Embed
+from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
 SETTINGS = TrainSettings(prior="none", model="resnet18", image_size=64, batch_size=10, epochs=4)
@@ -58,6 +63,19 @@ def test_an_adaptive_hand_over_is_taken_from_runs_alike_or_assumed():
     assert 557 <= int(words.rpartition("step ")[2]) <= 4440
     short = estimator().train(dataset_of(100), adaptive)
     assert short.seconds == pytest.approx(7.0 + 400 * (2.0 + 0.5))  # never within 40 steps
+
+
+@pytest.mark.parametrize(("chosen", "seconds"), [(None, 200.0), (32, 10.0)])
+def test_a_published_prior_sees_its_own_size_unless_another_is_chosen(
+    tmp_path: Path, chosen: int | None, seconds: float
+):
+    known = estimator()
+    known.rates.embed["resnet18", 224].add(2.0 * 7, 7, "earlier")
+    known.rates.embed["resnet18", 32].add(0.1 * 7, 7, "earlier")
+    outlook = Outlook(Workspace(tmp_path), [], known, converted={"digits": dataset_of(100)})
+    request = Embed(dataset="digits", prior="resnet18", image_size=chosen)
+    job = EmbedJob("recipe.toml", "digits", request, ())
+    assert job.estimate(outlook).seconds == pytest.approx(seconds)
 
 
 def test_unmeasured_costs_are_unknown():
