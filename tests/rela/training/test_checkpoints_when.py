@@ -202,6 +202,8 @@ def test_processes_that_found_different_checkpoints_do_not_start(tmp_path: Path)
     )
     trainer.world_size = 1
     checkpoint.setup(trainer, MODULE, "fit")
+    trainer.world_size, trainer.strategy.broadcast = 2, lambda value: 0
+    make(tmp_path).setup(trainer, MODULE, "fit")  # from the beginning
 
 
 def test_a_full_disk_leaves_nothing_and_says_what_to_do(tmp_path: Path):
