@@ -207,3 +207,10 @@ def test_a_store_that_is_removed_while_it_is_opened_is_said_to_be(store, monkeyp
     )
     with pytest.raises(BusyError, match="was just removed"), store.in_use():
         pass
+
+
+def test_a_store_is_made_where_no_folder_is(tmp_path):
+    PartStore(tmp_path / "a" / "b", 1).write(0, CONTENT)
+    with PartStore(tmp_path / "c" / "d", 1).in_use():
+        assert (tmp_path / "c" / "d").is_dir()
+    assert PartStore(tmp_path / "a" / "b", 1).read(0) == CONTENT
