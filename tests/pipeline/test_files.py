@@ -110,6 +110,10 @@ def test_files_are_read_by_links_and_not_written_by_them(tmp_path: Path) -> None
 
 
 def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"12345")
+    assert read_regular(tmp_path / "small", most_bytes=5) == b"12345"
+    with pytest.raises(OSError, match="found 5 bytes, expected at most 4"):
+        read_regular(tmp_path / "small", most_bytes=4)
     with open(tmp_path / "sparse", "wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(OSError, match="found 1,099,511,627,776 bytes, expected at most 67,108,864"):

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from two_stage_modules import BYOL_VIEWS, NUM_CLASSES, SIZE, beton, make_module, targets
+from two_stage_modules import ADAMW, BYOL_VIEWS, NUM_CLASSES, SIZE, beton, make_module, targets
 
 from rela.data.views import stage1_views
+from rela.methods.method import Progress
 from rela.training.handover import FixedHandOver
+from rela.training.two_stage import TwoStage, target_loss
 
 __all__ = ["beton", "make_module", "targets"]  # fixtures
 
@@ -123,3 +125,26 @@ def test_a_linear_layer_watches_where_there_are_labels(make_module, num_classes:
     module, _ = make_module(num_classes=num_classes)
     assert (module.classifier is not None) == (num_classes > 0)
     assert module.head is None
+
+
+def test_a_module_without_targets_has_the_defaults_of_the_algorithm_alone(make_module):
+    whole, loader = make_module()
+    module = TwoStage(whole.method, loader, ADAMW, 10)
+    assert (module.stage, module.head, module.classifier, module.seed) == (2, None, None, 0)
+    assert (module.anchor, module.progress) == (0, Progress(0, 10, 3))
+
+
+@pytest.mark.parametrize(("batches", "accumulate", "steps"), [(3, 1, 3), (3, 3, 1), (3, 4, 1)])
+def test_an_epoch_has_at_least_one_step(make_module, batches: int, accumulate: int, steps: int):
+    module, loader = make_module()
+    assert len(loader) == batches
+    loader.accumulate = accumulate
+    assert module.progress == Progress(0, 1000, steps)
+    module.num_steps = module.handover_step = module._steps_seen = 5
+    assert module.progress == Progress(0, 1, steps)
+
+
+def test_every_prediction_has_a_target():
+    one = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="zip"):
+        target_loss([one, one], [one])
