@@ -148,3 +148,12 @@ def test_every_prediction_has_a_target():
     one = torch.ones(2, 3)
     with pytest.raises(ValueError, match="zip"):
         target_loss([one, one], [one])
+
+
+def test_what_is_watched_are_the_features_of_the_first_view(make_module):
+    module, loader = make_module(handover=FixedHandOver(9))
+    batch = next(iter(loader))
+    found = module.training_step(batch, 0)["features"]
+    one, other = (module.method.backbone(module.normalize(view)) for view in batch["views"])
+    assert torch.equal(found, one) and not torch.equal(found, other)
+    assert not found.requires_grad
