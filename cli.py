@@ -118,14 +118,14 @@ def train(
         return stage.train(workspace, chosen, say), stage.format_result
     name, dataset = given.pop("name", None), given.pop("dataset", None)
     where = {option: given.pop(option) for option in WHERE_TO_RUN if option in given}
-    epochs = given.pop("epochs", None)
+    epochs, verbose = given.pop("epochs", None), given.pop("verbose", False)
     if given or dataset or preset_name:
         flags = [*map(flag_name, given), *(["--preset"] if preset_name else [])]
         by_name = f"; use --name {dataset} to choose a run" if dataset and not name else ""
         raise click.UsageError(
             f"--resume uses the run's own configuration; leave out {', '.join(flags) or dataset}{by_name}"
         )
-    return stage.resume(workspace, name, say, where, epochs), stage.format_result
+    return stage.resume(workspace, name, say, where, epochs, verbose), stage.format_result
 
 
 @main.command("eval")

@@ -9,6 +9,8 @@ from typing import Any
 
 from rela.pipeline.errors import STORAGE_ERRORS, PipelineError, storage_remedy
 
+WARNING = "warning: "  # how messages about what may be wrong begin
+
 
 class RelaError(Exception):
     """A failure with a message for users and an exit status for scripts."""

@@ -33,7 +33,7 @@ from rela.sources.pixels import PixelRules, colour_in_words, colour_of
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.stages.conversion import SOURCE_SETTINGS, asked, command, free_name
-from rela.stages.display import bar_of_bytes, progress_bar
+from rela.stages.display import bar_of_bytes, next_command, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
     SHOWN_BAD_IMAGES,
@@ -262,7 +262,8 @@ def format_result(result: ConvertResult) -> str:
         rate = dataset.num_images() / result.seconds
         how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
     what = summaries.dataset_in_words(dataset, result.summary)
-    return "\n".join([*what, f"data set {dataset.name} ({classes}) {how}"])
+    done = f"data set {dataset.name} ({classes}) {how}"
+    return "\n".join([*what, done, next_command("embed", dataset.name, "--prior", "resnet18")])
 
 
 def _manifest(

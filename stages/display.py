@@ -1,5 +1,6 @@
 """Tables, progress bars, and mean ± standard deviation."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,3 +100,8 @@ class Spread:
     def percent(self, digits: int = 2) -> str:
         """Format a figure in [0, 1] as `93.12 ± 0.40`."""
         return self.words(digits, 100)
+
+
+def next_command(*words: str) -> str:
+    """The last line of what a command prints: the command to type next."""
+    return f"next: `{shlex.join(['rela', *words])}`"

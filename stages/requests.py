@@ -129,6 +129,7 @@ class Train(TrainSettings, Request):
         None, "Name of the run.", shown="DATASET-METHOD-NUMBER", complete="unfinished_runs"
     )
     embed: bool = option(False, "Embed the prior first if necessary.")
+    verbose: bool = option(False, "Print every setting.")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rela.distributed.ranks import current_ranks
 from rela.distributed.sync_batchnorm import synchronize
 from rela.errors import ChoiceError
+from rela.pipeline.cores import num_cores
 
 _WORDS_OF_LOST_CONNECTIONS = ("gloo", "nccl", "connection", "socket", "timed out", "broken pipe")
 
@@ -42,6 +43,16 @@ def num_devices(wanted: str) -> int:
     """Number of processes that `--devices wanted` starts on this machine."""
     devices = chosen_devices(wanted)
     return devices if isinstance(devices, int) else len(devices)
+
+
+def device_words(wanted: str) -> str:
+    """`NVIDIA H100 80GB HBM3`, `4 × …`, `CPU, 2 cores`: where a training with `--devices wanted` runs."""
+    count = num_devices(wanted)
+    if not torch.cuda.is_available():
+        processes = f", {count} processes" if count > 1 else ""
+        return f"CPU, {num_cores()} core{'s' * (num_cores() != 1)}{processes}"
+    name = torch.cuda.get_device_name()
+    return name if count == 1 else f"{count} × {name}"
 
 
 def device_options(wanted: str, rank_timeout_seconds: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rela.data.beton.reader import Beton
 from rela.data.ffcv_format import MODE_JPEG
+from rela.errors import WARNING
 from rela.evaluation.metrics import chance_level
 from rela.representations.quality import sample_rows
 from rela.training.handover import AdaptiveHandOver
@@ -79,7 +80,7 @@ class Diagnosis:
     def _warn(self, name: str, sentence: str | None) -> None:
         if sentence is not None:
             self.found.add(name)
-            self.say(f"warning: {sentence}")
+            self.say(f"{WARNING}{sentence}")
 
 
 def constant_targets(facts: Facts) -> str | None:

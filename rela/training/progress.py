@@ -16,6 +16,7 @@ from rela.pipeline.files import replace_file, temporary_of
 
 _LINE_SECONDS, _FILE_SECONDS = 0.5, 3.0
 _WINDOW_SECONDS = 30.0
+_BAR_COLUMNS = 20
 _MARGIN_COLUMNS = 1  # a full line makes some terminals wrap
 
 
@@ -136,7 +137,9 @@ def format_line(now: Snapshot, columns: int) -> str:
     eta = _or_dash(now.eta_seconds, lambda s: (">" if now.eta_is_least else "") + clock(s))
     is_regressing = now.stage == 1 and now.rho is not None
     epoch = f"{now.epoch + 1}/{now.epochs}"
+    done = now.step / max(1, now.num_steps)
     full = {
+        "bar": f"{_bar(done)} {100 * done:.0f} %",
         "stage": f"stage {now.stage}",
         "epoch": f"epoch {epoch} {100 * now.epoch_share:3.0f} %",
         "loss": f"loss {now.loss:.4f}",
@@ -148,17 +151,25 @@ def format_line(now: Snapshot, columns: int) -> str:
     }
     short = {
         **full,
+        "bar": "",
         "epoch": epoch,
         "loss": f"loss {now.loss:.3f}",
         "rho": f"rho {now.rho:.3f}" if is_regressing else "",
         "accuracy": "" if now.online_accuracy is None else f"acc {percent}%",
         "wait": f"wait {wait}%",
     }
-    lines = ["  ".join(filter(None, full.values())), "  ".join(filter(None, short.values()))]
+    lines = [
+        "  ".join(filter(None, shown.values())) for shown in (full, {**full, "bar": ""}, short)
+    ]
     for dropped in ("", "wait", "accuracy", "rho", "rate", "eta"):
         short[dropped] = ""
         lines.append(" ".join(filter(None, short.values())))
     return next((line for line in lines if len(line) <= columns), lines[-1][: max(columns, 0)])
+
+
+def _bar(share: float) -> str:
+    filled = min(_BAR_COLUMNS, int(_BAR_COLUMNS * share))
+    return f"[{'#' * filled}{'.' * (_BAR_COLUMNS - filled)}]"
 
 
 def clock(seconds: float) -> str:

@@ -20,8 +20,9 @@ from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.result import Result
-from rela.stages.display import progress_bar
+from rela.stages.display import next_command, progress_bar
 from rela.stages.embed.rounding import Rounding
+from rela.stages.priors.find import shown_name
 from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.settings import EmbedSettings
 from rela.stages.snippets import pasteable, representations_snippet
@@ -196,14 +197,16 @@ def format_result(result: EmbedResult) -> str:
 
 
 def format_location(artifact: Representations, names: Path) -> str:
-    """Paths of features and names, and the code that reads both."""
-    return "\n".join(
-        [
-            f"features: {artifact.file} ({_row_order(artifact.content.crops)})",
-            f"names: {names}, columns index and path",
-            pasteable("read them with:", representations_snippet(artifact, names)),
-        ]
-    )
+    """Paths of features and names, the code that reads both, and the next command."""
+    lines = [
+        f"features: {artifact.file} ({_row_order(artifact.content.crops)})",
+        f"names: {names}, columns index and path",
+        pasteable("read them with:", representations_snippet(artifact, names)),
+    ]
+    if artifact.content.split == "train":
+        prior = shown_name(artifact)
+        lines.append(next_command("train", artifact.content.dataset, "--prior", prior))
+    return "\n".join(lines)
 
 
 def _row_order(num_crops: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rela.evaluation.protocols import LAST_EPOCHS, Measure, all_measures
 from rela.result import Result, Table
-from rela.stages.display import Spread, format_table
+from rela.stages.display import Spread, format_table, next_command
 from rela.stages.evaluate.chance import Chance
 from rela.stages.evaluate.comparison import (
     BelowChance,
@@ -184,6 +184,7 @@ def format_report(found: Report) -> str:
             *dict.fromkeys(e.without_prior for e in found.evaluations if e.without_prior),
             *_in_words(how),
             *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown),
+            *([next_command("report")] if any(e.run for e in found.evaluations) else []),
         ]
     )
 

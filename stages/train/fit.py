@@ -41,15 +41,16 @@ from rela.stages.workspace.run import (
     read_config,
 )
 from rela.stages.workspace.workspace import Workspace, open_as
-from rela.training.settings import ResolvedSettings, TrainSettings
+from rela.training.settings import ResolvedSettings
 
 
 @dataclass(frozen=True, repr=False)
 class TrainResult(Result):
-    """A finished run; `cached`: it was finished before this call."""
+    """A finished run; `cached`: it was finished before this call; `warnings` that this call said."""
 
     artifact: Run
     cached: bool
+    warnings: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, Any]:
         """As of the run."""
@@ -134,10 +135,12 @@ def _run_locked(
     if STARTED_VARIABLE in os.environ:
         waited = time.time() - float(os.environ[STARTED_VARIABLE])
         start = Spent(time.perf_counter() - waited)  # all CPU seconds of this process
-    say(_resolved(directory.name, dataset, settings, representations))
     num_steps = settings.epochs * (
         num_chosen(len(beton), settings.data_ratio) // settings.batch_size
     )
+    target_width = 0 if targets is None else targets.values.shape[1]
+    say(describe_run(directory.name, dataset, settings, representations, target_width, num_steps))
+    say(f"  all settings are in {directory / CONFIG_FILE}; --verbose prints them")
     say_if_too_short(settings, num_steps, say)
     num_classes = len(dataset.content.class_names)
     with in_use(*([] if target_artifact is None else [target_artifact.path])):
@@ -198,14 +201,48 @@ def _refuse_other_images(targets: Targets, dataset: DataSet) -> None:
         )
 
 
-def _resolved(
-    name: str, dataset: DataSet, settings: TrainSettings, representations: Representations | None
+def describe_run(
+    name: str,
+    dataset: DataSet,
+    settings: ResolvedSettings,
+    representations: Representations | None,
+    target_width: int,
+    num_steps: int,
 ) -> str:
-    prior = "none" if representations is None else shown_name(representations)
-    shown = {**asdict(settings), "prior": prior}
-    if representations is not None and settings.handover is None:
-        shown["handover"] = "adaptive"
-    shown = {name: "–" if value is None else value for name, value in shown.items()}
+    """Data, prior, model, budget and device in a line each."""
+    from rela.distributed.strategy import device_words
+
+    count = len(dataset.content.class_names)
+    classes = f"{count:,} class{'es' * (count != 1)}" if dataset.content.labelled else "no labels"
+    prior = "none: the algorithm alone"
+    if representations is not None:
+        crops = f", {settings.crops} crops per image" if settings.crops else ""
+        prior = f"{shown_name(representations)}, targets of {target_width} components{crops}"
+    batches = f"{num_steps:,} steps of {settings.batch_size} images"
+    epochs = f"{settings.epochs:,} epoch{'s' * (settings.epochs != 1)}"
+    share = f" of {100 * settings.data_ratio:g} % of the images" if settings.data_ratio < 1 else ""
+    stages = ""
+    if representations is not None:
+        when = "when the rule says so"
+        if settings.handover is not None:
+            when = f"after {round(settings.handover * num_steps):,} steps"
+        stages = ", stage 1 only" if settings.handover == 1 else f", stage 2 begins {when}"
+    size = settings.image_size
     return "\n".join(
-        [f"run {name} on data set {dataset.name}", *(f"  {k}: {v}" for k, v in shown.items())]
+        [
+            f"run {name}",
+            f"  data    {dataset.name}: {dataset.num_images('train'):,} images, {classes}",
+            f"  prior   {prior}",
+            f"  model   {settings.model}, views of {size}×{size} pixels, by {settings.method}",
+            f"  budget  {epochs}{share}: {batches}{stages}",
+            f"  device  {device_words(settings.devices)}, {settings.precision}",
+        ]
+    )
+
+
+def all_settings(config: Config) -> str:
+    """Every setting, for `--verbose`."""
+    shown = {**asdict(config.settings), "prior": config.representations or "none"}
+    return "\n".join(
+        f"  {name}: {'–' if value is None else value}" for name, value in shown.items()
     )

@@ -6,16 +6,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rela.errors import ChoiceError, DataError, LostRankError, RelaError
+from rela.errors import WARNING, ChoiceError, DataError, LostRankError, RelaError
 from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import holder, remove_if_free
+from rela.stages.display import next_command
 from rela.stages.requests import Train
 from rela.stages.snippets import pasteable, run_snippet
 from rela.stages.train.extend import begin_extension, extended_config
-from rela.stages.train.fit import TrainResult, fit_run
+from rela.stages.train.fit import TrainResult, all_settings, fit_run
 from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
 from rela.stages.train.processes import (
     Announce,
@@ -44,7 +45,7 @@ STAGE_VERSION = 4
 
 
 def format_result(result: TrainResult) -> str:
-    """The path of the run and a snippet that loads its backbone."""
+    """The path of the run, a snippet that loads its backbone, warnings and the next command."""
     run = result.artifact
     if result.cached:
         longer = f"rela train --resume --name {run.name} --epochs {2 * run.settings.epochs}"
@@ -52,8 +53,25 @@ def format_result(result: TrainResult) -> str:
             f"run {run.name} with these settings is already finished: {run.path}; `{longer}` trains it "
             "for longer"
         )
-    loading = pasteable("load it with:", run_snippet(run))
-    return f"run {run.name} is finished: {run.path}\n{loading}"
+    lines = [
+        f"run {run.name} is finished: {run.path}",
+        pasteable("load it with:", run_snippet(run)),
+    ]
+    if result.warnings:
+        lines += ["it was warned of:", *(f"- {each}" for each in result.warnings)]
+    return "\n".join([*lines, next_command("eval", run.name)])
+
+
+class _Heard:
+    """Passes messages on and remembers the warnings among them, to repeat them at the end."""
+
+    def __init__(self, say: Say) -> None:
+        self._say, self.warnings = say, list[str]()
+
+    def __call__(self, message: str) -> None:
+        if message.startswith(WARNING):
+            self.warnings.append(message.removeprefix(WARNING))
+        self._say(message)
 
 
 def train(workspace: Workspace, request: Train, say: Say = print) -> TrainResult:
@@ -67,8 +85,12 @@ def train(workspace: Workspace, request: Train, say: Say = print) -> TrainResult
     if is_another_rank():
         where = {name: getattr(settings, name) for name in WHERE_TO_RUN}
         return _join(workspace, where, settings.rank_timeout)
+    heard, verbose = _Heard(say), request.verbose
     with first_of_several(60 * settings.rank_timeout) as announce:
-        return _train(workspace, dataset, settings, request.name, request.embed, say, announce)
+        result = _train(
+            workspace, dataset, settings, request.name, request.embed, verbose, heard, announce
+        )
+    return replace(result, warnings=tuple(heard.warnings))
 
 
 def _train(
@@ -77,6 +99,7 @@ def _train(
     settings: TrainSettings,
     name: str | None,
     embed_first: bool,
+    verbose: bool,
     say: Say,
     announce: Announce,
 ) -> TrainResult:
@@ -91,6 +114,8 @@ def _train(
     finished = _finished(workspace, config, name)
     if finished is not None:
         return TrainResult(finished, True)
+    if verbose:
+        say(all_settings(config))
     for directory in workspace.unfinished_runs():
         same_settings = read_config(directory).fingerprint == config.fingerprint
         if same_settings and name in (None, directory.name):
@@ -145,19 +170,34 @@ def resume(
     say: Say = print,
     where: Mapping[str, Any] | None = None,
     epochs: int | None = None,
+    verbose: bool = False,
 ) -> TrainResult:
     """Resume an interrupted run (the only one, or `name`) with its own settings.
 
     `where`: values of WHERE_TO_RUN to use instead. `epochs`: extend a finished run to so many, as a new
-    run that begins at its last checkpoint.
+    run that begins at its last checkpoint. `verbose`: say every setting.
     """
     where = where or {}
     rank_timeout = where.get("rank_timeout", TrainSettings.rank_timeout)
     if is_another_rank():
         return _join(workspace, where, rank_timeout)
+    heard = _Heard(say)
+    result = _resume(workspace, name, heard, where, epochs, verbose, rank_timeout)
+    return replace(result, warnings=tuple(heard.warnings))
+
+
+def _resume(
+    workspace: Workspace,
+    name: str | None,
+    say: Say,
+    where: Mapping[str, Any],
+    epochs: int | None,
+    verbose: bool,
+    rank_timeout: float,
+) -> TrainResult:
     with first_of_several(60 * rank_timeout) as announce:
         if epochs is not None:
-            return _extend(workspace, name, epochs, where, say, announce)
+            return _extend(workspace, name, epochs, where, verbose, say, announce)
         unfinished = {path.name: path for path in workspace.unfinished_runs()}
         by_name = {n: holder(path / LOCK_FILE) for n, path in unfinished.items()}
         interrupted = [n for n, by in by_name.items() if by is None]
@@ -177,7 +217,7 @@ def resume(
                 f"no interrupted run {chosen!r} in {workspace.root}; found "
                 f"{', '.join(interrupted) or 'none'}"
             )
-        return _go_on(workspace, unfinished[chosen], where, say, announce)
+        return _go_on(workspace, unfinished[chosen], where, verbose, say, announce)
 
 
 def _extend(
@@ -185,6 +225,7 @@ def _extend(
     name: str | None,
     epochs: int,
     where: Mapping[str, Any],
+    verbose: bool,
     say: Say,
     announce: Announce,
 ) -> TrainResult:
@@ -203,7 +244,7 @@ def _extend(
         if read_config(path).fingerprint == config.fingerprint
     )
     directory = next(begun, None) or begin_extension(workspace, run, config, say)
-    return _go_on(workspace, directory, where, say, announce)
+    return _go_on(workspace, directory, where, verbose, say, announce)
 
 
 def _join(workspace: Workspace, where: Mapping[str, Any], rank_timeout: float) -> TrainResult:
@@ -214,15 +255,22 @@ def _join(workspace: Workspace, where: Mapping[str, Any], rank_timeout: float) -
             f"{directory} is missing on this machine, but rank 0 has prepared it; put the workspace on a "
             "file system that all machines share"
         )
-    return _go_on(workspace, directory, where, silent, silent)
+    return _go_on(workspace, directory, where, False, silent, silent)
 
 
 def _go_on(
-    workspace: Workspace, directory: Path, where: Mapping[str, Any], say: Say, announce: Announce
+    workspace: Workspace,
+    directory: Path,
+    where: Mapping[str, Any],
+    verbose: bool,
+    say: Say,
+    announce: Announce,
 ) -> TrainResult:
     config = read_config(directory)
     resolved = replace(config.settings, **where)
     config = replace(config, settings=resolved)
+    if verbose:
+        say(all_settings(config))
     dataset = workspace.dataset(config.dataset.name)
     if dataset.fingerprint != config.dataset.fingerprint:
         raise ChoiceError(

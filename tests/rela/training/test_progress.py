@@ -58,6 +58,10 @@ class Terminal(io.StringIO):
 
 
 def test_the_line_says_everything_where_there_is_room() -> None:
+    done = NOW.step / NOW.num_steps
+    bar = "[" + "#" * int(20 * done) + "." * (20 - int(20 * done)) + f"] {100 * done:.0f} %"
+    assert done == 0.05
+    assert format_line(NOW, 150).startswith(f"{bar}  stage 1  epoch 12/100")
     assert format_line(NOW, 120) == (
         "stage 1  epoch 12/100  45 %  loss 0.5312  rho 0.9812  accuracy 34.1 %  1,234 img/s  "
         "data wait 1 %  ETA >1:02:33"

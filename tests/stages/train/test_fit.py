@@ -1,10 +1,14 @@
-"""Publishing a run (rela.stages.train.fit): its files are on the disk before the manifest."""
+"""What `rela train` says, and how it publishes a run (rela.stages.train.fit).
+
+- the files of a run are on the disk before the manifest;
+- the facts that matter come first, every setting with --verbose; warnings and the next command last.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import TINY, run_rela
+from command_line import TINY, Rela, run_rela
 from disk_calls import disk_calls
 
 from rela.stages.workspace.run import DIGESTED_FILES
@@ -13,10 +17,12 @@ from rela.training.run import TrainingOutcome
 __all__ = ["disk_calls"]  # a fixture
 
 
-def test_a_run_is_on_the_disk_before_its_manifest(
-    tmp_path: Path, small_tree: Path, monkeypatch: pytest.MonkeyPatch, disk_calls: list[str]
-):
+@pytest.fixture(autouse=True)
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that warns and ends at once."""
+
     def train(settings: Any, directory: Path, *rest: Any) -> TrainingOutcome:
+        rest[-1]("warning: all features are alike")
         for name in DIGESTED_FILES:
             if not (directory / name).exists():
                 (directory / name).write_text(name)
@@ -26,6 +32,11 @@ def test_a_run_is_on_the_disk_before_its_manifest(
         )  # fmt: skip
 
     monkeypatch.setattr("rela.training.run.run_training", train)
+
+
+def test_a_run_is_on_the_disk_before_its_manifest(
+    tmp_path: Path, small_tree: Path, disk_calls: list[str]
+):
     rela = ("--workspace", tmp_path / "workspace")
     run_rela(*rela, "convert", small_tree)
     disk_calls.clear()
@@ -33,3 +44,26 @@ def test_a_run_is_on_the_disk_before_its_manifest(
     published = disk_calls.index("replace .manifest.json manifest.json")
     assert {f"fsync {name}" for name in DIGESTED_FILES} <= set(disk_calls[:published])
     assert disk_calls[published + 1 :] == ["fsync first"]
+
+
+def test_what_matters_is_said_first_and_what_is_next_last(
+    rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("rela.distributed.strategy.num_cores", lambda: 5)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    alone = rela("train", "--prior", "none", "--epochs", 2, *TINY, "--name", "first")
+    assert alone.stderr.splitlines()[:7] == [
+        "run first",
+        "  data    images: 24 images, 3 classes",
+        "  prior   none: the algorithm alone",
+        "  model   timm:test_resnet, views of 32×32 pixels, by byol",
+        "  budget  2 epochs: 6 steps of 8 images",
+        "  device  CPU, 5 cores, 32-true",
+        "  all settings are in workspace/runs/first/config.json; --verbose prints them",
+    ]
+    *_, title, warned, after = alone.stdout.splitlines()
+    assert (title, warned) == ("it was warned of:", "- all features are alike")
+    assert after == "next: `rela eval first`"
+    both = rela("train", "--prior", "random", "--epochs", 2, *TINY, "--verbose").stderr
+    assert "  weight_decay: 0.01\n" in both
+    assert "  budget  2 epochs: 6 steps of 8 images, stage 2 begins after 3 steps" in both

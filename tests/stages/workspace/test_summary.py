@@ -63,7 +63,7 @@ def varied(tmp_path: Path) -> Path:
 
 def test_convert_says_what_it_understood(rela: Rela, varied: Path):
     said = rela("convert", varied, "--on-bad-image", "skip", "--write-mode", "raw").stdout
-    assert said.splitlines()[:-2] == [
+    assert said.splitlines()[:-3] == [
         "  train       7 images in 2 classes, largest cat (4), smallest dog (3)",
         "  val         2 images in 2 classes, 1 in each",
         "  classes     cat, dog",
@@ -82,7 +82,7 @@ def test_convert_says_what_it_understood(rela: Rela, varied: Path):
         "  stored      9 raw, 0 JPEG, 33.6 MB",
     ]
     again = rela("status", "pets").stdout.splitlines()
-    assert again[0] == f"data set pets of {varied}" and again[1:] == said.splitlines()[:-1]
+    assert again[0] == f"data set pets of {varied}" and again[1:] == said.splitlines()[:-2]
     assert (
         "already exists"
         in rela("convert", varied, "--write-mode", "raw", "--on-bad-image", "skip").stdout
