@@ -140,3 +140,17 @@ def test_too_large_a_batch_is_refused_in_these_words(beton: Beton, ratio: float,
 def test_rows_in_batches_are_all_rows_in_order():
     found = in_batches(np.arange(10, 17), 3)
     assert [rows.tolist() for rows in found] == [[10, 11, 12], [13, 14, 15], [16]]
+
+
+def test_an_epoch_that_is_left_loads_no_more(beton: Beton, monkeypatch: pytest.MonkeyPatch):
+    load, begun = samples.load_views, list[int]()
+
+    def slow(*arguments: object) -> None:
+        begun.append(1)
+        time.sleep(0.3 if len(begun) == 2 else 0)
+        load(*arguments)
+
+    monkeypatch.setattr(samples, "load_views", slow)
+    for _ in ViewLoader(beton, (VIEW,), 1, num_threads=1):
+        break
+    assert len(begun) == 2  # of three that were asked for
