@@ -157,3 +157,10 @@ def test_what_is_watched_are_the_features_of_the_first_view(make_module):
     one, other = (module.method.backbone(module.normalize(view)) for view in batch["views"])
     assert torch.equal(found, one) and not torch.equal(found, other)
     assert not found.requires_grad
+
+
+def test_a_schedule_goes_on_to_the_steps_that_are_asked_for_now(make_module):
+    module, _ = make_module()
+    checkpoint = saved_by(module) | {"lr_schedulers": [{"max_epochs": 3}]}
+    module.on_load_checkpoint(checkpoint)
+    assert checkpoint["lr_schedulers"] == [{"max_epochs": module.num_steps}]
