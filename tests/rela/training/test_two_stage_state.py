@@ -164,3 +164,21 @@ def test_a_schedule_goes_on_to_the_steps_that_are_asked_for_now(make_module):
     checkpoint = saved_by(module) | {"lr_schedulers": [{"max_epochs": 3}]}
     module.on_load_checkpoint(checkpoint)
     assert checkpoint["lr_schedulers"] == [{"max_epochs": module.num_steps}]
+
+
+@pytest.mark.parametrize(
+    ("saved", "here", "is_set"), [(1, 1, True), (2, 2, True), (1, 2, False), (0, 0, False)]
+)
+def test_random_numbers_of_gpus_go_on_where_there_are_as_many(
+    make_module, monkeypatch: pytest.MonkeyPatch, saved: int, here: int, is_set: bool
+):
+    (module, _), (again, _) = make_module(), make_module()
+    states, found = [torch.tensor([n], dtype=torch.uint8) for n in range(saved)], list[Any]()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: saved > 0)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: here)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", found.append)
+    checkpoint = saved_by(module)
+    again._trainer = trainer_of()
+    again.on_load_checkpoint(checkpoint)
+    assert found == ([states] if is_set else [])
