@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from command_line import run_rela
 
-from rela.pipeline.lease import Leases, holders
+from rela.pipeline.lease import Leases, _is_old, holders
 from rela.pipeline.owner import owner_token
 from rela.pipeline.parts import PartStore
 from rela.priors import PriorRequest
@@ -289,3 +289,13 @@ def test_an_expired_lease_that_another_renews_stays_its(
         monkeypatch.setattr(ours, "_is_expired", lambda path: next(looks))
         assert not ours.take("bread")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(".lease-bread", ELSEWHERE)]
+
+
+@pytest.mark.parametrize(("now", "is_old"), [(160, False), (161, True), (40, False), (39, True)])
+def test_a_lease_is_old_after_its_time_and_as_long_before_it(
+    tmp_path: Path, now: float, is_old: bool
+):
+    path = tmp_path / ".lease-bread"
+    path.touch()
+    os.utime(path, (100, 100))
+    assert _is_old(path, now, 60) == is_old
