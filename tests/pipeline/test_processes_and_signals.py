@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,8 @@ def test_a_process_whose_parent_has_ended_is_killed(parent: str, status: int, sa
     command = [sys.executable, "-c", END_WITH_PARENT, parent]
     found = subprocess.run(command, stdout=subprocess.PIPE)
     assert (found.returncode, found.stdout) == (status, said)
+
+
+def test_an_end_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        ProcessExit(0, False).status = 1  # type: ignore[misc]
