@@ -326,7 +326,7 @@ def test_a_plain_script_converts_and_runs_what_embed_prints(here: Path):
     found = run_python("script.py", cwd=here)
     assert (found.stdout, found.stderr) == ("images\n", "")
     printed = run_rela("embed", "--prior", PRIOR["prior"], "--image-size", 32).stdout
-    snippet = printed.partition("read them with:\n\n")[2]
+    snippet = printed.partition("read them with:\n\n")[2].partition("\nnext: ")[0]
     elsewhere = here / "elsewhere"
     elsewhere.mkdir()
     lines = run_python("-c", snippet, cwd=elsewhere).stdout
