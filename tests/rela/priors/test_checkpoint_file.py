@@ -218,7 +218,7 @@ def test_a_timm_model_is_trained_loaded_and_is_a_prior(tmp_path: Path, rela: Rel
         "--batch-size", 24, "--devices", 1, "--name", "first",
     )  # fmt: skip
     found: dict[str, nn.Module] = {}
-    exec(run.output.partition("load it with:\n\n")[2], found)
+    exec(run.stdout.partition("load it with:\n\n")[2].partition("\n\nnext: ")[0], found)
     own = build_backbone("timm:test_vit", 32).eval()
     own.load_state_dict(load_file(tmp_path / "workspace/runs/first" / BACKBONE_FILE))
     torch.testing.assert_close(found["model"].eval()(batch()), own(batch()))
