@@ -113,8 +113,8 @@ class ViewLoader:
         if self._num_batches == 0:
             drawn = f"{chosen} of {len(self.rows)} images" if data_ratio < 1 else f"{chosen} images"
             raise ChoiceError(
-                f"{drawn} do not fill one batch of {batch_size}; lower --batch-size"
-                + (" or raise --data-ratio" if data_ratio < 1 else "")
+                f"{drawn} do not fill one batch of {batch_size}; lower --batch-size to {chosen} or less"
+                + (", or raise --data-ratio" if data_ratio < 1 else "")
             )
 
     def __len__(self) -> int:

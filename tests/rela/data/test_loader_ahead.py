@@ -127,8 +127,11 @@ def test_micro_batches_share_a_batch(beton: Beton, accumulate: int):
 @pytest.mark.parametrize(
     ("ratio", "words"),
     [
-        (1.0, "8 images do not fill one batch of 9; lower --batch-size"),
-        (0.5, "4 of 8 images do not fill one batch of 9; lower --batch-size or raise --data-ratio"),
+        (1.0, "8 images do not fill one batch of 9; lower --batch-size to 8 or less"),
+        (
+            0.5,
+            "4 of 8 images do not fill one batch of 9; lower --batch-size to 4 or less, or raise --data-ratio",
+        ),
     ],
 )
 def test_too_large_a_batch_is_refused_in_these_words(beton: Beton, ratio: float, words: str):
