@@ -130,7 +130,8 @@ def test_micro_batches_share_a_batch(beton: Beton, accumulate: int):
         (1.0, "8 images do not fill one batch of 9; lower --batch-size to 8 or less"),
         (
             0.5,
-            "4 of 8 images do not fill one batch of 9; lower --batch-size to 4 or less, or raise --data-ratio",
+            "4 of 8 images do not fill one batch of 9; lower --batch-size to 4 or less, or "
+            "raise --data-ratio",
         ),
     ],
 )
