@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # not needed by `rela --help`
     import subprocess
 
-PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # sent by batch systems before they kill
+# sent by batch systems before they kill, and by a terminal that is closed
+PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _FORWARDED = (*PREEMPTION_SIGNALS, signal.SIGINT)
 _POLL_SECONDS = 0.1
+
+
+def not_ignored(numbers: Sequence[signal.Signals] = PREEMPTION_SIGNALS) -> list[signal.Signals]:
+    """Those that this process does not ignore, as it does SIGHUP under nohup."""
+    return [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ def run_processes(
     """Run `command` once per environment, concurrently; return their exits in the same order.
 
     When one fails, the others have `grace_seconds` to end; then they are killed. They are also killed
-    if this call raises. SIGTERM, SIGUSR1 and SIGINT are forwarded; after SIGINT, KeyboardInterrupt is
+    if this call raises. SIGTERM, SIGUSR1, SIGHUP and SIGINT are forwarded; after SIGINT, KeyboardInterrupt is
     raised once all have ended. Standard output is discarded, standard error is shared with this process.
     """
     import subprocess
@@ -83,7 +89,7 @@ def _forwarding(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, forward) for number in _FORWARDED}
+        before = {number: signal.signal(number, forward) for number in not_ignored(_FORWARDED)}
     try:
         yield received
     finally:
@@ -100,10 +106,7 @@ def making_room() -> Iterator[None]:
     """Raise AskedToMakeRoom on PREEMPTION_SIGNALS in the body; a training installs its own handlers."""
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in PREEMPTION_SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, _raise)
+        before = {number: signal.signal(number, _raise) for number in not_ignored()}
     try:
         yield
     finally:

@@ -15,13 +15,13 @@ from pytorch_lightning.callbacks import Checkpoint
 from rela.errors import LostRankError, PreemptedError, UnavailableError
 from rela.pipeline.files import IrregularFileError, read_regular, replace_durably
 from rela.pipeline.fingerprint import file_sha256
-from rela.pipeline.processes import PREEMPTION_SIGNALS
+from rela.pipeline.processes import not_ignored
 
 _KEPT = 2
 
 
 class RunCheckpoint(Checkpoint):  # type: ignore[misc]
-    """Saves after every epoch, every `interval_seconds`, and on SIGTERM or SIGUSR1.
+    """Saves after every epoch, every `interval_seconds`, and on SIGTERM, SIGUSR1 or SIGHUP.
 
     Writes `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256; a checkpoint without this
     record does not count. The record also holds `seconds`, the run's seconds by phase, to which saving
@@ -59,7 +59,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         """Install the signal handlers."""
         self._saved_at = time.perf_counter()
         if threading.current_thread() is threading.main_thread():
-            for number in PREEMPTION_SIGNALS:
+            for number in not_ignored():
                 self._handlers[number] = signal.signal(number, self._receive)
 
     def on_exception(

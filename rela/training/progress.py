@@ -105,8 +105,9 @@ class LiveProgress:
             text = text[:width]
             # padding instead of an escape sequence avoids flicker; the full width also covers a ^C and
             # the rest of a line from a wider window
-            self.stream.write(f"\r{text.ljust(width)}" + "\b" * (width - len(text)))
-            self.stream.flush()
+            with suppress(OSError):  # the terminal may be gone, and SIGHUP on its way
+                self.stream.write(f"\r{text.ljust(width)}" + "\b" * (width - len(text)))
+                self.stream.flush()
             self._shown = text
 
     def say(self, line: str, say: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """Request classes → click arguments and options; results as text or JSON."""
 
+import errno
 import functools
 import inspect
 import json
@@ -68,8 +69,12 @@ def print_result(as_json: bool, words: Callable[[Any], str], result: Any) -> Non
 
 
 def say(message: str) -> None:
-    """Print a line for the user on standard error."""
-    click.echo(lines_of(message), err=True)
+    """Print a line for the user on standard error; a terminal that was closed does not end the job."""
+    try:
+        click.echo(lines_of(message), err=True)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def lines_of(text: str) -> str:

@@ -21,6 +21,7 @@ from rela.pipeline.processes import (
     AskedToMakeRoom,
     ProcessExit,
     making_room,
+    not_ignored,
     run_processes,
 )
 
@@ -56,6 +57,15 @@ def test_what_is_ignored_stays_ignored():
         assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_sigint_and_others_are_forwarded_unless_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in not_ignored() and signal.SIGTERM in not_ignored()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.SIGHUP in not_ignored()
 
 
 def test_other_threads_change_no_handler():

@@ -208,3 +208,13 @@ def test_a_run_without_a_terminal_says_its_lines_alone(
     train(replace(PLAN, epochs=1), tmp_path, beton)
     captured = capfd.readouterr()
     assert "stage" not in captured.err and "\r" not in captured.err
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_training(tmp_path: Path) -> None:
+    class Gone(Terminal):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    live = LiveProgress(tmp_path / "progress.json", stream=Gone())
+    live.update(0.0, lambda: NOW)
+    assert json.loads((tmp_path / "progress.json").read_text())["step"] == NOW.step
