@@ -22,7 +22,8 @@ _TEMPLATES = Path(__file__).with_name("templates")
 class Chapter:
     """The page's part about one data set, in its order. Figures and sentences leave out `unfinished` runs.
 
-    `measures`: protocols by which any run was evaluated, the most informative first.
+    `measures`: protocols by which any run was evaluated, the most informative first. `contact_sheet`: some
+    images of each class as PNG in base64, empty if there is none.
     """
 
     dataset: str
@@ -38,6 +39,7 @@ class Chapter:
     neighbours: dict[str, list[Neighbours]]
     ranking: Ranking | None
     commands: dict[str, list[str]]
+    contact_sheet: str = ""
 
     @property
     def figures(self) -> list[Figure]:
@@ -47,12 +49,13 @@ class Chapter:
 
 @dataclass(frozen=True)
 class Page:
-    """Chapters, the number of each run in the page, package versions, and the date."""
+    """Chapters, the number of each run in the page, package versions, the date, and what it is about."""
 
     chapters: list[Chapter]
     numbers: dict[str, int]
     versions: dict[str, str]
     written: str
+    about: str
 
 
 def render(page: Page) -> str:

@@ -1,5 +1,8 @@
 """Finished runs → one page: what the prior saved, the course of training, the features."""
 
+import base64
+import itertools
+import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +14,8 @@ from rela.evaluation.protocols import DEFAULT_PROTOCOLS
 from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
-from rela.pipeline.files import write_atomic
+from rela.pipeline.files import read_regular, write_atomic
+from rela.pipeline.fingerprint import fingerprint
 from rela.result import Result, Table
 from rela.sources.splits.tree import make_output_folder
 from rela.stages.priors.rank import Ranking, rank
@@ -29,10 +33,12 @@ from rela.stages.requests import Rank, Report
 from rela.stages.settings import ReportSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run, UnfinishedRun, unfinished_run
+from rela.stages.workspace.summary import SHEET_FILE
 from rela.stages.workspace.workspace import Workspace
 
 PAGE_FILE = "report.html"
 _RANKED_ROWS = 2000
+_LARGEST_SHEET_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,6 +66,7 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     no such run, UnavailableError if an extra is missing.
     """
     settings, names, output = part_of(request, ReportSettings), request.names, Path(request.output)
+    _refuse_another(output, _about(workspace, names))
     template_environment()
     require("matplotlib", "report", "rela report", UnavailableError)
     chosen = (
@@ -91,7 +98,8 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     ]
     chapters.sort(key=lambda chapter: -sum(len(line.runs) for line in chapter.lines))
     versions = records[-1].run.versions
-    page = Page(chapters, numbers, versions, time.strftime("%Y-%m-%d %H:%M %Z"))
+    written = time.strftime("%Y-%m-%d %H:%M %Z")
+    page = Page(chapters, numbers, versions, written, _about(workspace, names))
     make_output_folder(output)
     pictures = []
     for drawing in (figure for chapter in chapters for figure in chapter.figures):
@@ -150,7 +158,39 @@ def _chapter(
         neighbours=neighbours,
         ranking=_ranking(workspace, dataset),
         commands={run.name: commands_for(workspace, run.run) for run in runs},
+        contact_sheet=_contact_sheet(there),
     )
+
+
+def _contact_sheet(dataset: DataSet | None) -> str:
+    """In base64; empty for data sets without one, and for one that is too large to be carried along."""
+    path = None if dataset is None else dataset.path / SHEET_FILE
+    if path is None or not path.is_file() or path.stat().st_size > _LARGEST_SHEET_BYTES:
+        return ""
+    return base64.b64encode(read_regular(path)).decode()
+
+
+def _about(workspace: Workspace, names: list[str]) -> str:
+    """What a report is about: a digest of the workspace and the names of the runs, if they were given."""
+    return fingerprint({"workspace": str(workspace.root.resolve()), "runs": sorted(set(names))})[
+        :16
+    ]
+
+
+def _refuse_another(output: Path, about: str) -> None:
+    """Raise ChoiceError if the folder holds a page about something else."""
+    page = output / PAGE_FILE
+    if not page.is_file():
+        return
+    with open(page, "rb") as file:
+        begin = file.read(1000).decode("utf-8", "replace")
+    if about not in begin:
+        numbered = (output.with_name(f"{output.name}-{n}") for n in itertools.count(2))
+        free = next(path for path in numbered if not path.exists())
+        raise ChoiceError(
+            f"{page} is a report about other runs; remove it, or choose another folder, such as "
+            f"--output {shlex.quote(str(free))}"
+        )
 
 
 def _measures(runs: Iterable[RunRecord]) -> list[str]:

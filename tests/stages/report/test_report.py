@@ -4,6 +4,7 @@ It loads without an error and asks for nothing but itself, figures are visible, 
 dark and light differ, a phone need not scroll sideways.
 """
 
+import base64
 import json
 import re
 import shlex
@@ -114,6 +115,23 @@ def test_a_second_report_says_the_same_but_for_the_time(workspace: Path, page: P
         return re.sub(r"Page written .*?</p>", "", path.read_text(encoding="utf-8"))
 
     assert untimed(workspace.parent / "again" / "report.html") == untimed(page)
+
+
+def test_a_report_about_other_runs_is_not_overwritten(workspace: Path, page: Path):
+    before = page.read_bytes()
+    words = ("--workspace", workspace, "report", "plain", "--maps", "0", "--output", page.parent)
+    said = run_rela(*words, exit_code=2).output
+    assert "is a report about other runs" in said and f"--output {page.parent}-2" in said
+    assert page.read_bytes() == before
+
+
+def test_accuracy_and_cost_follow_the_name_and_the_images_are_shown(workspace: Path, page: Path):
+    html = page.read_text(encoding="utf-8")
+    head = re.findall(r"<th[^>]*>([^<]*)</th>", html.split("<h2>Runs</h2>")[1])
+    assert head[:5] == ["shown", "run", "knn20 %", "seconds", "images seen"]
+    (sheet,) = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="Some images', html)
+    stored = workspace / "datasets" / "pictures" / "contact_sheet.png"
+    assert base64.b64decode(sheet) == stored.read_bytes()
 
 
 def test_the_commands_on_the_page_make_the_same_runs(workspace: Path, page: Path):
