@@ -130,7 +130,11 @@ def embed(
     if prior.note:
         say(prior.note)
     identity = prior.identity
-    say(f"prior {identity.name}, layer {identity.layer}, sees {identity.preprocessing.words()}")
+    what = "prior" if prior.run is None else "run"
+    of_val = " (val)" if split == "val" else ""
+    say(
+        f"{what} {identity.name}{of_val}, layer {identity.layer}, sees {identity.preprocessing.words()}"
+    )
     for other in workspace.representations(wanted.images_sha256):
         if isinstance(other.prior, PriorIdentity) and _differs_in_preprocessing(
             other.prior, identity
