@@ -14,6 +14,7 @@ import torch
 from command_line import TINY, Rela, read_json
 from safetensors.torch import load_file
 
+from rela import load_backbone
 from rela.data.loader import ViewLoader
 from rela.pipeline.locks import exclusive
 
@@ -54,6 +55,10 @@ def test_the_last_checkpoint_is_exported_and_evaluated(rela: Rela, interrupted: 
     found = load_file("r.safetensors")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+    network, _ = load_backbone("r")
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
     evaluated = read_json(rela("eval", "r", "--protocol", "knn20", "--json"))
     assert [each["run"] for each in evaluated["evaluations"]] == ["r@3"]
