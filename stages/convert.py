@@ -254,15 +254,13 @@ def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
 def format_result(result: ConvertResult) -> str:
     """What the data set holds, and its path."""
     dataset = result.artifact
-    count = len(dataset.content.class_names)
-    classes = f"{count:,} class{'es' * (count != 1)}" if dataset.content.labelled else "no labels"
     if result.cached:
         how = f"already exists, unchanged: {dataset.path}"
     else:
         rate = dataset.num_images() / result.seconds
         how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
     what = summaries.dataset_in_words(dataset, result.summary)
-    done = f"data set {dataset.name} ({classes}) {how}"
+    done = f"data set {dataset.name} ({dataset.classes_in_words}) {how}"
     return "\n".join([*what, done, next_command("embed", dataset.name, "--prior", "resnet18")])
 
 

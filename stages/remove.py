@@ -14,6 +14,7 @@ from rela.pipeline.manifest import MANIFEST_NAME
 from rela.result import Result
 from rela.stages.display import human_bytes
 from rela.stages.requests import Remove
+from rela.stages.workspace.cache import parents_of
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.run import LOCK_FILE, read_config
@@ -163,12 +164,7 @@ def _of_run(workspace: Workspace, name: str) -> Iterator[Thing]:
 
 
 def _find(workspace: Workspace, name: str) -> Thing:
-    parents = {
-        "dataset": workspace.datasets_dir,
-        "representations": workspace.representations_dir,
-        "targets": workspace.targets_dir,
-        "run": workspace.runs_dir,
-    }
+    parents = {kind.replace(" ", ""): path for kind, path in parents_of(workspace).items()}
     prefix, colon, rest = name.partition(":")
     wanted = {prefix: rest} if colon and prefix in parents else dict.fromkeys(parents, name)
     found = [

@@ -66,7 +66,8 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     no such run, UnavailableError if an extra is missing.
     """
     settings, names, output = part_of(request, ReportSettings), request.names, Path(request.output)
-    _refuse_another(output, _about(workspace, names))
+    about = _about(workspace, names)
+    _refuse_another(output, about)
     template_environment()
     require("matplotlib", "report", "rela report", UnavailableError)
     chosen = (
@@ -99,7 +100,7 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     chapters.sort(key=lambda chapter: -sum(len(line.runs) for line in chapter.lines))
     versions = records[-1].run.versions
     written = time.strftime("%Y-%m-%d %H:%M %Z")
-    page = Page(chapters, numbers, versions, written, _about(workspace, names))
+    page = Page(chapters, numbers, versions, written, about)
     make_output_folder(output)
     pictures = []
     for drawing in (figure for chapter in chapters for figure in chapter.figures):

@@ -11,7 +11,6 @@ from rela.errors import ChoiceError
 from rela.options import check_options
 from rela.pipeline import Say
 from rela.pipeline.artifact import staging
-from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import in_use
 from rela.stages.workspace.run import Config, Run, read_config
 from rela.stages.workspace.workspace import Workspace
@@ -19,21 +18,14 @@ from rela.training.run_directory import CHECKPOINTS_DIR, METRICS_FILE
 
 
 def extended_config(run: Run, epochs: int, where: Mapping[str, Any]) -> Config:
-    """The configuration of a run of `epochs` that begins as `run` ended.
-
-    Its fingerprint differs from that of a run trained for so long from the start: the first epochs
-    followed the schedule of the shorter one.
-    """
+    """Configuration of a run of `epochs` that begins as `run` ended, still with that run's fingerprint."""
     if epochs <= run.settings.epochs:
         raise ChoiceError(
             f"--epochs {epochs}: run {run.name} has {run.settings.epochs} epochs already; give more"
         )
     settings = replace(run.settings, epochs=epochs, **where)
     check_options(settings)
-    meaning = {"stage": "extend", "run": run.fingerprint, "epochs": epochs}
-    return replace(
-        read_config(run.path), fingerprint=fingerprint(meaning), settings=settings, extends=run.name
-    )
+    return replace(read_config(run.path), settings=settings, extends=run.fingerprint)
 
 
 def begin_extension(workspace: Workspace, run: Run, config: Config, say: Say) -> Path:

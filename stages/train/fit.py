@@ -212,8 +212,6 @@ def describe_run(
     """Data, prior, model, budget and device in a line each."""
     from rela.distributed.strategy import device_words
 
-    count = len(dataset.content.class_names)
-    classes = f"{count:,} class{'es' * (count != 1)}" if dataset.content.labelled else "no labels"
     prior = "none: the algorithm alone"
     if representations is not None:
         crops = f", {settings.crops} crops per image" if settings.crops else ""
@@ -231,7 +229,7 @@ def describe_run(
     return "\n".join(
         [
             f"run {name}",
-            f"  data    {dataset.name}: {dataset.num_images('train'):,} images, {classes}",
+            f"  data    {dataset.name}: {dataset.num_images('train'):,} images, {dataset.classes_in_words}",
             f"  prior   {prior}",
             f"  model   {settings.model}, views of {size}×{size} pixels, by {settings.method}",
             f"  budget  {epochs}{share}: {batches}{stages}",

@@ -235,6 +235,9 @@ def _extend(
     except ChoiceError as error:
         raise ChoiceError(f"--epochs with --resume extends a finished run: {error}") from error
     config = extended_config(run, epochs, where)
+    dataset = workspace.dataset(config.dataset.name)
+    key = _fingerprint(dataset, config.settings, config.extends)
+    config = replace(config, fingerprint=key)
     finished = _finished(workspace, config, None)
     if finished is not None:
         return TrainResult(finished, True)
@@ -276,7 +279,7 @@ def _go_on(
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
         )
-    if not config.extends and _fingerprint(dataset, resolved) != config.fingerprint:
+    if _fingerprint(dataset, resolved, config.extends) != config.fingerprint:
         raise CorruptArtifactError(
             f"{directory / CONFIG_FILE} was changed after the run began, or comes from another version "
             f"of rela; remove {directory} and train again"
@@ -306,8 +309,12 @@ def _config(
     )
 
 
-def _fingerprint(dataset: DataSet, settings: TrainSettings) -> str:
-    """SHA-256 of everything that decides the weights."""
+def _fingerprint(dataset: DataSet, settings: TrainSettings, extends: str | None = None) -> str:
+    """SHA-256 of everything that decides the weights.
+
+    An extended run differs from one that was trained for so long from the start: its first epochs followed
+    the schedule of the shorter one.
+    """
     split = dataset.splits["train"]
     return fingerprint(
         {
@@ -316,6 +323,7 @@ def _fingerprint(dataset: DataSet, settings: TrainSettings) -> str:
             "images": split.images_sha256,
             "labels": split.labels_sha256,
             "settings": {k: v for k, v in asdict(settings).items() if k not in WHERE_TO_RUN},
+            **({} if extends is None else {"extends": extends}),
         }
     )
 

@@ -204,7 +204,8 @@ def format_removed(removed: Removed) -> str:
     return "\n".join([*lines, f"{words} {human_bytes(removed.num_bytes)} in all"])
 
 
-def _parents(workspace: Workspace) -> dict[str, Path]:
+def parents_of(workspace: Workspace) -> dict[str, Path]:
+    """Where the artifacts of each kind are, by its name in words."""
     return {
         "data set": workspace.datasets_dir,
         "representations": workspace.representations_dir,
@@ -215,7 +216,7 @@ def _parents(workspace: Workspace) -> dict[str, Path]:
 
 def _directories(workspace: Workspace) -> Iterator[tuple[str, Path]]:
     """Kind and path of every directory that is, or should be, an artifact."""
-    for kind, parent in _parents(workspace).items():
+    for kind, parent in parents_of(workspace).items():
         if parent.is_dir():
             visible = (p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
             yield from ((kind, path) for path in sorted(visible))
@@ -249,7 +250,7 @@ def _leftover(path: Path, kind: str) -> Entry:
 
 
 def _abandoned(workspace: Workspace, used_before: float) -> list[Path]:
-    parents = _parents(workspace).values()
+    parents = parents_of(workspace).values()
     return [path for parent in parents for path in abandoned(parent, used_before)]
 
 

@@ -148,6 +148,12 @@ class DataSet(Result, Artifact):
             )
         return self.splits[name]
 
+    @property
+    def classes_in_words(self) -> str:
+        """`1 class`, `1,000 classes` or `no labels`."""
+        count = len(self.content.class_names)
+        return f"{count:,} class{'es' * (count != 1)}" if self.content.labelled else "no labels"
+
     def num_images(self, split: str | None = None) -> int:
         """Images of one split, or of all splits."""
         chosen = self.splits.values() if split is None else [self.split(split)]

@@ -47,8 +47,8 @@ class Config:
     """A run's inputs and settings, resolved before it begins: its `config.json`.
 
     `representations`: their name, None without a prior. `precision`: that of `settings`, with "auto"
-    resolved on the machine where the run begins. `extends`: the run whose last checkpoint it begins
-    with, if any.
+    resolved on the machine where the run begins. `extends`: fingerprint of the run whose last
+    checkpoint it begins with, if any.
     """
 
     fingerprint: str

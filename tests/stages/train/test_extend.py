@@ -62,6 +62,11 @@ def test_the_cosine_becomes_that_of_all_epochs(
         said = rela(*interrupted, exit_code=130).output
     assert "with the cosine of 4 epochs as if 2 of them were done, so it rises first" in said
     assert f"its learning rate, {end:.2g} at the end" in said
+    config = RUNS / "short-4-epochs" / "config.json"
+    written = config.read_text()
+    config.write_text(written.replace('"weight_decay": 0.01', '"weight_decay": 0.5'))
+    assert "was changed after the run began" in rela("train", "--resume", exit_code=65).output
+    config.write_text(written)
     rela(*interrupted)
     steps = 3 * 4  # 24 images in batches of 8
     found = rates("short-4-epochs")
