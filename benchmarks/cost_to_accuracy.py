@@ -6,16 +6,21 @@
 
 Trains the algorithm alone, stage 1 alone, both with the paper's hand-over, and both as `rela train` does by
 default, with three seeds and at several budgets (shares of the images that each epoch draws, as in table 1
-of arXiv 2405.14669), and other algorithms. The runs are those of cost_to_accuracy.toml and, except for
-fashion-all, cost_to_accuracy_more.toml; finished ones are reused, so a campaign may be interrupted. Prints
-a table of two probes with what any of it has to beat: raw pixels, the untrained student, and the prior
-itself. `--report` only prints.
+of arXiv 2405.14669), and other algorithms. The runs are those of cost_to_accuracy.toml and of the files
+beside it that a pair names; finished ones are reused, so a campaign may be interrupted. Prints a table of two
+probes with what any of it has to beat: raw pixels, the untrained student, and the prior itself. `--report`
+only prints; `--seeds 0` runs only that seed, so that several processes can share the work.
+
+For a GPU, with ResNet-18 as the student; --images can be anything that `rela convert` reads:
+
+    python -m benchmarks.cost_to_accuracy fashion-resnet18 --images /usr/share/datasets/fashion-mnist \\
+        --weights lite0.pth
 """
 
 import argparse
 import json
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +43,7 @@ from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
-PRIOR, STUDENT = "timm:tf_efficientnet_lite0", "random:timm:test_resnet"
+PRIOR = "timm:tf_efficientnet_lite0"
 PROBES = ("knn20", "linear")
 ALONE, WHOLE = "alone", "both stages"
 BILINEAR = 2  # Pillow's number
@@ -46,19 +51,23 @@ BILINEAR = 2  # Pillow's number
 
 @dataclass(frozen=True)
 class Pair:
-    """Input size in pixels, epochs of the full budget, and whether to try more than what decides."""
+    """Input size in pixels, epochs of the full budget, the student, and what to try beside what decides."""
 
     size: int
     epochs: int
     seeds: tuple[int, ...] = (0, 1, 2)
-    more: bool = True
+    more: tuple[str, ...] = ("budgets", "algorithms")
+    model: str = "timm:test_resnet"
+    batch_size: int = 32
 
 
 PAIRS = {
     "fashion": Pair(28, 5),
     "emoji": Pair(32, 10),
     "clipart": Pair(32, 10),
-    "fashion-all": Pair(28, 6, seeds=(0,), more=False),  # 11,250 steps
+    "fashion-all": Pair(28, 6, seeds=(0,), more=()),  # 11,250 steps
+    "fashion-resnet18": Pair(28, 7, more=("budgets",), model="resnet18_small", batch_size=128),
+    "emoji-resnet18": Pair(32, 70, more=("budgets",), model="resnet18_small", batch_size=128),
 }
 
 
@@ -91,6 +100,9 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("rela-proof"))
     parser.add_argument("--results", type=Path, help="where to write a JSON line for each run")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="only these (default: all of the pair)"
+    )
     parser.add_argument("--report", action="store_true", help="only show what is finished")
     arguments = parser.parse_args()
     workspace = Workspace(arguments.output / "workspace")
@@ -102,27 +114,28 @@ def main() -> None:
     if arguments.results:
         lines = [json.dumps(asdict(o)) + "\n" for o in sorted(found, key=lambda o: str(asdict(o)))]
         arguments.results.write_text("".join(lines))
-    untrained = references(workspace, dataset, PAIRS[arguments.pair].size, arguments.weights)
+    untrained = references(workspace, dataset, PAIRS[arguments.pair], arguments.weights)
     print(report(found, untrained))
 
 
 def campaign(workspace: Workspace, arguments: argparse.Namespace) -> None:
     """Run the jobs of the recipe that are missing."""
-    recipe = arguments.output / f"{arguments.pair}.toml"
+    seeds = arguments.seeds or PAIRS[arguments.pair].seeds
+    recipe = arguments.output / f"{arguments.pair}-{'-'.join(map(str, seeds))}.toml"
     recipe.parent.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(recipe_of(arguments.pair))
+    recipe.write_text(recipe_of(arguments.pair, seeds))
     given = {name: str(getattr(arguments, name).resolve()) for name in ("images", "weights")}
     result = run_recipe(workspace, load_recipe(recipe, workspace, given))
     if result.exit_status:
         raise SystemExit(describe_failures(result))
 
 
-def recipe_of(name: str) -> str:
+def recipe_of(name: str, seeds: Sequence[int]) -> str:
     """The text of a pair's recipe."""
     pair, deciding = PAIRS[name], Path(__file__).with_suffix(".toml")
-    files = [deciding, deciding.with_stem(f"{deciding.stem}_more")][: 1 + pair.more]
+    files = [deciding, *(deciding.with_stem(f"{deciding.stem}_{more}") for more in pair.more)]
     template = "\n".join(file.read_text() for file in files)
-    values = {"name": name, "size": pair.size, "epochs": pair.epochs, "seeds": list(pair.seeds)}
+    values = {**asdict(pair), "name": name, "seeds": list(seeds)}
     return string.Template(template).substitute(values)
 
 
@@ -147,12 +160,12 @@ def outcome(run: Run) -> Outcome | None:
 
 
 def references(
-    workspace: Workspace, dataset: DataSet, size: int, weights: Path
+    workspace: Workspace, dataset: DataSet, pair: Pair, weights: Path
 ) -> dict[str, dict[str, float]]:
     """Accuracy by probe of what needs no training."""
-    found = {"raw pixels": accuracies_of_pixels(dataset, size)}
+    found = {"raw pixels": accuracies_of_pixels(dataset, pair.size)}
     for name, prior in (
-        ("the untrained student", {"prior": STUDENT, "image_size": size}),
+        ("the untrained student", {"prior": f"random:{pair.model}", "image_size": pair.size}),
         ("the prior itself", {"prior": PRIOR, "image_size": 64, "weights": weights}),
     ):
         request = Evaluate(dataset=dataset.name, **prior)
