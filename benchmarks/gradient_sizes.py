@@ -1,6 +1,6 @@
 """How large are the gradients of an algorithm beside those of the target loss?
 
-    python -m benchmarks.gradient_sizes fashion --prior timm:tf_efficientnet_lite0@lite0
+    python -m benchmarks.gradient_sizes fashion --prior timm:tf_efficientnet_lite0@lite0.pth
 
 Trains one epoch of each algorithm on a data set of the workspace, half of it in stage 1, with the defaults of
 `rela train`. In every tenth step of stage 2, prints the geometric mean of the ratio of both gradients'
