@@ -11,7 +11,7 @@ from rela.training.settings import WHERE_TO_RUN
 
 _NOT_COMPARED = ("seed", *WHERE_TO_RUN)
 _NAMED_FIRST = ("prior", "method", "model")
-_OF_PRIOR_ONLY = frozenset({"crops", "target_width", "handover", "head", "anchor"})
+OF_PRIOR_ONLY = frozenset({"crops", "target_width", "handover", "head", "anchor"})
 
 # by protocol, then by the measure's key
 Spreads = dict[str, dict[str, Spread]]
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 def applies(name: str, settings: Mapping[str, Any]) -> bool:
     """Whether a setting has an effect; those of stage 1 have none without a prior."""
-    return settings.get("prior") != "none" or name not in _OF_PRIOR_ONLY
+    return settings.get("prior") != "none" or name not in OF_PRIOR_ONLY
 
 
 def compared(settings: Mapping[str, Any], leave_out: Iterable[str] = ()) -> dict[str, Any]:

@@ -1,17 +1,21 @@
 """The commands that reproduce a run, from its records."""
 
 import shlex
+from dataclasses import fields, replace
+from typing import Any
 
 from rela.errors import RelaError
 from rela.options import option_words
 from rela.stages.conversion import convert_words, request_of
+from rela.stages.evaluate.groups import OF_PRIOR_ONLY
 from rela.stages.priors.again import embed_commands
 from rela.stages.priors.records import priors_of
 from rela.stages.settings import EmbedSettings
+from rela.stages.train.resolve import NO_METHOD, check_settings, resolve_hyperparameters
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
-from rela.training.settings import WHERE_TO_RUN, TrainSettings
+from rela.training.settings import OPTIMIZER_FIELDS, WHERE_TO_RUN, TrainSettings
 
 
 def commands_for(workspace: Workspace, run: Run) -> list[str]:
@@ -28,6 +32,30 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
         return [shlex.join(train)]  # the data set is gone
     commands = [convert_words(request_of(dataset)), *_embed(workspace, run, dataset), train]
     return [shlex.join(words) for words in commands]
+
+
+def counterpart(run: Run, prior: str) -> str:
+    """`rela train` with the run's settings and another prior, or "none": what to compare it with.
+
+    Values that the algorithm has by itself are left out.
+    """
+    defaults = {described.name: described.default for described in fields(TrainSettings)}
+    settings = TrainSettings(**{name: getattr(run.settings, name) for name in defaults})
+    of_prior: Any = {name: defaults[name] for name in OF_PRIOR_ONLY}
+    settings = replace(settings, prior=prior, **of_prior)
+    unset: dict[str, Any] = dict.fromkeys(OPTIMIZER_FIELDS)
+    without = replace(settings, **unset)
+    if settings.method == NO_METHOD:  # its rate was for no algorithm
+        settings = replace(without, method=TrainSettings.method)
+    else:
+        own = resolve_hyperparameters(check_settings(without), labelled=True)
+        if own.optimizer == settings.optimizer:
+            is_own = {n: getattr(own, n) == getattr(settings, n) for n in OPTIMIZER_FIELDS}
+            settings = replace(settings, **{n: v for n, v in unset.items() if is_own[n]})
+    words = ["rela", "train", run.content.dataset, "--prior", prior]
+    return shlex.join(
+        [*words, *option_words(TrainSettings, vars(settings), {"prior", *WHERE_TO_RUN})]
+    )
 
 
 def _embed(workspace: Workspace, run: Run, dataset: DataSet) -> list[list[str]]:

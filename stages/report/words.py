@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rela.stages.display import Spread
 from rela.stages.report.lines import Line
+from rela.stages.report.reproduction import counterpart
 from rela.stages.report.savings import ONLINE, Saving
 
 
@@ -18,15 +19,16 @@ def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[s
 def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
     """The main result: the line that is cheapest in seconds, by an evaluated accuracy if possible."""
     dataset = lines[0].runs[0].run.content.dataset
+    longest = max((run for line in lines for run in line.runs), key=lambda r: r.num_images_seen).run
     if all(line.is_baseline for line in lines):
         return (
-            f"No run uses a prior yet; `rela embed {dataset} --prior resnet18` and `rela train "
-            f"{dataset} --prior resnet18` make one."
+            f"No run uses a prior yet; `rela embed {dataset} --prior resnet18` and "
+            f"`{counterpart(longest, 'resnet18')}` make one."
         )
     if not any(line.is_baseline for line in lines):
         return (
-            "There is no run without a prior to compare with; `rela train "
-            f"{dataset} --prior none` makes one."
+            "There is no run without a prior to compare with; "
+            f"`{counterpart(longest, 'none')}` makes one."
         )
     by_seconds = [s for s in savings if s.cost == "seconds"]
     evaluated = [s for s in by_seconds if s.measure != ONLINE] or by_seconds

@@ -1,5 +1,6 @@
 """A finished run → a longer one, which begins at its last checkpoint."""
 
+import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from rela.options import check_options
 from rela.pipeline import Say
 from rela.pipeline.artifact import staging
 from rela.pipeline.locks import in_use
-from rela.stages.workspace.run import Config, Run, read_config
+from rela.stages.workspace.run import CONFIG_FILE, Config, Run, read_config
 from rela.stages.workspace.workspace import Workspace
 from rela.training.run_directory import CHECKPOINTS_DIR, METRICS_FILE
 
@@ -29,12 +30,15 @@ def extended_config(run: Run, epochs: int, where: Mapping[str, Any]) -> Config:
 
 
 def begin_extension(workspace: Workspace, run: Run, config: Config, say: Say) -> Path:
-    """The directory of the longer run, with the last checkpoint and the records of `run`."""
+    """The directory of the longer run, with the last checkpoint and the records of `run`.
+
+    Another process that extends the same run may have just made it; then it is that one's.
+    """
     from rela.training.checkpoints import newest_checkpoint
 
     directory = workspace.runs_dir / f"{run.name}-{config.settings.epochs}-epochs"
     if directory.exists():
-        raise ChoiceError(f"{directory} already exists and is another run; remove it first")
+        return _of_another_process(directory, config)
     with in_use(run.path), staging(directory) as staged:
         found = newest_checkpoint(run.path / CHECKPOINTS_DIR, say)
         if found is None:
@@ -47,11 +51,26 @@ def begin_extension(workspace: Workspace, run: Run, config: Config, say: Say) ->
             shutil.copyfile(path, staged / CHECKPOINTS_DIR / path.name)
         shutil.copyfile(run.path / METRICS_FILE, staged / METRICS_FILE)
         config.write(staged)
-        os.rename(staged, directory)
+        try:
+            os.rename(staged, directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            return _of_another_process(directory, config)
     say(
         f"run {directory.name} extends run {run.name} from {run.settings.epochs} to "
         f"{config.settings.epochs} epochs: {_schedule(run, config)}"
     )
+    return directory
+
+
+def _of_another_process(directory: Path, config: Config) -> Path:
+    """The directory, if it is that of the same longer run."""
+    is_same = (directory / CONFIG_FILE).is_file() and (
+        read_config(directory).fingerprint == config.fingerprint
+    )
+    if not is_same:
+        raise ChoiceError(f"{directory} already exists and is another run; remove it first")
     return directory
 
 

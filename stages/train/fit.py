@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rela.errors import DataError, LostRankError
 from rela.pipeline.errors import BusyError
 from rela.pipeline.files import clear_abandoned_files, fsync, write_atomic
 from rela.pipeline.fingerprint import file_sha256
-from rela.pipeline.locks import exclusive, in_use
+from rela.pipeline.locks import exclusive, holder, in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.result import Result
@@ -73,7 +73,7 @@ def fit_run(
     directory.mkdir(parents=True, exist_ok=True)
     # one process holds the lock for all: the launcher, or rank 0
     is_inner = is_another_rank() or LAUNCHER_VARIABLE in os.environ
-    lock = contextlib.nullcontext() if is_inner else exclusive(directory / LOCK_FILE)
+    lock = contextlib.nullcontext() if is_inner else _only_here(directory)
     read = [artifact.path for artifact in (dataset, representations) if artifact is not None]
     with lock, in_use(*read):
         clear_abandoned_files(directory)
@@ -91,6 +91,23 @@ def fit_run(
         return _run_locked(
             workspace, dataset, representations, directory, config, start, say, announce
         )
+
+
+@contextlib.contextmanager
+def _only_here(directory: Path) -> Iterator[None]:
+    """Hold the lock of a run; raises BusyError if another process trains it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(exclusive(directory / LOCK_FILE))
+        except BusyError as error:
+            by = holder(directory / LOCK_FILE)
+            if by is None:
+                raise
+            raise BusyError(
+                f"run {directory.name} is being trained by another process ({by}); "
+                "`rela status --watch` shows its progress"
+            ) from error
+        yield
 
 
 def _run_locked(

@@ -1,16 +1,20 @@
 """`rela report`: its arithmetic in closed forms, and its sentences (rela.stages.report)."""
 
-from dataclasses import replace
+import shlex
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import printed_commands
 from nouns import run_of
 
+from rela.cli import main
 from rela.stages.report.lines import lines_of
 from rela.stages.report.run_record import RunRecord
 from rela.stages.report.savings import ONLINE, cost_of_reaching, overtaking, savings_of
 from rela.stages.report.words import headline, saving_sentences
+from rela.stages.train.resolve import check_settings, resolve_hyperparameters
 from rela.training.settings import TrainSettings
 
 
@@ -127,7 +131,6 @@ def test_missing_comparisons_are_reported():
     assert "No training with a prior reached" in headline(savings_of(never), lines_of(never))
     cheapest = [record("b", epochs=(0.1, 0.2)), record("r", "net", epochs=(0.3, 0.4))]
     assert "a saving of at least 45 %" in headline(savings_of(cheapest), lines_of(cheapest))
-    assert "prior none" in headline([], lines_of([record("r", "net")]))
     assert "No run uses a prior" in headline([], lines_of([record("b")]))
 
 
@@ -158,3 +161,36 @@ def test_line_labels_name_what_differs():
     # a baseline has no hand-over, so that a single way with a prior has nothing to tell it from
     alone = lines_of([record("b", handover=None, anchor=0.0), half])
     assert [line.label for line in alone] == ["byol", "net → byol"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"method": "simclr", "epochs": 7, "batch_size": 64, "data_ratio": 0.5, "seed": 3},
+        {"lr": 0.5, "schedule": "constant", "hyperparameters": "paper", "handover": 0.3},
+        {"optimizer": "sgd", "lr": 0.003, "anchor": 9.0, "target_width": 5, "head": "learned"},
+        {"method": "none", "epochs": 7},
+        {"prior": "none", "method": "dino", "min_scale": 0.5, "precision": "bf16-mixed"},
+    ],
+    ids=str,
+)
+def test_the_run_to_compare_with_has_the_same_settings(changed: dict[str, Any]):
+    """The command of the headline, parsed and resolved as `rela train` does it."""
+
+    def resolved(settings: TrainSettings) -> dict[str, Any]:
+        return vars(resolve_hyperparameters(check_settings(settings), labelled=True))
+
+    given = {"model": "resnet18", "image_size": 48, "prior": "net", **changed}
+    own = resolved(TrainSettings(**given))
+    before = record("r", given["prior"])
+    before = replace(before, run=run_of("r", TrainSettings(**own)))
+    [line] = printed_commands(headline([], lines_of([before])))[-1:]
+    name, *words = shlex.split(line)[1:]
+    assert "optimizer" in changed or "--weight-decay" not in words  # the algorithm's own
+    typed = main.commands[name].make_context(name, words).params
+    assert (name, typed["dataset"]) == ("train", "pictures")
+    assert (typed["prior"] == "none") == (given["prior"] != "none")
+    found = resolved(TrainSettings(**{f.name: typed[f.name] for f in fields(TrainSettings)}))
+    free = {"prior", "crops", "target_width", "handover", "head", "anchor"}
+    free |= {"method"} if own["method"] == "none" else set()
+    assert {n for n in own if found[n] != own[n]} <= free

@@ -2,19 +2,26 @@
 
 - with a constant rate and no prior, two epochs extended to four have bitwise the weights of four at once;
 - with a cosine, the rate of every epoch is that of the longer cosine, and it is said;
-- a killed extension resumes; the same command again is a cache hit; fewer epochs are refused.
+- a killed extension resumes; the same command again is a cache hit; fewer epochs are refused;
+- of two processes that extend a run at the same moment, one trains and the other says so.
 """
 
+import contextlib
 import json
 import math
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from command_line import TINY, Rela
 from safetensors.torch import load_file
 
+from rela.pipeline.locks import exclusive
+from rela.stages.train import train
+from rela.stages.workspace.run import LOCK_FILE
+from rela.training import checkpoints
 from rela.training import run as training
 
 RUNS = Path("workspace/runs")
@@ -76,6 +83,31 @@ def test_the_cosine_becomes_that_of_all_epochs(
         cosine = 0.001 + (1 - 0.001) * (1 + math.cos(math.pi * share)) / 2
         assert found[epoch] == pytest.approx(0.003 * cosine, rel=0.1, abs=1e-5)
     assert found[2] > end
+
+
+def test_two_processes_extend_a_run_at_the_same_moment(
+    rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rela("train", *BYOL, "--epochs", 1, "--name", "short")
+    longer = ("train", "--resume", "--name", "short", "--epochs", 3)
+    for module, step in ((checkpoints, "newest_checkpoint"), (train, "begin_extension")):
+        with contextlib.ExitStack() as other, monkeypatch.context() as patch:
+            original = getattr(module, step)
+
+            def after_the_other(*arguments: object) -> object:
+                """The other process has made the directory, and trains by now."""
+                with monkeypatch.context() as inner:
+                    inner.setattr(module, step, original)  # noqa: B023
+                    inner.setattr(training, "_fit", Mock(side_effect=KeyboardInterrupt))
+                    rela(*longer, exit_code=130)
+                other.enter_context(exclusive(RUNS / "short-3-epochs" / LOCK_FILE))
+                return original(*arguments)  # noqa: B023
+
+            patch.setattr(module, step, after_the_other)
+            said = rela(*longer, exit_code=75).output
+        assert "run short-3-epochs is being trained by another process (process " in said
+        assert not list(RUNS.glob(".staging*"))
+        shutil.rmtree(RUNS / "short-3-epochs")
 
 
 def test_without_a_checkpoint_it_says_so(rela: Rela, images: Path):
