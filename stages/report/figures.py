@@ -45,9 +45,11 @@ def begin_drawing(x_label: str, y_label: str, height_inches: float = 3.5) -> "tu
     return drawing, axes
 
 
-def draw_level(axes: "Axes", height: float, label: str, colour: str, on_left: bool) -> None:
+def draw_level(
+    axes: "Axes", height: float, label: str, colour: str, on_left: bool, style: str = ":"
+) -> None:
     """A horizontal line across the drawing, with its label at an end."""
-    axes.axhline(height, color=colour, linewidth=0.9, linestyle=(0, (1, 2)))
+    axes.axhline(height, color=colour, linewidth=0.9, linestyle=style)
     x, side = (0.005, "left") if on_left else (0.995, "right")
     axes.annotate(
         label, (x, height), xycoords=("axes fraction", "data"), xytext=(0, 1), fontsize=7,

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import html
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +68,8 @@ def render(page: Page) -> str:
         (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
     digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
-    html: str = template.render(page=page, style=style, script=script, script_digest=digest)
-    return html
+    text: str = template.render(page=page, style=style, script=script, script_digest=digest)
+    return text
 
 
 def template_environment() -> Any:
@@ -81,5 +83,8 @@ def template_environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["bytes"] = human_bytes
+    environment.filters["code"] = lambda text: re.sub(
+        "`(.+?)`", r"<code>\1</code>", html.escape(text)
+    )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     return environment

@@ -37,6 +37,7 @@ COURSES = {  # axis label, factor, caption
         "Share of each epoch spent waiting for images; if it is large, the loader is too slow.",
     ),
 }
+_FROM_ZERO = ("effective_rank", "data_wait_share")  # a detail of them would look like a trend
 _PHASES = {  # colours
     "convert": "#c7b299", "embed": "#7b5ea7", "combine": "#b79ad1", "targets": "#4b2e83",
     "startup": "#a9a9a9", "stage1": "#0072b2", "stage2": "#e69f00", "data_wait": "#cc3311",
@@ -71,6 +72,7 @@ class Plots:
             for run in line.runs:
                 costs, values = run.course(ONLINE, cost)
                 self._draw_course(axes, costs, [100 * v for v in values], line, run)
+        axes.set_xlim(left=0)
         self._draw_levels(axes, ONLINE)
         for line, point in _overtakings(self.lines, cost):
             axes.axvline(point, color=line.colour, linewidth=0.9, linestyle=":")
@@ -102,9 +104,11 @@ class Plots:
             if means:
                 axes.plot(*zip(*means, strict=True), color=line.colour)
             if means and line.is_baseline:
-                axes.axhline(
-                    max(mean for _, mean in means), color=line.colour, linewidth=0.9, linestyle="--"
+                best = max(mean for _, mean in means)
+                draw_level(
+                    axes, best, f"best of {line.label}: {best:.1f} %", line.colour, True, "--"
                 )
+        axes.set_xlim(left=0)
         self._draw_levels(axes, measure)
         caption = (
             f"Final accuracy by {measure} against {_COST_NAMES[cost]}: a mark for each run, a line "
@@ -126,6 +130,8 @@ class Plots:
                 found = [r for r in run.epochs if r.get(measure) is not None]
                 epochs = [float(r["epoch"] + 1) for r in found]
                 self._draw_course(axes, epochs, [factor * r[measure] for r in found], line, run)
+        if measure in _FROM_ZERO:
+            axes.set_ylim(bottom=0)
         self._draw_levels(axes, measure)
         name = f"{self.dataset}-{measure.replace('_', '-')}-epochs"
         return finish_drawing(drawing, axes, name, caption, self.lines)

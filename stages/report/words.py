@@ -4,16 +4,18 @@ import statistics
 from collections.abc import Sequence
 
 from rela.stages.display import Spread
+from rela.stages.evaluate.groups import grouped
 from rela.stages.report.lines import Line
 from rela.stages.report.reproduction import counterpart
 from rela.stages.report.savings import ONLINE, Saving
 
 
 def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[str]:
-    """One sentence per line with a prior, measure and cost; seconds and evaluated accuracy come first."""
+    """Sentences for each line with a prior and measure; seconds and evaluated accuracy come first."""
     labels = {line.key: line.label for line in lines}
     ordered = sorted(savings, key=lambda s: (s.line, s.measure == ONLINE, s.cost != "seconds"))
-    return list(dict.fromkeys(_sentence(saving, labels[saving.line]) for saving in ordered))
+    groups = grouped(ordered, lambda saving: (saving.line, saving.measure))
+    return list(dict.fromkeys(_sentence(group, labels[group[0].line]) for group in groups))
 
 
 def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
@@ -38,36 +40,38 @@ def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
         if not savings:
             return "No run with a prior matches a run without one in settings and seed; nothing to compare."
         if all(saving.is_chance for saving in evaluated):
-            return _sentence(evaluated[0], labels[evaluated[0].line])
+            return _sentence(evaluated[:1], labels[evaluated[0].line])
         return "No training with a prior reached the accuracy of training without it on every seed."
     best = min(reached, key=lambda s: s.mean or 0.0)
-    return _sentence(best, labels[best.line])
+    of_best = [s for s in savings if (s.line, s.measure) == (best.line, best.measure)]
+    return _sentence(sorted(of_best, key=lambda s: s.cost != "seconds"), labels[best.line])
 
 
-def _sentence(saving: Saving, label: str) -> str:
-    aim = 100 * statistics.fmean(saving.aims.values())
-    measure = "online accuracy" if saving.measure == ONLINE else f"{saving.measure} accuracy"
-    what = f"the best {measure} of training without a prior ({aim:.1f} %)"
+def _sentence(savings: Sequence[Saving], label: str) -> str:
+    """Of one line and measure, by each cost."""
+    saving = savings[0]
+    aim = f"{100 * statistics.fmean(saving.aims.values()):.1f} %"
+    best = f"{100 * statistics.fmean(saving.bests.values()):.1f} %"
+    measure = "online" if saving.measure == ONLINE else saving.measure
     num_seeds, num_reached = len(saving.aims), len(saving.shares)
-    seeds = "one seed, so no spread" if num_seeds == 1 else f"{num_seeds} seeds"
+    seeds = "one seed" if num_seeds == 1 else f"{num_seeds} seeds"
     if saving.is_chance:
         return (
-            f"{what[0].upper()}{what[1:]} is no better than chance, so reaching it shows nothing; train "
-            "for more --epochs."
+            f"Without a prior, the best {measure} accuracy ({aim}) is no better than chance, so there is "
+            "nothing to reach; train for more --epochs."
         )
     if saving.mean is None:
-        on = f" on {num_reached} of {num_seeds} seeds only" if num_reached else ""
-        verb = "reaches" if num_reached else "does not reach"
-        return f"{label} {verb} {what}{on}."
-    unit = "seconds" if saving.cost == "seconds" else "images"
-    share = f"{Spread(saving.mean, saving.std).percent(0)} % of the {unit} that it took"
-    saved, at_least = 100 * (1 - saving.mean), "at least " if saving.is_bound else ""
-    so = f": a saving of {at_least}{saved:.0f} %"
-    if saved < 0:
-        so = "" if saving.is_bound else f": {-saved:.0f} % more"
-    best = f"its own best is {100 * statistics.fmean(saving.bests.values()):.1f} %"
-    if saving.is_bound:
-        return (
-            f"Even the cheapest run of {label} reaches {what}, after {share}{so} ({seeds}); {best}."
-        )
-    return f"{label} reaches {what} after {share}{so} ({seeds}); {best}."
+        how = f"on {num_reached} of {num_seeds} seeds only" if num_reached else "on no seed"
+    else:
+        how = "in " + " and ".join(map(_share, savings))
+    return (
+        f"{label}: {best} {measure} accuracy, against {aim} without a prior ({seeds}). "
+        f"It reaches {aim} {how}."
+    )
+
+
+def _share(saving: Saving) -> str:
+    assert saving.mean is not None
+    unit = "seconds" if saving.cost == "seconds" else "images seen"
+    at_most = "at most " if saving.is_bound else ""  # the cheapest run is already there
+    return f"{at_most}{Spread(saving.mean, saving.std).percent(0)} % of the {unit}"

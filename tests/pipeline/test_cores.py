@@ -85,3 +85,19 @@ def test_without_a_quota_every_core_of_the_affinity_counts(
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cores.limit_threads()
     assert cores.num_cores() == 3 and "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("given", "turns"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_a_waiting_thread_sleeps_soon_unless_the_user_chose(
+    given: dict[str, str], turns: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    cores.limit_threads()
+    assert os.environ.get("GOMP_SPINCOUNT") == turns
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)

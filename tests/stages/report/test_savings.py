@@ -90,8 +90,9 @@ def test_a_saving_is_the_cost_of_the_baselines_accuracy_over_its_cost():
     assert by_seconds.mean == pytest.approx((0.775 + 0.6625) / 2)
     assert by_seconds.std == pytest.approx(np.std([0.775, 0.6625], ddof=1))
     sentence = headline([by_seconds], lines_of(runs))
-    assert sentence.endswith(
-        "after 72 ± 8 % of the seconds that it took: a saving of 28 % (2 seeds); its own best is 55.0 %."
+    assert sentence == (
+        "net → byol: 55.0 % online accuracy, against 30.0 % without a prior (2 seeds). It reaches 30.0 % in "
+        "72 ± 8 % of the seconds."
     )
 
 
@@ -105,7 +106,7 @@ def test_a_baseline_that_gets_worse_is_taken_at_its_best():
     assert saving.shares == {0: pytest.approx(77.5 / 55)}
     assert saving.bests == {0: 0.6}
     words = headline([saving], lines_of(runs))
-    assert "after 141 % of the seconds that it took: 41 % more" in words
+    assert "reaches 50.0 % in 141 % of the seconds" in words
 
 
 def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy():
@@ -119,18 +120,18 @@ def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy(
     assert found["images"].shares == {0: pytest.approx((150 + 250) / 2 / 400)}
     words = saving_sentences(savings_of(runs), lines_of(runs))[0]
     assert words == (
-        "net → byol reaches the best knn20 accuracy of training without a prior (50.0 %) after 40 % of the "
-        "seconds that it took: a saving of 60 % (one seed, so no spread); its own best is 70.0 %."
+        "net → byol: 70.0 % knn20 accuracy, against 50.0 % without a prior (one seed). It reaches 50.0 % in "
+        "40 % of the seconds and 50 % of the images seen."
     )
 
 
 def test_missing_comparisons_are_reported():
     never = [record("b", epochs=(0.1, 0.9)), record("r", "net", epochs=(0.2, 0.3))]
     (sentence,) = saving_sentences(savings_of(never), lines_of(never))
-    assert "does not reach" in sentence
+    assert "It reaches 90.0 % on no seed." in sentence
     assert "No training with a prior reached" in headline(savings_of(never), lines_of(never))
     cheapest = [record("b", epochs=(0.1, 0.2)), record("r", "net", epochs=(0.3, 0.4))]
-    assert "a saving of at least 45 %" in headline(savings_of(cheapest), lines_of(cheapest))
+    assert "in at most 55 % of the seconds" in headline(savings_of(cheapest), lines_of(cheapest))
     assert "No run uses a prior" in headline([], lines_of([record("b")]))
 
 
@@ -141,8 +142,8 @@ def test_accuracies_at_chance_are_not_a_saving():
     (said,) = saving_sentences(savings_of(runs), lines_of(runs))
     assert said == headline(savings_of(runs), lines_of(runs))
     assert said == (
-        "The best online accuracy of training without a prior (11.0 %) is no better than chance, so "
-        "reaching it shows nothing; train for more --epochs."
+        "Without a prior, the best online accuracy (11.0 %) is no better than chance, so there is nothing "
+        "to reach; train for more --epochs."
     )
     better = [replace(run, accuracies={"knn20": 0.3}) for run in runs]
     assert "knn20 accuracy" in headline(savings_of(better), lines_of(better))
