@@ -147,6 +147,7 @@ class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
     )
     dtype: str = field(default=EmbedSettings.dtype, init=False)
     crops: int = field(default=EmbedSettings.crops, init=False)
+    precision: str = field(default=EmbedSettings.precision, init=False)
 
     @property
     def names(self) -> list[str]:
@@ -160,6 +161,7 @@ class Export(ExportSettings, EmbedSettings, Request):
 
     run: str | None = argument("[RUN]", None, complete="runs")
     crops: int = field(default=EmbedSettings.crops, init=False)
+    precision: str = field(default=EmbedSettings.precision, init=False)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -134,7 +134,7 @@ class PriorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedSettings:
-    """How to compute representations; `crops` and `dtype` are part of their fingerprint."""
+    """How to compute representations; `crops`, `dtype` and `precision` are part of their fingerprint."""
 
     crops: int = option(
         0,
@@ -148,6 +148,18 @@ class EmbedSettings:
     )
     batch_size: int = option(128, "Images per forward pass.", minimum=1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    engine: str = option(
+        "torch",
+        "What computes features on a CPU. torch: PyTorch, eager or with oneDNN's linear layers, whichever is "
+        "faster here; auto: onnxruntime and openvino too, if they are installed.",
+        choices=("torch", "auto", "eager", "onednn", "onnxruntime", "openvino"),
+    )
+    precision: str = option(
+        "auto",
+        "Number format of the arithmetic; auto: float32 on a CPU, float16 on a GPU. bf16 is for CPUs and "
+        "refused where it is slower or far from float32.",
+        choices=("auto", "bf16"),
+    )
     threads: int | None = option(None, "Loading threads.", minimum=1, shown="all cores")
 
 

@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,17 +16,20 @@ from rela.data.loader import CenterCropLoader, ReplayedCropLoader, in_batches
 from rela.data.memory import keep_freed_memory
 from rela.errors import ChoiceError
 from rela.models.preprocessing import Preprocessing
+from rela.representations.engines import Engine, Forward, build, choose
 from rela.representations.half_precision import Weights, convert_to_float16, restore
 
 _INTERPOLATIONS = {"bilinear": BILINEAR, "bicubic": BICUBIC}
-_TRIED_IMAGES = 64
+_TRIED_IMAGES = 64  # on a GPU
+_TRIED_ON_CPU = {"float32": 8, "bf16": 16}
 
 
 class Embedder:
     """A backbone in eval mode with its preprocessing, on one device.
 
     float16 autocast on a GPU, float32 on the CPU. `device` is "auto", "cpu", "cuda" or "cuda:1".
-    `arithmetic` says what it computes in: "float32", "autocast" or "float16".
+    `arithmetic` says what it computes in: "float32", "autocast" or "float16"; `engine` what computes it on a
+    CPU.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Embedder:
         self.preprocessing = preprocessing
         self.batch_size, self.num_threads = batch_size, num_threads
         self._exact_weights: Weights | None = None
+        self.engine, self._forward = Engine(), cast(Forward, self.backbone)
         self.arithmetic = "autocast" if self.device.type == "cuda" else "float32"
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std, device=self.device).view(1, 3, 1, 1)
@@ -67,13 +71,28 @@ class Embedder:
 
         Converts the weights of the backbone that was given. Depends on the data set and the backbone only.
         """
-        rows = np.arange(min(_TRIED_IMAGES, len(beton)))
-        if self.arithmetic != "autocast" or len(rows) < 2:
+        if self.arithmetic != "autocast" or len(beton) < 2:
             return
-        ((_, pixels),) = self._loader(beton, [rows], None)
-        self._exact_weights = convert_to_float16(self.backbone, self._normalized(pixels))
+        images = self._first_images(beton, _TRIED_IMAGES)
+        self._exact_weights = convert_to_float16(self.backbone, images)
         if self._exact_weights is not None:
             self.arithmetic = "float16"
+
+    def choose_engine(
+        self, beton: Beton, wanted: str, precision: str, say: Callable[[str], None]
+    ) -> None:
+        """On a CPU, compute by the engine `wanted` from now on, or by the fastest for the first images.
+
+        Names are those of `rela.representations.engines.choose`, which raises ChoiceError.
+        """
+        images = self._first_images(beton, _TRIED_ON_CPU[precision])
+        self.engine, self._forward = choose(wanted, precision, self.backbone, images, say)
+
+    def use_engine(self, beton: Beton, engine: Engine) -> None:
+        """Compute by an engine that was chosen before; raises ChoiceError if it is not installed."""
+        if engine != self.engine:
+            images = self._first_images(beton, 2)
+            self.engine, self._forward = engine, build(engine, self.backbone, images)
 
     def back_to_autocast(self) -> bool:
         """Compute in float16 no longer, as after an overflow; returns whether that changed anything."""
@@ -121,8 +140,13 @@ class Embedder:
             pixels = pixels.half()
         autocasts = self.arithmetic == "autocast"
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=autocasts):
-            output: Tensor = self.backbone(pixels)
+            output = self._forward(pixels)
         return output.float()
+
+    def _first_images(self, beton: Beton, count: int) -> Tensor:
+        """Normalised."""
+        ((_, pixels),) = self._loader(beton, [np.arange(min(count, len(beton)))], None)
+        return self._normalized(pixels)
 
     def _normalized(self, images: Tensor) -> Tensor:
         pixels = images.to(self.device, non_blocking=True).float()

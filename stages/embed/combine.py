@@ -183,7 +183,12 @@ def combine(
             kind="representations",
             fingerprint=key,
             inputs={"images": images, **inputs},
-            parameters={"dtype": dtype, "combination": METHOD, "crops": crops},
+            parameters={
+                "dtype": dtype,
+                "combination": METHOD,
+                "crops": crops,
+                "precision": components[0].precision,
+            },
             content={
                 "shape": [num_rows, sum(component["width"] for component in described)],
                 "prior": prior.as_dict(),

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.result import Result
 from rela.stages.display import next_command, progress_bar
+from rela.stages.embed.engine import recorded_engine, settle_engine
 from rela.stages.embed.rounding import Rounding
 from rela.stages.priors.find import shown_name
 from rela.stages.priors.identify import KnownPrior, identify
@@ -81,6 +82,8 @@ class _Wanted:
             "prior": self.prior.identity.key(),
             "dtype": self.settings.dtype,
         }
+        if self.settings.precision != EmbedSettings.precision:
+            meaning["precision"] = self.settings.precision
         if self.settings.crops:
             from rela.data.crops import CROPS_VERSION
 
@@ -241,6 +244,7 @@ def _embed_parts(
         prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
+    settle_engine(embedder, beton, store, settings, say)
     if settings.dtype == "float16":
         embedder.try_float16(beton)
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
@@ -318,6 +322,7 @@ def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations
         "crops_per_image": settings.crops,
         "row_order": _row_order(settings.crops),
     }
+    engine = recorded_engine(store)
     seal_start = Spent.now()
     spent = store.spent() + overhead
 
@@ -328,7 +333,12 @@ def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations
             kind="representations",
             fingerprint=wanted.key,
             inputs={"images": wanted.images_sha256, "prior": identity.weights_sha256},
-            parameters={"dtype": settings.dtype, "layer": identity.layer, "crops": settings.crops},
+            parameters={
+                "dtype": settings.dtype,
+                "layer": identity.layer,
+                "crops": settings.crops,
+                "precision": settings.precision,
+            },
             content={
                 "shape": [num_rows, width],
                 "crops": settings.crops,
@@ -338,7 +348,8 @@ def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations
                 "split": split,
             },
             provenance=provenance(spent + (Spent.now() - seal_start))
-            | {"batch_size": settings.batch_size, "device": settings.device},
+            | {"batch_size": settings.batch_size, "device": settings.device}
+            | ({"engine": asdict(engine)} if engine is not None else {}),
         )
 
     return cached(wanted.destination, Representations, wanted.find, fill)[0]

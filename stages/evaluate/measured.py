@@ -15,7 +15,7 @@ from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
 from rela.stages.evaluate.chance import Chance, chance_of
 from rela.stages.evaluate.probing import Probing
 from rela.stages.evaluate.speed import Speed
-from rela.stages.settings import EvaluateSettings
+from rela.stages.settings import EmbedSettings, EvaluateSettings
 from rela.stages.workspace.dataset import Coverage
 from rela.stages.workspace.evaluations import FIRST_SEED, Measurements
 from rela.stages.workspace.workspace import slug
@@ -89,6 +89,8 @@ def measured(
     dataset_name, dataset_key = dataset
     # features in another number format differ
     meaning = {"model": identity.key(), "dtype": probing.settings.dtype, "dataset": dataset_key}
+    if probing.settings.precision != EmbedSettings.precision:
+        meaning["precision"] = probing.settings.precision
     subject = fingerprint(meaning)
     if path is None:
         words = [dataset_name, slug(identity.name), subject[:12]]

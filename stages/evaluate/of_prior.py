@@ -55,7 +55,7 @@ def prior_of(
             raise ChoiceError(
                 f"the representations that run {run.name} learned from are gone; embed that prior again"
             )
-        how = replace(embedding, dtype=made.dtype, crops=0)
+        how = replace(embedding, dtype=made.dtype, crops=0, precision=made.precision)
         priors = priors_of(made)
         features = _Features(workspace, dataset, priors, how, say)
         probing = Probing(workspace, dataset, features.of, how)
@@ -110,7 +110,8 @@ class _Features:
         """The cached representations of one prior, or new ones."""
         key = known[0].key()
         for found in self.workspace.representations(self.dataset.images_sha256(split)):
-            same = found.prior.key() == key and found.dtype == self.settings.dtype
+            format = self.settings.dtype, self.settings.precision
+            same = found.prior.key() == key and (found.dtype, found.precision) == format
             if same and not found.content.crops:
                 return found
         try:

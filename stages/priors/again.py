@@ -59,6 +59,8 @@ def embed_commands(
     each = [_options(workspace, dataset, known) for known in several]
     how = ["--crops", str(settings.crops)] if settings.crops else []
     how += ["--dtype", settings.dtype] if settings.dtype != EmbedSettings.dtype else []
+    is_usual = settings.precision == EmbedSettings.precision
+    how += [] if is_usual else ["--precision", settings.precision]
     how += ["--split", split] if split != "train" else []
     start = ["rela", "embed", dataset.name]
     names = [["--prior", request_again(workspace, known).name] for known in several]

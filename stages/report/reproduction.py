@@ -64,5 +64,5 @@ def _embed(workspace: Workspace, run: Run, dataset: DataSet) -> list[list[str]]:
     made = next((a for a in known if a.fingerprint == key), None)
     if run.content.prior in (None, "random") or made is None:
         return []
-    how = EmbedSettings(crops=made.content.crops, dtype=made.dtype)
+    how = EmbedSettings(crops=made.content.crops, dtype=made.dtype, precision=made.precision)
     return embed_commands(workspace, dataset, priors_of(made), how)

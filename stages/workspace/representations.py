@@ -54,6 +54,7 @@ class RepresentationsContent(Struct, frozen=True):
 
 class _Parameters(Struct, frozen=True):
     dtype: str
+    precision: str = "auto"
 
 
 class _Images(Struct, frozen=True):
@@ -97,6 +98,11 @@ class Representations(Result, Artifact):
     def dtype(self) -> str:
         """`float16` or `float32`."""
         return self.facts.parameters.dtype
+
+    @property
+    def precision(self) -> str:
+        """`auto` or `bf16`, as in EmbedSettings."""
+        return self.facts.parameters.precision
 
     @property
     def images_sha256(self) -> str:

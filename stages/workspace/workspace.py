@@ -126,6 +126,9 @@ class Workspace:
         if not there.keys() >= set(keys):
             priors = "".join(f" --prior {component.prior}" for component in components)
             others = "" if combination.dtype == "float16" else f" --dtype {combination.dtype}"
+            others += (
+                "" if combination.precision == "auto" else f" --precision {combination.precision}"
+            )
             if combination.content.split != "train":
                 others += f" --split {combination.content.split}"
             raise ChoiceError(

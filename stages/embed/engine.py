@@ -1,0 +1,78 @@
+"""Which engine computes the parts of a result: chosen once, recorded beside them, used by every process."""
+
+import contextlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, structs
+
+from rela.errors import ChoiceError
+from rela.pipeline import Say
+from rela.pipeline.errors import AlreadyPublishedError
+from rela.pipeline.files import replacing
+from rela.pipeline.parts import PartStore
+from rela.stages.settings import EmbedSettings
+from rela.stages.workspace.schema import read_json
+
+if TYPE_CHECKING:
+    from rela.data.beton.reader import Beton
+    from rela.representations.embedder import Embedder
+
+_FILE = "engine.json"
+_FEWEST_IMAGES = 512  # the gain of a choice among fewer is less than its cost
+
+
+class _Record(Struct, frozen=True):
+    name: str
+    precision: str
+    speedup: float | None
+    difference: float
+    cosine: float
+
+
+def settle_engine(
+    embedder: "Embedder", beton: "Beton", store: PartStore, settings: EmbedSettings, say: Say
+) -> None:
+    """Compute by the engine with which the parts were begun, else by the one that is chosen now.
+
+    Raises ChoiceError for an engine or precision that cannot be used here.
+    """
+    from rela.representations.engines import Engine
+
+    wanted, precision = settings.engine, settings.precision
+    if embedder.device.type != "cpu":
+        if wanted not in ("torch", "auto", "eager") or precision != "auto":
+            option = "--precision bf16" if precision != "auto" else f"--engine {wanted}"
+            raise ChoiceError(f"{option} is for CPUs; leave it out, or use --device cpu")
+        return
+    engine = recorded_engine(store) or (Engine() if store.finished() else None)
+    if engine is None:
+        num_images = len(beton) * (settings.crops or 1)
+        if precision == "auto" and wanted == "torch" and num_images < _FEWEST_IMAGES:
+            wanted = "eager"
+        embedder.choose_engine(beton, wanted, "float32" if precision == "auto" else precision, say)
+        with contextlib.suppress(AlreadyPublishedError):  # another process was faster
+            _record(store, embedder.engine)
+        engine = recorded_engine(store) or embedder.engine
+    elif wanted not in ("torch", "auto", engine.name):
+        say(f"goes on with engine {engine.name}, which computed the finished parts")
+    embedder.use_engine(beton, engine)
+    if engine != Engine():
+        say(engine.words)
+
+
+def recorded_engine(store: PartStore) -> Any:
+    """The `Engine` of these parts; None without a record, as on a GPU."""
+    from rela.representations.engines import Engine
+
+    known = read_json(store.directory / _FILE, _Record)
+    return None if known is None else Engine(**structs.asdict(known))
+
+
+def _record(store: PartStore, engine: Any) -> None:
+    store.directory.mkdir(parents=True, exist_ok=True)
+    path = store.directory / _FILE
+    is_damaged = path.exists() and read_json(path, _Record) is None
+    with replacing(path, clobber=is_damaged) as temporary:
+        temporary.write_text(json.dumps(asdict(engine)))
