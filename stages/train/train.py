@@ -1,6 +1,7 @@
 """A data set and its targets → a trained backbone. The prior is never loaded here."""
 
 import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from rela.errors import WARNING, ChoiceError, DataError, LostRankError, RelaError
 from rela.options import part_of
 from rela.pipeline import Say
-from rela.pipeline.errors import CorruptArtifactError
+from rela.pipeline.errors import BusyError, CorruptArtifactError
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import holder, remove_if_free
 from rela.stages.display import next_command
@@ -121,13 +122,17 @@ def _train(
         if same_settings and name in (None, directory.name):
             say(f"resuming the interrupted run {directory.name}")
             return fit_run(workspace, dataset, representations, directory, config, say, announce)
-    directory = _new_run_directory(workspace, dataset, resolved, name, config.fingerprint)
-    try:
-        return fit_run(workspace, dataset, representations, directory, config, say, announce)
-    except RelaError as error:
-        if error.exit_status != LostRankError.exit_status:
-            _remove_if_never_begun(directory)
-        raise
+    while True:
+        directory = _new_run_directory(workspace, dataset, resolved, name, config.fingerprint)
+        try:
+            return fit_run(workspace, dataset, representations, directory, config, say, announce)
+        except BusyError:  # another run, begun at the same moment, may have taken this number
+            if name is not None or not _is_soon_another(directory, config.fingerprint):
+                raise
+        except RelaError as error:
+            if error.exit_status != LostRankError.exit_status:
+                _remove_if_never_begun(directory)
+            raise
 
 
 def _remove_if_never_begun(directory: Path) -> None:
@@ -354,6 +359,15 @@ def _new_run_directory(
         if not _is_another(directory, fingerprint):
             return directory
         number += 1
+
+
+def _is_soon_another(directory: Path, fingerprint: str) -> bool:
+    """Whether the job that has just locked `directory` writes other settings there, within a second."""
+    for _ in range(20):
+        if _is_another(directory, fingerprint):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def _is_another(directory: Path, fingerprint: str) -> bool:

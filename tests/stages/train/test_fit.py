@@ -1,9 +1,12 @@
 """What `rela train` says, and how it publishes a run (rela.stages.train.fit).
 
 - the files of a run are on the disk before the manifest;
-- the facts that matter come first, every setting with --verbose; warnings and the next command last.
+- the facts that matter come first, every setting with --verbose; warnings and the next command last;
+- two runs that begin at the same moment get different numbers.
 """
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,9 @@ import pytest
 from command_line import TINY, Rela, run_rela
 from disk_calls import disk_calls
 
-from rela.stages.workspace.run import DIGESTED_FILES
+from rela.pipeline.locks import exclusive
+from rela.stages.train import train
+from rela.stages.workspace.run import DIGESTED_FILES, LOCK_FILE
 from rela.training.run import TrainingOutcome
 
 __all__ = ["disk_calls"]  # a fixture
@@ -67,3 +72,24 @@ def test_what_matters_is_said_first_and_what_is_next_last(
     both = rela("train", "--prior", "random", "--epochs", 2, *TINY, "--verbose").stderr
     assert "  weight_decay: 0.01\n" in both
     assert "  budget  2 epochs: 6 steps of 8 images, stage 2 begins after 3 steps" in both
+
+
+def test_two_runs_begin_at_the_same_moment(
+    rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    taken, original = Path("workspace/runs/images-byol-1"), train._new_run_directory
+
+    def before_the_other(*arguments: Any) -> Path:
+        """The other process locks the directory that this one has chosen, then writes its settings."""
+        directory = original(*arguments)
+        if not taken.exists():
+            taken.mkdir(parents=True)
+            other.enter_context(exclusive(taken / LOCK_FILE))
+            write = (taken / "config.json").write_text
+            threading.Timer(0.2, write, ['{"fingerprint": "another"}']).start()
+        return directory
+
+    monkeypatch.setattr(train, "_new_run_directory", before_the_other)
+    with contextlib.ExitStack() as other:
+        rela("train", "--prior", "none", *TINY)
+    assert taken.with_name("images-byol-2").joinpath("manifest.json").is_file()
