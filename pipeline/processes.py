@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # not needed by `rela --help`
 
 # sent by batch systems before they kill, and by a terminal that is closed
 PREEMPTION_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-_FORWARDED = (*PREEMPTION_SIGNALS, signal.SIGINT)
+STOPPING_SIGNALS = (*PREEMPTION_SIGNALS, signal.SIGINT)
 _POLL_SECONDS = 0.1
 
 
@@ -89,7 +89,9 @@ def _forwarding(processes: "list[subprocess.Popen[bytes]]") -> Iterator[set[int]
 
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, forward) for number in not_ignored(_FORWARDED)}
+        before = {
+            number: signal.signal(number, forward) for number in not_ignored(STOPPING_SIGNALS)
+        }
     try:
         yield received
     finally:

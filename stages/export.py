@@ -224,7 +224,11 @@ def _export_features(
     from rela.representations.named import write_features
 
     own = settings.dataset is None
-    dataset = workspace.dataset(run.content.dataset if own else settings.dataset)
+    dataset = (
+        workspace.dataset_of(run.content.dataset, run.dataset_fingerprint)
+        if own
+        else workspace.dataset(settings.dataset)
+    )
     if own and dataset.fingerprint != run.dataset_fingerprint:
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {run.name} was trained on it; name one "

@@ -1,7 +1,7 @@
 """Remove data sets, representations, targets and runs by name, and say what depends on them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ def remove(workspace: Workspace, request: Remove) -> RemoveResult:
     others = {
         thing.path: thing
         for each in named
-        for thing in depending(workspace, each.path)
+        for thing in depending(workspace, each.path, paths)
         if thing.path not in paths
     }
     if others and not (dependents or request.force or dry_run):
@@ -105,31 +105,38 @@ def format_result(result: RemoveResult) -> str:
     return "\n".join(lines)
 
 
-def depending(workspace: Workspace, path: Path) -> Iterator[Thing]:
-    """What is of less use without the artifact or unfinished run at `path`; nothing if it is damaged."""
+def depending(workspace: Workspace, path: Path, going: Collection[Path] = ()) -> Iterator[Thing]:
+    """What is of less use without the artifact or unfinished run at `path`; nothing if it is damaged.
+
+    `going`: all that is removed, so that no data set counts as the copy of another one.
+    """
     try:
         artifact = open_artifact(path)
     except CorruptArtifactError:
         return
     if isinstance(artifact, DataSet):
-        yield from _of_dataset(workspace, artifact)
+        yield from _of_dataset(workspace, artifact, {*going, path})
     elif isinstance(artifact, Representations):
         yield from _of_representations(workspace, artifact)
     elif path.parent == workspace.runs_dir:
         yield from _of_run(workspace, path.name)
 
 
-def _of_dataset(workspace: Workspace, dataset: DataSet) -> Iterator[Thing]:
-    others = [d for d in workspace.datasets() if d.name != dataset.name]
-    if all(other.fingerprint != dataset.fingerprint for other in others):
-        for run in workspace.runs():
-            if run.dataset_fingerprint == dataset.fingerprint:
-                yield thing_at(
-                    "run", run.path, "trained on it; it can be evaluated on other data only"
-                )
-        for path in workspace.unfinished_runs():
-            if read_config(path).dataset.fingerprint == dataset.fingerprint:
-                yield thing_at("run", path, "not finished; it could not be resumed")
+def _of_dataset(workspace: Workspace, dataset: DataSet, going: Collection[Path]) -> Iterator[Thing]:
+    others = [d for d in workspace.datasets() if d.path not in going]
+    same = next((d.name for d in others if d.fingerprint == dataset.fingerprint), None)
+    instead = f"; data set {same} has the same images, and is used then"
+    for run in workspace.runs():
+        if run.dataset_fingerprint == dataset.fingerprint and (
+            same is None or run.content.dataset == dataset.name
+        ):
+            lost = "; it can be evaluated on other data only" if same is None else instead
+            yield thing_at("run", run.path, f"trained on it{lost}")
+    for path in workspace.unfinished_runs():
+        of = read_config(path).dataset
+        if of.fingerprint == dataset.fingerprint and (same is None or of.name == dataset.name):
+            lost = "; it could not be resumed" if same is None else instead
+            yield thing_at("run", path, f"not finished{lost}")
     elsewhere = {other.images_sha256(split) for other in others for split in other.splits}
     images = {dataset.images_sha256(split) for split in dataset.splits} - elsewhere
     for made in workspace.representations():

@@ -15,18 +15,19 @@ from pytorch_lightning.callbacks import Checkpoint
 from rela.errors import LostRankError, PreemptedError, UnavailableError
 from rela.pipeline.files import IrregularFileError, read_regular, replace_durably
 from rela.pipeline.fingerprint import file_sha256
-from rela.pipeline.processes import not_ignored
+from rela.pipeline.processes import STOPPING_SIGNALS, not_ignored
 
 _KEPT = 2
 
 
 class RunCheckpoint(Checkpoint):  # type: ignore[misc]
-    """Saves after every epoch, every `interval_seconds`, and on SIGTERM, SIGUSR1 or SIGHUP.
+    """Saves after every epoch, every `interval_seconds`, and on SIGTERM, SIGUSR1, SIGHUP or Ctrl-C.
 
     Writes `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256; a checkpoint without this
     record does not count. The record also holds `seconds`, the run's seconds by phase, to which saving
     adds its own, and what `cpu_seconds` returns. After a signal the current step is finished and saved,
-    and PreemptedError raised. `start_step` is the step that this process resumes from.
+    and PreemptedError raised, or KeyboardInterrupt; a second Ctrl-C raises that at once. `start_step` is the
+    step that this process resumes from.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         cpu_seconds: Callable[[], float],
         interval_seconds: float,
         start_step: int = 0,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.directory, self.seconds, self.cpu_seconds = directory, seconds, cpu_seconds
         self.interval_seconds, self.start_step = interval_seconds, start_step
-        self._saved_at = 0.0
+        self._say, self._saved_at = say, 0.0
         self._received: signal.Signals | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -59,7 +61,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         """Install the signal handlers."""
         self._saved_at = time.perf_counter()
         if threading.current_thread() is threading.main_thread():
-            for number in not_ignored():
+            for number in not_ignored(STOPPING_SIGNALS):
                 self._handlers[number] = signal.signal(number, self._receive)
 
     def on_exception(
@@ -95,10 +97,11 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
 
     def _stop(self, trainer: pl.Trainer) -> None:
         trainer.strategy.barrier()  # a process that ends causes others to be killed while they save
+        done = f"saved after step {trainer.global_step}; resume with `rela train --resume`"
+        if self._received is signal.SIGINT:
+            raise KeyboardInterrupt(done)
         name = "a signal to another process" if self._received is None else self._received.name
-        raise PreemptedError(
-            f"{name}: saved after step {trainer.global_step}; resume with `rela train --resume`"
-        )
+        raise PreemptedError(f"{name}: {done}")
 
     def _restore_handlers(self) -> None:
         for number, handler in self._handlers.items():
@@ -106,6 +109,12 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         self._handlers.clear()
 
     def _receive(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT:
+            if self._received is not None:
+                raise KeyboardInterrupt
+            # another thread, because a handler may interrupt the printing of a line
+            line = "Ctrl-C: saving after this step; press it again to stop at once"
+            threading.Thread(target=self._say, args=(line,)).start()
         self._received = signal.Signals(number)
 
     def _save(self, trainer: pl.Trainer, epochs_done: int) -> None:

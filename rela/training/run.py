@@ -120,7 +120,8 @@ def run_training(
                 seconds,
                 cpu_seconds,
                 60 * settings.checkpoint_minutes,
-                start_step=newest[1]["step"] if newest else 0,
+                newest[1]["step"] if newest else 0,
+                say,
             ),
         ]
         shaping = {k: v for k, v in asdict(settings).items() if k not in WHERE_TO_RUN}
@@ -301,7 +302,8 @@ def _fit(
         with torch.random.fork_rng(devices=[]):  # the module seeds itself
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
-        raise KeyboardInterrupt from error
+        cause = error.__context__
+        raise KeyboardInterrupt(*(() if cause is None else cause.args)) from error
     except RuntimeError as error:
         if trainer.world_size > 1 and is_lost_connection(error):
             raise LostRankError(lost_rank_message(error)) from error

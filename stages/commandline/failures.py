@@ -60,8 +60,9 @@ class Commands(click.Group):
                 raise
             say(f"rela{_which_process()}: {failure[0]}")
             ctx.exit(failure[1])
-        except KeyboardInterrupt:
-            say("rela: interrupted; run the same command again to resume")
+        except KeyboardInterrupt as stop:
+            done = f": {stop}" if str(stop) else "; run the same command again to resume"
+            say(f"rela: interrupted{done}")
             ctx.exit(_INTERRUPTED)
         except AskedToMakeRoom as signal:
             say(f"rela: {signal}; run the same command again to resume")

@@ -42,7 +42,11 @@ def evaluate_run(
     own_name, own_key = run.content.dataset, run.dataset_fingerprint
     dataset, path = None, run.path / EVALUATION_FILE
     if dataset_name is not None or needs_dataset(settings):
-        dataset = workspace.dataset(dataset_name or own_name)
+        dataset = (
+            workspace.dataset_of(own_name, own_key)
+            if dataset_name is None
+            else workspace.dataset(dataset_name)
+        )
         if dataset.fingerprint != own_key:
             path = run.path / f"eval-{dataset.name}.json"
     name, key = (own_name, own_key) if dataset is None else (dataset.name, dataset.fingerprint)

@@ -30,6 +30,7 @@ from rela.stages.train.resolve import resolve_settings
 from rela.stages.train.train import find_run, train
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.evaluations import EVALUATION_FILE, read_evaluation
+from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
@@ -57,6 +58,13 @@ class Outlook:
     def dataset(self, name: str) -> DataSet:
         """The data set of the recipe or of the workspace."""
         return self.converted.get(name) or self.workspace.dataset(name)
+
+    def trained_on(self, run: Run) -> str:
+        """The name of the data set of a finished run: its own, or one of the same images."""
+        name = run.content.dataset
+        if name in self.converted:
+            return name
+        return self.workspace.dataset_of(name, run.dataset_fingerprint).name
 
     def is_new(self, *key: Any) -> bool:
         """Whether no earlier job does this work; remembers that one does now."""
@@ -261,7 +269,9 @@ class EvalJob(Job):
     def find(self, outlook: Outlook) -> object | None:
         """The measures, if those of every protocol exist. The data set must have a val split."""
         run = self._run_of(outlook)
-        trained_on = self._training(outlook).request.dataset if run is None else run.content.dataset
+        trained_on = (
+            self._training(outlook).request.dataset if run is None else outlook.trained_on(run)
+        )
         on = self.request.dataset or trained_on
         if "val" not in outlook.dataset(on).splits:
             raise ChoiceError(
@@ -279,7 +289,7 @@ class EvalJob(Job):
         """Features of the data set, and the probes."""
         run = self._run_of(outlook)
         if run is not None:
-            trained_on, model = run.content.dataset, (run.model, run.image_size)
+            trained_on, model = outlook.trained_on(run), (run.model, run.image_size)
         else:
             training = self._training(outlook)
             trained_on, resolved = training.request.dataset, training.resolved(outlook)

@@ -249,13 +249,12 @@ def _how_good(run: RunRecord) -> tuple[float, float]:
 
 def _datasets_of(workspace: Workspace, runs: Iterable[Run]) -> dict[str, DataSet]:
     """The data sets of `runs` that still exist, by fingerprint."""
-    names = dict.fromkeys(run.content.dataset for run in runs)
-    found = [workspace.dataset(name) for name in names if workspace.has_dataset(name)]
-    return {dataset.fingerprint: dataset for dataset in found}
+    wanted = {run.dataset_fingerprint for run in runs}
+    return {each.fingerprint: each for each in workspace.datasets() if each.fingerprint in wanted}
 
 
 def _dataset_of(workspace: Workspace, run: Run) -> DataSet:
-    dataset = workspace.dataset(run.content.dataset)
+    dataset = workspace.dataset_of(run.content.dataset, run.dataset_fingerprint)
     if dataset.fingerprint != run.dataset_fingerprint:
         raise ChoiceError(f"data set {dataset.name} has changed since the run was trained")
     return dataset

@@ -27,9 +27,10 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
     train = ["rela", "train", name, "--prior", prior or "none"]
     train += option_words(TrainSettings, vars(run.settings), {"prior", *WHERE_TO_RUN})
     try:
-        dataset = workspace.dataset(name)
+        dataset = workspace.dataset_of(name, run.dataset_fingerprint)
     except RelaError:
         return [shlex.join(train)]  # the data set is gone
+    train[2] = dataset.name
     commands = [convert_words(request_of(dataset)), *_embed(workspace, run, dataset), train]
     return [shlex.join(words) for words in commands]
 

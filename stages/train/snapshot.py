@@ -38,7 +38,7 @@ def _snapshot(workspace: Workspace, directory: Path, say: Say) -> Run:
     from rela.training.checkpoints import newest_checkpoint
 
     config = read_config(directory)
-    dataset = workspace.dataset(config.dataset.name)
+    dataset = workspace.dataset_of(config.dataset.name, config.dataset.fingerprint)
     if dataset.fingerprint != config.dataset.fingerprint:
         raise ChoiceError(f"data set {dataset.name} has changed since run {directory.name} began")
     found = newest_checkpoint(directory / CHECKPOINTS_DIR, say)

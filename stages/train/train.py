@@ -240,7 +240,7 @@ def _extend(
     except ChoiceError as error:
         raise ChoiceError(f"--epochs with --resume extends a finished run: {error}") from error
     config = extended_config(run, epochs, where)
-    dataset = workspace.dataset(config.dataset.name)
+    dataset = workspace.dataset_of(config.dataset.name, config.dataset.fingerprint)
     key = _fingerprint(dataset, config.settings, config.extends)
     config = replace(config, fingerprint=key)
     finished = _finished(workspace, config, None)
@@ -279,7 +279,7 @@ def _go_on(
     config = replace(config, settings=resolved)
     if verbose:
         say(all_settings(config))
-    dataset = workspace.dataset(config.dataset.name)
+    dataset = workspace.dataset_of(config.dataset.name, config.dataset.fingerprint)
     if dataset.fingerprint != config.dataset.fingerprint:
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {directory.name} began; start a new run"

@@ -76,6 +76,15 @@ class Workspace:
         parent, remedy = self.datasets_dir, "rela convert path/to/images"
         return self._choose(DataSet, "data set", parent, name, remedy)
 
+    def dataset_of(self, name: str, fingerprint: str) -> DataSet:
+        """The data set of this fingerprint, preferably of this name.
+
+        Without one, that of the name alone; raises ChoiceError if there is neither.
+        """
+        same = [each for each in self.datasets() if each.fingerprint == fingerprint]
+        same.sort(key=lambda each: each.name != name)
+        return same[0] if same else self.dataset(name)
+
     def run(self, name: str | None = None) -> Run:
         """The named finished run, or the only one."""
         if name is not None and _NAME.fullmatch(name) and _is_unfinished(self.runs_dir / name):

@@ -6,6 +6,7 @@ going on (features that are gone, changed settings, another job in its folder), 
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,10 +91,13 @@ def test_ctrl_c_leaves_a_run_that_resumes_to_the_end() -> None:
         rest = process.stderr.read()
     assert process.returncode == 130, rest
     assert "Traceback" not in rest
+    assert re.search(
+        r"rela: interrupted: saved after step \d+; resume with `rela train --resume`", rest
+    )
     [row] = read_json(run_rela("status", "--json"))["resumable"]
     assert row["command"] == "rela train --resume --name images-byol-1"
     resumed = run_rela("train", "--resume")
-    assert "resuming after epoch" in resumed.stderr
+    assert "resuming after" in resumed.stderr
     records = (RUN / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in records] == list(range(12))
     losses = [json.loads(line)["loss"] for line in records]

@@ -2,9 +2,11 @@
 
 - what depends on a thing is named, with the commands that keep it and that remove it, which work;
 - names of two kinds are told apart; unknown names, and what a job uses, are refused; damaged things go;
-- a data set of other images is replaced whole, or stays whole if the new images are bad.
+- a data set of other images is replaced whole, or stays whole if the new images are bad;
+- a run goes on with another data set of the same images.
 """
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from pictures import MakeTree
 from PIL import Image
 
 from rela.pipeline.locks import in_use
+from rela.stages.report.reproduction import commands_for
+from rela.stages.workspace.workspace import Workspace
 
 ROOT = Path("workspace")
 
@@ -55,6 +59,29 @@ def test_a_run_and_a_data_set_of_one_name(rela: Rela, images: Path):
     assert there() == {"images"} and (ROOT / "datasets" / "images").is_dir()
     assert "nothing called run:images" in rela("rm", "run:images", exit_code=2).output
     assert "nothing called ../x" in rela("rm", "../x", exit_code=2).output
+
+
+def test_a_run_goes_on_with_a_data_set_of_the_same_images(rela: Rela, images: Path):
+    rela("train", "--prior", "none", *TINY, "--epochs", 1, "--name", "first")
+    shutil.copytree(ROOT / "runs/first", ROOT / "runs/half")
+    (ROOT / "runs/half/manifest.json").unlink()
+    rela("eval", "first")
+    rela("convert", "images", "--name", "copy")
+    said = rela("rm", "images", "copy", exit_code=2).output  # the last two of them
+    assert "run first: trained on it" in said and "run half" in said
+    said = rela("rm", "images", exit_code=2).output
+    assert "run first: trained on it; data set copy has the same images" in said
+    assert "run half: not finished; data set copy" in said
+    rela("rm", "images", "--force")
+    assert "data set copy" in rela("eval", "first").output
+    assert "data set copy" in rela("eval", "first", "--protocol", "knn200").output
+    assert commands_for(Workspace(ROOT), Workspace(ROOT).run("first"))[1].startswith(
+        "rela train copy "
+    )
+    rela("export", "first", "--to", "hdf5-features")
+    assert "run half is finished" in rela("train", "--resume", "--name", "half").output
+    rela("train", "--resume", "--name", "first", "--epochs", 2)
+    assert "trained on it" in rela("rm", "copy", exit_code=2).output
 
 
 def test_what_a_job_uses_stays_and_what_is_damaged_goes(rela: Rela, embedded: list[Path]):

@@ -1,7 +1,8 @@
 """When a run is saved, and what its checkpoints hold (rela.training.checkpoints), with a made-up trainer.
 
-Covers: saving between optimizer steps once the interval is over, at the end of epochs, and after a signal,
-here or to another process; handlers are restored; the record and its digests; two are kept; words of errors.
+Covers: saving between optimizer steps once the interval is over, at the end of epochs, and after a signal or
+Ctrl-C, here or to another process; handlers are restored; the record and its digests; two are kept; words of
+errors.
 """
 
 import errno
@@ -134,6 +135,30 @@ def test_after_a_signal_the_step_is_saved_and_the_training_ends(
     with pytest.raises(PreemptedError):
         installed.on_train_epoch_end(trainer_at(6, epoch=1), MODULE)
     installed.on_train_epoch_end(trainer_at(7, epoch=2), MODULE)  # the last one is complete
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0)  # handlers run between two instructions
+
+
+def test_after_ctrl_c_the_step_is_saved_and_a_second_one_ends_at_once(tmp_path: Path):
+    said: list[str] = []
+    checkpoint = make(tmp_path, say=said.append)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        checkpoint.on_train_start(trainer_at(0), MODULE)
+        press_ctrl_c()
+        with pytest.raises(KeyboardInterrupt, match=r"^saved after step 5; resume with"):
+            checkpoint.on_train_batch_start(trainer_at(5), MODULE, None, 1)
+        assert saved(tmp_path) == ["step-00000005.ckpt", "step-00000005.json"]
+        with pytest.raises(KeyboardInterrupt):
+            press_ctrl_c()
+        checkpoint.on_exception(trainer_at(5), MODULE, KeyboardInterrupt())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert said == ["Ctrl-C: saving after this step; press it again to stop at once"]
 
 
 def test_a_signal_to_another_process_ends_this_one_too(installed: RunCheckpoint):
