@@ -205,7 +205,7 @@ def rank_priors(workspace: Any, request: "requests.Rank") -> Shown:
 
 
 @main.command("run")
-@click.argument("recipe", metavar="RECIPE.toml", type=click.Path(path_type=Path))
+@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
 @click.option(
     "--set",
     "variables",
@@ -231,15 +231,15 @@ def run(
     no_measure: bool,
     as_json: bool,
 ) -> None:
-    """Run the jobs and sweeps of a recipe (docs/recipes.md); finished jobs are skipped.
+    """Run the jobs and sweeps of RECIPE: a TOML file, or one of rela's own by its name, such as small.
 
-    A failed job does not stop the others; the exit status is that of the first failure.
+    Finished jobs are skipped. A failed job does not stop the others; the exit status is that of the first.
     """
     from rela.stages.recipe.jobs import assignments, load_recipe
 
     if no_measure and not dry_run:
         raise click.UsageError("--no-measure requires --dry-run")
-    jobs = load_recipe(recipe, ctx.obj, assignments(variables))
+    jobs = load_recipe(recipe, ctx.obj, assignments(variables), say)
     if dry_run:
         from rela.stages.recipe import plan as planning
 

@@ -277,7 +277,10 @@ def run_recipe(
     workspace: str | Path | None = None,
     say: Say = log,
 ) -> "RecipeResult":
-    """Run the jobs of a recipe; finished ones are skipped. `variables`: values for its {placeholders}.
+    """Run the jobs of a recipe; finished ones are skipped.
+
+    `recipe`: a TOML file, or the name of one that comes with rela. `variables`: values for its
+    {placeholders}.
 
     A failed job does not stop the others and raises nothing: `jobs` has its message, `exit_status` is that
     of the first failure, else 0.
@@ -289,7 +292,7 @@ def run_recipe(
     from rela.stages.recipe.jobs import load_recipe
 
     place = workspace_at(workspace)
-    return running.run_recipe(place, load_recipe(Path(recipe), place, variables or {}), say)
+    return running.run_recipe(place, load_recipe(Path(recipe), place, variables or {}, say), say)
 
 
 def plan_recipe(
@@ -311,7 +314,7 @@ def plan_recipe(
     from rela.stages.recipe.jobs import load_recipe
 
     place = workspace_at(workspace)
-    jobs = load_recipe(Path(recipe), place, variables or {})
+    jobs = load_recipe(Path(recipe), place, variables or {}, say)
     return planning.plan_recipe(place, jobs, measure, say)
 
 

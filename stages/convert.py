@@ -32,6 +32,7 @@ from rela.sources.labels import quoted_classes
 from rela.sources.pixels import PixelRules, colour_in_words, colour_of
 from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
 from rela.sources.splits.held_out import find_copies, with_val
+from rela.sources.splits.subset import at_most
 from rela.stages.conversion import SOURCE_SETTINGS, asked, command, free_name
 from rela.stages.display import bar_of_bytes, next_command, progress_bar
 from rela.stages.left_out import (
@@ -103,11 +104,8 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
             return existing
         if request.replace:
             return None
-        raise (
-            taken(existing, request)
-            if settings.val_fraction is not None
-            else _cut_since(existing, request)
-        )
+        cut = settings.val_fraction is None
+        raise _cut_since(existing, request) if cut else taken(existing, request)
 
     def fill(directory: Path) -> Manifest:
         def write(encoding: Encoding) -> dict[str, WriteResult]:
@@ -196,6 +194,7 @@ def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -
         with progress_bar(len(samples), "find copies", "img", delay=1, leave=False) as bar:
             return find_copies(found.root, samples, bar.update)
 
+    found = at_most(found, settings.max_images, settings.seed)
     return with_val(found, settings.val_fraction, settings.seed, copies)
 
 
@@ -243,7 +242,6 @@ def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
     same = "val" not in existing.splits and may_be_of(existing, whole, plain)
     if not same or existing.content.sources_sha256 != source_digest(whole):
         return taken(existing, request)
-
     return ChoiceError(
         f"data set {existing.name} holds these images without a validation split, which is now held out "
         f"by default; use it as it is with `{command(request, val_fraction=0)}`, or make one with a "
@@ -259,7 +257,10 @@ def format_result(result: ConvertResult) -> str:
     else:
         rate = dataset.num_images() / result.seconds
         how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
-    what = summaries.dataset_in_words(dataset, result.summary)
+    unsaid = result.summary and replace(
+        result.summary, notes=[]
+    )  # `convert` said them before it began
+    what = summaries.dataset_in_words(dataset, unsaid)
     done = f"data set {dataset.name} ({dataset.classes_in_words}) {how}"
     return "\n".join([*what, done, next_command("embed", dataset.name, "--prior", "resnet18")])
 
@@ -312,8 +313,10 @@ def deciding(settings: ConvertSettings, images: ImageSource) -> dict[str, Any]:
     parameters["val_fraction"] = images.val_fraction
     for name in ("on_bad_image", *SOURCE_SETTINGS):
         del parameters[name]
-    if images.val_fraction == 0 and settings.write_mode != "proportion":
-        parameters["seed"] = None
+    if settings.max_images is None:
+        del parameters["max_images"]  # which older data sets do not have
+        if images.val_fraction == 0 and settings.write_mode != "proportion":
+            parameters["seed"] = None
     parameters["background"] = colour_in_words(colour_of(settings.background))
     return parameters
 

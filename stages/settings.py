@@ -43,6 +43,12 @@ class ConvertSettings:
         maximum=0.9,
         shown="0.1 if the images have labels",
     )
+    max_images: int | None = option(
+        None,
+        "Convert at most this many images of each split, evenly from all classes: for a first try.",
+        minimum=1,
+        shown="all",
+    )
     write_mode: str = option(
         "auto",
         "How images are stored; auto: raw up to 128×128 pixels, JPEG above.",
@@ -73,7 +79,9 @@ class ConvertSettings:
     on_bad_image: str = option(
         "stop", "List bad images and stop, or skip them.", choices=("stop", "skip")
     )
-    seed: int = option(0, "Seed of the validation split and the JPEG share.", minimum=0)
+    seed: int = option(
+        0, "Seed of the validation split, of --max-images and of the JPEG share.", minimum=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,6 +107,11 @@ def content_sha256(content: Content) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def rank(seed: int, sample: Sample) -> bytes:
+    """Its place in a random order: a hash of (seed, name), so that other images do not matter."""
+    return hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
+
+
 @dataclass(frozen=True)
 class SourceOptions:
     """Choices about a source, for the kinds whose `OPTIONS` name them.

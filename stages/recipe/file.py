@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import rela
 from rela.errors import ChoiceError, UnavailableError
 from rela.options import closest
+from rela.pipeline import Say
 from rela.pipeline.files import regular_file
 
 STAGES = ("convert", "embed", "train", "eval")
@@ -26,6 +28,19 @@ class Table:
     stage: str
     where: str
     values: dict[str, Any]
+
+
+def recipe_file(given: Path, say: Say) -> Path:
+    """The file of a recipe: `given`, or one that is installed with rela, by its name."""
+    installed = _installed()
+    if given.name != str(given) or given.exists() or given.stem not in installed:
+        return given
+    say(f"recipe {installed[given.stem]}")
+    return installed[given.stem]
+
+
+def _installed() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((Path(rela.__file__).parent / "recipes").glob("*"))}
 
 
 def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
@@ -78,7 +93,8 @@ def _read(path: Path) -> str:
         raise ChoiceError(f"{path} is not TOML: it is not UTF-8") from error
     except OSError as error:
         raise UnavailableError(
-            f"{path} cannot be read: {error.strerror}; name a recipe, such as recipes/small.toml"
+            f"{path} cannot be read: {error.strerror}. Recipes that come with rela: "
+            f"{', '.join(_installed())}, as in `rela run small --set images=path/to/images`"
         ) from error
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from rela.errors import ChoiceError, RelaError
 from rela.options import check_options, closest, part_of
+from rela.pipeline import Say
 from rela.priors.prior import JOINT
 from rela.sources import default_name, find_kind
 from rela.stages.evaluate.evaluate import open_voc_of
 from rela.stages.presets import preset
-from rela.stages.recipe.file import FILE_PREFIX, Table, read_tables
+from rela.stages.recipe.file import FILE_PREFIX, Table, read_tables, recipe_file
 from rela.stages.recipe.kinds import KINDS, ConvertJob, EvalJob, Job
 from rela.stages.requests import Convert, Embed, Evaluate, Train
 from rela.stages.settings import EvaluateSettings
@@ -43,15 +44,15 @@ def assignments(texts: Iterable[str]) -> dict[str, str]:
 
 
 def load_recipe(
-    path: Path, workspace: Workspace, given: Mapping[str, str] | None = None
+    path: Path, workspace: Workspace, given: Mapping[str, str] | None = None, say: Say = print
 ) -> list[Job]:
-    """The jobs of the recipe at `path`, in the order in which they run.
+    """The jobs of the recipe at `path`, or of that name in rela, in the order in which they run.
 
     `given` fills placeholders. Raises ChoiceError, naming file, line and table, for every mistake that
     can be found without running a job.
     """
     jobs: list[Job] = []
-    for table in read_tables(path, given or {}):
+    for table in read_tables(recipe_file(path, say), given or {}):
         try:
             for values, swept in _combinations(table):
                 if table.stage == "eval" and "run" not in values:

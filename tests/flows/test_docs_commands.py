@@ -85,6 +85,20 @@ def run_example(script: Path, arguments: list[str]) -> None:
     assert re.fullmatch(r"epoch 1: accuracy \d+\.\d %\n", printed.getvalue())
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("resnet34", "does not hold the weights of resnet34"),
+        ("test_resnet", "write timm:test_resnet"),
+    ],
+)
+def test_the_example_refuses_weights_of_another_model(place: Path, model: str, message: str):
+    [weights] = (place.parent / "torch" / "hub" / "checkpoints").iterdir()
+    words = [str(weights), "path/to/images", "--model", model, "--workers", "0"]
+    with pytest.raises(SystemExit, match=message):
+        run_example(REPOSITORY / "examples" / "finetune.py", words)
+
+
 def run_python(text: str) -> None:
     namespace: dict[str, Any] = {"__name__": "page"}
     with contextlib.redirect_stdout(io.StringIO()):

@@ -16,7 +16,8 @@ import pytest
 from command_line import REPOSITORY, run_python
 
 PARTS = (
-    "rela", "stages", "pipeline", "tests", "cli.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE",
+    "rela", "stages", "pipeline", "recipes", "tests", "cli.py", "pyproject.toml", "MANIFEST.in", "README.md",
+    "LICENSE",
 )  # fmt: skip
 BUILD = "import sys, setuptools.build_meta as backend; getattr(backend, 'build_' + sys.argv[1])(sys.argv[2])"
 SCRIPT = """
@@ -94,7 +95,8 @@ def test_wheel_sdist_and_checkout_hold_the_same_modules(project: Path, wheel: Pa
     found = set(contents(wheel))
     assert {name for name in found if name.endswith(".py")} == in_checkout | {"rela/cli.py"}
     assert {
-        "rela/stages/report/templates/report.html", "rela/stages/demo.toml", "rela/py.typed"
+        "rela/stages/report/templates/report.html", "rela/stages/demo.toml", "rela/py.typed",
+        "rela/recipes/small.toml",
     } <= found  # fmt: skip
 
 

@@ -67,7 +67,7 @@ MISTAKES = [
     ("report", 2, ["no finished run", "rela train"]),
     ("priors rank flat", 2, ["rela embed flat --prior resnet18"]),
     ("cache verify first", 2, ["nothing called first", "rela cache ls"]),
-    ("run nothing.toml", 74, ["nothing.toml", "recipes/small.toml"]),
+    ("run nothing.toml", 74, ["nothing.toml", "`rela run small --set images="]),
     ("run broken.toml", 2, ["broken.toml is not TOML", "line 1"]),
     ("run odd.toml", 2, ["unknown key 'learning_rate'", "lr"]),
     # priors and weights

@@ -67,7 +67,7 @@ def encode_image(content: Content, encoding: Encoding, draw: float) -> StoredIma
         if isinstance(content, bytes):
             content, origin = decode(content, encoding.pixels)
         else:
-            origin = Origin("pixels")
+            origin = Origin("array")
         pixels = _shrink(content, encoding.max_side)
         height, width = pixels.shape[:2]
         mode = _mode(height, width, encoding, draw)

@@ -1,6 +1,5 @@
 """A validation split for a source that has none: a share of each class, copies of an image on one side."""
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from rela.errors import DataError
 from rela.sources.image_file import BadImageError
-from rela.sources.source import FileRange, ImageSource, Sample, content_sha256
+from rela.sources.source import FileRange, ImageSource, Sample, content_sha256, rank
 
 _END_BYTES = 1 << 14
 DEFAULT_FRACTION = 0.1
@@ -49,12 +48,16 @@ def with_val(
         note = "no validation split: no class has two different images"
         return replace(source, splits=splits, notes=[*source.notes, note])
     classes = len({sample.label for sample in splits["val"]})
-    covered = f", of {classes:,} of {len(source.class_names):,} classes," if source.labelled else ""
+    covered = f", {_of_all(classes, len(source.class_names))}," if source.labelled else ""
     note = (
         f"{len(splits['val']):,} of {len(train):,} images{covered} are held out for validation; "
         "--val-fraction 0 keeps all in train"
     )
     return replace(source, splits=splits, val_fraction=share, notes=[*source.notes, note])
+
+
+def _of_all(count: int, classes: int) -> str:
+    return "of every class" if count == classes else f"of {count:,} of {classes:,} classes"
 
 
 def hold_out(
@@ -76,7 +79,7 @@ def hold_out(
     sizes = Counter(sample.label for sample in samples)
     chosen: set[str] = set()
     for label, found in by_class.items():
-        ordered = sorted(found, key=lambda unit: min(_rank(seed, sample) for sample in unit))
+        ordered = sorted(found, key=lambda unit: min(rank(seed, sample) for sample in unit))
         count = min(int(fraction * sizes[label] + 0.5), sizes[label] - 1)
         chosen.update(_chosen(ordered, count if label < 0 else max(count, 1), sizes[label]))
     return {
@@ -95,10 +98,6 @@ def _chosen(units: list[list[Sample]], count: int, size: int) -> Iterable[str]:
     smallest = min(units, key=len, default=[])
     if count and left == count and len(smallest) < size:  # only units that are larger
         yield from (sample.path for sample in smallest)
-
-
-def _rank(seed: int, sample: Sample) -> bytes:
-    return hashlib.sha256(f"{seed}\0{sample.path}".encode("utf-8", "surrogateescape")).digest()
 
 
 def find_copies(

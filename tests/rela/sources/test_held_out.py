@@ -20,6 +20,7 @@ from rela.sources.image_folder import scan
 from rela.sources.source import FileRange, Held, Sample
 from rela.sources.splits import held_out
 from rela.sources.splits.held_out import find_copies, hold_out, with_val
+from rela.sources.splits.subset import evenly
 from rela.stages.dataset_of import say_if_changed
 from rela.stages.workspace.workspace import Workspace
 
@@ -86,8 +87,7 @@ def test_every_class_with_two_images_has_one_in_val(tmp_path):
 def test_the_default_is_for_labelled_images_without_val(tmp_path):
     labelled = with_val(scan(make(tmp_path / "a", *many(".", x=20))), None, 0)
     assert (
-        len(labelled.splits["val"]) == 2
-        and "2 of 20 images, of 1 of 1 classes" in labelled.notes[-1]
+        len(labelled.splits["val"]) == 2 and "2 of 20 images, of every class" in labelled.notes[-1]
     )
     assert list(with_val(scan(tmp_path / "a"), 0, 0).splits) == ["train"]
     assert list(with_val(scan(make(tmp_path / "b", "1.png", "2.png")), None, 0).splits) == ["train"]
@@ -158,7 +158,7 @@ def test_copies_in_files_stay_on_one_side(rela: Rela, make_tree: MakeTree):
         (tree / f"c0/{i}.png").write_bytes((tree / "c0/0.png").read_bytes())
     (tree / "c1/1.png").write_bytes((tree / "c2/1.png").read_bytes())
     said = rela("convert", tree, "--workers", 1).stderr
-    assert "of 39 images, of 4 of 4 classes, are held out" in said
+    assert "of 39 images, of every class, are held out" in said
     sides: dict[str, set[str]] = {}
     for split in ("train", "val"):
         for row in Path(f"workspace/datasets/images/{split}.csv").read_text().splitlines()[1:]:
@@ -227,3 +227,28 @@ def test_a_folder_that_has_changed_is_never_embedded_without_a_word(
     (tree.parent / "elsewhere").mkdir()
     say_if_changed(workspace, dataset, tree.parent / "elsewhere", said.append)
     assert "was made from" in said[-1]
+
+
+def test_max_images_takes_evenly_from_all_classes_and_finds_the_same_again(
+    rela: Rela, make_tree: MakeTree
+):
+    sizes = {"a": 2, "b": 30, "c": 40}
+    samples = [
+        Sample(f"{name}/{n}", "abc".index(name)) for name, of in sizes.items() for n in range(of)
+    ]
+    for count, expected in ((1, [1]), (9, [2, 3, 4]), (12, [2, 5, 5]), (99, [2, 30, 40])):
+        found = evenly(samples, count, 0)
+        assert sorted(Counter(s.label for s in found).values()) == expected, count
+        assert found == [s for s in samples if s in found]
+    assert evenly(samples, 20, 0) != evenly(samples, 20, 1)
+    assert {*evenly(samples, 20, 0)} <= {*evenly(samples, 30, 0)}
+    tree = make_tree(TAIL)
+    said = rela("convert", tree, "--workers", 1, "--max-images", 12, "--seed", 3).stderr
+    assert (
+        "--max-images: 12 of 39 images of train" in said
+        and "4 of 12 images, of every class" in said
+    )
+    assert "4 classes" in rela("status", "images").stdout
+    again = rela("convert", tree, "--workers", 1, "--max-images", 12, "--seed", 3)
+    assert "already exists, unchanged" in again.stdout
+    rela("convert", tree, "--workers", 1, "--max-images", 12, exit_code=2)

@@ -192,6 +192,24 @@ def test_a_missing_recipe_is_an_input_error(tmp_path: Path):
     assert "x.toml" in run_rela("run", tmp_path / "x.toml", exit_code=74).stderr
 
 
+def test_recipes_of_rela_are_found_by_name_and_a_file_of_that_name_comes_first(
+    tmp_path: Path, small_tree: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    given = Workspace(tmp_path / "workspace"), {"images": str(small_tree)}, said.append
+    found = [
+        [job.what for job in load_recipe(Path(name), *given)] for name in ("small", RECIPES[-2])
+    ]
+    assert RECIPES[-2].stem == "small" and found[0] == found[1]
+    assert [Path(line.removeprefix("recipe ")).read_text() for line in said] == [
+        RECIPES[-2].read_text()
+    ]
+    Path("small").write_text('[[convert]]\nsource = "{images}"\n')
+    assert [job.stage for job in load_recipe(Path("small"), *given)] == ["convert"]
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_in_the_repository_loads(path: Path, tmp_path: Path, small_tree: Path):
     (small_tree / "byol-imagenet1k.safetensors").touch()
@@ -200,7 +218,7 @@ def test_every_recipe_in_the_repository_loads(path: Path, tmp_path: Path, small_
     given = dict.fromkeys(names, str(small_tree))
     jobs = load_recipe(path, Workspace(tmp_path / "workspace"), given)
     assert set(re.findall(r"--set (\w+)=", path.read_text())) - defaults.keys() == names
-    assert path.name in (RECIPES[0].parent.parent / "docs" / "recipes.md").read_text()
+    assert f"`{path.stem}`" in (RECIPES[0].parent.parent / "docs" / "recipes.md").read_text()
     if path.stem in PRESETS:
         check_main_table(path, jobs)
 
