@@ -173,7 +173,7 @@ def begun_twice(command: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, *blin
 
 def test_two_trainings_of_one_run_do_not_mix(monkeypatch: pytest.MonkeyPatch) -> None:
     said = begun_twice(TRAIN, monkeypatch)
-    assert f"in use by process {os.getpid()}" in said
+    assert f"is being trained by another process (process {os.getpid()} " in said
     run_rela(*TRAIN)
 
 
@@ -184,7 +184,7 @@ def test_a_training_that_another_job_began_just_now_is_not_begun_twice(
     """The second job looked for runs before the first had written its settings."""
     command = (*TRAIN, *named)
     said = begun_twice(command, monkeypatch, "unfinished_runs")
-    assert f"in use by process {os.getpid()}" in said
+    assert f"is being trained by another process (process {os.getpid()} " in said
     monkeypatch.setattr(Workspace, "unfinished_runs", nothing_yet)
     run_rela(*command)  # whose first job was killed in the meantime
     monkeypatch.setattr(Workspace, "runs", nothing_yet)
