@@ -14,6 +14,7 @@ from rela.distributed.ranks import end_with_launcher
 from rela.options import flag_name
 from rela.pipeline.cores import limit_threads
 from rela.stages.commandline import completion as completing
+from rela.stages.commandline import options as kinds
 from rela.stages.commandline.failures import Commands
 from rela.stages.commandline.options import (
     RequestCommand,
@@ -38,7 +39,7 @@ _NOT_USABLE, _DAMAGED = 1, 65
     "--workspace",
     envvar="RELA_WORKSPACE",
     default="./workspace",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=kinds.FOLDER,
     help="Where data sets, representations and runs are kept (or RELA_WORKSPACE).",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -94,8 +95,7 @@ def embed(workspace: Any, request: "requests.Embed") -> Shown:
     "preset_name",
     type=click.Choice(PRESET_NAMES),
     show_default="none",
-    help="The reference's input size, batch size, model and epochs for a data set; explicit options "
-    "override them.",
+    help="The reference's input size, batch size, model and epochs for a data set; options override them.",
 )
 @click.option(
     "--resume",
@@ -205,7 +205,7 @@ def rank_priors(workspace: Any, request: "requests.Rank") -> Shown:
 
 
 @main.command("run")
-@click.argument("recipe", metavar="RECIPE", type=click.Path(path_type=Path))
+@click.argument("recipe", metavar="RECIPE", type=kinds.FILE)
 @click.option(
     "--set",
     "variables",
@@ -259,10 +259,10 @@ def run(
 @click.option(
     "--output",
     default="rela-demo",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=kinds.FOLDER,
     help="Folder for images, workspace and plot.",
 )
-@click.option("--seeds", default=3, type=click.IntRange(1), help="Seeds per configuration.")
+@click.option("--seeds", default=3, type=kinds.Integers(1), help="Seeds per configuration.")
 @json_option
 def demo(output: Path, seeds: int, as_json: bool) -> None:
     """Show the whole method on scikit-learn's handwritten digits, in a few minutes."""
@@ -278,7 +278,7 @@ def demo(output: Path, seeds: int, as_json: bool) -> None:
     "--interval",
     metavar="SECONDS",
     default=2.0,
-    type=click.FloatRange(0.1),
+    type=kinds.Numbers(0.1),
     help="Time between refreshes of --watch.",
 )
 @json_option
@@ -361,7 +361,7 @@ def verify_cache(ctx: click.Context, /, names: tuple[str, ...], as_json: bool) -
 @click.option(
     "--unused-days",
     default=30.0,
-    type=click.FloatRange(0),
+    type=kinds.Numbers(0),
     help="Remove what has not been used for this many days.",
 )
 @click.option("--dry-run", is_flag=True, help="Only print what would be removed.")

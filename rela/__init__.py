@@ -74,7 +74,10 @@ if not TYPE_CHECKING:  # type checkers must see that every other name is missing
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            from rela.options import closest
+
+            meant = "" if name.startswith("_") else f"; {closest(name, __all__, 'see dir(rela)')}"
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant}")
         from rela.stages import api
 
         return getattr(api, name)

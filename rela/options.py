@@ -8,11 +8,13 @@ import difflib
 import functools
 import inspect
 import math
+import re
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, field, fields
+from numbers import Integral, Real
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
 from rela.errors import ChoiceError, one_line
@@ -78,12 +80,18 @@ def check_options(settings: Any) -> None:
     """Raise ChoiceError, naming the option and what it accepts, for a value out of range."""
     for described in fields(settings):
         value, rules = getattr(settings, described.name), described.metadata
-        if value is None or "help" not in rules:
+        if "argument" in rules and not _fits_argument(described, value):
+            raise ChoiceError(_no_name(described, value))
+        if "help" not in rules or (value is None and _may_be_none(described)):
             continue
-        chosen = tuple(value) if rules["several"] and isinstance(value, list | tuple) else (value,)
+        is_list = rules["several"] and isinstance(value, list | tuple)
+        chosen = tuple(value) if is_list else (value,)
+        if not chosen or not all(_is_a(each, kind_of(described)) for each in chosen):
+            raise ChoiceError(misfit(described, value, of_other_type=True))
+        if value == "" != described.default:
+            raise ChoiceError(empty(flag_name(described.name)))
         wrong = (
-            not all(_is_a(each, kind_of(described)) for each in chosen)
-            or (rules["choices"] and not set(chosen) <= set(rules["choices"]))
+            (rules["choices"] and not set(chosen) <= set(rules["choices"]))
             # `not >=` instead of `<`: comparisons with NaN are false
             or (rules["minimum"] is not None and not value >= rules["minimum"])
             or (rules["maximum"] is not None and not value <= rules["maximum"])
@@ -106,21 +114,84 @@ def _is_a(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
-def misfit(described: "Field[Any]", value: Any) -> str:
+def _may_be_none(described: "Field[Any]") -> bool:
+    return described.default is None or NoneType in get_args(described.type)
+
+
+def _fits_argument(described: "Field[Any]", value: Any) -> bool:
+    """Whether a positional value is a name, a path where one is expected, or a list of names."""
+    if isinstance(value, list | tuple):
+        return described.default == () and all(isinstance(each, str) for each in value)
+    if isinstance(value, Path):
+        return Path in get_args(described.type)
+    return isinstance(value, str) or (value is None and described.default is None)
+
+
+def _no_name(described: "Field[Any]", value: Any) -> str:
+    """The message for a positional value of another type, with its name if it has one."""
+    name = getattr(getattr(value, "artifact", value), "name", None)
+    meant = f", such as {name!r}" if isinstance(name, str) else ""
+    expected = "a path" if described.metadata["kind"] is Path else f"a name{meant}"
+    return f"{described.name} = {_with_type(value)}: expected {expected}"
+
+
+def misfit(described: "Field[Any]", value: Any, of_other_type: bool = False) -> str:
     """The message for a value that the option does not accept, on the command line and in Python."""
-    return f"{flag_name(described.name)} {one_line(str(value))}: expected {_accepted(described)}"
+    shown = _with_type(value) if of_other_type else one_line(str(value))
+    meant = _meant(described, str(value))
+    accepted = _accepted(described)
+    return f"{flag_name(described.name)} {shown}: expected {accepted}{meant and f'; {meant}'}"
+
+
+def empty(flag: str, required: bool = False) -> str:
+    """The message for an option with an empty text, such as a variable of the shell that is not set."""
+    return f"{flag} is empty; give a value{'' if required else ', or leave it out'}"
+
+
+def _with_type(value: Any) -> str:
+    return f"{textwrap.shorten(one_line(repr(value)), 80)} ({type(value).__name__})"
 
 
 def _accepted(described: "Field[Any]") -> str:
-    rules = described.metadata
+    rules, kind = described.metadata, kind_of(described)
     if rules["choices"]:
         return "one of " + ", ".join(rules["choices"])
-    if all(rules[limit] is None for limit in ("minimum", "above", "maximum")):
-        named = {bool: "True or False", str: "a string", Path: "a path", int: "an integer"}
-        return named.get(kind_of(described), "a number")
+    named = {bool: "True or False", str: "a string", Path: "a path", int: "an integer"}
+    number = named.get(kind, "a number")
     limits = (("minimum", "at least"), ("above", "more than"), ("maximum", "at most"))
     words = (f"{word} {rules[key]:g}" for key, word in limits if rules[key] is not None)
-    return "a number of " + " and ".join(words)
+    return " of ".join(filter(None, (number, " and ".join(words))))
+
+
+def _meant(described: "Field[Any]", text: str) -> str:
+    """What was probably meant by a text that does not fit; empty if that is unknown."""
+    rules, parts, flag = described.metadata, text.split(","), flag_name(described.name)
+    if rules["several"] and len(parts) > 1 and set(parts) <= set(rules["choices"]):
+        return "give each by itself: " + " ".join(f"{flag} {part}" for part in parts)
+    if rules["choices"]:
+        close = difflib.get_close_matches(text.lower(), rules["choices"], n=1)
+        return f"did you mean {close[0]}?" if close else ""
+    if kind_of(described) not in (int, float):
+        return ""
+    if len(parts) > 1 and all(_number(part) is not None for part in parts):
+        return "one value at a time; recipes sweep over several (docs/recipes.md)"
+    number, top = _number(text.removesuffix("%")), rules["maximum"]
+    if kind_of(described) is float and top is not None and top <= 1 < (number or 0) <= 100:
+        return f"{number:g} % is {(number or 0) / 100:g}"
+    if kind_of(described) is int:
+        sides = re.fullmatch(r"(\d+)[x×*]\1", text)
+        number = float(sides[1]) if sides else number
+        if number is not None and number.is_integer() and str(int(number)) != text:
+            return f"did you mean {number:.0f}?"
+    return ""
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 _P = ParamSpec("_P")
@@ -142,7 +213,8 @@ def keyword_function(
         @functools.wraps(function)
         def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
             _check_names(function.__name__, signature, args, kwargs)
-            request = arguments(*args, **kwargs)
+            plain: Any = {name: _of_numpy(value) for name, value in kwargs.items()}
+            request = arguments(*args, **plain)
             check_options(request)
             return function(request)
 
@@ -155,6 +227,44 @@ def keyword_function(
         return called
 
     return decorate
+
+
+def checked_function(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
+    """The function, with errors as those of a `keyword_function` for its names and types of values."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
+        _check_names(function.__name__, signature, args, kwargs)
+        bound = signature.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            kinds = _kinds(signature.parameters[name].annotation)
+            several = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+            values = value if several else (value,)
+            plain = tuple(map(_of_numpy, values))
+            if wrong := [v for v in plain if kinds and not any(_is_a(v, kind) for kind in kinds)]:
+                expected = " or ".join("None" if k is NoneType else k.__name__ for k in kinds)
+                raise ChoiceError(
+                    f"{function.__name__}(): {name} = {_with_type(wrong[0])}: expected {expected}"
+                )
+            bound.arguments[name] = plain if several else plain[0]
+        return function(*bound.args, **bound.kwargs)
+
+    return called
+
+
+def _kinds(annotation: Any) -> list[type]:
+    """The types of a parameter that can be checked; none for others, such as functions."""
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    known = {str, Path, int, float, bool, NoneType}
+    return list(kinds) if known.issuperset(kinds) else []
+
+
+def _of_numpy(value: Any) -> Any:
+    """A number of NumPy as one of Python, which JSON can hold; anything else unchanged."""
+    if isinstance(value, Integral) and not isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, int) else value
 
 
 def _check_names(

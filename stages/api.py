@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rela.options import keyword_function
+from rela.options import checked_function, keyword_function
 from rela.pipeline import Say
 from rela.stages import backbone as _backbone
 from rela.stages import convert as _convert
@@ -102,6 +102,7 @@ def train(request: requests.Train) -> TrainResult:
     return _train.train(request.place, request, request.say)
 
 
+@checked_function
 def resume(
     name: str | None = None,
     *,
@@ -175,6 +176,7 @@ def report(request: requests.Report) -> ReportResult:
     return _report.report(request.place, request, request.say)
 
 
+@checked_function
 def status(workspace: str | Path | None = None) -> Status:
     """Data sets, representations and runs of the workspace, running jobs, and jobs to resume.
 
@@ -184,6 +186,7 @@ def status(workspace: str | Path | None = None) -> Status:
     return _status.status(workspace_at(workspace))
 
 
+@checked_function
 def open_representations(
     representations: str | Path | None = None,
     *,
@@ -233,6 +236,7 @@ def load_backbone(
     return _backbone.load_backbone(workspace_at(workspace), run, log)
 
 
+@checked_function
 def describe(dataset: str | None = None, *, workspace: str | Path | None = None) -> Described:
     """What a data set holds, as `rela convert` said at its end.
 
@@ -242,6 +246,7 @@ def describe(dataset: str | None = None, *, workspace: str | Path | None = None)
     return _summary.describe(workspace_at(workspace).dataset(dataset))
 
 
+@checked_function
 def under_way(workspace: str | Path | None = None) -> UnderWay:
     """The trainings and embeddings that run now, also those of other processes and machines.
 
@@ -251,6 +256,7 @@ def under_way(workspace: str | Path | None = None) -> UnderWay:
     return _under_way(workspace_at(workspace))
 
 
+@checked_function
 def list_priors(workspace: str | Path | None = None) -> PriorList:
     """Which priors are available here, and for which data sets each is embedded.
 
@@ -270,6 +276,7 @@ def rank_priors(request: requests.Rank) -> Ranking:
     return _rank.rank(request.place, request)
 
 
+@checked_function
 def run_recipe(
     recipe: str | Path,
     variables: Mapping[str, str] | None = None,
@@ -295,6 +302,7 @@ def run_recipe(
     return running.run_recipe(place, load_recipe(Path(recipe), place, variables or {}, say), say)
 
 
+@checked_function
 def plan_recipe(
     recipe: str | Path,
     variables: Mapping[str, str] | None = None,
@@ -330,6 +338,7 @@ def remove(request: requests.Remove) -> RemoveResult:
     return _remove.remove(request.place, request)
 
 
+@checked_function
 def list_cache(workspace: str | Path | None = None) -> Listing:
     """Every artifact of the workspace with its size, largest first, and leftovers of interrupted jobs.
 
@@ -339,6 +348,7 @@ def list_cache(workspace: str | Path | None = None) -> Listing:
     return _cache.list_cache(workspace_at(workspace))
 
 
+@checked_function
 def verify_cache(*names: str, workspace: str | Path | None = None) -> Verification:
     """Read every byte of the named artifacts, or of all, and compare it with the manifests.
 
@@ -348,6 +358,7 @@ def verify_cache(*names: str, workspace: str | Path | None = None) -> Verificati
     return _cache.verify(workspace_at(workspace), names)
 
 
+@checked_function
 def clean_cache(
     unused_days: float = 30.0, *, dry_run: bool = False, workspace: str | Path | None = None
 ) -> Removed:
@@ -361,6 +372,7 @@ def clean_cache(
     return _cache.collect(workspace_at(workspace), unused_days, dry_run)
 
 
+@checked_function
 def doctor(workspace: str | Path | None = None) -> "Health":
     """Check packages and machine; every problem has the command that fixes it."""
     from rela.stages.doctor.doctor import examine
@@ -368,6 +380,7 @@ def doctor(workspace: str | Path | None = None) -> "Health":
     return examine(workspace_at(workspace).root)
 
 
+@checked_function
 def demo(output: str | Path = "rela-demo", seeds: int = 3, *, say: Say = log) -> "DemoResult":
     """The whole method on scikit-learn's handwritten digits, in a few minutes."""
     from rela.stages.demo import demo as run_demo

@@ -64,8 +64,9 @@ def load_backbone(
     from rela.models.transform import transform_of
 
     found = which.path if isinstance(which, ExportResult) else getattr(which, "artifact", which)
-    if isinstance(found, str | Path) and not workspace.has_run(str(found)) and Path(found).exists():
-        path = Path(found) / BACKBONE_FILE if Path(found).is_dir() else Path(found)
+    path = Path(str(found))
+    path = path / BACKBONE_FILE if path.is_dir() else path
+    if isinstance(found, str | Path) and not workspace.has_run(str(found)) and path.is_file():
         prior = resolve(PriorRequest(f"file:{_recording(path)}"))
         transform = transform_of(prior.identity.preprocessing)
         return Backbone(prior.load().eval(), transform, prior.identity)

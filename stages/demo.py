@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rela.errors import RelaError, UnavailableError, require
+from rela.errors import ChoiceError, RelaError, UnavailableError, require
 from rela.pipeline.files import write_atomic
 from rela.result import Result, Table
 from rela.sources.splits.tree import make_output_folder
@@ -81,6 +81,8 @@ def demo(output: Path, num_seeds: int = 3, say: Callable[[str], None] = print) -
     The recipe is written there with seeds 0 to `num_seeds` - 1. Raises UnavailableError if the extra is
     not installed, and RelaError with the exit status of the first failed job.
     """
+    if num_seeds < 1:
+        raise ChoiceError(f"--seeds {num_seeds}: expected an integer of at least 1")
     start = time.perf_counter()
     for package in ("matplotlib", "sklearn"):
         require(package, "demo", "the demo", UnavailableError)

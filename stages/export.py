@@ -122,6 +122,8 @@ def _destination(run: str, settings: ExportSettings) -> Path:
         raise ChoiceError(
             f"--output {path}: expected a name ending in {' or '.join(suffixes)} for --to {settings.to}"
         )
+    if path.parent.is_file():
+        raise ChoiceError(f"--output {path}: {path.parent} is a file; choose another folder")
     if not path.parent.is_dir():
         raise UnavailableError(
             f"{path.parent}: no such folder to write {path.name} to; create it first"

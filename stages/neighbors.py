@@ -87,7 +87,7 @@ def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = prin
         raise UnavailableError(f"{one_line(str(image))}: no such image")
     if image.is_dir():
         raise DataError(f"{one_line(str(image))} is a folder; expected an image file")
-    dataset, name = workspace.dataset(settings.dataset), settings.prior
+    dataset, name = workspace.dataset(settings.dataset, "--dataset"), settings.prior
     asked = None if name is None else requests_of(workspace, dataset, name, described)
     found = find_cached(
         workspace,

@@ -14,7 +14,7 @@ from rela.pipeline.manifest import MANIFEST_NAME
 from rela.result import Result
 from rela.stages.display import human_bytes
 from rela.stages.requests import Remove
-from rela.stages.workspace.cache import parents_of
+from rela.stages.workspace.cache import nothing_called, parents_of
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.run import LOCK_FILE, read_config
@@ -180,7 +180,8 @@ def _find(workspace: Workspace, name: str) -> Thing:
         if "/" not in each and not each.startswith(".") and (parents[kind] / each).is_dir()
     ]
     if not found:
-        raise ChoiceError(f"nothing called {name} in {workspace.root}; `rela cache ls` shows names")
+        known = [p.name for path in parents.values() if path.is_dir() for p in path.iterdir()]
+        raise nothing_called(workspace, [name], known)
     if len(found) > 1:
         forms = " or ".join(f"`rela rm {kind}:{name}`" for kind, _ in found)
         raise ChoiceError(f"{name} is the name of {len(found)} things; choose {forms}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rela.errors import one_line
+from rela.errors import ChoiceError, one_line
 from rela.options import argument, option
 from rela.pipeline import Say
 from rela.priors import KINDS
@@ -73,6 +73,8 @@ def workspace_at(given: str | Path | None) -> "Workspace":
     """The workspace in folder `given`, or in RELA_WORKSPACE, or in ./workspace."""
     from rela.stages.workspace.workspace import Workspace
 
+    if not isinstance(given, str | Path | None):
+        raise ChoiceError(f"workspace = {one_line(repr(given))}: expected the path of a folder")
     return Workspace(Path(given or os.environ.get("RELA_WORKSPACE") or "./workspace"))
 
 

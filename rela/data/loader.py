@@ -21,7 +21,7 @@ from rela.data.beton.reader import Beton, raise_undecodable
 from rela.data.crops import check_crops
 from rela.data.kernels import draws, samples
 from rela.data.kernels.decode import NOT_DECODABLE
-from rela.data.sampling import epoch_order, num_chosen
+from rela.data.sampling import epoch_order, num_batches
 from rela.data.views import View, specification
 from rela.errors import ChoiceError
 from rela.pipeline.cores import num_cores
@@ -108,14 +108,7 @@ class ViewLoader:
         self._first_batch = 0
         self.pin_memory = False
         self.wait_seconds = 0.0  # time that the consumer waited for batches
-        chosen = num_chosen(len(self.rows), data_ratio)
-        self._num_batches = chosen // batch_size * accumulate
-        if self._num_batches == 0:
-            drawn = f"{chosen} of {len(self.rows)} images" if data_ratio < 1 else f"{chosen} images"
-            raise ChoiceError(
-                f"{drawn} do not fill one batch of {batch_size}; lower --batch-size to {chosen} or less"
-                + (", or raise --data-ratio" if data_ratio < 1 else "")
-            )
+        self._num_batches = num_batches(len(self.rows), data_ratio, batch_size) * accumulate
 
     def __len__(self) -> int:
         return self._num_batches

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rela.data.kernels import draws
+from rela.errors import ChoiceError
 
 _SUBSET_EPOCH = 0xFFFFFFFF  # a labelled subset is the beginning of this epoch's order
 
@@ -13,6 +14,20 @@ _SUBSET_EPOCH = 0xFFFFFFFF  # a labelled subset is the beginning of this epoch's
 def num_chosen(num_samples: int, data_ratio: float) -> int:
     """⌊data_ratio · N⌋ in decimal arithmetic: 0.29 of 100 is 29."""
     return int(Fraction(str(data_ratio)) * num_samples)
+
+
+def num_batches(num_samples: int, data_ratio: float, batch_size: int) -> int:
+    """Full batches of an epoch; raises ChoiceError if there is none."""
+    chosen = num_chosen(num_samples, data_ratio)
+    if chosen < batch_size:
+        drawn = f"{chosen} of {num_samples} images" if data_ratio < 1 else f"{chosen} images"
+        remedies = [f"lower --batch-size to {chosen} or less"] if chosen > 1 else []
+        remedies += ["raise --data-ratio"] if data_ratio < 1 else []
+        raise ChoiceError(
+            f"{drawn} do not fill one batch of {batch_size}; "
+            f"{', or '.join(remedies) or 'train on more images'}"
+        )
+    return chosen // batch_size
 
 
 def epoch_order(

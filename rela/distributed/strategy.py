@@ -35,8 +35,13 @@ def chosen_devices(wanted: str) -> int | list[int]:
         return int(text)
     if has_gpu and all(part.isdigit() and int(part) < count for part in text.split(",")):
         return [int(part) for part in text.split(",")]
-    there = f"{count} GPUs, numbered from 0" if has_gpu else "no GPU"
-    raise ChoiceError(f"--devices {wanted}: expected auto, a number or indices; {there}")
+    if not has_gpu:
+        raise ChoiceError(
+            f"--devices {wanted}: expected auto, or a number of processes from 1; there is no GPU here"
+        )
+    raise ChoiceError(
+        f"--devices {wanted}: expected auto, a number or indices; {count} GPUs, numbered from 0"
+    )
 
 
 def num_devices(wanted: str) -> int:

@@ -1,6 +1,7 @@
 """Model names → backbones: classification models of torchvision or timm without their classifier."""
 
 import copy
+import re
 from dataclasses import dataclass
 
 import torch
@@ -82,11 +83,19 @@ def build_classifier(torchvision_name: str, image_size: int = 224) -> nn.Module:
     try:
         model: nn.Module = tv.get_model(torchvision_name, weights=None, **options)
     except AssertionError as error:
+        patch = re.search(r"^vit_[a-z]_(\d+)$", torchvision_name)
         raise ChoiceError(
             f"{torchvision_name} cannot be built for images of {image_size} pixels ({error}); choose "
-            "another --image-size"
+            f"{_multiple_of(int(patch[1]), image_size) if patch else 'another --image-size'}"
         ) from error
     return model
+
+
+def _multiple_of(patch: int, image_size: int) -> str:
+    """The size in whole patches that is next to another one."""
+    return (
+        f"a multiple of {patch}, such as --image-size {patch * max(1, round(image_size / patch))}"
+    )
 
 
 def classifier_options(torchvision_name: str, image_size: int) -> dict[str, object]:
@@ -130,10 +139,12 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
         with torch.no_grad():
             features: Tensor = shapes(torch.zeros(2, 3, image_size, image_size, device="meta"))
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
+        remedy = "a larger --image-size or a small-image variant such as resnet18_small"
+        if patch := re.search(r"divisible by patch size \((\d+)\)", reason):
+            remedy = _multiple_of(int(patch[1]), image_size)
         raise ChoiceError(
-            f"the model cannot take images of {image_size}×{image_size} pixels ({reason}); "
-            "choose a larger --image-size or a small-image variant such as resnet18_small"
+            f"the model cannot take images of {image_size}×{image_size} pixels ({reason}); choose {remedy}"
         ) from error
     if not isinstance(features, Tensor) or features.ndim != 2:
         what = list(features.shape) if isinstance(features, Tensor) else type(features).__name__

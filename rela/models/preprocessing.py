@@ -1,7 +1,7 @@
 """The preprocessing that a network expects: size, crop, interpolation, mean and std. Without torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -42,8 +42,8 @@ class Preprocessing:
             self,
             resize=resize or self.resize,
             interpolation=interpolation or self.interpolation,  # type: ignore[arg-type]
-            mean=self.mean if mean is None else _channels("--mean", mean),
-            std=self.std if std is None else _channels("--std", std, above=0),
+            mean=self.mean if mean is None else _channels("--mean", mean, lambda x: 0 <= x <= 1),
+            std=self.std if std is None else _channels("--std", std, lambda x: 0 < x <= 1),
         )
 
     def words(self) -> str:
@@ -75,15 +75,18 @@ class Preprocessing:
         return cls(int(values["resize"]), int(values["crop"]), values["interpolation"], mean, std)  # type: ignore[arg-type]
 
 
-def _channels(flag: str, text: str, above: float = -math.inf) -> tuple[float, float, float]:
+def _channels(flag: str, text: str, is_fit: Callable[[float], bool]) -> tuple[float, float, float]:
     """`0.5,0.5,0.5`, or one number for all three channels, in [0, 1] units of pixels."""
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
     values = values * 3 if len(values) == 1 else values
-    if len(values) != 3 or not all(math.isfinite(x) and x > above for x in values):
-        raise ChoiceError(f"{flag} {text}: expected three numbers for R,G,B, such as 0.5,0.5,0.5")
+    if len(values) != 3 or not all(map(is_fit, values)):
+        raise ChoiceError(
+            f"{flag} {text}: expected one number, or three numbers for R,G,B, of pixels from 0 to 1, such as "
+            "0.5,0.5,0.5"
+        )
     return values[0], values[1], values[2]
 
 

@@ -38,14 +38,20 @@ def prefix_of(name: str) -> str:
     return f"{before}:" if colon else ""
 
 
-def resolve(request: PriorRequest) -> Prior:
-    """Find and build the prior that `request` names, with the requested layer and preprocessing."""
+def check_known(name: str) -> str:
+    """The prefix of a name; raises ChoiceError, with the one that was probably meant, if no kind knows it."""
     from rela.priors.names import check_name, no_such_name
 
-    check_name(request.name)
-    prefix = prefix_of(request.name)
-    if prefix not in KINDS or (not prefix and request.name not in KINDS[""].names()):
-        raise ChoiceError(no_such_name(request.name))
+    check_name(name)
+    prefix = prefix_of(name)
+    if prefix not in KINDS or (not prefix and name not in KINDS[""].names()):
+        raise ChoiceError(no_such_name(name))
+    return prefix
+
+
+def resolve(request: PriorRequest) -> Prior:
+    """Find and build the prior that `request` names, with the requested layer and preprocessing."""
+    prefix = check_known(request.name)
     if request.arch is not None and prefix != checkpoint_file.PREFIX:
         raise ChoiceError(
             f"--arch {request.arch} applies only to file:PATH, not to {request.name}; remove it"

@@ -180,6 +180,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ChoiceError(f"no device {name!r}; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ChoiceError(f"--device {name}: rela computes on cpu or cuda; use --device auto")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ChoiceError(f"--device {name}: torch finds no GPU here; use --device cpu")
     return device

@@ -33,6 +33,10 @@ KINDS = {  # value of --format → module, in the order in which they are tried
 
 def find_kind(path: Path, kind: str = "auto") -> str:
     """The name in `KINDS` of the source at `path`; raises DataError listing the kinds if none matches."""
+    from rela.sources.splits.other_files import unpacking
+    from rela.sources.splits.tree import is_image_name, refuse_workspace
+
+    refuse_workspace(path)
     for name in KINDS:
         if kind == name or (kind == "auto" and _module(name).recognises(path)):
             return name
@@ -40,9 +44,6 @@ def find_kind(path: Path, kind: str = "auto") -> str:
         raise DataError(
             f"{one_line(str(path))} is a URL; download it, then convert the file or folder"
         )
-    from rela.sources.splits.other_files import unpacking
-    from rela.sources.splits.tree import is_image_name
-
     if path.is_file() and is_image_name(path.name):
         command = one_line(shlex.join(["rela", "convert", str(path.parent)]))
         raise DataError(f"{one_line(str(path))} is a single image; convert its folder: `{command}`")

@@ -21,8 +21,14 @@ _SOME_PRIORS = ("resnet18", "resnet50", "convnext_tiny", "vit_b_16", "vit_b_32")
 _LARGEST_MANIFEST_BYTES = 10_000_000
 
 
+class _Shell(click.Choice[str]):
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """In one line."""
+        return f"Choose one of {', '.join(self.choices)}"
+
+
 @click.command()
-@click.argument("shell", type=click.Choice(tuple(_SETUP)))
+@click.argument("shell", metavar="SHELL", type=_Shell(tuple(_SETUP)))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the script with which SHELL completes commands, options, data sets, priors and runs on Tab.

@@ -28,6 +28,14 @@ class Commands(click.Group):
         """Names in the order in which the commands were defined."""
         return list(self.commands)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As of the base class; `help` is not a command."""
+        if args[0] == "help":
+            raise click.UsageError("no command help; write rela --help, or rela train --help", ctx)
+        return super().resolve_command(ctx, args)
+
     def main(self, *args: Any, **options: Any) -> Any:
         """Also without a traceback where not even the help can be printed, such as on a full disk."""
         try:

@@ -13,11 +13,57 @@ from typing import Any
 import click
 
 from rela.errors import one_line
-from rela.options import flag_name, kind_of, misfit
+from rela.options import empty, flag_name, kind_of, misfit
 from rela.stages.commandline import completion
 
 Shown = tuple[Any, Callable[[Any], str]]  # a result, and the function that formats it
-_RANGES: dict[type, Any] = {int: click.IntRange, float: click.FloatRange}
+
+
+class _Path(click.Path):
+    """A path; an empty text would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As of the base class."""
+        return super().convert(_not_empty(value, param, ctx), param, ctx)
+
+
+class _Text(click.types.StringParamType):
+    """Any text but an empty one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As of the base class."""
+        return super().convert(_not_empty(value, param, ctx), param, ctx)
+
+
+class Integers(click.IntRange):
+    """Integers of a range, called so in messages."""
+
+    name = "integer"
+
+
+class Numbers(click.FloatRange):
+    """Numbers of a range, called so in messages."""
+
+    name = "number"
+
+
+# names of options in other programs
+_CALLED_ELSEWHERE = {
+    "device": ("devices",), "gpu": ("devices", "device"), "gpus": ("devices", "device"),
+    "num-workers": ("workers", "threads"), "workers": ("threads",), "learning-rate": ("lr",),
+    "wd": ("weight-decay",), "bs": ("batch-size",), "overwrite": ("replace", "force"),
+    "force": ("replace",), "format": ("to",), "model": ("prior",), "size": ("image-size", "max-side"),
+    "out": ("output",), "run": ("prior",), "resize": ("max-side",), "checkpoint": ("weights",),
+}  # fmt: skip
+FOLDER, FILE = _Path(path_type=Path, file_okay=False), _Path(path_type=Path)
+_RANGES: dict[type, Any] = {int: Integers, float: Numbers}
+
+
+def _not_empty(value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    if value == "" and param is not None:
+        name = (param.metavar or "").strip("[].") if isinstance(param, click.Argument) else ""
+        raise click.UsageError(empty(name or param.opts[0], param.required), ctx)
+    return value
 
 
 class RequestCommand(click.Command):
@@ -33,6 +79,46 @@ class RequestCommand(click.Command):
         name = getattr(self.callback, "request_name", None)
         of_request = [] if name is None else map(_parameter, _own_first(_request_class(name)))
         return [*self._own[:-1], *of_request, *self._own[-1:]]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Raises UsageError that says how the command is called, for what it does not take."""
+        ctx.allow_extra_args = True
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise self._meant(error, ctx) from None
+        ctx.allow_extra_args = False
+        if rest and not ctx.resilient_parsing:
+            more = f" and {len(rest) - 3} more" if len(rest) > 3 else ""
+            takes = " and ".join(p.make_metavar(ctx) for p in self._arguments) or "no name"
+            raise click.UsageError(
+                f"unexpected {', '.join(map(one_line, rest[:3]))}{more}: {ctx.info_name} takes {takes} and "
+                "options, which begin with --; run it once for each",
+                ctx,
+            )
+        return rest
+
+    @property
+    def _arguments(self) -> list[click.Argument]:
+        return [p for p in self.params if isinstance(p, click.Argument)]
+
+    def _meant(self, error: click.NoSuchOption, ctx: click.Context) -> click.UsageError:
+        """The error, with the option or the argument that was probably meant."""
+        name = error.option_name.lstrip("-")
+        for argument in self._arguments:
+            shown = argument.make_metavar(ctx).strip("[].")
+            if name in (argument.name, shown.lower()):
+                return click.UsageError(
+                    f"no option {error.option_name}: {shown} is given by itself, as in rela "
+                    f"{ctx.info_name} {shown}",
+                    ctx,
+                )
+        known = {option for p in self.params for option in p.opts}
+        for other in _CALLED_ELSEWHERE.get(name, ()):
+            if f"--{other}" in known:
+                meant = f"no option {error.option_name}; did you mean --{other}?"
+                return click.UsageError(meant, ctx)
+        return error
 
 
 def takes(request_name: str) -> Callable[[Callable[..., Shown]], Callable[..., Any]]:
@@ -108,8 +194,9 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
     complete = None if rules["complete"] is None else getattr(completion, rules["complete"])
     kind = kind_of(described)
     if kind is Path:
-        is_folder = rules.get("metavar") == "DIRECTORY"
-        kind = click.Path(path_type=Path, file_okay=not is_folder)
+        kind = FOLDER if rules.get("metavar") == "DIRECTORY" else FILE
+    elif kind is str and described.name != "prior":
+        kind = _Text()
     if "argument" in rules:
         return click.Argument(
             [described.name],
@@ -128,7 +215,6 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
     elif kind in _RANGES:
         low = rules["minimum"] if rules["above"] is None else rules["above"]
         number = _RANGES[kind](low, rules["maximum"], min_open=rules["above"] is not None)
-        number.name = "integer" if kind is int else "number"
         kind = _with_own_message(number, described)
     several = rules["several"]
     return click.Option(

@@ -66,7 +66,9 @@ def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[
         plain = PriorSettings()
         given = [n for n in vars(described) if getattr(described, n) != getattr(plain, n)]
         if given:
-            raise ChoiceError(f"{', '.join(map(flag_name, given))} require --prior; add it")
+            raise ChoiceError(
+                f"{', '.join(map(flag_name, given))} without --prior; add it, or leave them out"
+            )
         if request.names and request.all:
             raise ChoiceError("give names of runs or --all, not both")
         return _evaluate_runs(workspace, request, settings, embedding, say)
@@ -78,7 +80,7 @@ def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[
             f"{', '.join(names)}, or compare them with `rela priors rank`"
         )
     wanted = request.dataset is not None or needs_dataset(settings)
-    dataset = workspace.dataset(request.dataset) if wanted else None
+    dataset = workspace.dataset(request.dataset, "--dataset") if wanted else None
     prior = prior_request(dataset, request.prior, described)
     name_and_key = (None, None) if dataset is None else (dataset.name, dataset.fingerprint)
     return [_evaluate(workspace, dataset, name_and_key, prior, None, settings, embedding, say)]
@@ -126,7 +128,7 @@ def with_priors(
         run, name = workspace.run(one.run), one.results["dataset"]
         key = run.settings.prior, name
         if key not in known:
-            dataset = workspace.dataset(name) if needs_dataset(settings) else None
+            dataset = workspace.dataset(name, "--dataset") if needs_dataset(settings) else None
             known[key] = prior_of(workspace, run, dataset, settings, embedding, say)
         prior = known[key]
         if isinstance(prior, str):

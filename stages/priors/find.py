@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from rela.errors import ChoiceError, DataError
 from rela.options import option_words
 from rela.pipeline.manifest import MANIFEST_NAME
-from rela.priors import PriorRequest
-from rela.priors.names import is_called, shown_names
+from rela.priors import PriorRequest, check_known
+from rela.priors.names import from_displayed_name, is_called, shown_names
 from rela.priors.prior import combined
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, requests_of
@@ -82,6 +82,9 @@ def find_cached(
             matching = []
     of_data_set = f"data set {dataset.name} ({split})"
     if not matching:
+        for each in requests or ():
+            if not workspace.has_run(each.name.removeprefix("run:")):
+                check_known(from_displayed_name(each).name)
         which = " --split val" if split == "val" else ""
         if requests:
             which = " ".join(["", *_options_of(requests[0])]) + which

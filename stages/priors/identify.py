@@ -67,6 +67,8 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
                 return KnownPrior(known, lambda: _load_again(again, known))
             request = replace(again, **given)
     name = request.name.removeprefix(_RUN_PREFIX)
+    if request.weights is not None and workspace.has_run(name):
+        raise ChoiceError(f"--weights does not apply to the run {name}; remove it")
     is_run = workspace.has_run(name) and request.weights is None
     if is_run or request.name.startswith(_RUN_PREFIX):
         run = workspace.run(name)
@@ -98,6 +100,12 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
             return before
         file = _file_in(request)
         changed = [] if file is None else recorded_of_file(workspace, file, changed=True)
+        if name in {path.name for path in workspace.unfinished_runs()}:
+            workspace.run(name)  # raises: it is not finished
+        if workspace.has_dataset(name):
+            raise ChoiceError(
+                f"--prior {name} is a data set; expected a model, such as resnet18, or a run"
+            ) from error
         if changed:
             raise ChoiceError(
                 f"{file} has other weights than when it was used here; name their architecture, which "

@@ -181,6 +181,9 @@ def _about(workspace: Workspace, names: list[str]) -> str:
 def _refuse_another(output: Path, about: str) -> None:
     """Raise ChoiceError if the folder holds a page about something else."""
     page = output / PAGE_FILE
+    there = next(path for path in (output, *output.parents) if path.exists())
+    if not there.is_dir():
+        raise ChoiceError(f"--output {output}: {there} is a file; choose another folder")
     if not page.is_file():
         return
     with open(page, "rb") as file:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from rela.errors import ChoiceError, UnavailableError
 from rela.priors import PriorRequest
+from rela.priors.prior import JOINT
 from rela.stages.embed.combine import embed_all
 from rela.stages.priors.find import matching_representations, require_one
 from rela.stages.priors.requests import prior_request, requests_of
@@ -30,6 +31,9 @@ def chosen_representations(
     """
     if settings.prior == NO_PRIOR:
         return None
+    among = (settings.prior or "").split(JOINT)
+    if len(among) > 1 and (alone := {NO_PRIOR, RANDOM_PRIOR}.intersection(among)):
+        raise ChoiceError(f"--prior {min(alone)} stands alone; leave out the other priors")
     images = dataset.images_sha256()
     cached = workspace.representations(images)
     with_crops, and_crops = "", ""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rela.data.views import is_small
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, one_line
 from rela.methods.recipes import RELA_HANDOVER
 from rela.models.preprocessing import SMALL_IMAGE_SIDE
 from rela.options import check_options, flag_name
@@ -22,6 +22,11 @@ _PUBLISHED_IMAGE_SIDE = 224  # pixels; where the data set is not known yet
 def resolve_settings(dataset: DataSet, settings: TrainSettings) -> TrainSettings:
     """Fill in input size and model from the data set; raises ChoiceError as `check_settings`."""
     settings = check_settings(settings)
+    if settings.method == "supervised" and len(dataset.content.class_names) == 1:
+        raise ChoiceError(
+            f"--method supervised requires two classes or more, and data set {dataset.name} has one: "
+            f"{one_line(dataset.content.class_names[0])}; choose another --method"
+        )
     image_size = settings.image_size or dataset.default_image_size
     model = settings.model or ("resnet18_small" if image_size <= SMALL_IMAGE_SIDE else "resnet18")
     return replace(settings, image_size=image_size, model=model)

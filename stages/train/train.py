@@ -109,12 +109,14 @@ def _train(
     # refuse invalid settings before hours of embedding
     resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
     if embed_first:
-        _check_model(resolved)
+        _check_feasible(dataset, resolved)
     representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
     config = _config(dataset, resolved, representations)
     finished = _finished(workspace, config, name)
     if finished is not None:
         return TrainResult(finished, True)
+    if not embed_first:
+        _check_feasible(dataset, resolved)
     if verbose:
         say(all_settings(config))
     for directory in workspace.unfinished_runs():
@@ -141,12 +143,16 @@ def _remove_if_never_begun(directory: Path) -> None:
         remove_if_free(directory / LOCK_FILE, lambda: not (directory / CHECKPOINTS_DIR).is_dir())
 
 
-def _check_model(settings: TrainSettings) -> None:
-    """Raise ChoiceError if the model cannot be built for this input size."""
+def _check_feasible(dataset: DataSet, settings: TrainSettings) -> None:
+    """Raise ChoiceError if the model, the batches or the devices cannot be had."""
+    from rela.data.sampling import num_batches
+    from rela.distributed.strategy import num_devices
     from rela.models.backbones import build_backbone, feature_dim
 
     assert settings.model is not None and settings.image_size is not None
     feature_dim(build_backbone(settings.model, settings.image_size, seed=0), settings.image_size)
+    num_batches(dataset.num_images("train"), settings.data_ratio, settings.batch_size)
+    num_devices(settings.devices)
 
 
 def find_run(

@@ -1,13 +1,15 @@
 """The cache of a workspace: list it, check its bytes, remove what can be computed again."""
 
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError
+from rela.options import closest
 from rela.pipeline.artifact import abandoned
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import directory_bytes
@@ -126,16 +128,22 @@ def list_cache(workspace: Workspace) -> Listing:
     return Listing(sorted(found, key=lambda entry: -entry.num_bytes))
 
 
+def nothing_called(workspace: Workspace, names: Sequence[str], known: Iterable[str]) -> ChoiceError:
+    """The error for names that no artifact has, with the one that was probably meant."""
+    last = re.split("[/:]", names[0].rstrip("/"))[-1]
+    meant = closest(last, known, "`rela cache ls` shows names")
+    return ChoiceError(f"nothing called {', '.join(names)} in {workspace.root}; {meant}")
+
+
 def verify(workspace: Workspace, names: tuple[str, ...] = ()) -> Verification:
     """Digest every file of the named artifacts (default: all) and compare with the manifests.
 
     Raises ChoiceError for a name that is not there.
     """
     there = [*_directories(workspace)]
-    if unknown := set(names) - {path.name for _, path in there}:
-        raise ChoiceError(
-            f"nothing called {', '.join(sorted(unknown))} in {workspace.root}; `rela cache ls` shows names"
-        )
+    known = {path.name for _, path in there}
+    if unknown := sorted(set(names) - known):
+        raise nothing_called(workspace, unknown, known)
     checks = []
     for kind, path in there:
         if not names or path.name in names:
@@ -157,6 +165,8 @@ def collect(workspace: Workspace, unused_days: float, dry_run: bool = False) -> 
     Leftovers of killed jobs are removed whatever their age. Data sets and runs stay, and so does
     everything that a running job uses or an interrupted run needs to resume.
     """
+    if unused_days < 0:
+        raise ChoiceError(f"--unused-days {unused_days:g}: expected a number of at least 0")
     now = time.time()
     used_before = now - unused_days * _DAY_SECONDS
     needed = {read_config(run).settings.prior for run in workspace.unfinished_runs()}

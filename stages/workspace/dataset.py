@@ -142,6 +142,8 @@ class DataSet(Result, Artifact):
     def split(self, name: str) -> Split:
         """The facts of one split; raises ChoiceError if there is no such split."""
         if name not in self.splits:
+            if len(self.splits) > 1:
+                raise ChoiceError(f"split {name}: expected one of {', '.join(self.splits)}")
             raise ChoiceError(
                 f"data set {self.name} has no {name} split, only {', '.join(self.splits)}; convert its "
                 "images with --val-fraction 0.1 and another --name, or from a folder with train/ and val/"

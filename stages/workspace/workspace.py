@@ -1,16 +1,18 @@
 """A workspace: where artifacts are, and how a name finds one."""
 
+import difflib
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rela.errors import ChoiceError, one_line
+from rela.errors import ChoiceError, RelaError, one_line
 from rela.pipeline import artifact as artifacts
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.locks import holder
+from rela.sources import find_kind
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.run import LOCK_FILE, Run
@@ -71,10 +73,10 @@ class Workspace:
         """Every finished data set."""
         return find_artifacts(DataSet, self.datasets_dir)
 
-    def dataset(self, name: str | None = None) -> DataSet:
-        """The named data set, or the only one."""
+    def dataset(self, name: str | None = None, option: str = "") -> DataSet:
+        """The named data set, or the only one; `option` names it on the command line."""
         parent, remedy = self.datasets_dir, "rela convert path/to/images"
-        return self._choose(DataSet, "data set", parent, name, remedy)
+        return self._choose(DataSet, "data set", parent, name, remedy, option)
 
     def dataset_of(self, name: str, fingerprint: str) -> DataSet:
         """The data set of this fingerprint, preferably of this name.
@@ -146,7 +148,15 @@ class Workspace:
             )
         return [there[key] for key in keys]
 
-    def _choose(self, kind: type[N], what: str, parent: Path, name: str | None, remedy: str) -> N:
+    def _choose(
+        self,
+        kind: type[N],
+        what: str,
+        parent: Path,
+        name: str | None,
+        remedy: str,
+        option: str = "",
+    ) -> N:
         if name is not None and _NAME.fullmatch(name):
             chosen = open_as(kind, parent / name)
             if chosen is not None:
@@ -158,9 +168,8 @@ class Workspace:
                 f"found {', '.join(names)}" if names else f"found none; make one with `{remedy}`"
             )
             expected = " (a name is expected, not a path)" if "/" in name else ""
-            if what == "data set" and Path(name).exists():
-                there += f"; `rela convert {one_line(shlex.quote(name))}` makes one from that path"
-            raise ChoiceError(f"no {what} {name!r} in {self.root}{expected}: {there}")
+            meant = self._meant(what, parent, name, names)
+            raise ChoiceError(f"no {what} {name!r} in {self.root}{expected}: {there}{meant}")
         if not found:
             raise ChoiceError(
                 f"no {what} in {self.root}; make one with `{remedy}`, or choose --workspace"
@@ -168,8 +177,34 @@ class Workspace:
         if len(found) > 1:
             raise ChoiceError(
                 f"{len(found)} {what}s in {self.root}; name one of {', '.join(names)}"
+                f"{option and f' with {option}'}"
             )
         return found[0]
+
+    def _meant(self, what: str, parent: Path, name: str, names: list[str]) -> str:
+        """What a name that does not exist probably stands for; empty if that is unknown."""
+        path, others = Path(name), {self.datasets_dir: "data set", self.runs_dir: "run"}
+        inside = path.resolve().parts[len(parent.resolve().parts) :]
+        is_inside = parent.resolve() in path.resolve().parents
+        meant = inside[0] if is_inside else path.name.removesuffix(".beton")
+        alike = [each for each in names if each.lower() == meant.lower()]
+        if alike:
+            return f"; did you mean {alike[0]}?"
+        for folder, other in others.items():
+            if folder != parent and (_NAME.fullmatch(name) and (folder / name).is_dir()):
+                return f"; {name} is a {other}"
+        if what == "data set" and _is_source(path):
+            return f"; `rela convert {one_line(shlex.quote(name))}` makes one from that path"
+        close = difflib.get_close_matches(name, names, n=1)
+        return f"; did you mean {close[0]}?" if close else ""
+
+
+def _is_source(path: Path) -> bool:
+    """Whether images can probably be converted from this path."""
+    try:
+        return path.exists() and bool(find_kind(path))
+    except RelaError:
+        return False
 
 
 def _is_unfinished(run: Path) -> bool:

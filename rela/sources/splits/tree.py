@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
-from rela.errors import DataError, UnavailableError, one_line
+from rela.errors import ChoiceError, DataError, UnavailableError, one_line
 from rela.pipeline.files import regular_file
 from rela.sources.image_file import LATER_SUFFIXES, NOT_PICTURES
 
 _MARK = ".rela-output"
+_OF_WORKSPACES = ("", "datasets", "representations", "targets", "runs", "priors", "evaluations")
 _SYSTEM_NAMES = frozenset(
     [
         "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp",  # NAS
@@ -72,7 +73,31 @@ def make_output_folder(folder: Path) -> None:
 def is_output_folder(folder: Path) -> bool:
     """Whether it was made by `make_output_folder`."""
     # unlike Path.is_file, false for a folder that cannot be read
-    return os.path.isfile(folder / _MARK)  # noqa: PTH113
+    return os.path.isfile(folder / _MARK) or is_workspace(folder)  # noqa: PTH113
+
+
+def is_workspace(folder: Path) -> bool:
+    """Whether rela keeps data sets in this folder."""
+    # a stat for most folders; pathlib is several times slower
+    return os.path.isdir(folder / "datasets") and any(  # noqa: PTH112
+        folder.glob("datasets/*/manifest.json")
+    )
+
+
+def refuse_workspace(path: Path) -> None:
+    """Raise ChoiceError, with the name of the data set, for what rela itself has made."""
+    whole = path.resolve()
+    for root in (whole, *whole.parents):
+        kind, *name = (*whole.relative_to(root).parts, "")
+        if kind in _OF_WORKSPACES and is_workspace(root):
+            is_dataset = kind == "datasets" and name[0]
+            which = (
+                f"the data set is called {name[0]}" if is_dataset else "`rela cache ls` lists it"
+            )
+            raise ChoiceError(
+                f"{one_line(str(path))} is in the workspace {one_line(str(root))}, which holds what rela "
+                f"made of images; {which}"
+            )
 
 
 class _Files(Protocol):

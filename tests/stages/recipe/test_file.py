@@ -145,7 +145,7 @@ TRAIN = CONVERT + "[[train]]\n"
         (TRAIN + "epochs = [1, 2.5]\n", ["epochs = 2.5", "an integer"]),
         (TRAIN + "epochs = []\n", ["epochs = []", "no values"]),
         (TRAIN + "epochs = [[1, 2]]\n", ["epochs = [1, 2]"]),
-        (TRAIN + "epochs = 0\n", ["--epochs 0: expected a number of at least 1"]),
+        (TRAIN + "epochs = 0\n", ["--epochs 0: expected an integer of at least 1"]),
         (TRAIN + 'method = "bjol"\n', ["--method bjol: expected one of", "byol"]),
         (TRAIN + 'model = "resnt18"\n', ["'resnt18'", "resnet18"]),
         (TRAIN + "data_ratio = 0\n", ["--data-ratio 0.0"]),
