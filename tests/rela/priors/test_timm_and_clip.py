@@ -209,8 +209,8 @@ def test_what_is_set_replaces_what_is_published(tmp_path: Path):
         assert plain.identity.key() != changed.identity.key()
     for wrong, message in (
         ({"resize": 100}, "--resize 100 is smaller than the input size of 160"),
-        ({"mean": "0.1,0.2"}, "--mean 0.1,0.2: expected three numbers"),
-        ({"std": "0"}, "--std 0: expected three numbers"),
+        ({"mean": "0.1,0.2"}, "--mean 0.1,0.2: expected one number, or three"),
+        ({"std": "0"}, "--std 0: expected one number, or three"),
         ({"std": "nan"}, "--std nan"),
     ):
         with pytest.raises(ChoiceError, match=message):
