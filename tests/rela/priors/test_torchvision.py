@@ -266,7 +266,7 @@ def test_vision_transformers_take_sizes_of_whole_patches(monkeypatch: pytest.Mon
 def test_a_size_that_is_not_of_whole_patches_is_refused_in_a_line(tmp_path: Path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "mine.pth")
     request = PriorRequest("vit_b_16", weights=tmp_path / "mine.pth", image_size=200, resizes=True)
-    with pytest.raises(ChoiceError, match=r"images of 200 pixels.*multiple of 16, such as --image-size 192") as caught:
+    with pytest.raises(ChoiceError, match="multiple of 16, such as --image-size 192") as caught:
         resolve(request)
     assert "\n" not in str(caught.value)
 
