@@ -74,9 +74,10 @@ if not TYPE_CHECKING:  # type checkers must see that every other name is missing
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
-            from rela.options import closest
+            import difflib
 
-            meant = "" if name.startswith("_") else f"; {closest(name, __all__, 'see dir(rela)')}"
+            close = [] if name.startswith("_") else difflib.get_close_matches(name, __all__, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant}")
         from rela.stages import api
 
