@@ -192,10 +192,9 @@ class EmbedJob(Job):
             return False
         name = str(request.prior)
         file = Path(name.removeprefix(FILE_PREFIX))
-        names = [name, file.name, file.stem]  # a file by its name
+        names = [name, file.name]  # a file by its name
         if request.weights is not None:
-            file = Path(request.weights)
-            names += [f"{name}@{file.name}", f"{name}@{file.stem}"]
+            names.append(f"{name}@{Path(request.weights).name}")
         return prior in names
 
     def _priors(self, workspace: Workspace, dataset: DataSet) -> list[PriorRequest]:

@@ -104,7 +104,7 @@ def test_jobs_need_what_makes_their_inputs(load: Load, tmp_path: Path):
         CONVERT + 'name = "one"\n' + CONVERT + 'name = "two"\n'
         '[[train]]\ndataset = "one"\nname = "teacher"\nprior = "none"\n'
         '[[embed]]\ndataset = "two"\nprior = "resnet50"\nweights = "best.pt"\n'
-        '[[train]]\ndataset = "two"\nprior = ["teacher", "resnet50@best", "teacher+resnet18"]\n'
+        '[[train]]\ndataset = "two"\nprior = ["teacher", "resnet50@best.pt", "teacher+resnet18"]\n'
         '[[eval]]\nrun = "teacher"\ndataset = "two"\n'
     )  # fmt: skip
     assert [job.needs for job in jobs] == [(), (), (0,), (1,), (1, 2), (1, 3), (1, 2), (1, 2)]
