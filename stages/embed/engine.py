@@ -56,7 +56,7 @@ def settle_engine(
             _record(store, embedder.engine)
         engine = recorded_engine(store) or embedder.engine
     elif wanted not in ("torch", "auto", engine.name):
-        say(f"goes on with engine {engine.name}, which computed the finished parts")
+        say(f"continues with engine {engine.name}, which computed the finished parts")
     embedder.use_engine(beton, engine)
     if engine != Engine():
         say(engine.words)

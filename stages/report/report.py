@@ -184,6 +184,11 @@ def _refuse_another(output: Path, about: str) -> None:
     there = next(path for path in (output, *output.parents) if path.exists())
     if not there.is_dir():
         raise ChoiceError(f"--output {output}: {there} is a file; choose another folder")
+    if there != output and output.suffix in (".html", ".htm"):
+        raise ChoiceError(
+            f"--output {output}: expected a folder, in which {PAGE_FILE} is written; "
+            f"use --output {shlex.quote(str(output.with_suffix('')))}"
+        )
     if not page.is_file():
         return
     with open(page, "rb") as file:

@@ -80,6 +80,6 @@ def _schedule(run: Run, config: Config) -> str:
         return "the learning rate stays constant"
     rate = float(run.records[-1].get("lr", 0.0)) if run.records else 0.0
     return (
-        f"its learning rate, {rate:.2g} at the end of that run, goes on with the cosine of {after} epochs as "
-        f"if {before} of them were done, so it rises first"
+        f"its learning rate, {rate:.2g} at the end of that run, follows the cosine of {after} epochs from "
+        f"epoch {before} on, so it rises first"
     )

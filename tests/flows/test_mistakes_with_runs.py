@@ -44,6 +44,7 @@ MISTAKES = [
     ("eval done --dataset plain", 2, ["plain has no val split"]),
     ("eval done --image-size 64", 2, ["--image-size without --prior"]),
     ("report done --output notes.txt/page", 2, ["notes.txt is a file; choose another folder"]),
+    ("report done --output page.html", 2, ["expected a folder", "use --output page"]),
     ("report images", 2, ["images is a data set"]),
     ("export done --output notes.txt/x.safetensors", 2, ["notes.txt is a file; choose another folder"]),
     ("export images", 2, ["images is a data set"]),

@@ -81,7 +81,7 @@ def test_parts_without_a_record_are_eager(
     record.with_name("part-000000").unlink()
     timed(3.0)
     said = rela(*EMBED, "--engine", "onednn").output
-    assert "goes on with engine eager, which computed the finished parts" in said
+    assert "continues with engine eager, which computed the finished parts" in said
     assert "engine" not in manifest()["provenance"]
 
 
