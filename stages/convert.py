@@ -34,7 +34,7 @@ from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha2
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.subset import at_most
 from rela.stages.conversion import SOURCE_SETTINGS, asked, command, free_name
-from rela.stages.display import bar_of_bytes, next_command, progress_bar
+from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
     SHOWN_BAD_IMAGES,
@@ -46,6 +46,7 @@ from rela.stages.left_out import (
     require_good_images,
     without_numbers,
 )
+from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.remove import depending, remove_directory, thing_at
 from rela.stages.requests import Convert
 from rela.stages.settings import ConvertSettings
@@ -262,7 +263,8 @@ def format_result(result: ConvertResult) -> str:
     )  # `convert` said them before it began
     what = summaries.dataset_in_words(dataset, unsaid)
     done = f"data set {dataset.name} ({dataset.classes_in_words}) {how}"
-    return "\n".join([*what, done, next_command("embed", dataset.name, "--prior", "resnet18")])
+    workspace = Workspace(dataset.path.parents[1])
+    return "\n".join([*what, done, f"next: `{suggested_embedding(workspace, dataset)}`"])
 
 
 def _manifest(

@@ -15,6 +15,8 @@ from rela.errors import UnavailableError
 
 VERSION = 2
 PAGE_BYTES = 1 << 23
+SMALLEST_PAGE_BYTES = 1 << 16
+_SAMPLES_PER_PAGE = 8
 MODE_JPEG, MODE_RAW = 0, 1
 
 HEADER = np.dtype(
@@ -43,9 +45,15 @@ def field_descriptors() -> np.ndarray:
     return descriptors
 
 
-def first_page(num_samples: int) -> int:
+def first_page(num_samples: int, page_bytes: int = PAGE_BYTES) -> int:
     """Offset in bytes of the first page: after the metadata, at a multiple of the page size."""
-    return -(-(METADATA_START + num_samples * METADATA.itemsize) // PAGE_BYTES) * PAGE_BYTES
+    return -(-(METADATA_START + num_samples * METADATA.itemsize) // page_bytes) * page_bytes
+
+
+def page_bytes_for(largest_sample: int) -> int:
+    """The page size of a small file: a power of two in which little is left empty."""
+    wanted = max(SMALLEST_PAGE_BYTES, _SAMPLES_PER_PAGE * largest_sample)
+    return min(PAGE_BYTES, 1 << (wanted - 1).bit_length())
 
 
 def ffcv_library() -> Path:

@@ -144,11 +144,17 @@ def choose_splits(
 
 
 def asked_split(where: str, names: Iterable[str], asked: str) -> str:
-    """The name that --split means: the same, or the only one of the same meaning; else ChoiceError."""
+    """The name that --split means: the same, or the only one of the same meaning; else ChoiceError.
+
+    `val` is also what `choose_splits` calls so.
+    """
     names = list(names)
     found = [name for name in names if name == asked]
     if not found and (meant := split_of(asked)):
         found = [name for name in names if split_of(name) == meant]
+    if not found and asked == "val":
+        vals = [name for name in names if split_of(name) in VAL_NAMES]
+        found = sorted(vals, key=lambda name: VAL_NAMES.index(split_of(name)))[:1]
     if len(found) != 1:
         shown = ", ".join(map(one_line, filter(None, names))) or "no splits"
         raise ChoiceError(f"--split {one_line(asked)}: {where} has {shown}")

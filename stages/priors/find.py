@@ -13,6 +13,7 @@ from rela.priors.names import from_displayed_name, is_called, shown_names
 from rela.priors.prior import combined
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, requests_of
+from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.settings import PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
@@ -68,10 +69,8 @@ def find_cached(
     cached = workspace.representations(dataset.images_sha256(split))
     if only_centre_crops:
         cached = [a for a in cached if not a.content.crops]
-    if requests is None or name is None:
-        priors, matching = ["resnet18"], cached
-    else:
-        priors = names_of(workspace, name)
+    matching = cached
+    if requests is not None and name is not None:
         try:
             matching = matching_representations(
                 workspace, list(requests), name if by_name else "", cached, may_build=False
@@ -81,17 +80,20 @@ def find_cached(
                 raise
             matching = []
     of_data_set = f"data set {dataset.name} ({split})"
-    if not matching:
-        for each in requests or ():
+    if not matching and requests and name is not None:
+        for each in requests:
             if not workspace.has_run(each.name.removeprefix("run:")):
                 check_known(from_displayed_name(each).name)
-        which = " --split val" if split == "val" else ""
-        if requests:
-            which = " ".join(["", *_options_of(requests[0])]) + which
-        what = "no prior has" if name is None else f"prior {name} has not"
+        words = [word for each in names_of(workspace, name) for word in ("--prior", each)]
+        words += _options_of(requests[0]) + (["--split", split] if split != "train" else [])
         raise ChoiceError(
-            f"{what} been embedded for {of_data_set}; run `rela embed {dataset.name} --prior "
-            f"{' --prior '.join(priors)}{which}` first"
+            f"prior {name} has not been embedded for {of_data_set}{embedded_in_words(cached)}; run "
+            f"`{shlex.join(['rela', 'embed', dataset.name, *words])}` first"
+        )
+    if not matching:
+        raise ChoiceError(
+            f"no prior has been embedded for {of_data_set}; run "
+            f"`{suggested_embedding(workspace, dataset, split)}` first"
         )
     return require_one(matching, f"representations of {of_data_set} exist")
 
@@ -100,7 +102,7 @@ def _options_of(request: PriorRequest) -> list[str]:
     """What was given beside the name, as words of a command line."""
     words = option_words(PriorSettings, vars(request), {"image_size"})
     words += ["--image-size", str(request.image_size)] if request.resizes else []
-    return [shlex.quote(word) for word in words]
+    return words
 
 
 def with_names(
@@ -186,6 +188,12 @@ def shown_name(representations: Representations) -> str:
     workspace = Workspace(representations.path.resolve().parents[1])
     others = workspace.representations(representations.images_sha256)
     return shown_names([representations.prior, *(other.prior for other in others)])[0]
+
+
+def embedded_in_words(cached: Sequence[Representations]) -> str:
+    """What to say of those that could be chosen instead; nothing without any."""
+    names = list(dict.fromkeys(shown_names(each.prior for each in cached)))
+    return f"; embedded: {', '.join(names)}, choose one of these with --prior" if names else ""
 
 
 def require_one(

@@ -203,8 +203,12 @@ def _called_so_before(workspace: Workspace, request: PriorRequest) -> KnownPrior
     return None
 
 
+class UnusedPriorError(ChoiceError):
+    """A prior that is not known here, and may not be built."""
+
+
 def _unknown(workspace: Workspace, request: PriorRequest) -> NoReturn:
-    raise ChoiceError(f"prior {request.name} has not been used in {workspace.root} yet")
+    raise UnusedPriorError(f"prior {request.name} has not been used in {workspace.root} yet")
 
 
 def _load_again(request: PriorRequest, identity: PriorIdentity) -> Any:

@@ -136,9 +136,7 @@ def _torchvision_rows(workspace: Workspace, embedded: dict[str, list[str]]) -> l
 
     torchvision takes seconds to import, so its names are only listed if there are files on disk.
     """
-    folder = _checkpoints_dir()
-    on_disk = {path.name: path.stat().st_size for path in folder.glob("*.pth")}
-    published = _published_files(workspace) if on_disk else {}
+    on_disk, published = _on_disk(workspace)
     rows = []
     for name, file in published.items():
         if file in on_disk:
@@ -148,6 +146,18 @@ def _torchvision_rows(workspace: Workspace, embedded: dict[str, list[str]]) -> l
     others = f"{len(published) - len(rows)} others" if published else "any classification model"
     note = f"{others}, such as {next(examples)}; downloaded on first use"
     return [*rows, ListedPrior("torchvision", "NAME", True, note, [])]
+
+
+def models_on_disk(workspace: Workspace) -> list[str]:
+    """The torchvision models with weights in torch.hub's folder."""
+    on_disk, published = _on_disk(workspace)
+    return [name for name, file in published.items() if file in on_disk]
+
+
+def _on_disk(workspace: Workspace) -> tuple[dict[str, int], dict[str, str]]:
+    """Bytes of the files in torch.hub's folder, and the published file of each model if there are any."""
+    on_disk = {path.name: path.stat().st_size for path in _checkpoints_dir().glob("*.pth")}
+    return on_disk, _published_files(workspace) if on_disk else {}
 
 
 def _published_files(workspace: Workspace) -> dict[str, str]:

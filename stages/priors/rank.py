@@ -10,6 +10,7 @@ from rela.pipeline.locks import in_use
 from rela.priors.names import shown_names
 from rela.result import Result, Table
 from rela.stages.display import format_table
+from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.requests import Rank
 from rela.stages.settings import RankSettings
 from rela.stages.workspace.dataset import DataSet
@@ -107,8 +108,8 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
     if not cached:
         why = " (random crops are not ranked)" if every else ""
         raise ChoiceError(
-            f"no prior has been embedded for data set {dataset.name}{why}; run `rela embed "
-            f"{dataset.name} --prior resnet18` first"
+            f"no prior has been embedded for data set {dataset.name}{why}; run "
+            f"`{suggested_embedding(workspace, dataset)}` first"
         )
     import numpy as np
 

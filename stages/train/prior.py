@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from rela.errors import ChoiceError, UnavailableError
-from rela.priors import PriorRequest
+from rela.priors import PriorRequest, check_known
+from rela.priors.names import from_displayed_name, shown_names
 from rela.priors.prior import JOINT
 from rela.stages.embed.combine import embed_all
-from rela.stages.priors.find import matching_representations, require_one
+from rela.stages.priors.find import embedded_in_words, matching_representations, require_one
+from rela.stages.priors.identify import UnusedPriorError
 from rela.stages.priors.requests import prior_request, requests_of
+from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.settings import EmbedSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
@@ -45,18 +48,28 @@ def chosen_representations(
         own = {run.name for run in workspace.runs() if run.images_sha256 == images}
         cached = [a for a in cached if a.content.run not in own]
         if not cached:
+            others = _of_val(workspace, dataset)
+            command = suggested_embedding(workspace, dataset, crops=settings.crops or 0)
             raise ChoiceError(
-                f"no prior has been embedded for data set {dataset.name}{with_crops}; run `rela embed "
-                f"{dataset.name} --prior resnet18{and_crops}` first, or train without one: --prior none"
+                f"no prior has been embedded for the training images of data set {dataset.name}"
+                f"{with_crops}{others}; run `{command}` first, or train without one: --prior none"
             )
         return require_one(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
     requests = training_requests(workspace, dataset, settings)
-    matching = matching_representations(workspace, requests, settings.prior, cached, may_build)
+    # a random prior requires neither a choice nor a download
+    builds = may_build and (embed_first or settings.prior == RANDOM_PRIOR)
+    matching = []
+    try:
+        matching = matching_representations(workspace, requests, settings.prior, cached, builds)
+    except UnusedPriorError:
+        if not may_build:
+            raise
+        for request in requests:
+            check_known(from_displayed_name(request).name)
     if matching:
         return require_one(matching, f"representations by prior {settings.prior} exist")
     names = [request.name for request in requests]
-    # a random prior requires neither a choice nor a download
-    if may_build and (embed_first or settings.prior == RANDOM_PRIOR):
+    if builds:
         say(f"embedding data set {dataset.name} with prior {' and '.join(names)}")
         how = EmbedSettings(crops=settings.crops or 0)
         made = embed_all(workspace, dataset, requests, how, say=say).artifact
@@ -66,9 +79,19 @@ def chosen_representations(
             )
         return made
     raise ChoiceError(
-        f"prior {settings.prior} has not been embedded for data set {dataset.name}{with_crops}; run "
+        f"prior {settings.prior} has not been embedded for data set {dataset.name}{with_crops}"
+        f"{embedded_in_words(cached)}; run "
         f"`rela embed {dataset.name} --prior {' --prior '.join(names)}{and_crops}` first, or add --embed"
     )
+
+
+def _of_val(workspace: Workspace, dataset: DataSet) -> str:
+    """What was embedded of the validation images only."""
+    made = (
+        workspace.representations(dataset.images_sha256("val")) if "val" in dataset.splits else []
+    )
+    names = ", ".join(dict.fromkeys(shown_names(each.prior for each in made)))
+    return f", only {names} for those of val" if names else ""
 
 
 def training_requests(

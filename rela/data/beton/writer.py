@@ -29,6 +29,7 @@ from rela.data.ffcv_format import (
     VERSION,
     field_descriptors,
     first_page,
+    page_bytes_for,
 )
 from rela.data.memory import keep_freed_memory
 from rela.errors import DataError, one_line
@@ -98,13 +99,17 @@ def write_beton(
 
 
 class _BetonFile:
-    """A beton being written: each page once it is full, headers and tables at the end."""
+    """A beton being written: each page once it is full, headers and tables at the end.
+
+    Pages are of PAGE_BYTES, or smaller if one of them would hold everything.
+    """
 
     def __init__(self, path: Path, capacity: int) -> None:
         self._metadata: NDArray[Any] = np.zeros(capacity, METADATA)
         self._allocations: NDArray[Any] = np.zeros(capacity, ALLOCATION)
         self._num_samples = 0
-        self._page_start = first_page(capacity)
+        self._page_bytes = PAGE_BYTES
+        self._first_page = self._page_start = first_page(capacity)
         self._page = bytearray()
         self._file = open(path, "xb")  # noqa: SIM115
 
@@ -116,22 +121,40 @@ class _BetonFile:
 
     def append(self, stored: StoredImage, label: int) -> None:
         """Add one sample to the current page, or to the next if it does not fit."""
-        if len(self._page) + len(stored.data) > PAGE_BYTES:
-            self._flush_page()
         row = self._num_samples
-        pointer = self._page_start + len(self._page)
-        self._page += stored.data
+        pointer = self._place(stored.data)
         image = (stored.mode, stored.width, stored.height, pointer)
         self._metadata[row] = (image, label, row)
         self._allocations[row] = (row, pointer, len(stored.data))
         self._num_samples += 1
 
+    def _place(self, data: bytes | bytearray) -> int:
+        """Where in the file it will be: in the current page, or in the next if it does not fit."""
+        if len(self._page) + len(data) > self._page_bytes:
+            self._flush_page()
+        self._page += data
+        return self._page_start + len(self._page) - len(data)
+
+    def _use_smaller_pages(self) -> None:
+        """Lay out anew what fits in one page, of which most may be empty; so may be that of the metadata."""
+        if self._page_start != self._first_page:
+            return
+        allocations, packed = self._allocations[: self._num_samples], bytes(self._page)
+        self._page_bytes = page_bytes_for(int(allocations["size"].max()))
+        self._page_start = first_page(self._num_samples, self._page_bytes)
+        self._page.clear()
+        starts = allocations["ptr"].astype(np.int64) - self._first_page
+        for row, (start, size) in enumerate(zip(starts, allocations["size"], strict=True)):
+            allocations["ptr"][row] = self._place(packed[start : start + int(size)])
+        self._metadata["image"]["data_ptr"][: self._num_samples] = allocations["ptr"]
+
     def finish(self) -> None:
         """Write the last page, the allocation table, then the header and metadata."""
+        self._use_smaller_pages()
         self._flush_page()
         header = np.zeros((), HEADER)
         header["version"], header["num_fields"] = VERSION, len(FIELD_TYPE_IDS)
-        header["page_size"], header["num_samples"] = PAGE_BYTES, self._num_samples
+        header["page_size"], header["num_samples"] = self._page_bytes, self._num_samples
         header["alloc_table_ptr"] = self._page_start
         self._file.seek(self._page_start)
         self._file.write(self._allocations[: self._num_samples].tobytes())
@@ -142,8 +165,8 @@ class _BetonFile:
 
     def _flush_page(self) -> None:
         self._file.seek(self._page_start)
-        self._file.write(self._page.ljust(PAGE_BYTES, b"\0"))
-        self._page_start += PAGE_BYTES
+        self._file.write(self._page.ljust(self._page_bytes, b"\0"))
+        self._page_start += self._page_bytes
         self._page.clear()
 
 

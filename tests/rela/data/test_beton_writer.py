@@ -28,7 +28,7 @@ from PIL import Image
 
 from rela.data.beton.encoding import Encoding
 from rela.data.beton.writer import write_beton
-from rela.data.ffcv_format import PAGE_BYTES
+from rela.data.ffcv_format import PAGE_BYTES, SMALLEST_PAGE_BYTES
 from rela.errors import DataError
 from rela.sources.source import Sample
 
@@ -136,7 +136,7 @@ out = {}
 for name in ("raw", "jpg"):
     loader = Loader(
         f"{sys.argv[1]}/{name}.beton", batch_size=5, num_workers=1, order=OrderOption.SEQUENTIAL,
-        drop_last=False,
+        drop_last=False, os_cache=name == "raw",  # else FFCV reads whole pages
         pipelines={
             "image": [SimpleRGBImageDecoder(), ToTensor()],
             "label": [IntDecoder(), ToTensor()],
@@ -173,6 +173,20 @@ def test_images_fill_page_after_page(tmp_path):
         np.testing.assert_array_equal(content, expected.ravel())
     starts = stock_reader(tmp_path / "b").alloc_table["ptr"] // PAGE_BYTES
     assert len(set(starts.tolist())) == 3
+
+
+@pytest.mark.parametrize(("side", "num_images"), [(32, 150), (8, 901), (500, 10), (1, 1)])
+def test_a_small_file_has_small_pages(tmp_path, side, num_images):
+    Image.fromarray(picture(0, side, side)).save(tmp_path / "one.bmp")
+    write_beton(tmp_path / "b", tmp_path, [Sample("one.bmp", 0)] * num_images, RAW, 1)
+    header = stock_reader(tmp_path / "b")
+    pixels, page = 3 * side**2 * num_images, int(header.page_size)
+    assert page & (page - 1) == 0 and page >= 3 * side**2
+    assert pixels <= (tmp_path / "b").stat().st_size <= 1.15 * pixels + 100 * num_images + 3 * page
+    table = header.alloc_table
+    assert (table["ptr"] // page == (table["ptr"] + table["size"] - 1) // page).all()
+    for _, content in stored(tmp_path / "b"):
+        np.testing.assert_array_equal(content, picture(0, side, side).ravel())
 
 
 # How images are stored
@@ -372,7 +386,7 @@ def test_workers_die_with_a_killed_parent(pngs, tmp_path):
 def test_a_disk_that_fills_up_is_an_error(pngs, tmp_path):
     root, samples, _ = pngs
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE_BYTES + 5000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALLEST_PAGE_BYTES + 5000, limits[1]))
     try:
         with pytest.raises(OSError, match="too large"):
             write_beton(tmp_path / "b", root, samples, RAW, 1)

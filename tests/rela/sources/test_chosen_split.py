@@ -1,6 +1,7 @@
 """--split: one split of a source as a data set, such as an unlabelled test beside a labelled train.
 
 What is left out is said with this option, in every kind of source; it is taken from the message and used.
+What a data set calls val is `--split val`, whatever it is called in its source.
 """
 
 import io
@@ -78,6 +79,8 @@ def test_an_unlabelled_split_is_converted_by_the_option_that_is_printed(
     assert list(chosen.splits) == ["train"] and chosen.class_names == []
     labels = [label for _, label in paths_and_labels(chosen)]
     assert labels == [-1, -1] and not any("left out" in line for line in oddities(chosen))
+    named_here = open_source(path, "auto", SourceOptions(split="val"))
+    assert paths_and_labels(named_here) == paths_and_labels(chosen)
     with pytest.raises(ChoiceError, match=r"--split dev: .* has .*train"):
         open_source(path, "auto", SourceOptions(split="dev"))
 

@@ -1,20 +1,24 @@
 """Choosing and combining priors through the command line, on a tiny tree of real image files.
 
 Covers: two priors embedded, combined and trained with, by several names, in shards, and again as a hit;
-the ledger; ranking against NumPy and by the stated rule, with own runs marked; the list with and
-without weights on disk and packages; errors of sub-commands.
+the ledger; what is not embedded, and what is proposed instead; ranking against NumPy and by the stated
+rule, with own runs marked; the list with and without weights on disk and packages; errors of sub-commands.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 from command_line import TINY, Rela, read_json, run_python
 from pictures import MakeTree
 
+from rela.models.backbones import build_backbone
 from rela.pipeline.artifact import open_artifact
 from rela.representations.quality import sample_rows
 
@@ -104,6 +108,38 @@ def test_a_run_name_in_a_combination_means_the_current_run(
     rela(*teacher, "--seed", 1)
     student = ("train", "other", "--prior", f"teacher+{A}", "--epochs", 1, *TINY)
     assert "has not been embedded" in rela(*student, exit_code=2).stderr
+
+
+def test_a_name_that_is_not_embedded_loads_nothing_and_is_answered_with_those_that_are(
+    rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rela("embed", "--prior", A, "--image-size", 32)
+    monkeypatch.setattr(
+        "rela.stages.priors.identify.resolve", Mock(side_effect=AssertionError("loaded"))
+    )
+    for command in (("train", *TINY), ("neighbors", "images/train/ant/00.png")):
+        said = rela(*command, "--prior", "resnet18", exit_code=2).stderr
+        assert f"embedded: {NAME_A}, choose" in said
+        assert "`rela embed images --prior resnet18`" in said
+    said = rela("train", "--prior", "resnet-18", *TINY, exit_code=2).stderr
+    assert "did you mean resnet18" in said
+
+
+def test_a_prior_that_works_here_is_proposed(rela: Rela, images: Path, tmp_path: Path):
+    network = build_backbone("shufflenet_v2_x0_5", 32, seed=0)
+    torch.save(network.state_dict(), tmp_path / "own.pth")
+    own = ("--prior", "shufflenet_v2_x0_5", "--weights", "own.pth", "--image-size", "32")
+    rela("embed", "--prior", A, "--split", "val", "--image-size", 32)
+    said = rela("train", *TINY, exit_code=2).stderr
+    assert f"only {NAME_A} for those of val; run `rela embed images --prior resnet18`" in said
+    rela("embed", *own, "--split", "val")
+    proposed = shlex.join(
+        ["rela", "embed", "images", *own[:3], str(tmp_path / "own.pth"), *own[4:]]
+    )
+    assert f"run `{proposed}`" in rela("train", *TINY, exit_code=2).stderr
+    assert f"next: `{proposed}`" in rela("convert", "images").stdout
+    (tmp_path / "own.pth").unlink()
+    assert "next: `rela embed images --prior resnet18`" in rela("convert", "images").stdout
 
 
 def test_shards_combine_to_the_bytes_of_one_process(

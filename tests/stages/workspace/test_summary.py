@@ -79,7 +79,7 @@ def test_convert_says_what_it_understood(rela: Rela, varied: Path):
         "  identical   in several classes: 3 (train/dog/0.png = train/cat/0.png)",
         "  left out    1 × not an image that Pillow can read (train/dog/bad.png)",
         "  note        ignored 1 stray file (1 .txt): train/dog/notes.txt",
-        "  stored      9 raw, 0 JPEG, 33.6 MB",
+        "  stored      9 raw, 0 JPEG, 262.4 kB",
     ]
     again = rela("status", "pets").stdout.splitlines()
     assert again[0] == f"data set pets of {varied}" and again[1:] == said.splitlines()[:-2]
