@@ -4,20 +4,22 @@ An option is written once, with its type, default, range and help. The command l
 recipes are made from it and share its checks.
 """
 
+import contextlib
 import difflib
 import functools
 import inspect
 import math
 import re
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ParamSpec, TypeVar, get_args, get_origin
 
-from rela.errors import ChoiceError, one_line
+from rela.errors import ChoiceError, RelaError, one_line
+from rela.pipeline.errors import PipelineError
 
 
 def option(
@@ -194,6 +196,8 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
+# a command, a flag at the beginning with its value, or a flag
+_FLAGS = re.compile(r"(`[^`]*`)|(?:^|(?<=: ))--([a-z-]+) (.+?)(?=: expected )|--([a-z-]+)")
 _P = ParamSpec("_P")
 _Arguments = TypeVar("_Arguments")
 _Result = TypeVar("_Result")
@@ -214,9 +218,10 @@ def keyword_function(
         def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
             _check_names(function.__name__, signature, args, kwargs)
             plain: Any = {name: _of_numpy(value) for name, value in kwargs.items()}
-            request = arguments(*args, **plain)
-            check_options(request)
-            return function(request)
+            with _arguments_named(signature):
+                request = arguments(*args, **plain)
+                check_options(request)
+                return function(request)
 
         returned = inspect.signature(function).return_annotation
         signature = inspect.signature(arguments).replace(return_annotation=returned)
@@ -248,9 +253,30 @@ def checked_function(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
                     f"{function.__name__}(): {name} = {_with_type(wrong[0])}: expected {expected}"
                 )
             bound.arguments[name] = plain if several else plain[0]
-        return function(*bound.args, **bound.kwargs)
+        with _arguments_named(signature):
+            return function(*bound.args, **bound.kwargs)
 
     return called
+
+
+@contextlib.contextmanager
+def _arguments_named(signature: inspect.Signature) -> Iterator[None]:
+    """Errors name the arguments of the function, not flags; what is in backticks is for a shell."""
+
+    def in_python(found: re.Match[str]) -> str:
+        command, with_value, value, alone = found.groups()
+        parameter = signature.parameters.get((with_value or alone or "").replace("-", "_"))
+        if command is not None or parameter is None:
+            return found[0]
+        if value is not None:
+            return f"{parameter.name} = {value}"
+        return parameter.name + ("=True" if parameter.annotation is bool else "")
+
+    try:
+        yield
+    except (RelaError, PipelineError) as error:
+        error.args = (_FLAGS.sub(in_python, str(error)),)
+        raise
 
 
 def _kinds(annotation: Any) -> list[type]:

@@ -188,7 +188,7 @@ def status(workspace: str | Path | None = None) -> Status:
 
 @checked_function
 def open_representations(
-    representations: str | Path | None = None,
+    prior: str | Path | None = None,
     *,
     dataset: str | None = None,
     split: str | None = None,
@@ -197,7 +197,7 @@ def open_representations(
 ) -> "NamedRepresentations":
     """Cached representations with the names of their images, a mapping from path to vector.
 
-    `representations`: a prior's name or a folder made by `rela embed`; optional if there is only one.
+    `prior`: its name, or a folder made by `rela embed`; optional if there is only one.
     `split`: that of the folder, else train. `verify`: compare the file with its digest first; the file
     is memory-mapped either way.
 
@@ -213,9 +213,10 @@ def open_representations(
     (torch.float32, 1)
     """
     place = workspace_at(workspace)
-    return _open_representations(place, representations, dataset, split, verify)
+    return _open_representations(place, prior, dataset, split, verify)
 
 
+@checked_function
 def load_backbone(
     run: "str | Path | Run | TrainResult | ExportResult | None" = None,
     *,

@@ -1,9 +1,12 @@
 """What accuracy chance reaches on a split, and how much an accuracy varies with its images."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rela.stages.workspace.dataset import DataSet
+
+_Z = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,20 @@ class Chance:
     num_images: int
 
     def sampling_error(self, accuracy: float) -> float:
-        """Standard deviation of an accuracy over draws of as many images, √(a (1 − a) / N)."""
-        return math.sqrt(accuracy * (1 - accuracy) / self.num_images)
+        """Half the width of Wilson's 95 % interval: what an accuracy on other images may differ by.
+
+        Not 0 for an accuracy of 1. E. B. Wilson, Journal of the American Statistical Association 22, 1927.
+        """
+        n = self.num_images
+        return _Z / (1 + _Z**2 / n) * math.sqrt(accuracy * (1 - accuracy) / n + (_Z / (2 * n)) ** 2)
+
+    def spread_in_words(self, dataset: str | None, top1: Iterable[float]) -> str:
+        """How far the least certain of these accuracies varies with the images."""
+        error = max(self.sampling_error(min(1.0, each)) for each in top1)
+        return (
+            f"top-1 varies by ± {100 * error:.2f} points with the {self.num_images:,} validation images of "
+            f"{dataset} (95 % interval)"
+        )
 
 
 def chance_of(dataset: DataSet, split: str = "val") -> Chance | None:

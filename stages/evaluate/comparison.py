@@ -102,14 +102,14 @@ def _disagreement(first: Compared, second: Compared, one: str, other: str) -> Di
 
 
 def _is_clear(pair: tuple[float, float], chance: Chance | None) -> bool:
-    """Whether a difference exceeds two standard deviations of the sampling error of both accuracies.
+    """Whether a difference exceeds the sampling error of both accuracies.
 
     Both are measured on the same images, so that this is cautious.
     """
     if chance is None:
         return True
     error = math.hypot(*map(chance.sampling_error, pair))
-    return abs(pair[0] - pair[1]) > 2 * error
+    return abs(pair[0] - pair[1]) > error
 
 
 def in_words(

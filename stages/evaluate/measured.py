@@ -49,18 +49,24 @@ class Evaluation(Result):
     speed: Speed | str | None = None
     embed_seconds: float | None = None
 
+    def figures(self) -> dict[str, str]:
+        """The leading figure of each protocol by its title, shares in percent."""
+        found = {}
+        for name, accuracies in self.results["accuracies"].items():
+            measure = PROTOCOLS[name].measures[0]
+            value = accuracies[measure.key]
+            found[PROTOCOLS[name].title] = (
+                f"{100 * value:.1f} %" if measure.is_share else str(value)
+            )
+        return found
+
     def shown(self) -> dict[str, Any]:
         """The run or the prior, the leading figure of each protocol, and the chance level."""
-        leading = {name: PROTOCOLS[name].measures[0] for name in self.results["accuracies"]}
-        figures = {name: self.results["accuracies"][name][m.key] for name, m in leading.items()}
         chance = None if self.chance is None else f"{100 * self.chance.top1:.1f} %"
         return {
             "prior" if self.run is None else "run": self.run or self.results["evaluated"],
             "data set": self.results["dataset"],
-            **{
-                PROTOCOLS[name].title: f"{100 * value:.1f} %" if leading[name].is_share else value
-                for name, value in figures.items()
-            },
+            **self.figures(),
             "chance": chance,
             "path": self.path,
         }

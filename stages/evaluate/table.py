@@ -1,6 +1,6 @@
 """A table of evaluations, with spreads over seeds and descriptions of the protocols."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,9 +69,11 @@ class Report(Result):
     instead: list[Instead]
 
     def shown(self) -> dict[str, Any]:
-        """What was evaluated."""
-        names = [name for name, _ in named(self.evaluations)]
-        return {"evaluated": ", ".join(names), "cached": self.cached}
+        """The leading figure of each protocol, by what was evaluated."""
+        return {
+            **{name: in_percent(one.figures()) for name, one in named(self.evaluations)},
+            "cached": self.cached,
+        }
 
     def tables(self) -> dict[str, Table]:
         """A row for each model and protocol, means over seeds, priors, chance."""
@@ -87,7 +89,7 @@ class Evaluations(Result, list[Evaluation]):
         return summarize(self)
 
     def shown(self) -> dict[str, Any]:
-        """What was evaluated."""
+        """The leading figure of each protocol, by what was evaluated."""
         return self.summary.shown()
 
     def tables(self) -> dict[str, Table]:
@@ -141,6 +143,11 @@ def named(evaluations: Sequence[Evaluation]) -> list[tuple[str, Evaluation]]:
         *((name_of(evaluation), evaluation) for evaluation in evaluations),
         *((f"prior {names[subject]}", prior) for subject, prior in others.items()),
     ]
+
+
+def in_percent(figures: Mapping[str, str]) -> str:
+    """`20-NN 85.3 %, linear 84.8 %`."""
+    return ", ".join(f"{title} {figure}" for title, figure in figures.items())
 
 
 def name_of(evaluation: Evaluation) -> str:
@@ -270,11 +277,7 @@ def _spread_in_words(found: Report) -> Iterable[str]:
             for top1 in _top1(measures).values()
         ]
         if tops:
-            error = max(chance.sampling_error(min(1.0, top1)) for top1 in tops)
-            yield (
-                f"top-1 varies by ± {100 * error:.2f} points with the {chance.num_images:,} validation "
-                f"images of {dataset} (one standard deviation)"
-            )
+            yield chance.spread_in_words(dataset, tops)
     if any(e.parameters is not None for e in found.evaluations) and not found.over_run_seeds:
         yield "one seed of each run: the spread over seeds is not known; train with other --seed"
 

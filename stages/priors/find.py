@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from rela.errors import ChoiceError, DataError
 from rela.options import option_words
 from rela.pipeline.manifest import MANIFEST_NAME
-from rela.priors import PriorRequest, check_known
-from rela.priors.names import from_displayed_name, is_called, shown_names
+from rela.priors import PriorRequest
+from rela.priors.names import is_called, shown_names
 from rela.priors.prior import combined
-from rela.stages.priors.identify import identify
+from rela.stages.priors.identify import identify, refuse_unknown
 from rela.stages.priors.requests import names_of, requests_of
 from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.settings import PriorSettings
@@ -83,7 +83,7 @@ def find_cached(
     if not matching and requests and name is not None:
         for each in requests:
             if not workspace.has_run(each.name.removeprefix("run:")):
-                check_known(from_displayed_name(each).name)
+                refuse_unknown(workspace, each)
         words = [word for each in names_of(workspace, name) for word in ("--prior", each)]
         words += _options_of(requests[0]) + (["--split", split] if split != "train" else [])
         raise ChoiceError(

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rela.errors import ChoiceError, DataError
-from rela.priors import KINDS, POOLED, Prior, PriorIdentity, PriorRequest, as_requested, resolve
+from rela.priors import (
+    KINDS,
+    POOLED,
+    Prior,
+    PriorIdentity,
+    PriorRequest,
+    as_requested,
+    check_known,
+    resolve,
+)
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
 from rela.priors.checkpoint_file import TORCHSCRIPT
 from rela.priors.earlier_run import load_backbone, read_identity
@@ -98,29 +107,43 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
         before = _called_so_before(workspace, request)
         if before is not None:
             return before
-        file = _file_in(request)
-        changed = [] if file is None else recorded_of_file(workspace, file, changed=True)
-        if name in {path.name for path in workspace.unfinished_runs()}:
-            workspace.run(name)  # raises: it is not finished
-        if workspace.has_dataset(name):
-            raise ChoiceError(
-                f"--prior {name} is a data set; expected a model, such as resnet18, or a run"
-            ) from error
-        if changed:
-            raise ChoiceError(
-                f"{file} has other weights than when it was used here; name their architecture, which "
-                f"was --arch {changed[0].arch}"
-            ) from error
-        run_names = ", ".join(run.name for run in workspace.runs())
-        if run_names and ":" not in request.name:
-            full_stop = "" if str(error).endswith("?") else "."
-            raise ChoiceError(f"{error}{full_stop} Runs of this workspace: {run_names}") from error
-        raise
+        raise _explained(workspace, request, error) from error
     if request.resizes and request.weights is None and not request.name.startswith(FILE_PREFIX):
         name = at_size(prior.identity.name, prior.identity.image_size)
         prior = replace(prior, identity=replace(prior.identity, name=name))
     write_record(path, request, prior)
     return KnownPrior(prior.identity, prior.load, note=prior.note)
+
+
+def refuse_unknown(workspace: Workspace, request: PriorRequest) -> None:
+    """Raise ChoiceError, with what was probably meant, if the name is that of no model; builds nothing."""
+    request = from_displayed_name(request)
+    try:
+        check_known(request.name)
+    except ChoiceError as error:
+        raise _explained(workspace, request, error) from error
+
+
+def _explained(workspace: Workspace, request: PriorRequest, error: ChoiceError) -> ChoiceError:
+    """The error for a request that cannot be built, with what the workspace knows of its name."""
+    file, name = _file_in(request), request.name
+    changed = [] if file is None else recorded_of_file(workspace, file, changed=True)
+    if name in {path.name for path in workspace.unfinished_runs()}:
+        workspace.run(name)  # raises: it is not finished
+    if workspace.has_dataset(name):
+        return ChoiceError(
+            f"--prior {name} is a data set; expected a model, such as resnet18, or a run"
+        )
+    if changed:
+        return ChoiceError(
+            f"{file} has other weights than when it was used here; name their architecture, which "
+            f"was --arch {changed[0].arch}"
+        )
+    run_names = ", ".join(run.name for run in workspace.runs())
+    if run_names and ":" not in name:
+        full_stop = "" if str(error).endswith("?") else "."
+        return ChoiceError(f"{error}{full_stop} Runs of this workspace: {run_names}")
+    return error
 
 
 def _given(request: PriorRequest, known: PriorIdentity) -> dict[str, Any]:

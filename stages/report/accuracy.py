@@ -91,6 +91,8 @@ def accuracies_of(
     coverage = None if dataset is None else dataset.coverage()
     if coverage is not None and not coverage.is_whole:
         sentences = [coverage.words(), *sentences]
+    if chance is not None and (tops := [top1 for each in compared for top1 in each.top1.values()]):
+        sentences.append(chance.spread_in_words(name, tops))
     levels = priors if dataset is None else [*priors, *_chance(dataset, chance, measures)]
     return Accuracies(levels, rows, [*sentences, *dict.fromkeys(missing)], instead)
 

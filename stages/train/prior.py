@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from rela.errors import ChoiceError, UnavailableError
-from rela.priors import PriorRequest, check_known
-from rela.priors.names import from_displayed_name, shown_names
+from rela.priors import PriorRequest
+from rela.priors.names import shown_names
 from rela.priors.prior import JOINT
 from rela.stages.embed.combine import embed_all
 from rela.stages.priors.find import embedded_in_words, matching_representations, require_one
-from rela.stages.priors.identify import UnusedPriorError
+from rela.stages.priors.identify import UnusedPriorError, refuse_unknown
 from rela.stages.priors.requests import prior_request, requests_of
 from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.settings import EmbedSettings, PriorSettings
@@ -65,7 +65,7 @@ def chosen_representations(
         if not may_build:
             raise
         for request in requests:
-            check_known(from_displayed_name(request).name)
+            refuse_unknown(workspace, request)
     if matching:
         return require_one(matching, f"representations by prior {settings.prior} exist")
     names = [request.name for request in requests]

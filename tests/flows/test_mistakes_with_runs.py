@@ -4,6 +4,7 @@ Data sets `images` (with val) and `plain` (without), features of `images` by a r
 `half`, which was interrupted.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,37 +66,39 @@ CALLS: list[tuple[Call, str]] = [
     (lambda: rela.embed(rela.convert("images"), prior=RANDOM), "expected a name, such as 'images'"),
     (lambda: rela.convert(None), r"source = None \(NoneType\): expected a path"),
     (lambda: rela.convert("images", workspace=3), "workspace = 3: expected the path of a folder"),
-    (lambda: rela.embed("images", prior=[]), r"--prior \[\] \(list\): expected a string"),
-    (lambda: rela.embed("images", prior=None), r"--prior None \(NoneType\): expected a string"),
+    (lambda: rela.embed("images", prior=[]), r"prior = \[\] \(list\): expected a string"),
+    (lambda: rela.embed("images", prior=None), r"prior = None \(NoneType\): expected a string"),
     (lambda: rela.embed("images", prior=RANDOM, device=torch.device("cpu")), r"\(device\): expected a str"),
-    (lambda: rela.embed("images", prior=RANDOM, batch_size=8.0), r"--batch-size 8.0 \(float\): expected"),
-    (lambda: rela.embed("images", prior=RANDOM, image_size="32"), r"--image-size '32' \(str\): expected an"),
+    (lambda: rela.embed("images", prior=RANDOM, batch_size=8.0), r"batch_size = 8.0 \(float\): expected"),
+    (lambda: rela.embed("images", prior=RANDOM, image_size="32"), r"image_size = '32' \(str\): expected an"),
     (lambda: rela.embed("images", prior=RANDOM, dtype=np.float16), "expected one of float16, float32"),
-    (lambda: rela.train("images", prior="none", seed=None), r"--seed None \(NoneType\): expected an integer"),
-    (lambda: rela.train("images", prior="none", epochs=None), "--epochs None"),
-    (lambda: rela.train("images", prior="none", logger=None), "--logger None"),
-    (lambda: rela.train("images", prior="none", devices=1), r"--devices 1 \(int\): expected a string"),
-    (lambda: rela.train("images", prior="none", model=torch.nn.Linear(2, 2)), r"--model .* \(Linear\)"),
-    (lambda: rela.train("images", prior="none", model=""), "--model is empty"),
+    (lambda: rela.train("images", prior="none", seed=None), r"seed = None \(NoneType\): expected an integer"),
+    (lambda: rela.train("images", prior="none", epochs=None), "epochs = None"),
+    (lambda: rela.train("images", prior="none", logger=None), "logger = None"),
+    (lambda: rela.train("images", prior="none", devices=1), r"devices = 1 \(int\): expected a string"),
+    (lambda: rela.train("images", prior="none", model=torch.nn.Linear(2, 2)), r"model = .* \(Linear\)"),
+    (lambda: rela.train("images", prior="none", model=""), "model is empty"),
     (lambda: rela.resume("half", devices=1), r"resume\(\): devices = 1 \(int\): expected str or None"),
     (lambda: rela.resume("done", epochs="5"), r"epochs = '5' \(str\): expected int or None"),
     (lambda: rela.resume(Path("half")), "name = .*expected str or None"),
     (lambda: rela.evaluate(3), r"runs = 3 \(int\): expected a name"),
     (lambda: rela.evaluate(None), "runs = None"),
-    (lambda: rela.evaluate("done", protocol=None), "--protocol None"),
-    (lambda: rela.evaluate("done", seeds=None), "--seeds None"),
+    (lambda: rela.evaluate("done", protocol=None), "protocol = None"),
+    (lambda: rela.evaluate("done", seeds=None), "seeds = None"),
     (lambda: rela.neighbors(torch.zeros(3, 8, 8), dataset="images"), r"image = .*\(Tensor\)"),
-    (lambda: rela.report(output=None), "--output None"),
+    (lambda: rela.report(output=None), "output = None"),
     (lambda: rela.describe(Path("images")), r"describe\(\): dataset = "),
     (lambda: rela.run_recipe({"train": []}), r"run_recipe\(\): recipe = .*expected str or Path"),
     (lambda: rela.remove(3), r"things = 3 \(int\): expected a name"),
     (lambda: rela.verify_cache(["images"]), r"names = \['images'\] \(list\): expected str"),
     (lambda: rela.clean_cache("30"), r"unused_days = '30' \(str\): expected float"),
-    (lambda: rela.clean_cache(-1), "--unused-days -1: expected a number of at least 0"),
-    (lambda: rela.demo(seeds=0), "--seeds 0: expected an integer of at least 1"),
+    (lambda: rela.clean_cache(-1), "unused_days = -1: expected a number of at least 0"),
+    (lambda: rela.demo(seeds=0), "seeds = 0: expected an integer of at least 1"),
     (lambda: rela.open_representations("none", dataset="images"), "random:ARCH"),
     (lambda: rela.open_representations(dataset="images", split="test"), "expected one of train, val"),
     (lambda: rela.load_backbone("images"), "images is a data set"),
+    (lambda: rela.train("images"), "without one: prior none"),
+    (lambda: rela.train("images", prior=RANDOM), "or add embed=True"),
 ]  # fmt: skip
 
 
@@ -135,7 +138,9 @@ def test_a_wrong_value_in_python_is_named_with_its_type(place: Path, call: Call,
     before = listing(place)
     with pytest.raises(RelaError, match=words) as caught:
         call()
-    assert len(str(caught.value).splitlines()) == 1
+    said = str(caught.value)
+    assert len(said.splitlines()) == 1
+    assert "--" not in re.sub("`[^`]*`", "", said)  # arguments, not flags
     assert listing(place) == before
 
 

@@ -140,18 +140,18 @@ def test_options_are_checked_as_on_the_command_line(here: Path):
         (
             lambda: rela.train(epochs=0),
             ChoiceError,
-            "--epochs 0: expected an integer of at least 1",
+            "epochs = 0: expected an integer of at least 1",
         ),
         (
             lambda: rela.train(epochs="5"),
             ChoiceError,
-            r"--epochs '5' \(str\): expected an integer of at least 1",
+            r"epochs = '5' \(str\): expected an integer of at least 1",
         ),
-        (lambda: rela.embed(prior="resnet18", batch_size=True), ChoiceError, "--batch-size True"),
+        (lambda: rela.embed(prior="resnet18", batch_size=True), ChoiceError, "batch_size = True"),
         (
             lambda: rela.embed(prior="resnet18", device=0),
             ChoiceError,
-            r"--device 0 \(int\): expected a string",
+            r"device = 0 \(int\): expected a string",
         ),
         (lambda: rela.export(to="jax"), ChoiceError, "one of torchvision, timm"),
         (
@@ -177,23 +177,23 @@ def test_options_are_checked_as_on_the_command_line(here: Path):
         (
             lambda: rela.embed(prior="resnet18", split="test"),
             ChoiceError,
-            "--split test: expected one of",
+            "split = test: expected one of",
         ),
         (
             lambda: rela.neighbors("x.png", count=0),
             ChoiceError,
-            "--count 0: expected an integer of at least 1",
+            "count = 0: expected an integer of at least 1",
         ),
-        (lambda: rela.report(maps=-1), ChoiceError, "--maps -1: expected an integer of at least 0"),
+        (lambda: rela.report(maps=-1), ChoiceError, "maps = -1: expected an integer of at least 0"),
         (
             lambda: rela.evaluate(protocol="knn"),
             ChoiceError,
-            "--protocol knn: expected one of knn20",
+            "protocol = knn: expected one of knn20",
         ),
         (
             lambda: rela.evaluate(protocol=["knn20", "x"]),
             ChoiceError,
-            "--protocol .* expected one of knn20",
+            "protocol = .* expected one of knn20",
         ),
         (lambda: rela.evaluate("first", dataset="nope"), RelaError, "no data set 'nope'"),
         (lambda: rela.nothing, AttributeError, "nothing"),
@@ -377,7 +377,7 @@ def test_results_are_a_line_and_in_a_notebook_tables(here: Path):
         assert re.fullmatch(f"<{type(result).__name__}: .*>", repr(result)) and words in repr(
             result
         )
-    assert repr(evaluations) == f"<Evaluations: evaluated first, prior {prior}, cached False>"
+    assert repr(evaluations).startswith(f"<Evaluations: first 20-NN {knn}, prior {prior} 20-NN ")
     assert evaluations.summary.over_run_seeds == []
     status = rela.status()
     assert repr(status) == "<Status: workspace workspace, data sets 1, representations 4, runs 1>"
@@ -386,7 +386,7 @@ def test_results_are_a_line_and_in_a_notebook_tables(here: Path):
         (evaluations, knn.removesuffix(" %")),
         (rela.describe(), "36 PNG"),
         (near, "1.0000"),
-        (rela.open_representations(split="val", representations=PRIOR["prior"] + "-seed0"), "12"),
+        (rela.open_representations(split="val", prior=PRIOR["prior"] + "-seed0"), "12"),
         (rela.list_priors(), "embedded for"),
         (rela.list_cache(), "last used"),
         (rela.verify_cache(), "sound"),

@@ -6,6 +6,7 @@
 - every accuracy and the clearest pairs come in words.
 """
 
+import numpy as np
 import pytest
 
 from rela.stages.evaluate.chance import Chance
@@ -44,6 +45,17 @@ def test_small_differences_are_called_so():
     [found] = disagreements([one("a", 0.80, 0.70), one("b", 0.79, 0.80)])
     assert not found.is_clear
     assert found.words().endswith("; a difference is within the sampling error")
+
+
+@pytest.mark.parametrize(("right", "images"), [(30, 30), (0, 30), (17, 30), (9311, 10000)])
+def test_the_sampling_error_is_that_of_wilson(right: int, images: int):
+    """His bounds are the shares p whose distance to the accuracy a is z standard deviations of p."""
+    z, a = 1.959964, right / images
+    low, high = sorted(np.roots([1 + z**2 / images, -2 * a - z**2 / images, a**2]).real)
+    error = Chance(0.1, 0.5, 0.2, images).sampling_error(a)
+    assert error == pytest.approx((high - low) / 2, rel=1e-6)
+    words = Chance(0.1, 0.5, 0.2, images).spread_in_words("photos", [a])
+    assert f"± {100 * error:.2f} points with the {images:,} validation images of photos" in words
 
 
 @pytest.mark.parametrize(
