@@ -263,8 +263,7 @@ def format_result(result: ConvertResult) -> str:
     )  # `convert` said them before it began
     what = summaries.dataset_in_words(dataset, unsaid)
     done = f"data set {dataset.name} ({dataset.classes_in_words}) {how}"
-    workspace = Workspace(dataset.path.parents[1])
-    return "\n".join([*what, done, f"next: `{suggested_embedding(workspace, dataset)}`"])
+    return "\n".join([*what, done, f"next: `{suggested_embedding(dataset)}`"])
 
 
 def _manifest(

@@ -93,7 +93,7 @@ def find_cached(
     if not matching:
         raise ChoiceError(
             f"no prior has been embedded for {of_data_set}; run "
-            f"`{suggested_embedding(workspace, dataset, split)}` first"
+            f"`{suggested_embedding(dataset, split)}` first"
         )
     return require_one(matching, f"representations of {of_data_set} exist")
 

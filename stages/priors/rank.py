@@ -109,7 +109,7 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
         why = " (random crops are not ranked)" if every else ""
         raise ChoiceError(
             f"no prior has been embedded for data set {dataset.name}{why}; run "
-            f"`{suggested_embedding(workspace, dataset)}` first"
+            f"`{suggested_embedding(dataset)}` first"
         )
     import numpy as np
 

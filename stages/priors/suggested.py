@@ -14,13 +14,12 @@ from rela.stages.workspace.workspace import Workspace
 _USUAL = "resnet18"
 
 
-def suggested_embedding(
-    workspace: Workspace, dataset: DataSet, split: str = "train", crops: int = 0
-) -> str:
+def suggested_embedding(dataset: DataSet, split: str = "train", crops: int = 0) -> str:
     """`rela embed …` with the trained prior that was embedded last, else with one whose weights are on disk.
 
     Else with ResNet-18, which is downloaded.
     """
+    workspace = Workspace(dataset.path.resolve().parents[1])
     made = sorted(
         workspace.representations(),
         key=lambda each: each.facts.provenance.finished_unix_seconds or -math.inf,

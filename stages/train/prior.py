@@ -49,7 +49,7 @@ def chosen_representations(
         cached = [a for a in cached if a.content.run not in own]
         if not cached:
             others = _of_val(workspace, dataset)
-            command = suggested_embedding(workspace, dataset, crops=settings.crops or 0)
+            command = suggested_embedding(dataset, crops=settings.crops or 0)
             raise ChoiceError(
                 f"no prior has been embedded for the training images of data set {dataset.name}"
                 f"{with_crops}{others}; run `{command}` first, or train without one: --prior none"
