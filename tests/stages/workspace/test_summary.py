@@ -62,7 +62,9 @@ def varied(tmp_path: Path) -> Path:
 
 
 def test_convert_says_what_it_understood(rela: Rela, varied: Path):
-    said = rela("convert", varied, "--on-bad-image", "skip", "--write-mode", "raw").stdout
+    made = rela("convert", varied, "--on-bad-image", "skip", "--write-mode", "raw")
+    said, note = made.stdout, "ignored 1 stray file (1 .txt): train/dog/notes.txt"
+    assert made.stderr.count(note) == 1 and note not in said
     assert said.splitlines()[:-3] == [
         "  train       7 images in 2 classes, largest cat (4), smallest dog (3)",
         "  val         2 images in 2 classes, 1 in each",
@@ -78,11 +80,11 @@ def test_convert_says_what_it_understood(rela: Rela, varied: Path):
         "  identical   val also in train: 1 (val/dog/9.png = train/cat/0.png)",
         "  identical   in several classes: 3 (train/dog/0.png = train/cat/0.png)",
         "  left out    1 × not an image that Pillow can read (train/dog/bad.png)",
-        "  note        ignored 1 stray file (1 .txt): train/dog/notes.txt",
         "  stored      9 raw, 0 JPEG, 262.4 kB",
     ]
     again = rela("status", "pets").stdout.splitlines()
-    assert again[0] == f"data set pets of {varied}" and again[1:] == said.splitlines()[:-2]
+    assert again[0] == f"data set pets of {varied}" and again[-3] == f"  note        {note}"
+    assert again[1:-3] + again[-2:] == said.splitlines()[:-2]
     assert (
         "already exists"
         in rela("convert", varied, "--write-mode", "raw", "--on-bad-image", "skip").stdout
