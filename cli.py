@@ -5,6 +5,7 @@ Heavy modules are imported only when a command runs.
 
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,13 +134,14 @@ def train(
 def evaluate(workspace: Any, request: "requests.Evaluate") -> Shown:
     """Measure RUNs or a prior: k-NN, linear probes, fine-tuning, segmentation.
 
-    For runs that differ only in their seed, also show mean and standard deviation. Also show the prior of
-    each run.
+    Also shows the prior of each run, and mean and standard deviation over runs that differ only in their
+    seed.
     """
     from rela.stages.evaluate import evaluate as stage
     from rela.stages.evaluate.table import format_report, summarize
 
-    return summarize(stage.evaluate(workspace, request, say)), format_report
+    found = summarize(stage.evaluate(workspace, request, say))
+    return found, partial(format_report, verbose=request.verbose)
 
 
 @main.command()
@@ -288,10 +290,8 @@ def status(
 ) -> None:
     """Show data sets, representations, runs, what is running and what can be resumed.
 
-    With DATASET: what `rela convert` said of it at its end.
-
-    With --watch: the progress of every training and embedding, the processes that work on it, and the age
-    of its last checkpoint. It only reads files, so it works on any machine that sees the workspace.
+    With DATASET: the summary that `rela convert` printed. With --watch: the progress of every training and
+    embedding, its processes and the age of its last checkpoint, on any machine that sees the workspace.
     """
     if watch and dataset:
         raise click.UsageError("--watch shows the whole workspace; leave out DATASET")

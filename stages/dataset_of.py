@@ -73,20 +73,34 @@ def find_dataset(
     existing = open_as(DataSet, workspace.datasets_dir / name)
     if existing is None:
         return None
-    left_out = {path for path, _ in existing.content.bad_images}
-    same = existing.manifest.parameters == deciding(settings, images)
-    same = same and existing.splits.keys() == images.splits.keys()
-    if same:
-        there = {s: {row["path"] for row in existing.index(s)} for s in images.splits}
-        named = {s: {sample.path for sample in of} for s, of in images.splits.items()}
-        if images.val_fraction:  # copies of an image may have been moved to the other split
-            there, named = ({"": set().union(*each.values())} for each in (there, named))
-        same = all(there[split] == named[split] - left_out for split in named)
     if is_older(existing):
         raise older(existing, "give the job another name")
-    if not same:
+    if not _has_files(existing, images, settings):
         raise taken(existing, Convert(images.root, name=name, **vars(settings)))
     return existing
+
+
+def find_same_names(
+    workspace: Workspace, images: ImageSource, settings: ConvertSettings
+) -> DataSet | None:
+    """The data set, of any name, of files with these names in this folder; contents are not read."""
+    root = str(images.root.resolve())
+    found = (d for d in workspace.datasets() if d.source == root)
+    return next((each for each in found if _has_files(each, images, settings)), None)
+
+
+def _has_files(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
+    """Whether a data set has these settings and files of these names."""
+    if existing.manifest.parameters != deciding(settings, images):
+        return False
+    if existing.splits.keys() != images.splits.keys():
+        return False
+    left_out = {path for path, _ in existing.content.bad_images}
+    there = {s: {row["path"] for row in existing.index(s)} for s in images.splits}
+    named = {s: {sample.path for sample in of} for s, of in images.splits.items()}
+    if images.val_fraction:  # copies of an image may have been moved to the other split
+        there, named = ({"": set().union(*each.values())} for each in (there, named))
+    return all(there[split] == named[split] - left_out for split in named)
 
 
 def find_same_files(

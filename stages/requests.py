@@ -147,6 +147,9 @@ class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
         shown="the run's own, or the only one",
         complete="datasets",
     )
+    verbose: bool = option(
+        False, "Print the settings of the probes and the files with the results."
+    )
     dtype: str = field(default=EmbedSettings.dtype, init=False)
     crops: int = field(default=EmbedSettings.crops, init=False)
     precision: str = field(default=EmbedSettings.precision, init=False)

@@ -52,7 +52,8 @@ def read_checkpoint(path: Path, trust_code: bool = False) -> Any:
     except Exception as error:  # pickle.UnpicklingError, and any other that a hostile pickle causes
         raise DataError(
             f"{path} is not a file of torch.save, or holds more than tensors, and was not opened; "
-            "expected a state dict (torch.save(model.state_dict(), ...)) or a .safetensors file"
+            "expected a state dict (torch.save(model.state_dict(), ...)) or a .safetensors file. For a "
+            "network of your own, write TorchScript: torch.jit.trace(model, images).save('own.pt')"
         ) from error
 
 

@@ -264,7 +264,7 @@ def format_result(result: EmbedResult | CombineResult) -> str:
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:
-            lines.append(format_location(result.artifact, result.names))
+            lines += format_location(result.artifact, result.names, result.cached)
         return "\n".join(lines)
     lines = [format_embed_result(component) for component in result.components]
     if result.artifact is None:
@@ -274,8 +274,8 @@ def format_result(result: EmbedResult | CombineResult) -> str:
     dropped = f" ({num_dropped} constant columns left out)" if num_dropped else ""
     what = f"{result.artifact.prior.name}: {rows:,} × {width} combined representations{dropped}"
     there = " already exist" if result.cached else ""
-    where = format_location(result.artifact, result.names)
-    return "\n".join([*lines, f"{what}{there}: {result.artifact.path}", where])
+    where = format_location(result.artifact, result.names, result.cached)
+    return "\n".join([*lines, f"{what}{there}: {result.artifact.path}", *where])
 
 
 def _refuse_twins(workspace: Workspace, requests: Sequence[PriorRequest]) -> None:

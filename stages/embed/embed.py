@@ -203,17 +203,19 @@ def format_result(result: EmbedResult) -> str:
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 
 
-def format_location(artifact: Representations, names: Path) -> str:
-    """Paths of features and names, the code that reads both, and the next command."""
-    lines = [
-        f"features: {artifact.file} ({_row_order(artifact.content.crops)})",
-        f"names: {names}, columns index and path",
-        pasteable("read them with:", representations_snippet(artifact, names)),
-    ]
+def format_location(artifact: Representations, names: Path, was_there: bool) -> list[str]:
+    """Paths of features and names, and the code that reads both, once; and the next command."""
+    lines = []
+    if not was_there:
+        lines = [
+            f"features: {artifact.file} ({_row_order(artifact.content.crops)})",
+            f"names: {names}, columns index and path",
+            pasteable("read them with:", representations_snippet(artifact, names)),
+        ]
     if artifact.content.split == "train":
         prior = shown_name(artifact)
         lines.append(next_command("train", artifact.content.dataset, "--prior", prior))
-    return "\n".join(lines)
+    return lines
 
 
 def _row_order(num_crops: int) -> str:

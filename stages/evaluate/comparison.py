@@ -34,8 +34,8 @@ class BelowChance:
     def words(self) -> str:
         """One line."""
         return (
-            f"{self.evaluated}: {100 * self.top1:.2f} % by {self.protocol} is no better than chance, which "
-            f"reaches up to {100 * self.limit:.2f} % on {self.num_images:,} images"
+            f"{self.evaluated}: {100 * self.top1:.2f} % by {self.protocol} is no better than chance "
+            f"(up to {100 * self.limit:.2f} % on {self.num_images:,} images)"
         )
 
 
@@ -120,5 +120,5 @@ def in_words(
     lines = [one.words() for one in below]
     lines += [pair.words() for pair in clearest[:_SHOWN_PAIRS]]
     if len(clearest) > _SHOWN_PAIRS:
-        lines.append(f"and so they do about {len(clearest) - _SHOWN_PAIRS} more pairs{others}")
+        lines.append(f"the probes disagree about {len(clearest) - _SHOWN_PAIRS} more pairs{others}")
     return lines

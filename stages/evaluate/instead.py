@@ -29,18 +29,13 @@ class Instead:
     student: Candidate
     embed_seconds: float
 
-    def words(self) -> str:
-        """One line."""
-        accuracies = ", ".join(
-            f"{protocol} {100 * self.prior.top1[protocol]:.1f} against {100 * top1:.1f} %"
-            for protocol, top1 in self.student.top1.items()
-            if protocol in self.prior.top1
-        )
-        return (
-            f"why not just use {self.prior.name}: it has {_words(self.prior.speed)}; {self.student.name} "
-            f"({self.student.arch}) has {_words(self.student.speed)}; embedding the training images once "
-            f"took {self.embed_seconds:.1f} s; {accuracies}"
-        )
+    def lines(self) -> list[str]:
+        """The question, and a line for each of the two; `rela eval` has the accuracies above them."""
+        return [
+            f"why not just use {self.prior.name}?",
+            f"  {self.prior.name}: {_words(self.prior.speed)}; embedding took {self.embed_seconds:.1f} s",
+            f"  {self.student.name} ({self.student.arch}): {_words(self.student.speed)}",
+        ]
 
 
 def instead_of(
@@ -58,4 +53,4 @@ def instead_of(
 
 
 def _words(speed: Speed | str) -> str:
-    return speed.words() if isinstance(speed, Speed) else f"no known size and speed ({speed})"
+    return speed.words() if isinstance(speed, Speed) else f"size and speed are not known ({speed})"

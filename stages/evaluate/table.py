@@ -1,5 +1,6 @@
 """A table of evaluations, with spreads over seeds and descriptions of the protocols."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from rela.stages.evaluate.groups import (
 from rela.stages.evaluate.groups import in_words as settings_in_words
 from rela.stages.evaluate.instead import Candidate, Instead, instead_of
 from rela.stages.evaluate.measured import Evaluation
+
+_NOT_AS_ASKED = re.compile("asked for|cut from")  # a small data set changes k or a batch
 
 
 @dataclass(frozen=True)
@@ -173,24 +176,25 @@ def _with_means(single: list[Compared], summaries: list[SeedSummary]) -> list[Co
     return [one for one in single if (one.name, one.dataset) not in averaged] + means
 
 
-def format_report(found: Report) -> str:
-    """The table, the descriptions of the protocols, and the files with the figures."""
+def format_report(found: Report, verbose: bool = False) -> str:
+    """The table, and what qualifies its figures; if `verbose`, settings of the probes and files, too."""
     how: dict[str, dict[str, list[str]]] = {}
     shown = named(found.evaluations)
     for name, evaluation in shown:
         for protocol, record in evaluation.results["measurements"].items():
-            how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
+            if verbose or _NOT_AS_ASKED.search(record["how"]):
+                how.setdefault(protocol, {}).setdefault(record["how"], []).append(name)
     return "\n".join(
         [
             *_titles(found),
             format_table(*report_table(found)),
-            *coverages(found.evaluations),
+            *coverages(found.evaluations, only_warnings=True),
             *_spread_in_words(found),
             *in_words(found.below_chance, found.disagreements),
-            *(one.words() for one in found.instead),
+            *(line for one in found.instead for line in one.lines()),
             *dict.fromkeys(e.without_prior for e in found.evaluations if e.without_prior),
             *_in_words(how),
-            *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown),
+            *dict.fromkeys(f"written to {evaluation.path}" for _, evaluation in shown if verbose),
             *([next_command("report")] if any(e.run for e in found.evaluations) else []),
         ]
     )

@@ -80,21 +80,23 @@ class Estimator:
         num_steps = resolved.epochs * (num_images // resolved.batch_size)
         stage1_steps, assumed = _stage1_steps(resolved, num_steps, rates)
         steps = {1: stage1_steps, 2: num_steps - stage1_steps}
-        seconds, basis = rates.overhead, []
+        seconds, runs, measured = rates.overhead, Rate(), []
         for stage, count in steps.items():
             if count == 0:
                 continue
             per_image = rates.stages[stage].seconds_per_image
-            basis.append(rates.stages[stage].basis)
+            runs.names += rates.stages[stage].names
             if per_image is None:
                 key = "train", stage, *train_key(resolved), resolved.precision
                 step = operator.methodcaller("step_seconds", resolved, num_classes, stage)
-                per_image, basis[-1] = self._now(key, step), MEASURED_NOW
+                per_image, measured = self._now(key, step), [MEASURED_NOW]
             if per_image is None:
                 return Estimate(None, f"no run of {resolved.model} at {resolved.image_size} px yet")
             seconds += count * resolved.batch_size * per_image
         seconds += num_steps * resolved.batch_size * (rates.wait.seconds_per_image or 0.0)
-        return Estimate(seconds, "; ".join(dict.fromkeys([*basis, *assumed])))
+        runs.names = list(dict.fromkeys(runs.names))
+        of_runs = [runs.basis] if runs.names else []
+        return Estimate(seconds, "; ".join([*of_runs, *measured, *assumed]))
 
     def evaluate(self, dataset: DataSet, key: EmbedKey, settings: EvaluateSettings) -> Estimate:
         """Features of both splits, and the linear probes; other trained protocols are not estimated."""
@@ -144,7 +146,10 @@ def embed_key(arch: str, image_size: int | None, dataset: DataSet) -> EmbedKey:
 
 
 def expected_dataset(workspace: Workspace, images: ImageSource, name: str) -> DataSet:
-    """The data set that the conversion will make, with the facts that settings depend on."""
+    """The data set that the conversion will make, with the facts that settings depend on.
+
+    Its digests are unknown.
+    """
     samples = images.splits["train"]
     sides = []
     for sample in samples[:: max(1, len(samples) // _MEASURED_SIDES)]:

@@ -1,5 +1,6 @@
 """The kinds of jobs of a recipe: the keys of their tables; find, estimate and run."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
@@ -12,10 +13,12 @@ from rela.options import kind_of, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import Artifact
 from rela.priors import PriorRequest
+from rela.priors.timm import PREFIX as TIMM
+from rela.priors.untrained import PREFIX as RANDOM
 from rela.sources.source import ImageSource
 from rela.stages import requests
 from rela.stages.convert import convert, read_source
-from rela.stages.dataset_of import find_dataset
+from rela.stages.dataset_of import find_dataset, find_same_names
 from rela.stages.embed.combine import embed_priors, find_all
 from rela.stages.evaluate.evaluate import evaluate_run, with_priors
 from rela.stages.evaluate.measured import Evaluation
@@ -43,6 +46,7 @@ class Outlook:
 
     - `there`: existing results, by the job's number;
     - `converted`: the data sets that exist or will be made;
+    - `known`: those to be made whose contents another data set has;
     - `trained`: settings of the named runs of the recipe;
     - `seen`: work of earlier jobs, which is counted once.
     """
@@ -52,6 +56,7 @@ class Outlook:
     estimator: Estimator
     there: dict[int, Any] = field(default_factory=dict)
     converted: dict[str, DataSet] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
     trained: dict[str, TrainSettings] = field(default_factory=dict)
     seen: set[Any] = field(default_factory=set)
 
@@ -126,8 +131,10 @@ class Job:
         return False
 
     def _can_look(self, outlook: Outlook) -> bool:
-        """Whether the results of all jobs it needs exist."""
-        return all(i in outlook.there for i in self.needs)
+        """Whether the results of all jobs it needs exist, or their contents are known."""
+        converted = {i for i in self.needs if outlook.jobs[i].stage == ConvertJob.stage}
+        known = {i for i in converted if outlook.jobs[i].request.name in outlook.known}
+        return all(i in outlook.there or i in known for i in self.needs)
 
 
 class ConvertJob(Job):
@@ -144,8 +151,16 @@ class ConvertJob(Job):
         """The data set, if it exists."""
         name = self.request.name
         found = find_dataset(outlook.workspace, self.images, self.settings, name)
-        outlook.converted[name] = found or expected_dataset(outlook.workspace, self.images, name)
+        outlook.converted[name] = found or self._expected(outlook, name)
         return found
+
+    def _expected(self, outlook: Outlook, name: str) -> DataSet:
+        """What will be made; its contents are known if the same files were converted under another name."""
+        alike = find_same_names(outlook.workspace, self.images, self.settings)
+        if alike is None:
+            return expected_dataset(outlook.workspace, self.images, name)
+        outlook.known.add(name)
+        return DataSet(outlook.workspace.datasets_dir / name, alike.manifest)
 
     def estimate(self, outlook: Outlook) -> Estimate:
         """Reading, checking and encoding every image."""
@@ -261,7 +276,7 @@ class EvalJob(Job):
     """A run to evaluate; `trained_by`: the job that trains it, None for a run by name."""
 
     stage, REQUEST, SETTINGS = "eval", requests.Evaluate, EvaluateSettings
-    NOT_HERE = ("runs", "all", "prior", *vars(PriorSettings()))
+    NOT_HERE = ("runs", "all", "prior", "verbose", *vars(PriorSettings()))
     ONLY_HERE = MappingProxyType({"run": str})
     trained_by: int | None = None
 
@@ -348,9 +363,10 @@ def _model_of(outlook: Outlook, dataset: DataSet, prior: PriorRequest) -> EmbedK
     if outlook.workspace.has_run(name):
         run = outlook.workspace.run(name)
         return run.model, run.image_size
-    arch = prior.arch or name.removeprefix("random:").partition("@")[0]
-    if ":" in arch:
+    is_random = name.startswith(RANDOM)
+    arch = prior.arch or name.removeprefix(RANDOM).partition("@")[0]
+    if ":" in arch.removeprefix(TIMM):
         return None
-    if name.startswith("random:"):
-        return arch, prior.image_size
+    if is_random:
+        return re.sub(r"-seed\d+$", "", arch), prior.image_size
     return embed_key(arch, prior.image_size if prior.resizes else None, dataset)

@@ -68,8 +68,11 @@ def plan_recipe(
 def format_plan(plan: Plan) -> str:
     """The table and the total."""
     table, num_to_do = format_table(*plan.tables()["jobs"]), plan.shown()["to do"]
-    rest = f", and {plan.num_unknown} jobs that could not be estimated" if plan.num_unknown else ""
-    return f"{table}\n{num_to_do} of {len(plan.jobs)} jobs to do: {_duration(plan.seconds)}{rest}"
+    total = f"{num_to_do} of {len(plan.jobs)} jobs to do"
+    if not plan.num_unknown:
+        return f"{table}\n{total}: {_duration(plan.seconds)}"
+    known = f"; the others: {_duration(plan.seconds)}" if plan.num_unknown < num_to_do else ""
+    return f"{table}\n{total}; {plan.num_unknown} of them could not be estimated{known}"
 
 
 def _plan(outlook: Outlook, number: int, job: Job) -> PlannedJob:

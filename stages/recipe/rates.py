@@ -36,7 +36,7 @@ class Rate:
     @property
     def basis(self) -> str:
         """The artifacts on which it was measured, in words."""
-        more = f" and {len(self.names) - 1} more" if len(self.names) > 1 else ""
+        more = f" and {len(self.names) - 1} like it" if len(self.names) > 1 else ""
         return f"{self.names[0]}{more}" if self.names else "nothing"
 
 

@@ -82,7 +82,7 @@ def notes_on(evaluations: list[Evaluation]) -> list[str]:
     return [
         *coverages(evaluations, only_warnings=True),
         *in_words(found.below_chance, found.disagreements),
-        *(one.words() for one in found.instead),
+        *(line for one in found.instead for line in one.lines()),
         *dict.fromkeys(e.without_prior for e in evaluations if e.without_prior),
     ]
 

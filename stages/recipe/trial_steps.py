@@ -18,6 +18,7 @@ from rela.evaluation.protocols import LOGISTIC_PROTOCOL
 from rela.methods.optimizers import build_optimizer
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
+from rela.models.timm_models import PREFIX, check_timm_name, require_timm
 from rela.pipeline.cores import num_cores
 from rela.representations.embedder import Embedder, choose_device
 from rela.sources.image_file import BadImageError
@@ -122,9 +123,12 @@ def probe_seconds(arch: str, image_size: int, num_train: int, num_classes: int) 
 
 
 def published_image_size(arch: str) -> int | None:
-    """Input size in pixels of torchvision's weights for `arch`; None if there are none."""
+    """Input size in pixels of the published weights of `arch`; None if there are none."""
     import torchvision.models as tv
 
+    if arch.startswith(PREFIX):
+        config = require_timm().get_pretrained_cfg(check_timm_name(arch))
+        return int(config.input_size[-1]) if config.has_weights else None
     try:
         return int(tv.get_model_weights(arch)["DEFAULT"].transforms().crop_size[0])
     except (KeyError, ValueError):

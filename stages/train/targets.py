@@ -52,14 +52,7 @@ def make_targets(
         start = Spent.now()
         matrix = open_matrix(representations.sound_file(REPRESENTATIONS_FILE), verify=False)
         projection = fit_projection(matrix.values, width, variance_share=variance_share)
-        if projection.num_dropped:
-            say(
-                f"targets have {projection.width} components: {projection.num_dropped} more would be "
-                f"noise, with less than {EIGENVALUE_FLOOR:g} of the largest variance"
-            )
-        if variance_share is not None:
-            share = projection.explained_variance
-            say(f"targets: {projection.width} components with {100 * share:.0f} % of the variance")
+        say(_in_words(projection, width, len(matrix.values[0])))
         attributes = {"representations_fingerprint": representations.fingerprint, "width": width}
         write_targets(directory / TARGETS_FILE, matrix.values, projection, attributes, matrix.crops)
         _save_projection(directory / PROJECTION_FILE, projection)
@@ -80,6 +73,22 @@ def make_targets(
         )
 
     return cached(destination, Targets, lambda: open_as(Targets, destination), fill)[0]
+
+
+def _in_words(projection: Projection, width: int, num_features: int) -> str:
+    """How many components, why so many, and their share of the variance."""
+    found = projection.width
+    why = ""
+    if found == width < num_features:
+        why = " (as many as the model has features, or as --target-width allows)"
+    elif found + projection.num_dropped == min(width, num_features) and projection.num_dropped:
+        why = (
+            f" ({projection.num_dropped} more are noise, below {EIGENVALUE_FLOOR:g} of the largest)"
+        )
+    elif found == LEAST_WIDTH:
+        why = " (the fewest that are kept)"
+    share = 100 * projection.explained_variance
+    return f"targets: {found} components{why} with {share:.0f} % of the prior's variance"
 
 
 def _save_projection(path: Path, projection: Projection) -> None:

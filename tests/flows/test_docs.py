@@ -1,8 +1,11 @@
 """What is written agrees with what is there: README, help texts, CONTRIBUTING, CHANGELOG, scripts."""
 
+import itertools
 import os
 import re
+import runpy
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -80,6 +83,14 @@ def test_every_file_the_readme_links_is_there(path: str):
     assert (REPOSITORY / path).exists()
 
 
+def test_the_reference_is_that_of_the_code():
+    reference = runpy.run_path(str(REPOSITORY / "docs" / "reference.py"))
+    for path in reference["PAGES"]:
+        page = path.read_text(encoding="utf-8")
+        assert reference["filled"](page) == page, f"run `python docs/reference.py`: {path.name}"
+        assert page.count("\n### ") > 15
+
+
 def test_the_pages_build_without_a_warning(tmp_path: Path):
     words = ["-q", "-W", "--keep-going", "-b", "html", "-d", tmp_path / "doctrees"]
     places = [REPOSITORY / "docs", tmp_path / "html"]
@@ -132,7 +143,9 @@ def test_the_tree_in_contributing_names_every_file_once():
 def test_every_dependency_has_its_reason():
     contributing = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = contributing[contributing.index("## Dependencies") :]
-    for line in metadata.requires("rela") or []:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    for line in [*project["dependencies"], *itertools.chain(*extras)]:
         name = Requirement(line).name
         assert name in table or name == "rela", name
 

@@ -25,7 +25,7 @@ def test_accuracies_that_chance_may_reach_are_named():
         ("a", "knn20", 0.1285), ("b", "linear", 0.05),
     ]  # fmt: skip
     assert found[1].words() == (
-        "b: 5.00 % by linear is no better than chance, which reaches up to 12.85 % on 1,000 images"
+        "b: 5.00 % by linear is no better than chance (up to 12.85 % on 1,000 images)"
     )
     assert below_chance([Compared("c", None, {"knn20": 0.0}, None)]) == []
 
@@ -85,4 +85,4 @@ def test_the_clearest_come_first_and_the_others_are_counted():
     lines = in_words([], found)
     assert len(lines) == 4
     assert all("far" in line for line in lines[:3])
-    assert lines[-1] == "and so they do about 7 more pairs (see --json)"
+    assert lines[-1] == "the probes disagree about 7 more pairs (see --json)"

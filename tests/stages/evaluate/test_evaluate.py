@@ -96,8 +96,10 @@ def test_protocols_are_measured_when_asked_for_and_kept(
     status = read_json(rela("status", "--json"))["runs"][0]
     assert status["knn20"] == after["knn20"]["by_probe_seed"]["0"]["top1"]
 
+    settings = "knn20: k = 20, T = 0.2, cosine, centre-crop features"
+    assert settings in rela("eval", *QUICK, "--verbose").stdout
     words = rela("eval", *QUICK).stdout
-    assert "knn20: k = 20, T = 0.2, cosine, centre-crop features" in words
+    assert settings not in words and "written to" not in words
     assert "batch 24 (cut from 128)" in words
 
 

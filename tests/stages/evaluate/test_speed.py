@@ -51,6 +51,8 @@ def test_a_model_that_cannot_be_built_is_said(tmp_path: Path):
     students = [Candidate(n, ARCH, found, {"knn20": top1}) for n, top1 in (("a", 0.5), ("b", 0.6))]
     [beside] = instead_of("prior q", prior, {"knn20": 0.9}, students)
     assert beside.student.name == "b"
-    words = beside.words()
-    assert words.startswith(f"why not just use prior q: it has no known size and speed ({found})")
-    assert words.endswith("training images once took 3.0 s; knn20 90.0 against 60.0 %")
+    assert beside.lines() == [
+        "why not just use prior q?",
+        f"  prior q: size and speed are not known ({found}); embedding took 3.0 s",
+        f"  b ({ARCH}): size and speed are not known ({found})",
+    ]
