@@ -4,7 +4,9 @@ Exit statuses follow sysexits.h: 2 usage, 65 bad data, 74 input/output, 75 try a
 unsafe.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
 
 from rela.pipeline.errors import STORAGE_ERRORS, PipelineError, storage_remedy
@@ -31,7 +33,9 @@ class DataError(RelaError):
 
 
 class MisfitError(DataError):
-    """Weights of another architecture."""
+    """Weights of another architecture; `instead`: the options that name the one that they fit, if known."""
+
+    instead: Mapping[str, str | None] = MappingProxyType({})
 
 
 class UnavailableError(RelaError):

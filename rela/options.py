@@ -344,9 +344,8 @@ def option_words(kind: type, values: Mapping[str, Any], without: Collection[str]
         is_default = value is None or value == described.default
         if is_default or described.name in without or "help" not in described.metadata:
             continue
-        words.append(flag_name(described.name))
-        if value is not True:
-            words.append(str(value))
+        for each in value if isinstance(value, list | tuple) else (value,):
+            words += [flag_name(described.name)] + ([] if each is True else [str(each)])
     return words
 
 

@@ -72,6 +72,7 @@ class Neighbors(Result):
         return {"neighbors": (("similarity", "class", "path"), rows)}
 
 
+@requests.repeats_the_command("neighbors")
 def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = print) -> Neighbors:
     """Find the images of a data set whose representations have the largest cosine with that of an image.
 

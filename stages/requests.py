@@ -4,14 +4,16 @@ The command line, the functions of `import rela`, the keys of recipes and the re
 from these classes. Light: `rela --help` imports it.
 """
 
+import functools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from rela.errors import ChoiceError, one_line
-from rela.options import argument, option
+from rela.errors import ChoiceError, MisfitError, one_line
+from rela.options import argument, option, option_words
 from rela.pipeline import Say
 from rela.priors import KINDS
 from rela.stages.settings import (
@@ -29,6 +31,8 @@ from rela.training.settings import TrainSettings
 if TYPE_CHECKING:  # imports msgspec, which `rela --help` does without
     from rela.stages.workspace.workspace import Workspace
 
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result")
 _NAMES_OF_PRIORS = ", ".join(
     kind.PREFIX + kind.METAVAR if kind.PREFIX else f"A torchvision model ({kind.EXAMPLE})"
     for kind in KINDS.values()
@@ -67,6 +71,36 @@ class Request:
 def _listed(names: str | Sequence[str]) -> list[str]:
     """One name, or several, as a list."""
     return [names] if isinstance(names, str) else list(names)
+
+
+def command_of(verb: str, request: "Request", **changed: Any) -> str:
+    """`rela VERB` with the arguments and options of a request, some of them changed: what to type instead."""
+    values = {**vars(request), **changed}
+    words = ["rela", verb]
+    for described in fields(request):
+        if "argument" in described.metadata and (value := values[described.name]):
+            words += map(str, value if isinstance(value, list | tuple) else [value])
+    return one_line(shlex.join([*words, *option_words(type(request), values)]))
+
+
+def repeats_the_command(verb: str) -> Callable[[Callable[_P, _Result]], Callable[_P, _Result]]:
+    """A job of (workspace, request, ...) whose MisfitError ends with the whole command to type instead."""
+
+    def decorate(job: Callable[_P, _Result]) -> Callable[_P, _Result]:
+        @functools.wraps(job)
+        def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
+            try:
+                return job(*args, **kwargs)
+            except MisfitError as error:
+                request = args[1] if len(args) > 1 else kwargs["request"]
+                if not error.instead or not isinstance(request, Request):
+                    raise
+                command = command_of(verb, request, **error.instead)
+                raise MisfitError(f"{error}: `{command}`") from error
+
+        return called
+
+    return decorate
 
 
 def workspace_at(given: str | Path | None) -> "Workspace":

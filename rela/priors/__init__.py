@@ -63,12 +63,14 @@ def resolve(request: PriorRequest) -> Prior:
     try:
         return as_requested(KINDS[prefix].resolve(request), request)
     except MisfitError as error:
-        from rela.priors.fitting import fitting_command
+        from rela.priors.fitting import fitting_architecture
 
-        other = None if request.weights is None else fitting_command(request, request.weights)
+        other = None if request.weights is None else fitting_architecture(request, request.weights)
         if other is None:
             raise
-        raise MisfitError(
-            f"{one_line(str(request.weights))} does not fit {request.name}; it fits "
-            f"{other.partition(' --arch ')[2]}: `{one_line(other)}`"
-        ) from error
+        better = MisfitError(
+            f"{one_line(str(request.weights))} does not fit {request.name}; it fits {other}"
+        )
+        file = f"{checkpoint_file.PREFIX}{request.weights}"
+        better.instead = {"prior": file, "arch": other, "weights": None}
+        raise better from error

@@ -4,6 +4,7 @@ torchvision and timm build one model under different names: Swin Transformers of
 timm's, not into torchvision's. Nothing is loaded here.
 """
 
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,8 @@ from rela.priors.prior import PriorRequest
 _NUM_TRIED = 8
 
 
-def fitting_command(request: PriorRequest, path: Path) -> str | None:
-    """The command that embeds with the file under the architecture of a like name that it fits, if any."""
-    import shlex
-
+def fitting_architecture(request: PriorRequest, path: Path) -> str | None:
+    """The architecture of a name like that of the file, or the requested one, that the file fits, if any."""
     from rela.models.similar_names import similar_names
 
     known = [name for kind in (torchvision, timm) for name in kind.names() if "." not in name]
@@ -24,11 +23,12 @@ def fitting_command(request: PriorRequest, path: Path) -> str | None:
     bare = request.name.removeprefix(timm.PREFIX)
     tried = [*similar_names(path.stem, known), *similar_names(bare, known, _NUM_TRIED)]
     fitting = [name for name in dict.fromkeys(tried) if _fits(name, path, request)]
-    if not fitting:
-        return None
-    [best, *_] = [*similar_names(path.stem, fitting), *fitting]
-    words = ["rela", "embed", "--prior", f"file:{path}", "--arch", best]
-    return shlex.join([*words, *(["--encoder", request.encoder] if request.encoder else [])])
+
+    def alike(name: str) -> float:
+        name = name.removeprefix(timm.PREFIX)
+        return sum(SequenceMatcher(None, name, other).ratio() for other in (path.stem, bare))
+
+    return max(fitting, key=alike, default=None)
 
 
 def _fits(name: str, path: Path, request: PriorRequest) -> bool:

@@ -28,7 +28,7 @@ from rela.stages.embed.embed import (
 from rela.stages.embed.embed import format_result as format_embed_result
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import requests_of
-from rela.stages.requests import Embed
+from rela.stages.requests import Embed, repeats_the_command
 from rela.stages.settings import EmbedSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
@@ -63,6 +63,7 @@ class CombineResult(Result):
         return {"components": (header, [[each.get(name) for name in header] for each in shown])}
 
 
+@repeats_the_command("embed")
 def embed_priors(
     workspace: Workspace, request: Embed, say: Say = print
 ) -> EmbedResult | CombineResult:

@@ -16,7 +16,7 @@ from rela.stages.evaluate.probing import Probing, mapped
 from rela.stages.evaluate.speed import speed_of_run
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
-from rela.stages.requests import Evaluate
+from rela.stages.requests import Evaluate, repeats_the_command
 from rela.stages.settings import EmbedSettings, EvaluateSettings, PriorSettings
 from rela.stages.train.snapshot import run_or_snapshot
 from rela.stages.workspace.dataset import DataSet
@@ -58,6 +58,7 @@ def evaluate_run(
     return replace(found, run=run.name, parameters=parameters, prior_name=prior)
 
 
+@repeats_the_command("eval")
 def evaluate(workspace: Workspace, request: Evaluate, say: Say = print) -> list[Evaluation]:
     """Evaluate the named runs, the only run or `all` runs with their priors, or a prior by itself."""
     described, settings = part_of(request, PriorSettings), part_of(request, EvaluateSettings)

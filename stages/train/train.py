@@ -27,6 +27,7 @@ from rela.stages.train.processes import (
     silent,
 )
 from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings, say_ignored_options
+from rela.stages.train.taken import taken
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.run import (
@@ -86,11 +87,9 @@ def train(workspace: Workspace, request: Train, say: Say = print) -> TrainResult
     if is_another_rank():
         where = {name: getattr(settings, name) for name in WHERE_TO_RUN}
         return _join(workspace, where, settings.rank_timeout)
-    heard, verbose = _Heard(say), request.verbose
+    heard = _Heard(say)
     with first_of_several(60 * settings.rank_timeout) as announce:
-        result = _train(
-            workspace, dataset, settings, request.name, request.embed, verbose, heard, announce
-        )
+        result = _train(workspace, dataset, settings, request, heard, announce)
     return replace(result, warnings=tuple(heard.warnings))
 
 
@@ -98,12 +97,11 @@ def _train(
     workspace: Workspace,
     dataset: DataSet,
     settings: TrainSettings,
-    name: str | None,
-    embed_first: bool,
-    verbose: bool,
+    request: Train,
     say: Say,
     announce: Announce,
 ) -> TrainResult:
+    name, embed_first = request.name, request.embed
     resolved = resolve_settings(dataset, settings)
     say_ignored_options(settings, resolved, say)
     # refuse invalid settings before hours of embedding
@@ -117,7 +115,7 @@ def _train(
         return TrainResult(finished, True)
     if not embed_first:
         _check_feasible(dataset, resolved)
-    if verbose:
+    if request.verbose:
         say(all_settings(config))
     for directory in workspace.unfinished_runs():
         same_settings = read_config(directory).fingerprint == config.fingerprint
@@ -125,7 +123,7 @@ def _train(
             say(f"resuming the interrupted run {directory.name}")
             return fit_run(workspace, dataset, representations, directory, config, say, announce)
     while True:
-        directory = _new_run_directory(workspace, dataset, resolved, name, config.fingerprint)
+        directory = _new_run_directory(workspace, dataset, config, request)
         try:
             return fit_run(workspace, dataset, representations, directory, config, say, announce)
         except BusyError:  # another run, begun at the same moment, may have taken this number
@@ -342,27 +340,24 @@ def _fingerprint(dataset: DataSet, settings: TrainSettings, extends: str | None 
 def _new_run_directory(
     workspace: Workspace,
     dataset: DataSet,
-    settings: TrainSettings,
-    name: str | None,
-    fingerprint: str,
+    config: Config,
+    request: Train,
 ) -> Path:
     """The directory of a new run, or of one with this fingerprint that another job has just begun."""
     from rela.models.backbones import model_names
 
+    name, settings = request.name, config.settings
     if name is not None:
         directory = workspace.runs_dir / check_name(name, "run")
         if name in model_names() or name in (NO_PRIOR, RANDOM_PRIOR):
             raise ChoiceError(f"--name {name} would hide the prior of that name; choose another")
-        if _is_another(directory, fingerprint):
-            raise ChoiceError(
-                f"{directory} is a run with other settings; choose another --name, or "
-                "resume it with --resume"
-            )
+        if _is_another(directory, config.fingerprint):
+            raise taken(workspace, directory, config, request)
         return directory
     number = 1
     while True:
         directory = workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"
-        if not _is_another(directory, fingerprint):
+        if not _is_another(directory, config.fingerprint):
             return directory
         number += 1
 

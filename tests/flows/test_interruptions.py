@@ -200,7 +200,10 @@ def test_a_training_killed_before_it_wrote_its_settings_is_in_nobodys_way() -> N
     (RUNS / "letters" / "to-a-friend.txt").write_text("dear")
     run_rela(*TRAIN, "--name", "mine")
     run_rela(*TRAIN, "--seed", 1)
-    assert "a run with other settings" in run_rela(*TRAIN, "--name", "letters", exit_code=2).stderr
+    assert (
+        "letters is there and is no run"
+        in run_rela(*TRAIN, "--name", "letters", exit_code=2).stderr
+    )
     assert {run["name"] for run in read_json(run_rela("status", "--json"))["runs"]} == {
         "images-byol-1", "mine",
     }  # fmt: skip

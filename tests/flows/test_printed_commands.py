@@ -33,6 +33,14 @@ CASES = {
     "train other --prior none --epochs 1": (2, []),
     f"train images --prior {RANDOM}-seed1": (2, ["rela embed images"]),
     f"train images --prior none --epochs 1 {shlex.join(TINY)}": (0, ["--epochs 2"]),
+    f"train images --prior none --epochs 3 --name done {shlex.join(TINY)}": (
+        2,
+        ["--name done-2 --epochs 3", "rela train --resume --name done --epochs 3"],
+    ),
+    f"train images --prior none --epochs 9 --seed 5 --name half {shlex.join(TINY)}": (
+        2,
+        ["--name half-2", "rela train --resume --name half"],
+    ),
     "train --resume --name done": (0, ["rela train --resume --name done --epochs 2"]),
     "rm images": (2, ["--dependents", "--force"]),
     "eval missing": (2, []),

@@ -1,4 +1,4 @@
-"""Files that do not fit the named architecture: the command names one of a like name that they fit.
+"""Files that do not fit the named architecture: one of a like name is named, in the whole command.
 
 Swin Transformers of their authors belong to timm's models, not to torchvision's of that name, and files of
 torchvision do not load into timm's.
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rela.errors import MisfitError
 from rela.priors import PriorRequest, resolve
+from rela.stages.requests import Embed, repeats_the_command
 
 
 def shapes(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -49,10 +50,22 @@ CASES: dict[str, tuple[str, Any, str]] = {
 def test_the_architecture_that_a_file_fits_is_named_in_a_command(tmp_path: Path, file: str):
     arch, make, right = CASES[file]
     torch.save(make(), tmp_path / file)
-    with pytest.raises(MisfitError, match=f"it fits {right}: ") as caught:
+    with pytest.raises(MisfitError, match=f"it fits {right}$") as caught:
         resolve(PriorRequest(f"file:{tmp_path / file}", arch=arch))
     assert "\n" not in str(caught.value)
-    [command] = re.findall("`(.*?)`", str(caught.value))
+    instead = {"prior": f"file:{tmp_path / file}", "arch": right, "weights": None}
+    assert caught.value.instead == instead
+    assert resolve(PriorRequest(instead["prior"], arch=right)).identity.arch == right
+    request = Embed("photos", prior=arch, weights=tmp_path / file, image_size=64, split="val")
+
+    @repeats_the_command("embed")
+    def job(workspace: None, request: Embed) -> None:
+        raise caught.value
+
+    with pytest.raises(MisfitError) as said:
+        job(None, request)
+    [command] = re.findall("`(.*?)`", str(said.value))
+    file_of = ["--prior", f"file:{tmp_path / file}", "--arch", right]
     words = shlex.split(command)
-    assert words == ["rela", "embed", "--prior", f"file:{tmp_path / file}", "--arch", right]
-    assert resolve(PriorRequest(words[3], arch=words[5])).identity.arch == right
+    assert words[:3] == ["rela", "embed", "photos"] and "--weights" not in words
+    assert {*file_of, "--image-size", "64", "--split", "val"} == {*words[3:]}
