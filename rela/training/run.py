@@ -26,6 +26,7 @@ from rela.methods import method_class
 from rela.methods.method import Method, MethodOptions
 from rela.models.backbones import build_backbone, feature_dim
 from rela.models.preprocessing import preprocessing_for
+from rela.models.small_convolutions import use_small_convolutions
 from rela.models.weights import save_weights, state_sha256
 from rela.pipeline.cores import num_cores
 from rela.pipeline.files import read_regular, replace_file
@@ -263,6 +264,8 @@ def build_module(
         method, loader, settings.optimizer_settings, num_steps, handover, target_width,
         settings.head == "learned", settings.seed, memory_format(settings), settings.anchor,
     )  # fmt: skip
+    if not torch.cuda.is_available():
+        use_small_convolutions(module)
     return module.to(memory_format=memory_format(settings))
 
 
