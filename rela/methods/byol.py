@@ -1,9 +1,8 @@
 """BYOL: Bootstrap Your Own Latent (Grill et al., 2020, arXiv 2006.07733)."""
 
 import torch
-from lightly.loss import NegativeCosineSimilarity
-from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from rela.data.views import View, is_small
 from rela.methods import recipes as published
@@ -11,6 +10,22 @@ from rela.methods.method import MethodOptions, MomentumMethod, Progress, momentu
 
 _OUTPUT_DIM = 256
 _LOSS_SCALES = {"rela": 0.5, "reference": 0.5, "paper": 2.0}
+
+
+class _Head(nn.Module):
+    """lightly's BYOLProjectionHead and BYOLPredictionHead, whose import takes seconds."""
+
+    def __init__(self, in_features: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(),
+            nn.Linear(width, _OUTPUT_DIM),
+        )  # fmt: skip
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, F] → [B, 256]."""
+        output: Tensor = self.layers(features)
+        return output
 
 
 class BYOL(MomentumMethod):
@@ -28,11 +43,10 @@ class BYOL(MomentumMethod):
     def __init__(self, backbone: nn.Module, options: MethodOptions) -> None:
         super().__init__(backbone, options)
         width = options.feature_dim
-        self.projector = BYOLProjectionHead(width, 2 * width, _OUTPUT_DIM)
-        self.predictor = BYOLPredictionHead(_OUTPUT_DIM, 2 * width, _OUTPUT_DIM)
+        self.projector = _Head(width, 2 * width)
+        self.predictor = _Head(_OUTPUT_DIM, 2 * width)
         self.momentum_backbone = momentum_copy(backbone)
         self.momentum_projector = momentum_copy(self.projector)
-        self.criterion = NegativeCosineSimilarity()
 
     def views(self) -> tuple[View, ...]:
         """The paper's asymmetric pair."""
@@ -49,9 +63,9 @@ class BYOL(MomentumMethod):
                 self.momentum_projector(self.momentum_backbone(view)).float() for view in views
             ]
         scale = _LOSS_SCALES[self.options.hyperparameters]
-        loss = scale * (
-            self.criterion(predictions[0], projections[1])
-            + self.criterion(predictions[1], projections[0])
+        loss = -scale * (
+            cosine_similarity(predictions[0], projections[1]).mean()
+            + cosine_similarity(predictions[1], projections[0]).mean()
         )
         return loss, features
 

@@ -18,10 +18,15 @@ from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.processes import STOPPING_SIGNALS, not_ignored
 
 _KEPT = 2
+_LARGEST_SHARE = 0.05  # of the time that a training may spend on checkpoints at the ends of epochs
+_ALWAYS_SECONDS = 5.0  # that it may spend in any case
 
 
 class RunCheckpoint(Checkpoint):  # type: ignore[misc]
-    """Saves after every epoch, every `interval_seconds`, and on SIGTERM, SIGUSR1, SIGHUP or Ctrl-C.
+    """Saves after epochs, every `interval_seconds`, and on SIGTERM, SIGUSR1, SIGHUP or Ctrl-C.
+
+    The last epoch and that of the hand-over are always saved. Others are not once saving has taken five
+    seconds and a twentieth of the time.
 
     Writes `step-00001234.ckpt`, then `step-00001234.json` with its SHA-256; a checkpoint without this
     record does not count. The record also holds `seconds`, the run's seconds by phase, to which saving
@@ -42,6 +47,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
         self.directory, self.seconds, self.cpu_seconds = directory, seconds, cpu_seconds
         self.interval_seconds, self.start_step = interval_seconds, start_step
         self._say, self._saved_at = say, 0.0
+        self._begin, self._spent, self._stage = 0.0, 0.0, 0
         self._received: signal.Signals | None = None
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -59,7 +65,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers."""
-        self._saved_at = time.perf_counter()
+        self._begin = self._saved_at = time.perf_counter()
         if threading.current_thread() is threading.main_thread():
             for number in not_ignored(STOPPING_SIGNALS):
                 self._handlers[number] = signal.signal(number, self._receive)
@@ -87,9 +93,18 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
                 self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save at the end of every epoch."""
-        self._save(trainer, trainer.current_epoch + 1)
-        if self._is_signaled(trainer) and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+        """Save, unless that has taken too much of the time."""
+        is_last = trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
+        signaled = self._is_signaled(trainer)
+        stage = getattr(pl_module, "stage", 0)
+        is_needed = is_last or signaled or stage != self._stage
+        self._stage = stage
+        now = time.perf_counter()
+        is_cheap = self._spent <= max(_ALWAYS_SECONDS, _LARGEST_SHARE * (now - self._begin))
+        is_due = is_cheap or now - self._saved_at >= self.interval_seconds
+        if is_needed or _any_rank(trainer, is_due):
+            self._save(trainer, trainer.current_epoch + 1)
+        if signaled and not is_last:
             self._stop(trainer)
 
     def _is_signaled(self, trainer: pl.Trainer) -> bool:
@@ -132,6 +147,7 @@ class RunCheckpoint(Checkpoint):  # type: ignore[misc]
                 record |= {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds()}
                 _publish(temporary, path, record)
                 _remove_older(self.directory)
+            self._spent += time.perf_counter() - start
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise UnavailableError(

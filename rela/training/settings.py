@@ -124,7 +124,9 @@ class TrainSettings:
         "none.",
     )
     checkpoint_minutes: float = option(
-        10.0, "Maximum minutes between checkpoints; every epoch ends with one.", minimum=0
+        10.0,
+        "Maximum minutes between checkpoints; epochs end with one, unless saving takes too much of the time.",
+        minimum=0,
     )
     rank_timeout: float = option(
         5.0, "Minutes that a process waits for the others before it gives up.", above=0

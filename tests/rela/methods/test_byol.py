@@ -2,7 +2,7 @@
 
 - the loss equals half the sum of the two negative cosines, or the paper's squared distances but for a
   constant, computed by numpy in float64;
-- heads have the published widths; the momentum network starts as the online one;
+- heads have the published widths, and are those of lightly; the momentum network starts as the online one;
 - the momentum is 0.99 in the reference, and in the paper rises from its value for the length of the
   training to 1, from the hand-over on.
 """
@@ -12,6 +12,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
 from rela.methods.byol import BYOL
@@ -69,6 +70,17 @@ def test_the_heads_have_the_published_widths():
     assert widths(byol.projector) == [(WIDTH, 2 * WIDTH), (2 * WIDTH, 256)]
     assert widths(byol.predictor) == [(256, 2 * WIDTH), (2 * WIDTH, 256)]
     assert widths(byol.momentum_projector) == widths(byol.projector)
+
+
+def test_the_heads_are_those_of_lightly():
+    byol, features = make_byol(), torch.randn(8, WIDTH)
+    pairs = (
+        (byol.projector, BYOLProjectionHead(WIDTH, 2 * WIDTH, 256), features),
+        (byol.predictor, BYOLPredictionHead(256, 2 * WIDTH, 256), torch.randn(8, 256)),
+    )
+    for ours, theirs, inputs in pairs:
+        theirs.load_state_dict(ours.state_dict())  # raises if a name differs
+        assert torch.equal(ours(inputs), theirs(inputs))
 
 
 def momentum_found(byol: BYOL, progress: Progress | None) -> float:

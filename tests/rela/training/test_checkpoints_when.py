@@ -137,6 +137,32 @@ def test_after_a_signal_the_step_is_saved_and_the_training_ends(
     installed.on_train_epoch_end(trainer_at(7, epoch=2), MODULE)  # the last one is complete
 
 
+def test_checkpoints_take_a_twentieth_of_the_time_where_epochs_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now, steps = 1000.0, list[int]()
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+
+    def save(path: Path) -> None:
+        nonlocal now
+        now += 2  # seconds, as much as an epoch
+        path.write_bytes(b"")
+        steps.append(int(path.stem.removeprefix("step-")))
+
+    checkpoint, module = make(tmp_path), SimpleNamespace(stage=1)
+    checkpoint.on_train_start(trainer_at(0), MODULE)
+    try:
+        for epoch in range(100):
+            now += 2
+            module.stage = 1 + (epoch >= 50)
+            trainer = trainer_at(epoch, epoch, max_epochs=100, save_checkpoint=save)
+            checkpoint.on_train_epoch_end(trainer, module)
+    finally:
+        checkpoint.on_train_end(trainer_at(0), MODULE)
+    # 6 s at once, at the hand-over, when 8 and 10 s are a twentieth of 160 and 200 s, and at the end
+    assert steps == [0, 1, 2, 50, 75, 94, 99]
+
+
 def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0)  # handlers run between two instructions
