@@ -316,7 +316,7 @@ def status(
 @main.command("rm")
 @takes("Remove")
 def remove(workspace: Any, request: "requests.Remove") -> Shown:
-    """Remove data sets, representations and runs; refuse, naming them, if other things depend on them.
+    """Remove data sets, representations and runs; refuse if other things depend on them, and name those.
 
     NAME is that of `rela cache ls`, or KIND:NAME where two kinds share it, such as run:photos.
     """

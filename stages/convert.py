@@ -143,7 +143,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         )
         if twins := sum(digest in of_train for digest in of_val):
             say(
-                f"{twins:,} different images of val are byte for byte in train, too; accuracies are too high"
+                f"{twins:,} images of val are also in train, byte for byte; accuracies will be too high"
             )
         for split, result in results.items():
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
@@ -212,7 +212,9 @@ def _remove_old(workspace: Workspace, path: Path, say: Say) -> None:
     others = [f"{thing.words} ({thing.why})" for thing in depending(workspace, path)]
     remove_directory(thing_at("dataset", path))
     if others:
-        say(f"data set {path.name} is replaced; of the old one there still are {', '.join(others)}")
+        say(
+            f"data set {path.name} is replaced; these still belong to the old one: {', '.join(others)}"
+        )
 
 
 def is_older(existing: DataSet) -> bool:

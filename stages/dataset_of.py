@@ -136,14 +136,14 @@ def say_if_changed(workspace: Workspace, dataset: DataSet, source: Path, say: Sa
         settings = replace(part_of(made, ConvertSettings), val_fraction=0.0)
         images = read_source(Path(made.source), settings, compare=False)
     except RelaError as error:
-        say(f"whether {shown} is still what data set {name} was made from is not known: {error}")
+        say(f"cannot check whether {shown} has changed since data set {name} was made: {error}")
         return
     changes = _changes(dataset, images)
     if changes:
         remedy = f"`{command(replace(made, source=source), name=free_name(workspace, name))}`"
         say(
-            f"warning: {shown} has changed since data set {name} was made of it: {', '.join(changes)}; the "
-            f"data set is used as it was. {remedy} makes one of the images of today"
+            f"warning: {shown} has changed since data set {name} was made from it: {', '.join(changes)}; the "
+            f"data set is used unchanged. {remedy} converts the current images"
         )
 
 

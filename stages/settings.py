@@ -19,10 +19,10 @@ class ConvertSettings:
         None, "Column of the images in a table.", shown="path in a CSV, else by its type"
     )
     label_column: str | None = option(
-        None, "Column of the classes, likewise.", shown="label in a CSV, else by its type"
+        None, "Column of the classes in a table.", shown="label in a CSV, else by its type"
     )
     image_root: Path | None = option(
-        None, "Folder that the paths of a CSV lie in.", shown="the CSV's own"
+        None, "Folder that the paths of a CSV are relative to.", shown="the CSV's own"
     )
     image_field: str | None = option(
         None, "Which image of each key in WebDataset shards.", shown="the only one"
@@ -133,7 +133,7 @@ class PriorSettings:
     )
     std: str | None = option(
         None,
-        "Standard deviation, likewise.",
+        "Standard deviation of pixels in [0, 1], one number or R,G,B.",
         metavar="R,G,B",
         shown="the published one",
     )

@@ -47,7 +47,7 @@ def plain_array(file: h5py.File, name: str, num_file_bytes: int) -> PlainArray:
     if layout.get_layout() != h5d.CONTIGUOUS or layout.get_nfilters():
         raise OddHdf5Error(f"data set {name!r} is not contiguous")
     if layout.get_external_count():
-        raise OddHdf5Error(f"the bytes of {name!r} lie in another file")
+        raise OddHdf5Error(f"the bytes of {name!r} are in another file")
     array = PlainArray(found.id.get_offset(), found.shape, found.dtype)
     if array.shape is None or array.dtype.hasobject or 0 in array.shape or array.offset is None:
         raise OddHdf5Error(f"{name!r} contains no numbers")

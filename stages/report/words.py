@@ -30,7 +30,7 @@ def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
     if not any(line.is_baseline for line in lines):
         return (
             "There is no run without a prior to compare with; "
-            f"`{counterpart(longest, 'none')}` makes one."
+            f"`{counterpart(longest, 'none')}` trains one."
         )
     by_seconds = [s for s in savings if s.cost == "seconds"]
     evaluated = [s for s in by_seconds if s.measure != ONLINE] or by_seconds

@@ -238,7 +238,7 @@ def describe_run(
     share = f" of {100 * settings.data_ratio:g} % of the images" if settings.data_ratio < 1 else ""
     stages = ""
     if representations is not None:
-        when = "when the rule says so"
+        when = "by the adaptive rule"
         if settings.handover is not None:
             when = f"after {round(settings.handover * num_steps):,} steps"
         stages = ", stage 1 only" if settings.handover == 1 else f", stage 2 begins {when}"

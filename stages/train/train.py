@@ -60,7 +60,7 @@ def format_result(result: TrainResult) -> str:
         pasteable("load it with:", run_snippet(run)),
     ]
     if result.warnings:
-        lines += ["it was warned of:", *(f"- {each}" for each in result.warnings)]
+        lines += ["warnings:", *(f"- {each}" for each in result.warnings)]
     return "\n".join([*lines, next_command("eval", run.name)])
 
 

@@ -111,6 +111,9 @@ def test_a_data_set_is_replaced(rela: Rela, embedded: list[Path], make_tree: Mak
     said = rela("convert", "images", exit_code=2).output
     assert "`rela convert images --replace`" in said
     said = rela("convert", "images", "--replace").output
-    assert f"there still are representations {embedded[0].name} (features of its images)" in said
+    assert (
+        f"these still belong to the old one: representations {embedded[0].name} (features of its images)"
+        in said
+    )
     assert (ROOT / "datasets/images/manifest.json").read_bytes() != before
     assert "already exists, unchanged" in rela("convert", "images", "--replace").output

@@ -97,6 +97,26 @@ def test_the_small_recipe_runs_once_and_then_what_is_missing(
     assert trained == {"small-byol-3": 1}
 
 
+def test_a_dry_run_finds_features_of_the_same_files_under_another_name(
+    rela: Rela, images: Path, tmp_path: Path
+):
+    prior = "random:timm:test_resnet"
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(
+        f'[[convert]]\nsource = "{images}"\nname = "again"\n[[embed]]\nprior = "{prior}"\n[[train]]\n'
+        f'prior = "{prior}"\nmodel = "timm:test_resnet"\nbatch_size = 8\nepochs = 1\n'
+    )
+    command = ("run", recipe, "--dry-run", "--no-measure")
+    words = rela(*command).stdout
+    assert "3 of 3 jobs to do; 2 of them could not be estimated; the others: about" in words
+    rela("embed", "images", "--prior", prior)
+    assert states(rela(*command, "--json")) == [
+        ("convert", "to do"), ("embed", "there"), ("train", "to do"),
+    ]  # fmt: skip
+    rela("run", recipe)
+    assert [state for _, state in states(rela(*command, "--json"))] == 3 * ["there"]
+
+
 def check_results(rows: list[dict[str, Any]], runs: Path) -> None:
     """Every row against what its runs wrote themselves."""
     groups = [(row["prior"].split(":")[0], row["data_ratio"], row["seeds"]) for row in rows]

@@ -67,7 +67,7 @@ def test_what_matters_is_said_first_and_what_is_next_last(
         "  all settings are in workspace/runs/first/config.json; --verbose prints them",
     ]
     *_, title, warned, after = alone.stdout.splitlines()
-    assert (title, warned) == ("it was warned of:", "- all features are alike")
+    assert (title, warned) == ("warnings:", "- all features are alike")
     assert after == "next: `rela eval first`"
     both = rela("train", "--prior", "random", "--epochs", 2, *TINY, "--verbose").stderr
     assert "  weight_decay: 0.01\n" in both
