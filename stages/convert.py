@@ -143,7 +143,7 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         )
         if twins := sum(digest in of_train for digest in of_val):
             say(
-                f"{twins:,} images of val are also in train, byte for byte; accuracies will be too high"
+                f"{twins:,} images of val are also in train, byte for byte: accuracies are too high"
             )
         for split, result in results.items():
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
@@ -260,9 +260,8 @@ def format_result(result: ConvertResult) -> str:
     else:
         rate = dataset.num_images() / result.seconds
         how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
-    unsaid = result.summary and replace(
-        result.summary, notes=[]
-    )  # `convert` said them before it began
+    # `convert` has said the notes
+    unsaid = result.summary and replace(result.summary, notes=[])
     what = summaries.dataset_in_words(dataset, unsaid)
     done = f"data set {dataset.name} ({dataset.classes_in_words}) {how}"
     return "\n".join([*what, done, f"next: `{suggested_embedding(dataset)}`"])
