@@ -260,8 +260,7 @@ def format_result(result: ConvertResult) -> str:
     else:
         rate = dataset.num_images() / result.seconds
         how = f"written to {dataset.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
-    # `convert` has said the notes
-    unsaid = result.summary and replace(result.summary, notes=[])
+    unsaid = result.summary and replace(result.summary, notes=[])  # were said
     what = summaries.dataset_in_words(dataset, unsaid)
     done = f"data set {dataset.name} ({dataset.classes_in_words}) {how}"
     return "\n".join([*what, done, f"next: `{suggested_embedding(dataset)}`"])
