@@ -16,12 +16,11 @@ from rela.data.beton.reader import open_beton
 from rela.data.beton.tally import Tally
 from rela.data.beton.value_range import write_in_range
 from rela.data.beton.writer import WriteResult, write_beton
-from rela.errors import ChoiceError, DataError, one_line
+from rela.errors import ChoiceError, one_line
 from rela.options import check_options, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.cores import num_cores
-from rela.pipeline.files import write_atomic
 from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
@@ -37,12 +36,11 @@ from rela.stages.conversion import SOURCE_SETTINGS, asked, command, free_name
 from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
-    SHOWN_BAD_IMAGES,
-    bad_image_list,
     bad_images_in_words,
     left_out_csv,
     oddities,
     options_that_skip,
+    refused,
     require_good_images,
     without_numbers,
 )
@@ -124,14 +122,13 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         results, rules = write_in_range(write, encoding, settings.bits, strict, say)
         bad = [entry for result in results.values() for entry in result.bad_images]
         left_out = left_out_csv(images, bad)
+        listed = workspace.root / f"{name}-{LEFT_OUT_FILE}"
         if bad and settings.on_bad_image == "stop":
-            listed = workspace.root / f"{name}-{LEFT_OUT_FILE}"
-            if len(bad) > SHOWN_BAD_IMAGES:
-                write_atomic(listed, left_out)
             changed = options_that_skip(results, images.val_fraction > 0)
             skip = command(request, **changed) if changed else ""
-            raise DataError(bad_image_list(source, bad, listed, skip))
+            raise refused(images, request, bad, listed, skip)
         require_good_images(results, images.val_fraction > 0)
+        listed.unlink(missing_ok=True)
         if bad:
             images_are = "bad image is" if len(bad) == 1 else "bad images are"
             say(f"{len(bad):,} {images_are} left out, and in {destination / LEFT_OUT_FILE}:")

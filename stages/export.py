@@ -17,7 +17,7 @@ from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.earlier_run import load_backbone, read_identity
 from rela.result import Result
-from rela.stages.display import human_bytes
+from rela.stages.display import human_bytes, next_command
 from rela.stages.embed.embed import embed
 from rela.stages.priors.find import with_names
 from rela.stages.requests import Export
@@ -97,6 +97,7 @@ def format_result(result: ExportResult) -> str:
             f"{what} of run {result.run}: {result.path}, {human_bytes(result.num_bytes)}",
             f"preprocessing: {wants}",
             pasteable("load it with:", result.snippet),
+            next_command("eval", result.run),
         ]
     )
 

@@ -10,9 +10,12 @@ from typing import Any
 
 from rela.data.beton.writer import WriteResult
 from rela.errors import DataError, one_line
+from rela.pipeline.files import write_atomic
+from rela.sources import csv_table
 from rela.sources.source import ImageSource, split_remedy
 from rela.sources.splits.other_files import counted, kind_of, pictures_in_words
 from rela.sources.splits.tree import is_image_name
+from rela.stages.requests import Convert, command_of
 
 LEFT_OUT_FILE = "left_out.csv"
 _COLUMNS = ("path", "reason")
@@ -58,13 +61,50 @@ def bad_images_in_words(bad: BadImages) -> list[str]:
     return [*summary, *lines, f"  and {len(bad) - SHOWN_BAD_IMAGES:,} more"]
 
 
-def bad_image_list(source: Path, bad: BadImages, listed: Path, skip: str) -> str:
-    """The error message; `skip`: the command that leaves them out, "" if a split has no others."""
+def refused(
+    images: ImageSource, request: Convert, bad: BadImages, listed: Path, skip: str
+) -> DataError:
+    """The error for bad images, of which a long list is written to `listed`.
+
+    `skip`: the command that leaves them out, "" if a split has no others.
+    """
+    source = Path(request.source)
+    if elsewhere := _begin_elsewhere(images, request, bad):
+        return DataError(elsewhere)
+    if len(bad) > SHOWN_BAD_IMAGES:
+        write_atomic(listed, left_out_csv(images, bad))
+    return DataError(_bad_image_list(source, bad, listed, skip))
+
+
+def _begin_elsewhere(images: ImageSource, request: Convert, bad: BadImages) -> str:
+    """What to say of a table none of whose paths exists; empty otherwise."""
+    source, total = Path(request.source), sum(map(len, images.splits.values()))
+    is_table = source.is_file() and source.name.lower().endswith(csv_table.SUFFIXES)
+    if not is_table or len(bad) < total or not all(_is_missing(reason) for _, reason in bad):
+        return ""
+    paths = "the only path" if total == 1 else f"none of the {total:,} paths"
+    there = [f for f in (Path(), *source.absolute().parents) if (f / bad[0][0]).is_file()]
+    command = command_of("convert", request, image_root=there[0] if there else Path("FOLDER"))
+    words = f"`{command}`" if there else f"--image-root FOLDER says where (default: {images.root})"
+    does = "does not exist" if total == 1 else "exists"
+    return (
+        f"{paths} in {one_line(str(source))} {does} below {one_line(str(images.root))}, such as "
+        f"{one_line(bad[0][0])}; they begin elsewhere: {words}"
+    )
+
+
+def _is_missing(reason: str) -> bool:
+    return reason.endswith("No such file or directory") or reason.startswith(
+        "no image of that name"
+    )
+
+
+def _bad_image_list(source: Path, bad: BadImages, listed: Path, skip: str) -> str:
     rest = f" All of them: {listed}" if len(bad) > SHOWN_BAD_IMAGES else ""
     images = f"{len(bad):,} bad image{'s' if len(bad) > 1 else ''}"
     remedy = f"Fix or remove them, or skip them with `{skip}`."
     if not skip:
-        remedy = "A split has no other images, so fix them."
+        remedy = "All images of a split are bad, so fix them."
     return "\n".join(
         [
             f"{images} in {one_line(str(source))}; nothing was converted. {remedy}{rest}",

@@ -16,7 +16,7 @@ from rela.priors.prior import Combination
 from rela.result import Result, Table
 from rela.sources.source import Sample, content_sha256
 from rela.stages import requests
-from rela.stages.display import format_table
+from rela.stages.display import format_table, next_command
 from rela.stages.priors.again import request_again
 from rela.stages.priors.find import find_cached, shown_name, with_names
 from rela.stages.priors.identify import KnownPrior, identify
@@ -137,6 +137,7 @@ def format_result(result: Neighbors) -> str:
             f"nearest to {one_line(result.image)} in data set {result.dataset} ({result.split}), by "
             f"{result.prior}; paths are relative to {one_line(result.source or 'the folder of images')}",
             format_table(*result.tables()["neighbors"]),
+            next_command("priors", "rank", result.dataset),
         ]
     )
 

@@ -1,6 +1,7 @@
 """Remove data sets, representations, targets and runs by name, and say what depends on them."""
 
 import math
+import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ from rela.pipeline.errors import BusyError, CorruptArtifactError
 from rela.pipeline.files import directory_bytes
 from rela.pipeline.locks import remove_if_free, remove_unused
 from rela.pipeline.manifest import MANIFEST_NAME
+from rela.pipeline.parts import remove_unused_parts
+from rela.priors.names import is_called, shown_names
 from rela.result import Result
 from rela.stages.display import human_bytes
 from rela.stages.requests import Remove
-from rela.stages.workspace.cache import nothing_called, parents_of
+from rela.stages.workspace.cache import list_cache, nothing_called, parents_of
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.run import LOCK_FILE, read_config
@@ -25,7 +28,10 @@ _KINDS = {
     "representations": "representations",
     "run": "run",
     "targets": "targets",
+    "parts": "unfinished parts",
+    "leftover": "leftover",
 }
+_LEFTOVERS = ("parts", "leftover")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class RemoveResult(Result):
 
 
 def remove(workspace: Workspace, request: Remove) -> RemoveResult:
-    """Remove what the names stand for: NAME or KIND:NAME.
+    """Remove what the names stand for: NAME or KIND:NAME, or the name of a prior that one thing is made by.
 
     Raises ChoiceError for unknown and ambiguous names, and where something else depends on them, unless
     that is removed too (`dependents`) or left as it is (`force`); BusyError for what a job uses.
@@ -180,12 +186,33 @@ def _find(workspace: Workspace, name: str) -> Thing:
         if "/" not in each and not each.startswith(".") and (parents[kind] / each).is_dir()
     ]
     if not found:
-        known = [p.name for path in parents.values() if path.is_dir() for p in path.iterdir()]
-        raise nothing_called(workspace, [name], known)
+        return _listed(workspace, name)
     if len(found) > 1:
         forms = " or ".join(f"`rela rm {kind}:{name}`" for kind, _ in found)
         raise ChoiceError(f"{name} is the name of {len(found)} things; choose {forms}")
     return thing_at(*found[0])
+
+
+def _listed(workspace: Workspace, name: str) -> Thing:
+    """What a list shows by this name otherwise: representations of a prior, or leftovers of a job."""
+    leftovers = {e.name: e for e in list_cache(workspace).entries if e.kind in _LEFTOVERS}
+    if name in leftovers:
+        return thing_at(leftovers[name].kind, Path(leftovers[name].path))
+    made = workspace.representations()
+    shown = list(zip(made, shown_names(each.prior for each in made), strict=True))
+    of_prior = [each for each, called in shown if called == name]
+    of_prior = of_prior or [each for each in made if is_called(each.prior, name)]
+    if len(of_prior) == 1:
+        return thing_at("representations", of_prior[0].path)
+    if of_prior:
+        names = [each.name for each in of_prior]
+        one = "\n".join(f"  `rela rm {each}`" for each in names)
+        raise ChoiceError(
+            f"{len(names)} things are made by prior {name}; remove all of them with "
+            f"`rela rm {' '.join(names)}`, or one:\n{one}"
+        )
+    known = [p.name for path in parents_of(workspace).values() for p in path.glob("[!.]*")]
+    raise nothing_called(workspace, [name], [*known, *leftovers, *(called for _, called in shown)])
 
 
 def thing_at(kind: str, path: Path, why: str = "") -> Thing:
@@ -195,7 +222,12 @@ def thing_at(kind: str, path: Path, why: str = "") -> Thing:
 
 def remove_directory(thing: Thing) -> None:
     """Remove it if no job uses it; raises BusyError."""
-    if (thing.path / MANIFEST_NAME).is_file():
+    if thing.kind == "leftover":
+        shutil.rmtree(thing.path)
+        return
+    if thing.kind == "parts":
+        gone = remove_unused_parts(thing.path)
+    elif (thing.path / MANIFEST_NAME).is_file():
         gone = remove_unused(thing.path, math.inf)
     else:
         lock = thing.path / LOCK_FILE

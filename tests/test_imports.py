@@ -24,10 +24,10 @@ NOUNS = (
     "presets",
     "settings",
     "display",
-    "left_out",
     "workspace",
     "snippets",
     "requests",
+    "left_out",
     "conversion",
     "priors",
 )

@@ -23,8 +23,10 @@ from rela.result import Result
 from rela.stages.display import next_command, progress_bar
 from rela.stages.embed.engine import recorded_engine, settle_engine
 from rela.stages.embed.rounding import Rounding
+from rela.stages.priors.again import embed_command
 from rela.stages.priors.find import shown_name
 from rela.stages.priors.identify import KnownPrior, identify
+from rela.stages.priors.records import priors_of
 from rela.stages.settings import EmbedSettings
 from rela.stages.snippets import pasteable, representations_snippet
 from rela.stages.workspace.dataset import DataSet
@@ -212,9 +214,15 @@ def format_location(artifact: Representations, names: Path, was_there: bool) -> 
             f"names: {names}, columns index and path",
             pasteable("read them with:", representations_snippet(artifact, names)),
         ]
-    if artifact.content.split == "train":
-        prior = shown_name(artifact)
-        lines.append(next_command("train", artifact.content.dataset, "--prior", prior))
+    workspace, content = Workspace(artifact.path.resolve().parents[1]), artifact.content
+    dataset = workspace.dataset(names.parent.name)
+    trained_on = workspace.representations(dataset.images_sha256())
+    if any(each.prior.key() == artifact.prior.key() for each in trained_on):
+        lines.append(next_command("train", content.dataset, "--prior", shown_name(artifact)))
+    else:
+        how = EmbedSettings(crops=content.crops, dtype=artifact.dtype)
+        known = priors_of(artifact)
+        lines.append(f"next: `{embed_command(workspace, dataset, known, how)}`")
     return lines
 
 

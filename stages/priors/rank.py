@@ -9,7 +9,7 @@ from rela.options import part_of
 from rela.pipeline.locks import in_use
 from rela.priors.names import shown_names
 from rela.result import Result, Table
-from rela.stages.display import format_table
+from rela.stages.display import format_table, next_command
 from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.requests import Rank
 from rela.stages.settings import RankSettings
@@ -166,7 +166,12 @@ def format_result(ranking: Ranking) -> str:
         lines.append("* trained on these images")
     for title, table in others:
         lines += ["", title, format_table(*table)]
-    return "\n".join(lines)
+    best = next(
+        (n for n, p in zip(ranking.names, ranking.priors, strict=True) if not p.own_run), ""
+    )
+    return "\n".join(
+        [*lines, *([next_command("train", ranking.dataset, "--prior", best)] if best else [])]
+    )
 
 
 def _rows(

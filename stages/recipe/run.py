@@ -10,7 +10,7 @@ from rela.distributed.ranks import current_ranks
 from rela.errors import ChoiceError, PreemptedError, failure_of
 from rela.pipeline import Say
 from rela.result import Result, Table
-from rela.stages.display import format_table
+from rela.stages.display import format_table, next_command
 from rela.stages.evaluate.measured import Evaluation
 from rela.stages.recipe.kinds import Job
 from rela.stages.recipe.results import (
@@ -106,7 +106,8 @@ def format_result(result: RecipeResult) -> str:
     table = format_table(*result.tables()["jobs"])
     if not result.results:
         return table
-    return f"{table}\n\n{format_results(result.results, result.references, result.notes)}"
+    results = format_results(result.results, result.references, result.notes)
+    return f"{table}\n\n{results}\n{next_command('report')}"
 
 
 def describe_failures(result: RecipeResult) -> str:

@@ -78,6 +78,7 @@ def test_many_bad_images_are_summed_up(failing: Failing, make_tree: MakeTree):
     full = (WORKSPACE / "many-left_out.csv").read_text().splitlines()
     failing(0, "convert", tree, "--on-bad-image", "skip", "--val-fraction", 0)
     assert full == (WORKSPACE / "datasets/many/left_out.csv").read_text().splitlines()
+    assert not (WORKSPACE / "many-left_out.csv").exists()
     assert len(full) == 52 and full[-1] == '"a/notes.txt","stray file"'
 
 

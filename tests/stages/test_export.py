@@ -94,7 +94,7 @@ def test_printed_snippets_load_the_backbone_without_rela(
         options = ("--to", to, "--output", tmp_path / output, "--json")
         snippets.append(read_json(rela("export", runs[model].name, *options))["snippet"])
     words = rela("export", "resnet18", "--to", "torchvision").stdout
-    snippets.append(words.partition("load it with:\n\n")[2])
+    snippets.append(words.partition("load it with:\n\n")[2].partition("\n\nnext: ")[0])
     assert (tmp_path / "resnet18-torchvision.pth").is_file()
 
     elsewhere = tmp_path / "elsewhere"
@@ -204,7 +204,7 @@ def test_features_are_the_cached_ones_with_names_for_plain_h5py(
             assert [names[label] for label in labels] == [p.split("/")[1] for p in paths]
             assert all((tmp_path / "images" / path).is_file() for path in paths)
     found: dict[str, Any] = {}
-    exec(words.partition("load it with:\n\n")[2], found)
+    exec(words.partition("load it with:\n\n")[2].partition("\n\nnext: ")[0], found)
     assert found["features"].shape == (24, 1024)
     assert found["paths"][0] == "train/ant/00.png"
 

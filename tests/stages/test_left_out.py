@@ -49,10 +49,30 @@ def test_the_command_that_skips_bad_images_works(
 def test_without_a_good_image_no_command_is_printed(rela: Rela, tmp_path: Path):
     root = write(tmp_path / "set", "a/1.png a/2.png", "")
     said = rela("convert", root, "--val-fraction", 0, exit_code=65).stderr
-    assert "2 bad images in" in said and "A split has no other images" in said and "`" not in said
+    assert "2 bad images in" in said and "All images of a split are bad" in said and "`" not in said
     words = ("convert", root, "--val-fraction", 0, "--on-bad-image", "skip")
     said = rela(*words, exit_code=65).stderr
     assert "rela: all 2 images of train are bad" in said and "left_out.csv" not in said
+
+
+@pytest.mark.parametrize("files_are", ["pictures", "elsewhere/pictures"])
+def test_a_table_in_another_folder_than_its_paths_names_image_root(
+    rela: Rela, tmp_path: Path, files_are: str
+):
+    paths = [f"pictures/{'ab'[i % 2]}/{i}.png" for i in range(12)]
+    write(
+        tmp_path / files_are.removesuffix("/pictures").removesuffix("pictures"), "", " ".join(paths)
+    )
+    (tmp_path / "lists").mkdir()
+    rows = "\n".join(["path,label", *(f"{path},{path.split('/')[1]}" for path in paths)])
+    (tmp_path / "lists/all.csv").write_text(rows)
+    said = rela("convert", "lists/all.csv", "--val-fraction", 0, exit_code=65).stderr
+    assert "none of the 12 paths in lists/all.csv exists below" in said
+    assert not list((tmp_path / "workspace").glob("*.csv"))
+    if files_are == "pictures":
+        rela(*command_in(said))
+    else:
+        assert "--image-root FOLDER" in said and "`" not in said
 
 
 def test_a_class_of_bad_images_is_named(rela: Rela, tmp_path: Path):

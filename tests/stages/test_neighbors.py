@@ -85,7 +85,7 @@ def test_neighbours_are_found_by_the_cosine_of_what_is_stored(embedded: Rela, tm
     table = embedded("neighbors", query, "--count", 3).stdout.splitlines()
     assert table[1].split() == ["similarity", "class", "path"]
     assert table[3].split() == ["1.0000", "bee", "train/bee/03.png"]
-    assert len(table) == 6
+    assert len(table) == 7 and table[-1] == "next: `rela priors rank images`"
 
 
 def test_an_image_finds_itself_in_any_encoding(rela: Rela, tmp_path: Path):

@@ -84,6 +84,20 @@ def test_a_run_goes_on_with_a_data_set_of_the_same_images(rela: Rela, images: Pa
     assert "trained on it" in rela("rm", "copy", exit_code=2).output
 
 
+def test_every_name_that_a_list_prints_is_accepted(rela: Rela, embedded: list[Path]):
+    rows = read_json(rela("priors", "list", "--json"))["priors"]
+    (prior,) = (row["prior"] for row in rows if row["embedded"])
+    rela("embed", "images", "--prior", prior, "--split", "val")
+    said = rela("rm", prior, exit_code=2).output
+    assert f"`rela rm {embedded[0].name}`" in said and "2 things are made by prior" in said
+    rela("rm", embedded[0].name)
+    assert f"{prior}?" in rela("rm", f"{prior}z", exit_code=2).output
+    shutil.copytree("workspace/datasets/images", ROOT / "representations/.parts-0123")
+    assert ".parts-0123" in rela("cache", "ls").output
+    rela("rm", prior, ".parts-0123")
+    assert there() == {"images"} and not (ROOT / "representations/.parts-0123").exists()
+
+
 def test_what_a_job_uses_stays_and_what_is_damaged_goes(rela: Rela, embedded: list[Path]):
     with in_use(embedded[0]):
         assert "is in use" in rela("rm", embedded[0].name, exit_code=75).output
