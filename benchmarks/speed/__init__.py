@@ -6,6 +6,7 @@ BENCHMARKS = {
     "data_wait": "share of a training step spent waiting for batches",
     "embedding": "rela embed: images per second against the forward pass alone",
     "stage1": "a step on cached targets against a step with the prior in it; fetching targets",
+    "precision": "steps of both stages on a CPU: float32 as torch has it, rela's float32, bfloat16",
     "stage2": "a BYOL step against the plain module",
     "converting": "rela convert against FFCV's own writer",
     "startup": "time to the first batch; a cache hit; --help",

@@ -13,6 +13,7 @@ from benchmarks.speed.comparison import Comparison, Figure, compare
 from benchmarks.speed.training_steps import byol_plan, our_rate, random_batch
 from rela.data.memory import keep_freed_memory
 from rela.models.backbones import build_backbone
+from rela.training.precision import has_bf16
 from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 from rela.representations.targets import Targets, open_targets
 
@@ -51,14 +52,18 @@ def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
         prior = OnlinePrior(build_backbone(_MODEL, _IMAGE_SIZE, seed=1))
         return our_rate(plan, 1, dict(batch), _NUM_STEPS, _WIDTH, [prior])
 
+    sides = {
+        "cached targets": lambda: our_rate(plan, 1, at_hand, _NUM_STEPS, _WIDTH),
+        "online distillation": online,
+    }
+    if has_bf16():
+        sides["the same in bf16-mixed"] = lambda: our_rate(
+            plan, 1, at_hand, _NUM_STEPS, _WIDTH, precision="bf16-mixed"
+        )
     steps = compare(
         f"stage-1 step, {_MODEL} at {_IMAGE_SIZE} px, batches of {_BATCH_SIZE}, "
         "a prior of the same architecture", "img/s",
-        {
-            "cached targets": lambda: our_rate(plan, 1, at_hand, _NUM_STEPS, _WIDTH),
-            "online distillation": online,
-        },
-        rounds, {"online distillation": 1.3},
+        sides, rounds, {"online distillation": 1.3},
     )  # fmt: skip
     targets = _targets(scratch / f"targets-{_NUM_TARGETS}x{_WIDTH}.h5")
     shares = [100 * fetch_seconds(targets.values) * rate / _BATCH_SIZE for rate in steps.ours]

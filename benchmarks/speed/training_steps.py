@@ -13,7 +13,8 @@ from torchvision.transforms.functional import normalize
 
 from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
 from rela.training.handover import FixedHandOver
-from rela.training.run import build_method, build_module, resolve_precision
+from rela.training.precision import default_precision
+from rela.training.run import build_method, build_module
 from rela.training.settings import ResolvedSettings
 from rela.training.two_stage import TwoStage
 
@@ -84,14 +85,18 @@ def two_stage(plan: ResolvedSettings, stage: int, target_width: int = 0) -> TwoS
 
 
 def images_per_second(
-    module: pl.LightningModule, loader: Any, batch_size: int, callbacks: Sequence[pl.Callback] = ()
+    module: pl.LightningModule,
+    loader: Any,
+    batch_size: int,
+    callbacks: Sequence[pl.Callback] = (),
+    precision: str = "auto",
 ) -> float:
     """Rate of an epoch after its first steps, on a GPU if there is one."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     clock = _StepClock()
     pl.Trainer(
-        max_epochs=1, devices=1, precision=resolve_precision("auto"), callbacks=[clock, *callbacks],
+        max_epochs=1, devices=1, precision=default_precision(precision), callbacks=[clock, *callbacks],
         logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False,
     ).fit(module, loader)  # fmt: skip
@@ -100,11 +105,11 @@ def images_per_second(
 
 def our_rate(
     plan: ResolvedSettings, stage: int, batch: dict[str, Any], num_steps: int, target_width: int = 0,
-    callbacks: Sequence[pl.Callback] = (),
+    callbacks: Sequence[pl.Callback] = (), precision: str = "auto",
 ) -> float:  # fmt: skip
     """Images per second of our training module on this batch, again and again."""
     module, repeated = two_stage(plan, stage, target_width), RepeatedBatch(batch, num_steps)
-    return images_per_second(module, repeated, plan.batch_size, callbacks)
+    return images_per_second(module, repeated, plan.batch_size, callbacks, precision)
 
 
 def normalized(views: list[Tensor]) -> list[Tensor]:

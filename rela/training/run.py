@@ -39,6 +39,7 @@ from rela.training.diagnosis import Facts, facts_of_images, target_std
 from rela.training.epoch_log import EpochLog
 from rela.training.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.training.loggers import open_loggers, parse_loggers
+from rela.training.precision import default_precision
 from rela.training.progress import LiveProgress, remove_progress
 from rela.training.run_directory import (
     CHECKPOINTS_DIR,
@@ -87,7 +88,7 @@ def run_training(
     _quieten()
     keep_freed_memory()
     options = device_options(settings.devices, 60 * settings.rank_timeout)
-    options["precision"] = resolve_precision(settings.precision)
+    options["precision"] = default_precision(settings.precision)
     is_first = current_ranks().rank == 0
     checkpoint_dir = directory / CHECKPOINTS_DIR
     newest = newest_checkpoint(checkpoint_dir, say)
@@ -165,13 +166,6 @@ def run_training(
         num_devices=trainer.world_size,
         is_global_zero=trainer.is_global_zero,
     )
-
-
-def resolve_precision(name: str) -> str:
-    """ "auto" → 16-mixed on a GPU, 32-true on the CPU; other names are returned unchanged."""
-    if name != "auto":
-        return name
-    return "16-mixed" if torch.cuda.is_available() else "32-true"
 
 
 def _resuming(record: dict[str, Any], settings: ResolvedSettings, steps_per_epoch: int) -> str:

@@ -26,7 +26,8 @@ from rela.sources.source import ImageSource
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.encoding import encoding_by
 from rela.training.handover import AdaptiveHandOver
-from rela.training.run import build_method, build_module, resolve_precision
+from rela.training.precision import default_precision
+from rela.training.run import build_method, build_module
 from rela.training.settings import ResolvedSettings, TrainSettings
 from rela.training.two_stage import TwoStage
 
@@ -70,7 +71,7 @@ def step_seconds(settings: TrainSettings, num_classes: int, stage: int) -> float
     keep_freed_memory()
     device = choose_device("auto")
     resolved = ResolvedSettings(**vars(settings))
-    precision = resolve_precision(resolved.precision)
+    precision = default_precision(resolved.precision)
     with torch.random.fork_rng(devices=[]):
         module = _module(resolved, num_classes, stage).to(device)
     method = module.method

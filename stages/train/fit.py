@@ -68,7 +68,8 @@ def fit_run(
 ) -> TrainResult:
     """Lock the directory, make the targets, train, and publish the manifest last."""
     start = Spent.now()
-    from rela.training.run import resolve_precision
+    from rela.training.precision import choose_precision
+    from rela.training.run import memory_format
 
     directory.mkdir(parents=True, exist_ok=True)
     # one process holds the lock for all: the launcher, or rank 0
@@ -86,7 +87,9 @@ def fit_run(
                 raise BusyError(f"{directory} was just taken by another run; run the command again")
             config = replace(found, settings=config.settings)  # may differ in WHERE_TO_RUN
         else:
-            config = replace(config, precision=resolve_precision(config.settings.precision))
+            resolved = ResolvedSettings(**vars(config.settings))
+            precision = choose_precision(resolved, memory_format(resolved), say)
+            config = replace(config, precision=precision)
             config.write(directory)
         return _run_locked(
             workspace, dataset, representations, directory, config, start, say, announce
@@ -125,6 +128,7 @@ def _run_locked(
     from rela.models.backbones import build_backbone, feature_dim
     from rela.representations.projection import DEFAULT_VARIANCE_SHARE
     from rela.representations.targets import open_targets
+    from rela.training.precision import has_bf16
     from rela.training.run import run_training
 
     # "auto" is resolved once, where the run begins; resuming elsewhere keeps it
@@ -158,6 +162,8 @@ def _run_locked(
     target_width = 0 if targets is None else targets.values.shape[1]
     say(describe_run(directory.name, dataset, settings, representations, target_width, num_steps))
     say(f"  all settings are in {directory / CONFIG_FILE}; --verbose prints them")
+    if config.settings.precision == "auto" and settings.precision == "32-true" and has_bf16():
+        say("  this processor has bfloat16: --precision fastest uses it if it is faster")
     say_if_too_short(settings, num_steps, say)
     num_classes = len(dataset.content.class_names)
     with in_use(*([] if target_artifact is None else [target_artifact.path])):
