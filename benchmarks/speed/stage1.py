@@ -13,9 +13,9 @@ from benchmarks.speed.comparison import Comparison, Figure, compare
 from benchmarks.speed.training_steps import byol_plan, our_rate, random_batch
 from rela.data.memory import keep_freed_memory
 from rela.models.backbones import build_backbone
-from rela.training.precision import has_bf16
 from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 from rela.representations.targets import Targets, open_targets
+from rela.training.precision import has_bf16
 
 _MODEL, _IMAGE_SIZE, _BATCH_SIZE, _WIDTH = "resnet18", 64, 64, 512
 _NUM_STEPS = 8
