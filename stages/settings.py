@@ -159,7 +159,7 @@ class EmbedSettings:
     engine: str = option(
         "torch",
         "What computes features on a CPU. torch: PyTorch, eager or with oneDNN's linear layers, whichever is "
-        "faster here; auto: onnxruntime and openvino too, if they are installed.",
+        "faster here; auto: or openvino, or onnxruntime, if one is installed and faster still.",
         choices=("torch", "auto", "eager", "onednn", "onnxruntime", "openvino"),
     )
     precision: str = option(

@@ -5,6 +5,8 @@ BENCHMARKS = {
     "loading": "two augmented views per image: JPEG and raw at 224 px, raw at 32 px",
     "data_wait": "share of a training step spent waiting for batches",
     "embedding": "rela embed: images per second against the forward pass alone",
+    "engines": "engines and precisions of rela embed on a CPU against eager float32",
+    "embedding_peers": "rela embed end to end against lightly_train.embed and timm, DataLoader, h5py",
     "stage1": "a step on cached targets against a step with the prior in it; fetching targets",
     "precision": "steps of both stages on a CPU: float32 as torch has it, rela's float32, bfloat16",
     "stage2": "a BYOL step against the plain module",
