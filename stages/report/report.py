@@ -1,6 +1,7 @@
 """Finished runs → one page: what the prior saved, the course of training, the features."""
 
 import base64
+import contextlib
 import itertools
 import shlex
 import time
@@ -257,8 +258,12 @@ def _how_good(run: RunRecord) -> tuple[float, float]:
 
 def _datasets_of(workspace: Workspace, runs: Iterable[Run]) -> dict[str, DataSet]:
     """The data sets of `runs` that still exist, by fingerprint."""
-    wanted = {run.dataset_fingerprint for run in runs}
-    return {each.fingerprint: each for each in workspace.datasets() if each.fingerprint in wanted}
+    found = {}
+    for run in runs:
+        with contextlib.suppress(ChoiceError):  # it is gone, and so are its copies
+            dataset = workspace.dataset_of(run.content.dataset, run.dataset_fingerprint)
+            found[dataset.fingerprint] = dataset
+    return found
 
 
 def _dataset_of(workspace: Workspace, run: Run) -> DataSet:

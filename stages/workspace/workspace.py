@@ -83,9 +83,10 @@ class Workspace:
 
         Without one, that of the name alone; raises ChoiceError if there is neither.
         """
-        same = [each for each in self.datasets() if each.fingerprint == fingerprint]
-        same.sort(key=lambda each: each.name != name)
-        return same[0] if same else self.dataset(name)
+        if self.has_dataset(name) and (named := self.dataset(name)).fingerprint == fingerprint:
+            return named  # whatever the others are like
+        same = (each for each in self.datasets() if each.fingerprint == fingerprint)
+        return next(same, None) or self.dataset(name)
 
     def run(self, name: str | None = None) -> Run:
         """The named finished run, or the only one."""

@@ -35,7 +35,7 @@ CASES = {
     f"train images --prior none --epochs 1 {shlex.join(TINY)}": (0, ["--epochs 2"]),
     f"train images --prior none --epochs 3 --name done {shlex.join(TINY)}": (
         2,
-        ["--name done-2 --epochs 3", "rela train --resume --name done --epochs 3"],
+        ["--epochs 3 --batch-size 8 --name done-2", "rela train --resume --name done --epochs 3"],
     ),
     f"train images --prior none --epochs 9 --seed 5 --name half {shlex.join(TINY)}": (
         2,
