@@ -16,7 +16,7 @@ def taken(workspace: Workspace, directory: Path, config: Config, request: Train)
     number = 2
     while (free := directory.with_name(f"{directory.name}-{number}")).exists():
         number += 1
-    other = f"choose another name: `{command_of('train', request, name=free.name)}`"
+    other = f"choose another --name: `{command_of('train', request, name=free.name)}`"
     if not (directory / CONFIG_FILE).is_file():
         return ChoiceError(f"{directory} is there and is no run; {other}")
     found = read_config(directory)
