@@ -58,7 +58,8 @@ def _command(name: str) -> Iterable[str]:
     yield f"### {name}\n\n```text\n{usage}\n```"
     yield _paragraphs(command.help or "")
     rows = [_row(each, context) for each in command.params if isinstance(each, click.Option)]
-    yield "\n".join(["| option | |", "|---|---|", *rows])
+    if rows:
+        yield "\n".join(["| option | |", "|---|---|", *rows])
 
 
 def _row(option: click.Option, context: click.Context) -> str:
@@ -77,13 +78,16 @@ def _cell(text: str) -> str:
 def _paragraphs(text: str) -> str:
     """A help text or docstring as Markdown: options in a list, examples in blocks."""
     found = []
-    for paragraph in inspect.cleandoc(text).replace("\b\n", "").split("\n\n"):
-        if paragraph.startswith(">>>"):
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith("\b\n"):
+            lines = textwrap.dedent(paragraph.removeprefix("\b\n"))
+            found.append(f"```text\n{lines}\n```")
+        elif paragraph.startswith(">>>"):
             found.append(f"```python-console\n{paragraph}\n```")
         elif paragraph.startswith("- "):
             items = re.split(r"\n(?=- )", paragraph)
-            lines = (re.sub(r"^- (\w+):", r"- `\1`:", _one_line(item)) for item in items)
-            found.append("\n".join(lines))
+            items_shown = (re.sub(r"^- (\w+):", r"- `\1`:", _one_line(item)) for item in items)
+            found.append("\n".join(items_shown))
         else:
             found.append(textwrap.fill(_one_line(paragraph), _COLUMNS, break_on_hyphens=False))
     return "\n\n".join(found)

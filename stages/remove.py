@@ -92,7 +92,7 @@ def remove(workspace: Workspace, request: Remove) -> RemoveResult:
         listed = "\n".join(f"  {thing.words}: {thing.why}" for thing in others.values())
         typed = " ".join(names)
         raise ChoiceError(
-            f"{len(others)} other things depend on {' and '.join(t.words for t in named)}:\n{listed}\n"
+            f"{'something else depends' if len(others) == 1 else f'{len(others)} other things depend'} on {' and '.join(t.words for t in named)}:\n{listed}\n"
             f"remove them too with `rela rm {typed} --dependents`, or keep them with "
             f"`rela rm {typed} --force`"
         )
@@ -107,7 +107,8 @@ def format_result(result: RemoveResult) -> str:
     """A line for each thing."""
     words = "would remove" if result.dry_run else "removed"
     lines = [f"{words} {t.words} ({human_bytes(t.num_bytes)})" for t in result.removed]
-    lines += [f"kept {thing.words}: {thing.why}" for thing in result.kept]
+    kept = "depends on it: " if result.dry_run else "kept "
+    lines += [f"{kept}{thing.words}: {thing.why}" for thing in result.kept]
     return "\n".join(lines)
 
 
@@ -136,7 +137,7 @@ def _of_dataset(workspace: Workspace, dataset: DataSet, going: Collection[Path])
         if run.dataset_fingerprint == dataset.fingerprint and (
             same is None or run.content.dataset == dataset.name
         ):
-            lost = "; it can be evaluated on other data only" if same is None else instead
+            lost = "; it can only be evaluated with --dataset OTHER" if same is None else instead
             yield thing_at("run", run.path, f"trained on it{lost}")
     for path in workspace.unfinished_runs():
         of = read_config(path).dataset

@@ -44,7 +44,10 @@ def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
         return "No training with a prior reached the accuracy of training without it on every seed."
     best = min(reached, key=lambda s: s.mean or 0.0)
     of_best = [s for s in savings if (s.line, s.measure) == (best.line, best.measure)]
-    return _sentence(sorted(of_best, key=lambda s: s.cost != "seconds"), labels[best.line])
+    sentence = _sentence(sorted(of_best, key=lambda s: s.cost != "seconds"), labels[best.line])
+    if best.measure != ONLINE:
+        return sentence
+    return f"{sentence} Online accuracy is of augmented training images; `rela eval --all` measures others."
 
 
 def _sentence(savings: Sequence[Saving], label: str) -> str:
@@ -60,18 +63,19 @@ def _sentence(savings: Sequence[Saving], label: str) -> str:
             f"Without a prior, the best {measure} accuracy ({aim}) is no better than chance, so there is "
             "nothing to reach; train for more --epochs."
         )
-    if saving.mean is None:
-        how = f"on {num_reached} of {num_seeds} seeds only" if num_reached else "on no seed"
+    if saving.mean is not None:
+        how = f"It reaches {aim} in {' and '.join(map(_share, savings))}."
+    elif num_reached:
+        how = f"It reaches {aim} on {num_reached} of {num_seeds} seeds only."
     else:
-        how = "in " + " and ".join(map(_share, savings))
-    return (
-        f"{label}: {best} {measure} accuracy, against {aim} without a prior ({seeds}). "
-        f"It reaches {aim} {how}."
-    )
+        how = f"It never reaches {aim}."
+    return f"{label}: {best} {measure} accuracy, against {aim} without a prior ({seeds}). {how}"
 
 
 def _share(saving: Saving) -> str:
     assert saving.mean is not None
     unit = "seconds" if saving.cost == "seconds" else "images seen"
     at_most = "at most " if saving.is_bound else ""  # the cheapest run is already there
+    if saving.mean > 1:
+        return f"{at_most}{saving.mean:.1f} times the {unit}"
     return f"{at_most}{Spread(saving.mean, saving.std).percent(0)} % of the {unit}"

@@ -160,7 +160,11 @@ def _run_locked(
         num_chosen(len(beton), settings.data_ratio) // settings.batch_size
     )
     target_width = 0 if targets is None else targets.values.shape[1]
-    say(describe_run(directory.name, dataset, settings, representations, target_width, num_steps))
+    described = describe_run(
+        directory.name, dataset, settings, representations, target_width, num_steps,
+        is_longer=config.extends is not None,
+    )  # fmt: skip
+    say(described)
     say(f"  all settings are in {directory / CONFIG_FILE}; --verbose prints them")
     if config.settings.precision == "auto" and settings.precision == "32-true" and has_bf16():
         say("  this processor has bfloat16: --precision fastest uses it if it is faster")
@@ -231,8 +235,9 @@ def describe_run(
     representations: Representations | None,
     target_width: int,
     num_steps: int,
+    is_longer: bool = False,
 ) -> str:
-    """Data, prior, model, budget and device in a line each."""
+    """Data, prior, model, budget and device in a line each; `is_longer`: it extends a finished run."""
     from rela.distributed.strategy import device_words
 
     prior = "none: the algorithm alone"
@@ -248,6 +253,8 @@ def describe_run(
         if settings.handover is not None:
             when = f"after {round(settings.handover * num_steps):,} steps"
         stages = ", stage 1 only" if settings.handover == 1 else f", stage 2 begins {when}"
+        if is_longer and settings.handover != 1:
+            stages = ", stage 2 continues"
     size = settings.image_size
     return "\n".join(
         [
