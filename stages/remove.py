@@ -91,8 +91,11 @@ def remove(workspace: Workspace, request: Remove) -> RemoveResult:
     if others and not (dependents or request.force or dry_run):
         listed = "\n".join(f"  {thing.words}: {thing.why}" for thing in others.values())
         typed = " ".join(names)
+        count = (
+            "something else depends" if len(others) == 1 else f"{len(others)} other things depend"
+        )
         raise ChoiceError(
-            f"{'something else depends' if len(others) == 1 else f'{len(others)} other things depend'} on {' and '.join(t.words for t in named)}:\n{listed}\n"
+            f"{count} on {' and '.join(t.words for t in named)}:\n{listed}\n"
             f"remove them too with `rela rm {typed} --dependents`, or keep them with "
             f"`rela rm {typed} --force`"
         )

@@ -92,8 +92,8 @@ def test_a_saving_is_the_cost_of_the_baselines_accuracy_over_its_cost():
     sentence = headline([by_seconds], lines_of(runs))
     assert sentence == (
         "net → byol: 55.0 % online accuracy, against 30.0 % without a prior (2 seeds). It reaches 30.0 % in "
-        "72 ± 8 % of the seconds. Online accuracy is of augmented training images; `rela eval --all` measures "
-        "others."
+        "72 ± 8 % of the seconds. Online accuracy is of augmented training images; `rela eval --all` "
+        "measures others."
     )
 
 
