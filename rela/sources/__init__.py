@@ -6,6 +6,7 @@ A new kind of source is one module with what `SourceKind` lists, and its line in
 image and writes nothing. Modules are imported when a source is looked at: this package is light.
 """
 
+import os
 import re
 import shlex
 from dataclasses import fields
@@ -99,7 +100,7 @@ def default_name(path: Path) -> str:
 
     if is_pattern(path):
         return fixed_part(path).resolve().name
-    name = path.resolve().name
+    name = Path(os.path.realpath(path)).name
     if path.is_file():
         suffixes = (suffix for kind in KINDS for suffix in _module(kind).SUFFIXES)
         longest = max((len(s) for s in suffixes if name.lower().endswith(s)), default=0)

@@ -1,6 +1,7 @@
 """A workspace: where artifacts are, and how a name finds one."""
 
 import difflib
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -185,8 +186,9 @@ class Workspace:
     def _meant(self, what: str, parent: Path, name: str, names: list[str]) -> str:
         """What a name that does not exist probably stands for; empty if that is unknown."""
         path, others = Path(name), {self.datasets_dir: "data set", self.runs_dir: "run"}
-        inside = path.resolve().parts[len(parent.resolve().parts) :]
-        is_inside = parent.resolve() in path.resolve().parents
+        whole = Path(os.path.realpath(path))  # unlike resolve, also of a link to itself
+        inside = whole.parts[len(parent.resolve().parts) :]
+        is_inside = parent.resolve() in whole.parents
         meant = inside[0] if is_inside else path.name.removesuffix(".beton")
         alike = [each for each in names if each.lower() == meant.lower()]
         if alike:

@@ -67,7 +67,7 @@ def test_python_has_it_as_a_keyword_documented_and_checked():
     assert "- toy_angle: Turn every image by these degrees. [default: 7.0]" in str(convert.__doc__)
     assert convert("images") == 7.0
     assert convert("images", toy_angle=30.0) == 30.0
-    words = "--toy-angle 91: expected a number of at least 0 and at most 90"
+    words = "toy_angle = 91: expected a number of at least 0 and at most 90"
     with pytest.raises(ChoiceError, match=words):
         convert("images", toy_angle=91)
 

@@ -86,7 +86,7 @@ def is_workspace(folder: Path) -> bool:
 
 def refuse_workspace(path: Path) -> None:
     """Raise ChoiceError, with the name of the data set, for what rela itself has made."""
-    whole = path.resolve()
+    whole = Path(os.path.realpath(path))  # unlike resolve, also of a link to itself
     for root in (whole, *whole.parents):
         kind, *name = (*whole.relative_to(root).parts, "")
         if kind in _OF_WORKSPACES and is_workspace(root):

@@ -69,6 +69,7 @@ def test_it_is_measured_without_labels_and_a_recipe_shows_it_beside_others(
         "32",
         "--protocol",
         "rank",
+        "--verbose",
     ]
     recipe = ("run", "recipe.toml")
     _, words, answer, help_text, _, summary, result = run_with(

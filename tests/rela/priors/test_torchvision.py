@@ -140,9 +140,7 @@ def test_old_densenet_files_are_understood(tmp_path: Path):
 
 def test_a_file_for_another_architecture_is_refused(tmp_path: Path):
     torch.save(torchvision_model("resnet34").state_dict(), tmp_path / "mine.pth")
-    with pytest.raises(
-        DataError, match=r"mine\.pth does not fit resnet18; it fits resnet34: .*--arch resnet34"
-    ):
+    with pytest.raises(DataError, match=r"mine\.pth does not fit resnet18; it fits resnet34"):
         resolve(PriorRequest("resnet18", weights=tmp_path / "mine.pth"))
 
 

@@ -67,7 +67,7 @@ def test_the_cosine_becomes_that_of_all_epochs(
         patch.setattr(training, "_fit", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         interrupted = ("train", "--resume", "--name", "short", "--epochs", 4)
         said = rela(*interrupted, exit_code=130).output
-    assert "with the cosine of 4 epochs as if 2 of them were done, so it rises first" in said
+    assert "follows the cosine of 4 epochs from epoch 2 on, so it rises first" in said
     assert f"its learning rate, {end:.2g} at the end" in said
     config = RUNS / "short-4-epochs" / "config.json"
     written = config.read_text()
