@@ -1,15 +1,12 @@
 """The request that made a data set, and the command that makes it again."""
 
 import itertools
-import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rela.errors import one_line
-from rela.options import option_words
 from rela.sources.source import SourceOptions
-from rela.stages.requests import Convert
+from rela.stages.requests import Convert, command_of
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace
@@ -20,13 +17,7 @@ SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOpti
 
 def command(request: Convert, **changed: Any) -> str:
     """`rela convert` with the options of `request` that are not the defaults, some of them changed."""
-    return one_line(shlex.join(convert_words(request, **changed)))
-
-
-def convert_words(request: Convert, **changed: Any) -> list[str]:
-    """The words of `command`."""
-    words = option_words(Convert, {**vars(request), **changed})
-    return ["rela", "convert", str(request.source), *words]
+    return command_of("convert", request, **changed)
 
 
 def asked(source: Path, settings: ConvertSettings) -> dict[str, str]:

@@ -75,12 +75,17 @@ def _listed(names: str | Sequence[str]) -> list[str]:
 
 def command_of(verb: str, request: "Request", **changed: Any) -> str:
     """`rela VERB` with the arguments and options of a request, some of them changed: what to type instead."""
+    return one_line(shlex.join(words_of(verb, request, **changed)))
+
+
+def words_of(verb: str, request: "Request", **changed: Any) -> list[str]:
+    """The words of `command_of`."""
     values = {**vars(request), **changed}
     words = ["rela", verb]
     for described in fields(request):
         if "argument" in described.metadata and (value := values[described.name]):
             words += map(str, value if isinstance(value, list | tuple) else [value])
-    return one_line(shlex.join([*words, *option_words(type(request), values)]))
+    return [*words, *option_words(type(request), values)]
 
 
 def repeats_the_command(verb: str) -> Callable[[Callable[_P, _Result]], Callable[_P, _Result]]:

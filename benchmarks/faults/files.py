@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm  # noqa: F401  once imported, it does not count as memory that a file takes
 from click.testing import CliRunner
 
 from benchmarks.faults import Tally, hostile_files

@@ -19,6 +19,7 @@ _MARK = "RELA_TRIAL"
 def import_everything() -> None:
     """What the stages import when they run, once for all jobs; nothing of it is run here."""
     import h5py  # noqa: F401
+    import timm  # noqa: F401
     import torch
 
     import rela.data.beton.writer

@@ -214,7 +214,7 @@ def format_location(artifact: Representations, names: Path, was_there: bool) -> 
             f"names: {names}, columns index and path",
             pasteable("read them with:", representations_snippet(artifact, names)),
         ]
-    workspace, content = Workspace(artifact.path.resolve().parents[1]), artifact.content
+    workspace, content = Workspace.around(artifact), artifact.content
     dataset = workspace.dataset(names.parent.name)
     trained_on = workspace.representations(dataset.images_sha256())
     if any(each.prior.key() == artifact.prior.key() for each in trained_on):

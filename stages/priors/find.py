@@ -37,7 +37,7 @@ def open_representations(
     """
     artifact = None if which is None else _at(Path(which))
     if artifact is not None:
-        around = Workspace(artifact.path.resolve().parents[1])
+        around = Workspace.around(artifact)
         dataset, of_split = _images_of(around, artifact, dataset_name, split)
         return with_names(dataset, of_split, artifact, verify)
     if which is not None and (isinstance(which, Path) or "/" in which):
@@ -185,7 +185,7 @@ def matching_representations(
 
 def shown_name(representations: Representations) -> str:
     """The name of their prior, which tells it from others that the same images are embedded with."""
-    workspace = Workspace(representations.path.resolve().parents[1])
+    workspace = Workspace.around(representations)
     others = workspace.representations(representations.images_sha256)
     return shown_names([representations.prior, *(other.prior for other in others)])[0]
 

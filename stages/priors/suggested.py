@@ -19,7 +19,7 @@ def suggested_embedding(dataset: DataSet, split: str = "train", crops: int = 0) 
 
     Else with ResNet-18, which is downloaded.
     """
-    workspace = Workspace(dataset.path.resolve().parents[1])
+    workspace = Workspace.around(dataset)
     made = sorted(
         workspace.representations(),
         key=lambda each: each.facts.provenance.finished_unix_seconds or -math.inf,

@@ -6,10 +6,11 @@ from typing import Any
 
 from rela.errors import RelaError
 from rela.options import option_words
-from rela.stages.conversion import convert_words, request_of
+from rela.stages.conversion import request_of
 from rela.stages.evaluate.groups import OF_PRIOR_ONLY
 from rela.stages.priors.again import embed_commands
 from rela.stages.priors.records import priors_of
+from rela.stages.requests import words_of
 from rela.stages.settings import EmbedSettings
 from rela.stages.train.resolve import NO_METHOD, check_settings, resolve_hyperparameters
 from rela.stages.workspace.dataset import DataSet
@@ -31,7 +32,7 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
     except RelaError:
         return [shlex.join(train)]  # the data set is gone
     train[2] = dataset.name
-    commands = [convert_words(request_of(dataset)), *_embed(workspace, run, dataset), train]
+    commands = [words_of("convert", request_of(dataset)), *_embed(workspace, run, dataset), train]
     return [shlex.join(words) for words in commands]
 
 

@@ -123,7 +123,7 @@ def _run_locked(
     say: Callable[[str], None],
     announce: Announce,
 ) -> TrainResult:
-    from rela.data.sampling import num_chosen
+    from rela.data.sampling import num_batches
     from rela.distributed.strategy import num_devices
     from rela.models.backbones import build_backbone, feature_dim
     from rela.representations.projection import DEFAULT_VARIANCE_SHARE
@@ -156,9 +156,8 @@ def _run_locked(
     if STARTED_VARIABLE in os.environ:
         waited = time.time() - float(os.environ[STARTED_VARIABLE])
         start = Spent(time.perf_counter() - waited)  # all CPU seconds of this process
-    num_steps = settings.epochs * (
-        num_chosen(len(beton), settings.data_ratio) // settings.batch_size
-    )
+    per_epoch = num_batches(len(beton), settings.data_ratio, settings.batch_size)
+    num_steps = settings.epochs * per_epoch
     target_width = 0 if targets is None else targets.values.shape[1]
     described = describe_run(
         directory.name, dataset, settings, representations, target_width, num_steps,

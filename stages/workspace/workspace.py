@@ -32,6 +32,11 @@ class Workspace:
 
     root: Path
 
+    @classmethod
+    def around(cls, artifact: Artifact) -> "Workspace":
+        """The workspace that holds the artifact."""
+        return cls(artifact.path.resolve().parents[1])
+
     @property
     def datasets_dir(self) -> Path:
         """datasets/NAME: betons, made by convert."""

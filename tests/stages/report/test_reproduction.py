@@ -10,7 +10,8 @@ import pytest
 from command_line import Rela
 from pictures import MakeTree, png, save_tree
 
-from rela.stages.conversion import convert_words, request_of
+from rela.stages.conversion import request_of
+from rela.stages.requests import words_of
 from rela.stages.workspace.workspace import Workspace
 
 
@@ -82,7 +83,7 @@ def test_the_printed_command_makes_the_same_data_set(
     [first] = Workspace(tmp_path / "workspace").datasets()
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    words = shlex.split(shlex.join(convert_words(request_of(first))))
+    words = shlex.split(shlex.join(words_of("convert", request_of(first))))
     rela(*words[1:])
     [again] = Workspace(Path("workspace")).datasets()
     assert (again.name, again.fingerprint) == (first.name, first.fingerprint)
