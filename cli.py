@@ -15,10 +15,9 @@ from rela.distributed.ranks import end_with_launcher
 from rela.options import flag_name
 from rela.pipeline.cores import limit_threads
 from rela.stages.commandline import completion as completing
-from rela.stages.commandline import options as kinds
+from rela.stages.commandline import kinds
 from rela.stages.commandline.failures import Commands
 from rela.stages.commandline.options import (
-    RequestCommand,
     Shown,
     is_typed,
     json_option,
@@ -36,14 +35,6 @@ _NOT_USABLE, _DAMAGED = 1, 65
 
 
 @click.group(cls=Commands, context_settings=_CONTEXT)
-@click.option(
-    "--workspace",
-    envvar="RELA_WORKSPACE",
-    default="./workspace",
-    type=kinds.FOLDER,
-    help="Where data sets, representations and runs are kept (or RELA_WORKSPACE).",
-)
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="rela", prog_name="rela")
 @click.pass_context
 def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
@@ -193,7 +184,7 @@ def list_priors(workspace: Any, /, as_json: bool) -> None:
     print_result(as_json, stage.format_result, stage.list_priors(workspace))
 
 
-@priors.command("rank", cls=RequestCommand)
+@priors.command("rank")
 @takes("Rank")
 def rank_priors(workspace: Any, request: "requests.Rank") -> Shown:
     """Compare the embedded priors of DATASET by their representations, without training.

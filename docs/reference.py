@@ -19,6 +19,7 @@ import click
 import rela
 from rela.cli import main
 from rela.representations.named import NamedRepresentations
+from rela.stages.commandline import everywhere
 
 PAGES = [Path(__file__).parent / name for name in ("cli.md", "python.md")]
 _PLACE = re.compile(r"(<!-- reference: (.*?) -->\n).*?(<!-- end -->)", re.S)
@@ -57,7 +58,8 @@ def _command(name: str) -> Iterable[str]:
     usage = " ".join([name, "[OPTION]...", *command.collect_usage_pieces(context)[1:]])
     yield f"### {name}\n\n```text\n{usage}\n```"
     yield _paragraphs(command.help or "")
-    rows = [_row(each, context) for each in command.params if isinstance(each, click.Option)]
+    own = (p for p in command.params if isinstance(p, click.Option) and p.name not in everywhere.NAMES)
+    rows = [_row(each, context) for each in own]
     if rows:
         yield "\n".join(["| option | |", "|---|---|", *rows])
 

@@ -10,6 +10,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from rela.pipeline.files import read_regular
+from rela.stages.commandline import everywhere
 
 _Completion = Callable[[click.Context, click.Parameter, str], list[str]]
 _SETUP = {
@@ -45,6 +46,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(script.source_template % script.source_vars())
     if sys.stdout.isatty():
         click.echo(f"# to keep it: {_SETUP[shell]}", err=True)
+
+
+completion.params += everywhere.options()
 
 
 def _of(find: Callable[[Path], Iterable[str]]) -> _Completion:

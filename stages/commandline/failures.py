@@ -9,6 +9,7 @@ from rela.distributed.ranks import current_ranks
 from rela.errors import RelaError, failure_of
 from rela.pipeline.errors import PipelineError
 from rela.pipeline.processes import AskedToMakeRoom, making_room
+from rela.stages.commandline import everywhere
 from rela.stages.commandline.options import RequestCommand, say
 
 _TRY_AGAIN, _INTERRUPTED = 75, 130
@@ -19,10 +20,25 @@ def _which_process() -> str:
     return f" (process {ranks.rank + 1} of {ranks.world_size})" if ranks.world_size > 1 else ""
 
 
+class SubCommands(click.Group):
+    """Commands under a word of their own, such as `cache`."""
+
+    command_class = RequestCommand
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params += everywhere.options()
+
+
 class Commands(click.Group):
     """Lists commands in the order of the flow; turns exceptions into one line and an exit status."""
 
     command_class = RequestCommand
+    group_class = SubCommands
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params[:0] = everywhere.options(of_program=True)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order in which the commands were defined."""
@@ -51,15 +67,6 @@ class Commands(click.Group):
         try:
             with making_room():
                 return super().invoke(ctx)
-        except click.NoSuchOption as error:
-            if error.option_name not in ("--workspace", "--debug"):
-                raise
-            directory = "DIRECTORY " if error.option_name == "--workspace" else ""
-            raise click.UsageError(
-                f"{error.option_name} must come before the command: rela {error.option_name} "
-                f"{directory}{ctx.invoked_subcommand} ...",
-                error.ctx,
-            ) from error
         except BrokenPipeError:
             raise  # the reader of a pipe has seen enough: click ends quietly
         except (RelaError, PipelineError, OSError, MemoryError, RuntimeError) as error:

@@ -13,38 +13,11 @@ from typing import Any
 import click
 
 from rela.errors import one_line
-from rela.options import empty, flag_name, kind_of, misfit
-from rela.stages.commandline import completion
+from rela.options import flag_name, kind_of, misfit
+from rela.stages.commandline import completion, everywhere
+from rela.stages.commandline.kinds import FILE, FOLDER, RANGES, Text
 
 Shown = tuple[Any, Callable[[Any], str]]  # a result, and the function that formats it
-
-
-class _Path(click.Path):
-    """A path; an empty text would be the current folder."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As of the base class."""
-        return super().convert(_not_empty(value, param, ctx), param, ctx)
-
-
-class _Text(click.types.StringParamType):
-    """Any text but an empty one."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As of the base class."""
-        return super().convert(_not_empty(value, param, ctx), param, ctx)
-
-
-class Integers(click.IntRange):
-    """Integers of a range, called so in messages."""
-
-    name = "integer"
-
-
-class Numbers(click.FloatRange):
-    """Numbers of a range, called so in messages."""
-
-    name = "number"
 
 
 # names of options in other programs
@@ -55,15 +28,7 @@ _CALLED_ELSEWHERE = {
     "force": ("replace",), "format": ("to",), "model": ("prior",), "size": ("image-size", "max-side"),
     "out": ("output",), "run": ("prior",), "resize": ("max-side",), "checkpoint": ("weights",),
 }  # fmt: skip
-FOLDER, FILE = _Path(path_type=Path, file_okay=False), _Path(path_type=Path)
-_RANGES: dict[type, Any] = {int: Integers, float: Numbers}
 
-
-def _not_empty(value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-    if value == "" and param is not None:
-        name = (param.metavar or "").strip("[].") if isinstance(param, click.Argument) else ""
-        raise click.UsageError(empty(name or param.opts[0], param.required), ctx)
-    return value
 
 
 class RequestCommand(click.Command):
@@ -75,10 +40,10 @@ class RequestCommand(click.Command):
 
     @functools.cached_property
     def params(self) -> list[click.Parameter]:  # type: ignore[override]
-        """Its own options, those of the request, and --json."""
+        """Its own options, those of the request, --json, and those of every command."""
         name = getattr(self.callback, "request_name", None)
         of_request = [] if name is None else map(_parameter, _own_first(_request_class(name)))
-        return [*self._own[:-1], *of_request, *self._own[-1:]]
+        return [*self._own[:-1], *of_request, *self._own[-1:], *everywhere.options()]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Raises UsageError that says how the command is called, for what it does not take."""
@@ -196,7 +161,7 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
     if kind is Path:
         kind = FOLDER if rules.get("metavar") == "DIRECTORY" else FILE
     elif kind is str and described.name != "prior":
-        kind = _Text()
+        kind = Text()
     if "argument" in rules:
         return click.Argument(
             [described.name],
@@ -212,9 +177,9 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
         return click.Option([flag_name(described.name)], is_flag=True, help=rules["help"])
     if rules["choices"]:
         kind = _with_own_message(click.Choice(rules["choices"]), described)
-    elif kind in _RANGES:
+    elif kind in RANGES:
         low = rules["minimum"] if rules["above"] is None else rules["above"]
-        number = _RANGES[kind](low, rules["maximum"], min_open=rules["above"] is not None)
+        number = RANGES[kind](low, rules["maximum"], min_open=rules["above"] is not None)
         kind = _with_own_message(number, described)
     several = rules["several"]
     return click.Option(
