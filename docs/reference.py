@@ -58,7 +58,9 @@ def _command(name: str) -> Iterable[str]:
     usage = " ".join([name, "[OPTION]...", *command.collect_usage_pieces(context)[1:]])
     yield f"### {name}\n\n```text\n{usage}\n```"
     yield _paragraphs(command.help or "")
-    own = (p for p in command.params if isinstance(p, click.Option) and p.name not in everywhere.NAMES)
+    own = (
+        p for p in command.params if isinstance(p, click.Option) and p.name not in everywhere.NAMES
+    )
     rows = [_row(each, context) for each in own]
     if rows:
         yield "\n".join(["| option | |", "|---|---|", *rows])

@@ -23,25 +23,27 @@ def options(of_program: bool = False) -> list[click.Option]:
             default=("./workspace",) if of_program else None,
             show_default=of_program or "./workspace",
             type=FOLDER,
-            callback=_set_workspace,
-            expose_value=False,
+            callback=_one_workspace,
+            expose_value=of_program,
             help="Where data sets, representations and runs are kept (or RELA_WORKSPACE).",
         ),
         click.Option(
             ["--debug"],
             is_flag=True,
-            callback=_set_debug,
-            expose_value=False,
+            callback=_debug,
+            expose_value=of_program,
             help="Show the traceback of an error.",
         ),
     ]
 
 
-def _set_workspace(ctx: click.Context, option: click.Parameter, values: tuple[Path, ...]) -> None:
-    """Keep the only value; raises UsageError for several."""
-    if not values:
-        return
+def _one_workspace(
+    ctx: click.Context, option: click.Parameter, values: tuple[Path, ...]
+) -> Path | None:
+    """The only value, kept in the outermost context; raises UsageError for several."""
     program, typed = ctx.find_root(), click.core.ParameterSource.COMMANDLINE
+    if not values:
+        return None
     if ctx is not program and program.get_parameter_source("workspace") is typed:
         values = (program.params["workspace"], *values)
     places = {path.resolve(): one_line(str(path)) for path in values}
@@ -49,16 +51,17 @@ def _set_workspace(ctx: click.Context, option: click.Parameter, values: tuple[Pa
         raise click.UsageError(
             f"--workspace is given twice, as {' and '.join(places.values())}; give one of them", ctx
         )
-    program.params["workspace"] = values[-1]
-    if ctx is program:
-        return
-    program.set_parameter_source("workspace", typed)
+    if ctx is not program:
+        program.params["workspace"] = values[-1]
+        program.set_parameter_source("workspace", typed)
     if ctx.obj is not None:  # `rela doctor` works without it
         from rela.stages.workspace.workspace import Workspace
 
         ctx.obj = Workspace(values[-1])
+    return values[-1]
 
 
-def _set_debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-    params = ctx.find_root().params
-    params["debug"] = value or params.get("debug", False)
+def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> bool:
+    if value and ctx.parent is not None:
+        ctx.find_root().params["debug"] = True
+    return value

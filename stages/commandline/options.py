@@ -30,7 +30,6 @@ _CALLED_ELSEWHERE = {
 }  # fmt: skip
 
 
-
 class RequestCommand(click.Command):
     """A command with the fields of a request as options; the request is imported when they are needed."""
 

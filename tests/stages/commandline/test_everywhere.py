@@ -10,7 +10,10 @@ from command_line import Rela, run_rela
 from rela.cli import main
 from rela.errors import UnavailableError
 
-PLACES = {"before": ("--workspace", "{}", "priors", "list"), "after": ("priors", "list", "--workspace", "{}")}
+PLACES = {
+    "before": ("--workspace", "{}", "priors", "list"),
+    "after": ("priors", "list", "--workspace", "{}"),
+}
 PLACES["between"] = ("priors", "--workspace", "{}", "list")
 PLACES["twice"] = ("--workspace", "{}", "priors", "list", "--workspace", "{}")
 
