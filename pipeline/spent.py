@@ -27,5 +27,8 @@ class Spent:
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
 
+    def __truediv__(self, number: int) -> "Spent":
+        return Spent(self.seconds / number, self.cpu_seconds / number)
+
     def __sub__(self, other: "Spent") -> "Spent":
         return Spent(self.seconds - other.seconds, self.cpu_seconds - other.cpu_seconds)

@@ -21,8 +21,8 @@ from rela.stages import requests
 from rela.stages.backbone import Backbone
 from rela.stages.convert import ConvertResult
 from rela.stages.embed import combine as _combine
-from rela.stages.embed.combine import CombineResult
 from rela.stages.embed.embed import EmbedResult
+from rela.stages.embed.results import CombineResult, LayersResult
 from rela.stages.evaluate import evaluate as _evaluate
 from rela.stages.evaluate.table import Evaluations
 from rela.stages.export import ExportResult
@@ -71,10 +71,11 @@ def convert(request: requests.Convert) -> ConvertResult:
 
 
 @keyword_function(requests.Embed)
-def embed(request: requests.Embed) -> EmbedResult | CombineResult:
+def embed(request: requests.Embed) -> EmbedResult | CombineResult | LayersResult:
     """Embed every image of a data set, or of a folder of images, with a prior, once.
 
-    `prior`: one or several values of `--prior`; several are combined.
+    `prior`: one or several values of `--prior`; several are combined. `layer`: one or several; several give
+    a result with a list `layers`.
 
     >>> result = rela.embed(prior="random:shufflenet_v2_x0_5", image_size=32)
     >>> result.artifact.manifest.content["shape"]

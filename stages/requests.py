@@ -8,15 +8,16 @@ import functools
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rela.errors import ChoiceError, MisfitError, one_line
-from rela.options import argument, option, option_words
+from rela.options import argument, option, option_words, part_of
 from rela.pipeline import Say
-from rela.priors import KINDS
+from rela.priors import KINDS, POOLED
 from rela.stages.settings import (
+    LAYER_HELP,
     ConvertSettings,
     EmbedSettings,
     EvaluateSettings,
@@ -140,6 +141,11 @@ class Embed(PriorSettings, EmbedSettings, Request):
         required=True,
         complete="priors",
     )
+    layer: tuple[str, ...] = option(  # type: ignore[assignment]
+        (POOLED,),
+        f"{LAYER_HELP} Several are embedded one by one, in one forward pass.",
+        shown=POOLED,
+    )
     split: str = option("train", "Split to embed.", choices=("train", "val"))
     shard: str | None = option(
         None,
@@ -152,6 +158,13 @@ class Embed(PriorSettings, EmbedSettings, Request):
     def priors(self) -> list[str]:
         """The names of the priors."""
         return _listed(self.prior)
+
+    @property
+    def by_layer(self) -> list[PriorSettings]:
+        """What describes the priors, once for every layer."""
+        layers = dict.fromkeys(_listed(self.layer))
+        each: list[Any] = [replace(self, layer=layer) for layer in layers]  # type: ignore[arg-type]
+        return [part_of(request, PriorSettings) for request in each]
 
     @property
     def part(self) -> tuple[int, int]:

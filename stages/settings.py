@@ -7,6 +7,10 @@ from rela.evaluation.protocols import DEFAULT_PROTOCOLS, PROTOCOLS, SEGMENTATION
 from rela.options import option
 from rela.sources import KINDS
 
+LAYER_HELP = (
+    "Features of another layer: class, patches or class+patches of a vision transformer, or a module's name "
+    "(layer3, blocks.8); averaged over space, or all of them: layer3:flat, patches:flat."
+)
 EXPORT_FORMATS = ("torchvision", "timm", "safetensors", "onnx", "hdf5-features")
 
 
@@ -103,8 +107,7 @@ class PriorSettings:
     )
     layer: str = option(
         "pooled",
-        "Features of another layer: class, patches or class+patches of a vision transformer, or a "
-        "module's name (layer3, blocks.8).",
+        LAYER_HELP,
     )
     trust_code: bool = option(False, "Allow TorchScript files; loading one runs its code.")
     image_size: int | None = option(

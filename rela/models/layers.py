@@ -5,8 +5,9 @@ transformer that does not represent a patch: the class token and registers.
 """
 
 import difflib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision.models as tv
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from rela.errors import ChoiceError
 
+POOLED = "pooled"  # a backbone's own features, as in rela.priors.prior
+FLAT = ":flat"  # after the name of a layer whose output is not pooled
 TOKEN_LAYERS = ("class", "patches", "class+patches")
 # The module of torchvision's CNNs whose output is the last feature map.
 _LAST_MAPS: tuple[tuple[Any, str], ...] = (
@@ -35,58 +38,91 @@ class _Tokens:
 
 
 class LayerFeatures(nn.Module):
-    """A backbone's features [B, D] at a layer other than its last.
+    """A backbone's features [B, D] at one layer or several, side by side, from one forward pass.
 
-    `layer` is one of TOKEN_LAYERS, for vision transformers, or the dotted name of a module. Maps
-    [B, C, H, W] are averaged over space, tokens [B, N, C] over tokens (of known vision transformers:
-    over patches), features [B, C] are used as they are. Raises ChoiceError for layers that the backbone
-    does not have and for other outputs.
+    A layer is POOLED, the backbone's own output; one of TOKEN_LAYERS, for vision transformers; or the dotted
+    name of a module. Maps [B, C, H, W] are averaged over space, tokens [B, N, C] over tokens (of known vision
+    transformers: over patches), features [B, C] are used as they are. `LAYER:flat` is all of a module's
+    output, or all patch tokens, in one row: [B, C · H · W] of maps, channels outermost, [B, N · C] of tokens.
+    Raises ChoiceError for layers that the backbone does not have and for other outputs.
     """
 
-    def __init__(self, backbone: nn.Module, layer: str) -> None:
+    def __init__(self, backbone: nn.Module, *layers: str) -> None:
         super().__init__()
-        self.backbone, self.layer = backbone, layer
+        self.backbone, self.layers = backbone, layers
         self._tokens = _find_tokens(backbone)
-        if layer in TOKEN_LAYERS:
-            name = type(backbone).__name__
-            if self._tokens is None:
+        for layer in layers:
+            self._check(layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [B, 3, S, S] → features [B, D]."""
+        modules = {layer: self._module(layer) for layer in self.layers}
+        outputs = _outputs(self.backbone, set(modules.values()), images)
+        found = [self._features(layer, outputs[module]) for layer, module in modules.items()]
+        return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+    def _check(self, layer: str) -> None:
+        name, tokens = layer.removesuffix(FLAT), self._tokens
+        backbone, model = self.backbone, type(self.backbone).__name__
+        if layer == POOLED:
+            return
+        if name == POOLED or (name in TOKEN_LAYERS and layer != name != "patches"):
+            raise ChoiceError(f"--layer {layer}: {name} is one vector already; use --layer {name}")
+        if name in TOKEN_LAYERS:
+            if tokens is None:
                 raise ChoiceError(
-                    f"--layer {layer}: {name} is not a known vision transformer; choose one of "
+                    f"--layer {layer}: {model} is not a known vision transformer; choose one of "
                     f"its modules, such as {list(dict(backbone.named_children()))[-1]}"
                 )
-            if "class" in layer and not self._tokens.has_class:
-                raise ChoiceError(f"--layer {layer}: this {name} has no class token; use patches")
+            if "class" in name and not tokens.has_class:
+                raise ChoiceError(f"--layer {layer}: this {model} has no class token; use patches")
             return
-        modules = [name for name, _ in backbone.named_modules() if name]
-        if layer not in modules:
-            top = [name for name, _ in backbone.named_children()]
-            close = difflib.get_close_matches(layer, modules, n=4)
+        modules = [each for each, _ in backbone.named_modules() if each]
+        if name not in modules:
+            top = [each for each, _ in backbone.named_children()]
+            close = difflib.get_close_matches(name, modules, n=4)
             meant = f"did you mean {', '.join(close)}? " if close else ""
             raise ChoiceError(
                 f"--layer {layer}: no such layer; {meant}The outermost are {', '.join(top)}"
             )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 3, S, S] → features [B, D]."""
-        if self.layer in TOKEN_LAYERS and self._tokens is not None:
-            tokens = _outputs(self.backbone, self._tokens.module, images)
-            class_token = tokens[:, 0]
-            patches = tokens[:, self._tokens.num_prefix :].mean(1)
-            chosen = {"class": [class_token], "patches": [patches]}
-            return torch.cat(chosen.get(self.layer, [class_token, patches]), 1)
-        output = _outputs(self.backbone, self.layer, images)
+    def _module(self, layer: str) -> str:
+        """The module whose output has the layer's features; empty for the backbone itself."""
+        name = layer.removesuffix(FLAT)
+        if name in TOKEN_LAYERS and self._tokens is not None:
+            return self._tokens.module
+        return "" if name == POOLED else name
+
+    def _features(self, layer: str, output: Any) -> Tensor:
+        """The features [B, D] in the output of the layer's module."""
+        name, is_flat, tokens = layer.removesuffix(FLAT), layer.endswith(FLAT), self._tokens
+        if layer == POOLED:
+            return cast(Tensor, output)
+        if name in TOKEN_LAYERS and tokens is not None:
+            class_token, patches = output[:, 0], output[:, tokens.num_prefix :]
+            if is_flat:
+                return cast(Tensor, patches.flatten(1))
+            chosen = {"class": [class_token], "patches": [patches.mean(1)]}
+            return torch.cat(chosen.get(name, [class_token, patches.mean(1)]), 1)
         shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         if isinstance(output, Tensor) and output.ndim == 4:
-            space = (1, 2) if _is_channels_last(self.backbone, self.layer) else (2, 3)
-            return output.mean(space)
+            maps = output.movedim(-1, 1) if _is_channels_last(self.backbone, name) else output
+            return maps.flatten(1) if is_flat else maps.mean((2, 3))
         if isinstance(output, Tensor) and output.ndim == 3:
-            return output[:, self._tokens.num_prefix if self._tokens else 0 :].mean(1)
+            of_images = output[:, tokens.num_prefix if tokens and not is_flat else 0 :]
+            return of_images.flatten(1) if is_flat else of_images.mean(1)
         if isinstance(output, Tensor) and output.ndim == 2:
             return output
         raise ChoiceError(
-            f"--layer {self.layer} returns {shape}; choose one that returns maps [B, C, H, W], tokens "
+            f"--layer {layer} returns {shape}; choose one that returns maps [B, C, H, W], tokens "
             "[B, N, C] or features [B, C]"
         )
+
+
+def with_layers(network: nn.Module, layers: Sequence[str]) -> nn.Module:
+    """The backbone of a prior at these layers in place of its own; raises ChoiceError as LayerFeatures."""
+    backbone = network.backbone if isinstance(network, LayerFeatures) else network
+    return LayerFeatures(backbone, *layers).eval()
 
 
 def spatial_features(backbone: nn.Module, images: Tensor) -> Tensor:
@@ -97,12 +133,13 @@ def spatial_features(backbone: nn.Module, images: Tensor) -> Tensor:
     """
     tokens = _find_tokens(backbone)
     if tokens is not None:
-        patches: Tensor = _outputs(backbone, tokens.module, images)[:, tokens.num_prefix :]
+        patches: Tensor = _outputs(backbone, {tokens.module}, images)[tokens.module]
+        patches = patches[:, tokens.num_prefix :]
         height, width = (s // p for s, p in zip(images.shape[2:], tokens.patch_size, strict=True))
         return patches.transpose(1, 2).reshape(len(images), -1, height, width)
     for kind, module in _LAST_MAPS:
         if isinstance(backbone, kind):
-            last: Tensor = _outputs(backbone, module, images)
+            last: Tensor = _outputs(backbone, {module}, images)[module]
             return last
     if _is_timm(backbone):
         maps: Tensor = backbone.forward_features(images)  # type: ignore[operator]
@@ -146,16 +183,21 @@ def _is_channels_last(backbone: nn.Module, layer: str) -> bool:
     return str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC")
 
 
-def _outputs(backbone: nn.Module, module: str, images: Tensor) -> Any:
-    """The output of `module` in a forward pass of `backbone`."""
-    found: list[Any] = []
-    hook = backbone.get_submodule(module).register_forward_hook(
-        lambda _module, _arguments, output: found.append(output)
-    )
+def _outputs(backbone: nn.Module, modules: set[str], images: Tensor) -> dict[str, Any]:
+    """The output of each of `modules` in one forward pass of `backbone`; that of "" is its own."""
+    found: dict[str, Any] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _module, _arguments, output: found.update({name: output})
+
+    hooks = [
+        backbone.get_submodule(name).register_forward_hook(keep(name)) for name in modules if name
+    ]
     try:
-        backbone(images)
+        found[""] = backbone(images)
     finally:
-        hook.remove()
-    if not found:
-        raise ChoiceError(f"--layer {module} is not part of the model's forward pass")
-    return found[-1]
+        for hook in hooks:
+            hook.remove()
+    if missing := sorted(modules - found.keys()):
+        raise ChoiceError(f"--layer {missing[0]} is not part of the model's forward pass")
+    return found

@@ -24,6 +24,9 @@ class TrainSettings:
         shown="the one embedded",
         complete="learned_priors",
     )
+    layer: str | None = option(
+        None, "Layer of the prior's features, if several are embedded.", shown="the one embedded"
+    )
     crops: int | None = option(
         None, "Crops per image of the targets.", minimum=0, shown="those embedded"
     )
@@ -134,6 +137,8 @@ class TrainSettings:
     )
 
 
+# options that leave no trace in keys when they are not given, so that the keys of older runs stay valid
+ADDED_LATER = ("layer",)
 # options that do not change the weights: runs that differ only in them are equal
 WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")
 

@@ -159,7 +159,7 @@ def _parameter(described: "Field[Any]") -> click.Parameter:
     kind = kind_of(described)
     if kind is Path:
         kind = FOLDER if rules.get("metavar") == "DIRECTORY" else FILE
-    elif kind is str and described.name != "prior":
+    elif kind in (str, tuple) and described.name != "prior":
         kind = Text()
     if "argument" in rules:
         return click.Argument(

@@ -3,7 +3,8 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,19 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
-from rela.result import Result, Table
 from rela.stages.embed.embed import (
     SHOWN_NAME,
     EmbedResult,
     embed,
     find_representations,
-    format_location,
 )
-from rela.stages.embed.embed import format_result as format_embed_result
+from rela.stages.embed.results import CombineResult, LayersResult
+from rela.stages.embed.words import format_location
+from rela.stages.embed.words import format_result as format_embed_result
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import requests_of
 from rela.stages.requests import Embed, repeats_the_command
-from rela.stages.settings import EmbedSettings, PriorSettings
+from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace, slug
@@ -38,40 +39,15 @@ STAGE_VERSION = 1
 METHOD = "standardised columns, every prior at a total variance of 1, side by side"
 
 
-@dataclass(frozen=True, repr=False)
-class CombineResult(Result):
-    """The combination (None while other shards still embed) and its components.
-
-    `names` as in EmbedResult.
-    """
-
-    artifact: Representations | None
-    names: Path
-    cached: bool
-    components: list[EmbedResult]
-    seconds: float
-
-    def shown(self) -> dict[str, Any]:
-        """The combination, and what it took."""
-        known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
-        return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
-
-    def tables(self) -> dict[str, Table]:
-        """A row for each component."""
-        shown = [{"prior": "–", **component.shown()} for component in self.components]
-        header = ("prior", "width", "cached", "seconds")
-        return {"components": (header, [[each.get(name) for name in header] for each in shown])}
-
-
 @repeats_the_command("embed")
 def embed_priors(
     workspace: Workspace, request: Embed, say: Say = print
-) -> EmbedResult | CombineResult:
+) -> EmbedResult | CombineResult | LayersResult:
     """Embed the priors of a request with its options. A folder of images is converted first.
 
     Raises ChoiceError if --weights or --arch is given for several priors.
     """
-    part, described = request.part, part_of(request, PriorSettings)
+    part, by_layer = request.part, request.by_layer
     settings = part_of(request, EmbedSettings)
     which = request.dataset
     if which is None or workspace.has_dataset(str(which)):
@@ -84,15 +60,23 @@ def embed_priors(
         from rela.stages.dataset_of import dataset_of_images  # a cache hit does without Pillow
 
         dataset = dataset_of_images(workspace, which, say)
-    requests = [
-        r for name in request.priors for r in requests_of(workspace, dataset, name, described)
+    layers = [
+        [r for name in request.priors for r in requests_of(workspace, dataset, name, described)]
+        for described in by_layer
     ]
     for option in ("weights", "arch", "encoder"):
-        if getattr(described, option) is not None and len(requests) > 1:
+        if getattr(by_layer[0], option) is not None and len(layers[0]) > 1:
             raise ChoiceError(
-                f"--{option} describes one --prior, but {len(requests)} are given; remove one"
+                f"--{option} describes one --prior, but {len(layers[0])} are given; remove one"
             )
-    return embed_all(workspace, dataset, requests, settings, request.split, part, say)
+    if len(layers) > 1:  # refuse a layer that does not exist before any is embedded
+        for each in chain(*layers):
+            identify(workspace, each)
+    results = [
+        embed_all(workspace, dataset, requests, settings, request.split, part, say, layers[i:])
+        for i, requests in enumerate(layers, start=1)
+    ]
+    return results[0] if len(results) == 1 else LayersResult(results)
 
 
 def embed_all(
@@ -103,8 +87,11 @@ def embed_all(
     split: str = "train",
     shard: tuple[int, int] = (0, 1),
     say: Say = print,
+    beside: Sequence[Sequence[PriorRequest]] = (),
 ) -> EmbedResult | CombineResult:
     """Embed one prior, or several one by one, each cached, and combine them.
+
+    `beside`: the same priors at other layers, which are computed in the same forward passes.
 
     With shards, the process that finds all components finished combines them. Raises ChoiceError before
     embedding if two requests mean the same prior.
@@ -112,19 +99,21 @@ def embed_all(
     start = time.perf_counter()
     settings = settings or EmbedSettings()
 
-    def embed_one(request: PriorRequest) -> EmbedResult:
-        return embed(workspace, dataset, request, settings, split, shard, say)
+    def embed_one(number: int) -> EmbedResult:
+        at_other_layers = [layer[number] for layer in beside]
+        request = requests[number]
+        return embed(workspace, dataset, request, settings, split, shard, say, at_other_layers)
 
     if len(requests) == 1:
-        return embed_one(requests[0])
+        return embed_one(0)
     _refuse_twins(workspace, requests)
     results = []
-    for request in requests:
-        say(f"prior {request.name}")
-        results.append(embed_one(request))
     for i, request in enumerate(requests):
+        say(f"prior {request.name}")
+        results.append(embed_one(i))
+    for i in range(len(requests)):
         if results[i].artifact is None:  # other shards may have finished it in the meantime
-            results[i] = replace(results[i], artifact=embed_one(request).artifact)
+            results[i] = replace(results[i], artifact=embed_one(i).artifact)
     artifacts = [result.artifact for result in results if result.artifact is not None]
     combination, was_there = None, False
     if len(artifacts) == len(requests):
@@ -260,8 +249,10 @@ def _write(
     return described, len(values[0])
 
 
-def format_result(result: EmbedResult | CombineResult) -> str:
-    """The result and its path; for a combination, its components first."""
+def format_result(result: EmbedResult | CombineResult | LayersResult) -> str:
+    """The result and its path; for a combination, its components first; of several layers, each in turn."""
+    if isinstance(result, LayersResult):
+        return "\n".join(map(format_result, result.layers))
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:

@@ -3,7 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,15 +21,11 @@ from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.result import Result
-from rela.stages.display import next_command, progress_bar
-from rela.stages.embed.engine import recorded_engine, settle_engine
+from rela.stages.display import progress_bar
+from rela.stages.embed.engine import begun_with, recorded_engine, settle_engine
 from rela.stages.embed.rounding import Rounding
-from rela.stages.priors.again import embed_command
-from rela.stages.priors.find import shown_name
 from rela.stages.priors.identify import KnownPrior, identify
-from rela.stages.priors.records import priors_of
 from rela.stages.settings import EmbedSettings
-from rela.stages.snippets import pasteable, representations_snippet
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import (
     REPRESENTATIONS_FILE,
@@ -105,6 +102,14 @@ class _Wanted:
         return existing or self.workspace.representations_by_key(self.images_sha256, self.key)
 
 
+@dataclass(frozen=True)
+class _Filled:
+    """Representations whose parts are computed now, and where those are kept."""
+
+    wanted: _Wanted
+    store: PartStore
+
+
 def embed(
     workspace: Workspace,
     dataset: DataSet,
@@ -113,9 +118,11 @@ def embed(
     split: str = "train",
     shard: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = print,
+    beside: Sequence[PriorRequest] = (),
 ) -> EmbedResult:
     """Embed every image of one split with the prior; existing representations are reused.
 
+    `beside`: the same prior at other layers, whose missing parts are computed in the same forward pass.
     `shard` (i, n) computes every n-th part from i on; the process that finds all parts finished joins
     them. An interrupted call keeps its finished parts for the next one. Raises DataError naming the
     images for which the prior returns NaN or Inf.
@@ -137,9 +144,12 @@ def embed(
     identity = prior.identity
     what = "prior" if prior.run is None else "run"
     of_val = " (val)" if split == "val" else ""
-    say(
-        f"{what} {identity.name}{of_val}, layer {identity.layer}, sees {identity.preprocessing.words()}"
+    at_others = (
+        _Wanted(workspace, dataset, split, identify(workspace, r), settings) for r in beside
     )
+    others = [each for each in at_others if each.find() is None]
+    layers = " and ".join([identity.layer, *(each.prior.identity.layer for each in others)])
+    say(f"{what} {identity.name}{of_val}, layer {layers}, sees {identity.preprocessing.words()}")
     for other in workspace.representations(wanted.images_sha256):
         if isinstance(other.prior, PriorIdentity) and _differs_in_preprocessing(
             other.prior, identity
@@ -149,13 +159,20 @@ def embed(
 
     num_images = dataset.num_images(split)
     store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
-    with in_use(dataset.path), store.in_use():
+    with in_use(dataset.path), store.in_use(), ExitStack() as stores_in_use:
         describe_parts(store, dataset.name, split, prior.identity.name, num_images)
+        filled = [_Filled(wanted, store)]
+        for its in others:
+            its_store = PartStore(workspace.parts_dir(its.key), store.num_parts)
+            if begun_with(its_store) in (None, begun_with(store)):
+                stores_in_use.enter_context(its_store.in_use())
+                describe_parts(its_store, dataset.name, split, its.prior.identity.name, num_images)
+                filled.append(_Filled(its, its_store))
         todo = store.missing(*shard)
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:
             say(f"resuming after {mine - len(todo)} of {mine} parts")
-        num_embedded, spent_on_parts = _embed_parts(wanted, store, todo, say)
+        num_embedded, spent_on_parts = _embed_parts(filled, todo, say)
         artifact = None
         if not store.missing():
             try:
@@ -192,73 +209,48 @@ def find_representations(
     return _Wanted(workspace, dataset, split, prior, settings).find()
 
 
-def format_result(result: EmbedResult) -> str:
-    """The result and its path."""
-    artifact = result.artifact
-    if artifact is None:
-        return f"this shard is done ({result.num_embedded:,} images); other shards still work"
-    content, (rows, width) = artifact.content, artifact.content.shape
-    what = f"{rows:,} × {width} representations of data set {content.dataset} ({content.split})"
-    if result.cached:
-        return f"{what} already exist: {artifact.path}"
-    rate = result.num_embedded / result.seconds
-    return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
-
-
-def format_location(artifact: Representations, names: Path, was_there: bool) -> list[str]:
-    """Paths of features and names, and the code that reads both, once; and the next command."""
-    lines = []
-    if not was_there:
-        lines = [
-            f"features: {artifact.file} ({_row_order(artifact.content.crops)})",
-            f"names: {names}, columns index and path",
-            pasteable("read them with:", representations_snippet(artifact, names)),
-        ]
-    workspace, content = Workspace.around(artifact), artifact.content
-    dataset = workspace.dataset(names.parent.name)
-    trained_on = workspace.representations(dataset.images_sha256())
-    if any(each.prior.key() == artifact.prior.key() for each in trained_on):
-        lines.append(next_command("train", content.dataset, "--prior", shown_name(artifact)))
-    else:
-        how = EmbedSettings(crops=content.crops, dtype=artifact.dtype)
-        known = priors_of(artifact)
-        lines.append(f"next: `{embed_command(workspace, dataset, known, how)}`")
-    return lines
-
-
-def _row_order(num_crops: int) -> str:
+def row_order(num_crops: int) -> str:
+    """Which image a row belongs to."""
     if num_crops:
         return "row i·K + k belongs to crop k of the sample whose field `index` is i"
     return "row i belongs to the sample whose field `index` is i"
 
 
 def _embed_parts(
-    wanted: _Wanted, store: PartStore, todo: list[int], say: Callable[[str], None]
+    filled: Sequence[_Filled], todo: list[int], say: Callable[[str], None]
 ) -> tuple[int, Spent]:
-    """Compute the missing parts; returns the number of images, and what these parts cost.
+    """Compute the parts `todo` of the first, and the same parts of the others, in one forward pass.
 
+    Returns the number of images, and what these parts cost.
     Waits for parts that other processes compute. Batches never cross a part, so the bytes of a part do
     not depend on the others.
     """
     import numpy as np
 
     from rela.data.crops import CropPlan
+    from rela.models.layers import with_layers
     from rela.representations.embedder import Embedder
     from rela.representations.matrix_file import ROWS_PER_PART, part_rows
 
     if not todo:
         return 0, Spent()
+    wanted, store = filled[0].wanted, filled[0].store
     split, prior, settings = wanted.split, wanted.prior, wanted.settings
+    identities = [each.wanted.prior.identity for each in filled]
+    network = prior.load()
+    if len(filled) > 1:
+        network = with_layers(network, [identity.layer for identity in identities])
     beton = wanted.dataset.open(split)
     embedder = Embedder(
-        prior.load(), prior.identity.preprocessing, settings.device, settings.batch_size,
+        network, prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
-    settle_engine(embedder, beton, store, settings, say)
+    settle_engine(embedder, beton, [each.store for each in filled], settings, say)
     if settings.dtype == "float16":
         embedder.try_float16(beton)
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
-    rounded = Rounding(wanted.dataset, split, settings.dtype, say)
+    rounded = [Rounding(wanted.dataset, split, settings.dtype, say) for _ in filled]
+    ends = np.cumsum([identity.feature_dim for identity in identities])[:-1]
     num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
     count, all_spent, has_waited = 0, Spent(), False
     with (
@@ -272,10 +264,14 @@ def _embed_parts(
             for rows, features in embedder.parts(beton, claimed, bar.update, crops):
                 if not np.isfinite(features).all() and embedder.back_to_autocast():
                     features = embedder(beton, rows, crops=crops)
-                values = rounded(np.repeat(rows, settings.crops or 1), features)
+                of_rows, columns = np.repeat(rows, settings.crops or 1), np.split(features, ends, 1)
+                values = [round_(of_rows, c) for round_, c in zip(rounded, columns, strict=True)]
                 beton.release_pages()
                 part, spent = int(rows[0]) // ROWS_PER_PART, Spent.now() - part_start
-                store.write(part, values.tobytes(), spent, leases)
+                for each, its_values in zip(filled[1:], values[1:], strict=True):
+                    if each.store.read(part) is None:
+                        each.store.write(part, its_values.tobytes(), spent / len(filled))
+                store.write(part, values[0].tobytes(), spent / len(filled), leases)
                 made.add(part)
                 count += len(rows)
                 all_spent += spent
@@ -330,7 +326,7 @@ def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations
         "split": split,
         "class_names": json.dumps(dataset.content.class_names),
         "crops_per_image": settings.crops,
-        "row_order": _row_order(settings.crops),
+        "row_order": row_order(settings.crops),
     }
     engine = recorded_engine(store)
     seal_start = Spent.now()

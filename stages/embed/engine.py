@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +33,15 @@ class _Record(Struct, frozen=True):
 
 
 def settle_engine(
-    embedder: "Embedder", beton: "Beton", store: PartStore, settings: EmbedSettings, say: Say
+    embedder: "Embedder",
+    beton: "Beton",
+    stores: Sequence[PartStore],
+    settings: EmbedSettings,
+    say: Say,
 ) -> None:
     """Compute by the engine with which the parts were begun, else by the one that is chosen now.
+
+    `stores`: of one forward pass, begun with one engine or not at all.
 
     Raises ChoiceError for an engine or precision that cannot be used here.
     """
@@ -46,20 +53,31 @@ def settle_engine(
             option = "--precision bf16" if precision != "auto" else f"--engine {wanted}"
             raise ChoiceError(f"{option} is for CPUs; leave it out, or use --device cpu")
         return
-    engine = recorded_engine(store) or (Engine() if store.finished() else None)
+    engine = begun_with(stores[0])
     if engine is None:
         num_images = len(beton) * (settings.crops or 1)
         if precision == "auto" and wanted == "torch" and num_images < _FEWEST_IMAGES:
             wanted = "eager"
         embedder.choose_engine(beton, wanted, "float32" if precision == "auto" else precision, say)
         with contextlib.suppress(AlreadyPublishedError):  # another process was faster
-            _record(store, embedder.engine)
-        engine = recorded_engine(store) or embedder.engine
+            _record(stores[0], embedder.engine)
+        engine = recorded_engine(stores[0]) or embedder.engine
     elif wanted not in ("torch", "auto", engine.name):
         say(f"continues with engine {engine.name}, which computed the finished parts")
+    for store in stores[1:]:
+        if begun_with(store) is None:
+            with contextlib.suppress(AlreadyPublishedError):
+                _record(store, engine)
     embedder.use_engine(beton, engine)
     if engine != Engine():
         say(engine.words)
+
+
+def begun_with(store: PartStore) -> Any:
+    """The `Engine` of the finished parts, or that is recorded for them; None if there is neither."""
+    from rela.representations.engines import Engine
+
+    return recorded_engine(store) or (Engine() if store.finished() else None)
 
 
 def recorded_engine(store: PartStore) -> Any:

@@ -20,6 +20,7 @@ from rela.stages import requests
 from rela.stages.convert import convert, read_source
 from rela.stages.dataset_of import find_dataset, find_same_names
 from rela.stages.embed.combine import embed_priors, find_all
+from rela.stages.embed.results import LayersResult
 from rela.stages.evaluate.evaluate import evaluate_run, with_priors
 from rela.stages.evaluate.measured import Evaluation
 from rela.stages.priors.requests import requests_of
@@ -183,22 +184,26 @@ class EmbedJob(Job):
         dataset, split = outlook.dataset(self.request.dataset), self.request.split
         if split not in dataset.splits:
             raise ChoiceError(f"data set {dataset.name} has no {split} split")
-        priors = self._priors(outlook.workspace, dataset)
+        layers = self._layers(outlook.workspace, dataset)
         if not self._can_look(outlook):
             return None
-        return find_all(outlook.workspace, dataset, priors, self.settings, split)
+        found = [
+            find_all(outlook.workspace, dataset, priors, self.settings, split) for priors in layers
+        ]
+        return None if None in found else found[0]
 
     def estimate(self, outlook: Outlook) -> Estimate:
         """The forward passes of each prior."""
         dataset = outlook.dataset(self.request.dataset)
-        priors = self._priors(outlook.workspace, dataset)
+        priors = self._layers(outlook.workspace, dataset)[0]  # the others cost no forward pass
         return _embedding(outlook, dataset, priors, self.settings, self.request.split)
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
         """Embed."""
         result = embed_priors(workspace, replace(self.request, shard="0/1"), say)
-        assert result.artifact is not None, "a job is never sharded"
-        return result.artifact, result.cached
+        first = result.layers[0] if isinstance(result, LayersResult) else result
+        assert first.artifact is not None, "a job is never sharded"
+        return first.artifact, result.cached
 
     def embeds(self, prior: str, dataset: str) -> bool:
         """Whether `prior` is its prior as named in the table, with or without its weights."""
@@ -212,10 +217,12 @@ class EmbedJob(Job):
             names.append(f"{name}@{Path(request.weights).name}")
         return prior in names
 
-    def _priors(self, workspace: Workspace, dataset: DataSet) -> list[PriorRequest]:
-        """The prior, or several to combine, with the options of the table."""
-        described, named = part_of(self.request, PriorSettings), self.request.priors
-        return [r for name in named for r in requests_of(workspace, dataset, name, described)]
+    def _layers(self, workspace: Workspace, dataset: DataSet) -> list[list[PriorRequest]]:
+        """The prior, or several to combine, with the options of the table, at each layer."""
+        return [
+            [r for n in self.request.priors for r in requests_of(workspace, dataset, n, described)]
+            for described in self.request.by_layer
+        ]
 
 
 class TrainJob(Job):

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 from rela.errors import ChoiceError, UnavailableError
-from rela.priors import PriorRequest
+from rela.priors import POOLED, PriorRequest
 from rela.priors.names import shown_names
 from rela.priors.prior import JOINT
 from rela.stages.embed.combine import embed_all
 from rela.stages.priors.find import embedded_in_words, matching_representations, require_one
 from rela.stages.priors.identify import UnusedPriorError, refuse_unknown
+from rela.stages.priors.records import priors_of
 from rela.stages.priors.requests import prior_request, requests_of
 from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.settings import EmbedSettings, PriorSettings
@@ -43,6 +44,13 @@ def chosen_representations(
     if settings.crops is not None:
         with_crops, and_crops = f" with {settings.crops} crops", f" --crops {settings.crops}"
         cached = [a for a in cached if a.content.crops == settings.crops]
+    if settings.layer is not None:
+        with_crops += f" at layer {settings.layer}"
+        and_crops += f" --layer {settings.layer}"
+        layers = sorted({layer for a in cached for layer in _layers_of(a)})
+        cached = [a for a in cached if _layers_of(a) == {settings.layer}]
+        if layers and not cached:
+            with_crops += f" (but at {', '.join(layers)})"
     if settings.prior is None:
         # representations by a run trained on these images are for evaluation, not targets
         own = {run.name for run in workspace.runs() if run.images_sha256 == images}
@@ -50,6 +58,7 @@ def chosen_representations(
         if not cached:
             others = _of_val(workspace, dataset)
             command = suggested_embedding(dataset, crops=settings.crops or 0)
+            command += "" if settings.layer is None else f" --layer {settings.layer}"
             raise ChoiceError(
                 f"no prior has been embedded for the training images of data set {dataset.name}"
                 f"{with_crops}{others}; run `{command}` first, or train without one: --prior none"
@@ -85,6 +94,11 @@ def chosen_representations(
     )
 
 
+def _layers_of(representations: Representations) -> set[str]:
+    """The layer of the prior, or of every component of a combination."""
+    return {identity.layer for identity, _ in priors_of(representations)}
+
+
 def _of_val(workspace: Workspace, dataset: DataSet) -> str:
     """What was embedded of the validation images only."""
     made = (
@@ -102,4 +116,5 @@ def training_requests(
     if settings.prior == RANDOM_PRIOR:
         arch = f"random:{settings.model}"
         return [prior_request(dataset, arch, PriorSettings(image_size=settings.image_size))]
-    return requests_of(workspace, dataset, settings.prior)
+    described = PriorSettings(layer=settings.layer or POOLED)
+    return requests_of(workspace, dataset, settings.prior, described)

@@ -41,7 +41,7 @@ from rela.stages.workspace.run import (
 from rela.stages.workspace.schema import read_json
 from rela.stages.workspace.workspace import Workspace, check_name, open_as
 from rela.training.run_directory import CHECKPOINTS_DIR
-from rela.training.settings import WHERE_TO_RUN, TrainSettings
+from rela.training.settings import ADDED_LATER, WHERE_TO_RUN, TrainSettings
 
 STAGE_VERSION = 4
 
@@ -309,7 +309,7 @@ def _config(
     """The configuration of a new run."""
     prior = None if representations is None else representations.fingerprint
     crops = None if representations is None else representations.content.crops
-    settings = replace(settings, prior=prior or NO_PRIOR, crops=crops)
+    settings = replace(settings, prior=prior or NO_PRIOR, layer=None, crops=crops)
     return Config(
         _fingerprint(dataset, settings),
         DataSetReference(dataset.name, dataset.fingerprint),
@@ -331,7 +331,11 @@ def _fingerprint(dataset: DataSet, settings: TrainSettings, extends: str | None 
             "version": STAGE_VERSION,
             "images": split.images_sha256,
             "labels": split.labels_sha256,
-            "settings": {k: v for k, v in asdict(settings).items() if k not in WHERE_TO_RUN},
+            "settings": {
+                name: value
+                for name, value in asdict(settings).items()
+                if name not in WHERE_TO_RUN and not (name in ADDED_LATER and value is None)
+            },
             **({} if extends is None else {"extends": extends}),
         }
     )

@@ -162,9 +162,26 @@ def test_maps_of_swin_transformers_have_their_channels_last(library: str, layer:
     torch.testing.assert_close(features, maps.mean((1, 2)))
 
 
+@torch.no_grad()
+def test_all_of_a_layer_and_several_at_once():
+    backbone = build_backbone("resnet18_small", seed=0).eval()
+    maps = backbone.layer1(backbone.relu(backbone.bn1(backbone.conv1(images(16)))))
+    flat = LayerFeatures(backbone, "layer1:flat")(images(16))
+    torch.testing.assert_close(flat, maps.flatten(1))
+    several = LayerFeatures(backbone, "pooled", "layer1", "layer1:flat")(images(16))
+    torch.testing.assert_close(
+        several, torch.cat([backbone(images(16)), maps.mean((2, 3)), flat], 1)
+    )
+    vit = timm_model("test_vit", img_size=64)
+    patches = vit.forward_features(images(64))[:, 1:]
+    torch.testing.assert_close(LayerFeatures(vit, "patches:flat")(images(64)), patches.flatten(1))
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "message"),
     [
+        ("resnet18", "pooled:flat", "--layer pooled:flat: pooled is one vector already"),
+        ("timm:test_vit", "class:flat", "use --layer class"),
         ("resnet18", "layer9", "layer4"),
         ("resnet18", "nothing", "avgpool"),
         ("resnet18", "class", "vision transformer"),

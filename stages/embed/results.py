@@ -1,0 +1,59 @@
+"""What several priors, or several layers, give: the results of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rela.result import Result, Table
+from rela.stages.embed.embed import EmbedResult
+from rela.stages.workspace.representations import Representations
+
+
+@dataclass(frozen=True, repr=False)
+class CombineResult(Result):
+    """The combination (None while other shards still embed) and its components.
+
+    `names` as in EmbedResult.
+    """
+
+    artifact: Representations | None
+    names: Path
+    cached: bool
+    components: list[EmbedResult]
+    seconds: float
+
+    def shown(self) -> dict[str, Any]:
+        """The combination, and what it took."""
+        known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
+        return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each component."""
+        return {"components": _table(self.components)}
+
+
+@dataclass(frozen=True, repr=False)
+class LayersResult(Result):
+    """Several layers, in the order in which they were asked for, each with an artifact of its own."""
+
+    layers: list[EmbedResult | CombineResult]
+
+    @property
+    def cached(self) -> bool:
+        """Whether all of them existed."""
+        return all(layer.cached for layer in self.layers)
+
+    def shown(self) -> dict[str, Any]:
+        """How many there are."""
+        return {"layers": len(self.layers), "cached": self.cached}
+
+    def tables(self) -> dict[str, Table]:
+        """A row for each layer."""
+        return {"layers": _table(self.layers)}
+
+
+def _table(results: Sequence[EmbedResult | CombineResult]) -> Table:
+    header = ("prior", "width", "cached", "seconds")
+    shown = [{"prior": "–", **each.shown()} for each in results]
+    return header, [[each.get(name) for name in header] for each in shown]

@@ -1,0 +1,49 @@
+"""What is said of representations that were made: their shape, where they are, what to type next."""
+
+from pathlib import Path
+
+from rela.stages.display import next_command
+from rela.stages.embed.embed import EmbedResult, row_order
+from rela.stages.priors.again import embed_command
+from rela.stages.priors.find import shown_name
+from rela.stages.priors.records import priors_of
+from rela.stages.settings import EmbedSettings
+from rela.stages.snippets import pasteable, representations_snippet
+from rela.stages.workspace.representations import Representations
+from rela.stages.workspace.workspace import Workspace
+
+
+def format_result(result: EmbedResult) -> str:
+    """The result and its path."""
+    artifact = result.artifact
+    if artifact is None:
+        return f"this shard is done ({result.num_embedded:,} images); other shards still work"
+    content, (rows, width) = artifact.content, artifact.content.shape
+    what = f"{rows:,} × {width} representations of data set {content.dataset} ({content.split})"
+    if result.cached:
+        return f"{what} already exist: {artifact.path}"
+    if not result.num_embedded:  # by other processes, an interrupted call, or with another layer
+        return f"{what}: {artifact.path}"
+    rate = result.num_embedded / result.seconds
+    return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
+
+
+def format_location(artifact: Representations, names: Path, was_there: bool) -> list[str]:
+    """Paths of features and names, and the code that reads both, once; and the next command."""
+    lines = []
+    if not was_there:
+        lines = [
+            f"features: {artifact.file} ({row_order(artifact.content.crops)})",
+            f"names: {names}, columns index and path",
+            pasteable("read them with:", representations_snippet(artifact, names)),
+        ]
+    workspace, content = Workspace.around(artifact), artifact.content
+    dataset = workspace.dataset(names.parent.name)
+    trained_on = workspace.representations(dataset.images_sha256())
+    if any(each.prior.key() == artifact.prior.key() for each in trained_on):
+        lines.append(next_command("train", content.dataset, "--prior", shown_name(artifact)))
+    else:
+        how = EmbedSettings(crops=content.crops, dtype=artifact.dtype)
+        known = priors_of(artifact)
+        lines.append(f"next: `{embed_command(workspace, dataset, known, how)}`")
+    return lines

@@ -1,0 +1,117 @@
+"""Several layers of a prior: one artifact each, from one forward pass, with the bytes of each alone.
+
+Part of them may be cached, or interrupted; a layer that does not exist is refused before any is embedded; a
+training says which one it learns from.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Rela, read_json
+
+import rela as library
+from rela.pipeline.parts import PartStore
+from rela.representations.embedder import Embedder
+
+EMBED = ("embed", "--prior", "random:timm:test_resnet", "--image-size", 32)
+LAYERS = ("pooled", "layer2", "layer3:flat")
+
+
+@pytest.fixture(autouse=True)
+def parts_of_four_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The number of images of every forward pass."""
+    seen: list[int] = []
+    features = Embedder.features
+
+    def counted(self: Embedder, images: object) -> object:
+        seen.append(len(images))  # type: ignore[arg-type]
+        return features(self, images)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Embedder, "features", counted)
+    yield seen
+
+
+def options(layers: tuple[str, ...]) -> list[str]:
+    return [word for layer in layers for word in ("--layer", layer)]
+
+
+def matrices(workspace: str) -> dict[str, bytes]:
+    """The file of each layer."""
+    found = {}
+    for path in Path(workspace).glob("representations/*/manifest.json"):
+        layer = read_json(path)["parameters"]["layer"]
+        found[layer] = (path.parent / "representations.h5").read_bytes()
+    return found
+
+
+@pytest.fixture
+def alone(rela: Rela, small_tree: Path) -> dict[str, bytes]:
+    """The file of each layer, embedded by itself."""
+    rela("--workspace", "alone", "convert", small_tree)
+    for layer in LAYERS:
+        rela("--workspace", "alone", *EMBED, "--layer", layer)
+    rela("convert", small_tree)
+    return matrices("alone")
+
+
+def test_one_pass_gives_each_layer_the_bytes_it_has_alone(
+    rela: Rela, alone: dict[str, bytes], passes: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    write, written = PartStore.write, []
+
+    def write_two_then_die(*given: object) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(given)
+        write(*given)  # type: ignore[arg-type]
+
+    rela(*EMBED, *options(LAYERS[:1]))
+    assert sum(passes) == 24
+    with monkeypatch.context() as patch:
+        patch.setattr(PartStore, "write", write_two_then_die)
+        rela(*EMBED, *options(LAYERS), exit_code=130)
+    passes.clear()
+    said = rela(*EMBED, *options(LAYERS)).output
+    assert "layer layer2 and layer3:flat" in said and "already exist" in said
+    assert sum(passes) <= 24 and matrices("workspace") == alone
+    passes.clear()
+    [*results] = library.embed(prior=EMBED[2], image_size=32, layer=list(LAYERS)).layers
+    assert [r.cached for r in results] == [True] * 3 and not passes
+    shapes = [r.artifact.content.shape for r in results]
+    assert shapes[0][0] == 24 and shapes[2] == (24, 48 * 4 * 4)
+
+
+def test_a_layer_that_does_not_exist_is_refused_before_any_is_embedded(
+    rela: Rela, images: Path, passes: list[int]
+):
+    said = rela(*EMBED, *options(("layer2", "layre3")), exit_code=2).output
+    assert "--layer layre3: no such layer; did you mean layer3" in said and not passes
+
+
+def test_a_recipe_embeds_the_layers_in_one_job(rela: Rela, images: Path, passes: list[int]):
+    Path("recipe.toml").write_text(
+        f'[[embed]]\nprior = "{EMBED[2]}"\nimage_size = 32\nlayer = ["layer2", "layer3"]\n'
+    )
+    assert "1 of 1 jobs to do" in rela("run", "recipe.toml", "--dry-run", "--no-measure").output
+    rela("run", "recipe.toml")
+    assert sum(passes) == 24 and set(matrices("workspace")) == {"layer2", "layer3"}
+    assert "0 of 1 jobs to do" in rela("run", "recipe.toml", "--dry-run", "--no-measure").output
+
+
+def test_a_training_says_which_layer_it_learns_from(rela: Rela, images: Path):
+    rela(*EMBED, *options(("layer2", "layer3")))
+    train = ("train", "--model", "timm:test_resnet", "--image-size", 32, "--epochs", 1)
+    train = (*train, "--batch-size", 8, "--handover", 1)
+    said = rela(*train, exit_code=2).output
+    assert "2 priors" in said and "--prior" in said and "@layer2@" in said and "@layer3@" in said
+    said = rela(*train, "--layer", "layer4", exit_code=2).output
+    assert "at layer layer4 (but at layer2, layer3)" in said
+    assert "-seed0@layer3" in rela(*train, "--layer", "layer3").output
+    named = rela(*train, "--prior", EMBED[2], "--layer", "layer3").output
+    assert "already finished" in named
