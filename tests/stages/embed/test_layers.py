@@ -4,7 +4,6 @@ Part of them may be cached, or interrupted; a layer that does not exist is refus
 training says which one it learns from.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def parts_of_four_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of images of every forward pass."""
     seen: list[int] = []
     features = Embedder.features
@@ -34,7 +33,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return features(self, images)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Embedder, "features", counted)
-    yield seen
+    return seen
 
 
 def options(layers: tuple[str, ...]) -> list[str]:

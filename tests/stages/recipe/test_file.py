@@ -256,6 +256,6 @@ def test_embedding_options_of_a_table_reach_the_stage(load: Load):
     text = CONVERT + '[[embed]]\nprior = "random:resnet18"\nseed = 4\ncrops = 2\nlayer = "layer3"\n'
     job = load(text)[1]
     assert job.settings == EmbedSettings(crops=2)
-    assert (job.request.seed, job.request.layer) == (4, "layer3")
+    assert (job.request.seed, job.request.layer) == (4, ("layer3",))
     with pytest.raises(RelaError, match="--crops -1"):
         load(text.replace("crops = 2", "crops = -1"))
