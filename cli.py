@@ -163,8 +163,8 @@ def export(workspace: Any, request: "requests.Export") -> Shown:
 @main.command()
 @takes("Neighbors")
 def neighbors(workspace: Any, request: "requests.Neighbors") -> Shown:
-    """Find the images of a data set most similar to IMAGE, by cached representations."""
-    from rela.stages import neighbors as stage
+    """Find images most similar to IMAGE, near-duplicates or outliers, by cached representations."""
+    from rela.stages.neighbors import neighbors as stage
 
     return stage.neighbors(workspace, request, say), stage.format_result
 

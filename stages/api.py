@@ -15,7 +15,6 @@ from rela.pipeline import Say
 from rela.stages import backbone as _backbone
 from rela.stages import convert as _convert
 from rela.stages import export as _export
-from rela.stages import neighbors as _neighbors
 from rela.stages import remove as _remove
 from rela.stages import requests
 from rela.stages.backbone import Backbone
@@ -26,7 +25,10 @@ from rela.stages.embed.results import CombineResult, LayersResult
 from rela.stages.evaluate import evaluate as _evaluate
 from rela.stages.evaluate.table import Evaluations
 from rela.stages.export import ExportResult
-from rela.stages.neighbors import Neighbors
+from rela.stages.neighbors import neighbors as _neighbors
+from rela.stages.neighbors.duplicates import Duplicates
+from rela.stages.neighbors.of_image import Neighbors
+from rela.stages.neighbors.outliers import Outliers
 from rela.stages.presets import preset as preset
 from rela.stages.priors import list as _list
 from rela.stages.priors import rank as _rank
@@ -157,12 +159,17 @@ def export(request: requests.Export) -> ExportResult:
 
 
 @keyword_function(requests.Neighbors)
-def neighbors(request: requests.Neighbors) -> Neighbors:
+def neighbors(request: requests.Neighbors) -> Neighbors | Duplicates | Outliers:
     """Find the images of a data set most similar to an image file, by cached representations.
+
+    With `duplicates`, its near-duplicates instead; with `outliers`, the images least like others. Both write
+    a picture.
 
     >>> found = rela.neighbors("images/train/bee/03.png", count=2)
     >>> found.neighbors[0].path, found.neighbors[0].class_name, len(found.neighbors)
     ('train/bee/03.png', 'bee', 2)
+    >>> rela.neighbors(outliers=True, count=3).num_images
+    24
     """
     return _neighbors.neighbors(request.place, request, request.say)
 

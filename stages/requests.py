@@ -223,9 +223,9 @@ class Export(ExportSettings, EmbedSettings, Request):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Neighbors(NeighborsSettings, PriorSettings, Request):
-    """An image whose nearest neighbours to find."""
+    """An image whose nearest neighbours to find; or duplicates or outliers of a data set."""
 
-    image: str | Path = argument("IMAGE", kind=Path)
+    image: str | Path | None = argument("[IMAGE]", None, kind=Path)
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
 
 

@@ -244,10 +244,22 @@ class ExportSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class NeighborsSettings:
-    """Where to search for neighbours, and how many to return."""
+    """What to search for, where, and how much of it to show."""
 
+    duplicates: bool = option(
+        False, "Instead of IMAGE: groups of images that are nearly the same, over all splits."
+    )
+    outliers: bool = option(
+        False,
+        "Instead of IMAGE: the images that are least like their nearest ones, over all splits.",
+    )
     dataset: str | None = option(None, "Data set to search.", shown="the only one")
-    split: str = option("train", "Split to search.", choices=("train", "val"))
+    split: str | None = option(
+        None,
+        "Split to search.",
+        choices=("train", "val"),
+        shown="train for IMAGE, else all that are embedded",
+    )
     prior: str | None = option(
         None,
         "Representations to compare: an embedded prior, named as for `rela embed` (A+B if combined), or "
@@ -255,4 +267,19 @@ class NeighborsSettings:
         shown="the one embedded",
         complete="embedded_priors",
     )
-    count: int = option(10, "Number of neighbours.", minimum=1)
+    count: int = option(10, "Number of neighbours, groups or outliers to show.", minimum=1)
+    threshold: float | None = option(
+        None,
+        "For --duplicates: least similarity, a cosine of centred features.",
+        minimum=-1,
+        maximum=1,
+        shown="0.95",
+    )
+    k: int | None = option(
+        None, "For --outliers: number of nearest images to compare with.", minimum=1, shown="10"
+    )
+    output: str | Path | None = option(
+        None,
+        "For --duplicates and --outliers: the picture to write, a PNG.",
+        shown="DATASET-duplicates.png or DATASET-outliers.png in the current folder",
+    )

@@ -52,7 +52,7 @@ MISTAKES = [
     ("export done --to timm --output x.onnx", 2, ["ending in .safetensors or .pth"]),
     (f"neighbors {IMAGE}", 2, ["name one of images, plain with --dataset"]),
     (f"neighbors {IMAGE} --dataset images --prior none", 2, ["random:ARCH"]),
-    (f"neighbors {IMAGE} images", 2, ["unexpected images: neighbors takes IMAGE"]),
+    (f"neighbors {IMAGE} images", 2, ["unexpected images: neighbors takes [IMAGE]"]),
     ("rm runs:done", 2, ["did you mean done?"]),
     ("cache verify images/", 2, ["did you mean images?"]),
     ("train --resume --name done --epochs 1", 2, ["run done has 1 epochs already; give more"]),

@@ -111,7 +111,7 @@ def test_every_command_has_its_functions_and_the_reference_shows_them():
         ("train", []),
         ("eval", []),
         ("export", []),
-        ("neighbors", ["given"]),
+        ("neighbors", []),
         ("report", []),
         ("priors rank", []),
         ("rm", []),

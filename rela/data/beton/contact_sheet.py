@@ -1,7 +1,8 @@
-"""A picture of some images of a beton, as they are stored, by class."""
+"""A picture of some images of a beton, as they are stored, by class or as asked."""
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
 import numpy as np
@@ -12,11 +13,20 @@ from rela.data.beton.reader import Beton
 from rela.data.ffcv_format import MODE_RAW
 from rela.errors import one_line
 
-_MAX_CLASSES, _MAX_IMAGES = 8, 8
+MAX_IMAGES = 8  # in a row
+_MAX_CLASSES = 8
 _MIN_COLUMNS = 4  # so that titles have room
 _MAX_LETTERS = 200
 _SIDE, _GAP, _TITLE = 96, 6, 20  # pixels
 _INK, _PAPER = "#222222", "#d8d8d8"  # gray, so that white images have an edge
+
+
+@dataclass(frozen=True)
+class Row:
+    """A titled row of a sheet: (beton, row of it, words below the image) of each image."""
+
+    title: str
+    images: Sequence[tuple[Beton, int, str]]
 
 
 def contact_sheet(beton: Beton, class_names: Sequence[str], seed: int) -> Image.Image:
@@ -24,19 +34,34 @@ def contact_sheet(beton: Beton, class_names: Sequence[str], seed: int) -> Image.
 
     Without classes, at most 64 images. The generator is Python's: importing NumPy's takes 0.05 s.
     """
-    random = Random(seed)
-    rows = _drawn(random, beton.labels, len(class_names))
-    columns = max(_MIN_COLUMNS, *(len(found) for _, found in rows))
-    titled = _TITLE if class_names else 0
-    height = _GAP + len(rows) * (titled + _SIDE + _GAP)
-    sheet = Image.new("RGB", (_GAP + columns * (_SIDE + _GAP), height), _PAPER)
+    drawn = _drawn(Random(seed), beton.labels, len(class_names))
+    return sheet_of(
+        [
+            Row(class_names[label] if class_names else "", [(beton, row, "") for row in found])
+            for label, found in drawn
+        ],
+        titled=bool(class_names),
+    )
+
+
+def sheet_of(
+    rows: Sequence[Row], titled: bool = True, captioned: bool = False, most: int = MAX_IMAGES
+) -> Image.Image:
+    """A picture of these rows, RGB; of each, at most `most` images are shown."""
+    columns = max(_MIN_COLUMNS, *(len(row.images[:most]) for row in rows))
+    above, below = _TITLE * titled, _TITLE * captioned
+    height = above + _SIDE + below + _GAP
+    sheet = Image.new("RGB", (_GAP + columns * (_SIDE + _GAP), _GAP + len(rows) * height), _PAPER)
     pen, font = ImageDraw.Draw(sheet), _font()
-    for number, (label, found) in enumerate(rows):
-        top = _GAP + number * (titled + _SIDE + _GAP)
-        if class_names:
-            pen.text((_GAP, top), _fitting(class_names[label], font, sheet.width), _INK, font)
-        for column, index in enumerate(found):
-            sheet.paste(_thumbnail(beton, index), (_GAP + column * (_SIDE + _GAP), top + titled))
+    for number, row in enumerate(rows):
+        top = _GAP + number * height
+        if titled:
+            pen.text((_GAP, top), _fitting(row.title, font, sheet.width - 2 * _GAP), _INK, font)
+        for column, (beton, index, words) in enumerate(row.images[:most]):
+            left = _GAP + column * (_SIDE + _GAP)
+            sheet.paste(_thumbnail(beton, index), (left, top + above))
+            if words:
+                pen.text((left, top + above + _SIDE), _fitting(words, font, _SIDE), _INK, font)
     return sheet
 
 
@@ -45,10 +70,10 @@ def _drawn(
 ) -> list[tuple[int, list[int]]]:
     """(class, rows of the beton) for each row of the sheet."""
     if num_classes == 0:
-        found = _some(random, np.arange(labels.size), _MAX_CLASSES * _MAX_IMAGES)
-        return [(-1, found[i : i + _MAX_IMAGES]) for i in range(0, len(found), _MAX_IMAGES)]
+        found = _some(random, np.arange(labels.size), _MAX_CLASSES * MAX_IMAGES)
+        return [(-1, found[i : i + MAX_IMAGES]) for i in range(0, len(found), MAX_IMAGES)]
     classes = _some(random, np.unique(labels), _MAX_CLASSES)
-    return [(c, _some(random, np.flatnonzero(labels == c), _MAX_IMAGES)) for c in classes]
+    return [(c, _some(random, np.flatnonzero(labels == c), MAX_IMAGES)) for c in classes]
 
 
 def _some(random: Random, of: NDArray[np.int64], count: int) -> list[int]:
@@ -86,8 +111,8 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _fitting(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
     """The name in the letters of the font, which are Latin, cut to the width in pixels."""
     text = one_line(name[:_MAX_LETTERS]).encode("latin-1", "backslashreplace").decode("latin-1")
-    if font.getlength(text) <= width - 2 * _GAP:
+    if font.getlength(text) <= width:
         return text
-    while text and font.getlength(f"{text}...") > width - 2 * _GAP:
+    while text and font.getlength(f"{text}...") > width:
         text = text[:-1]
     return f"{text}..."

@@ -1,4 +1,4 @@
-"""`rela neighbors`: the images most similar to a query image, by cached representations."""
+"""The images most similar to a query image, by cached representations."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ from rela.result import Result, Table
 from rela.sources.source import Sample, content_sha256
 from rela.stages import requests
 from rela.stages.display import format_table, next_command
+from rela.stages.neighbors.searched import cached_for
 from rela.stages.priors.again import request_again
-from rela.stages.priors.find import find_cached, shown_name, with_names
+from rela.stages.priors.find import shown_name, with_names
 from rela.stages.priors.identify import KnownPrior, identify
-from rela.stages.priors.requests import requests_of
-from rela.stages.settings import NeighborsSettings, PriorSettings
+from rela.stages.settings import NeighborsSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.encoding import encoding_of
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
@@ -72,8 +72,9 @@ class Neighbors(Result):
         return {"neighbors": (("similarity", "class", "path"), rows)}
 
 
-@requests.repeats_the_command("neighbors")
-def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = print) -> Neighbors:
+def nearest_to(
+    workspace: Workspace, image: Path, request: requests.Neighbors, say: Say = print
+) -> Neighbors:
     """Find the images of a data set whose representations have the largest cosine with that of an image.
 
     A file of the data set has its cached row, and no prior is loaded. Any other image is encoded like the
@@ -82,40 +83,31 @@ def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = prin
     those below 6e-5 coarsely). Raises ChoiceError with the command
     to use if there are no representations, DataError or UnavailableError if `image` is not an image.
     """
-    image, described = Path(request.image), part_of(request, PriorSettings)
     settings = part_of(request, NeighborsSettings)
+    split = settings.split or "train"
     if not image.exists():
         raise UnavailableError(f"{one_line(str(image))}: no such image")
     if image.is_dir():
         raise DataError(f"{one_line(str(image))} is a folder; expected an image file")
-    dataset, name = workspace.dataset(settings.dataset, "--dataset"), settings.prior
-    asked = None if name is None else requests_of(workspace, dataset, name, described)
-    found = find_cached(
-        workspace,
-        dataset,
-        settings.split,
-        asked,
-        name,
-        by_name=described == PriorSettings(),
-        only_centre_crops=True,
-    )
+    dataset = workspace.dataset(settings.dataset, "--dataset")
+    found, asked = cached_for(workspace, dataset, split, request)
     import numpy as np
 
     from rela.representations.neighbors import nearest_neighbors
 
     with in_use(dataset.path, found.path):
-        bank = with_names(dataset, settings.split, found)
-        row = _row_of(image, dataset, settings.split)
+        bank = with_names(dataset, split, found)
+        row = _row_of(image, dataset, split)
         if row is not None:
             query = np.asarray(bank.array[row], np.float32)
         else:
-            query = represent(workspace, image, dataset, found, asked or [], request.device, say)
+            query = represent(workspace, image, dataset, found, asked, request.device, say)
         rows, similarities = nearest_neighbors(bank.array, query, settings.count)
     labels = bank.labels[rows]
     return Neighbors(
         image=str(image),
         dataset=dataset.name,
-        split=settings.split,
+        split=split,
         prior=shown_name(found),
         source=dataset.source,
         neighbors=[
@@ -130,7 +122,7 @@ def neighbors(workspace: Workspace, request: requests.Neighbors, say: Say = prin
     )
 
 
-def format_result(result: Neighbors) -> str:
+def in_words(result: Neighbors) -> str:
     """A table, nearest first."""
     return "\n".join(
         [
