@@ -61,7 +61,9 @@ PAIRS = {
     "emoji": Pair(32, 10),
     "clipart": Pair(32, 10),
     "fashion-all": Pair(28, 6, seeds=(0,), more=()),  # 11,250 steps
-    "emoji-resnet18": Pair(64, 64, more=("budgets",), model="resnet18", batch_size=128),  # a GPU
+    "emoji-resnet18": Pair(  # a GPU
+        64, 64, more=("budgets", "baselines"), model="resnet18", batch_size=128
+    ),
 }
 
 
@@ -147,6 +149,8 @@ def outcome(run: Run) -> Outcome | None:
         weights = {0.0: "paper's hand-over", default: WHOLE}
         training = weights.get(settings.anchor, f"{WHOLE}, target loss × {settings.anchor:g}")
         training += ", random prior" if run.content.prior.startswith("random:") else ""
+    if settings.hyperparameters == "paper":
+        training += ", the paper's hyperparameters"
     method = "byol" if settings.method == "none" else settings.method
     knn20, linear = (float(accuracies[probe]["top1"]) for probe in PROBES)
     cost = run.total_seconds, run.num_images_seen, run.cpu_seconds

@@ -161,9 +161,10 @@ class EmbedSettings:
     device: str = option("auto", "auto, cpu, cuda or cuda:N.")
     engine: str = option(
         "torch",
-        "What computes features on a CPU. torch: PyTorch, eager or with oneDNN's linear layers, whichever is "
-        "faster here; auto: or openvino, or onnxruntime, if one is installed and faster still.",
-        choices=("torch", "auto", "eager", "onednn", "onnxruntime", "openvino"),
+        "What computes features. On a CPU: torch is PyTorch, eager or with oneDNN's linear layers, whichever "
+        "is faster here; auto: or openvino, or onnxruntime, if one is installed and faster still. On a GPU: "
+        "compiled is PyTorch with torch.compile; auto: that for many images, if it is faster.",
+        choices=("torch", "auto", "eager", "onednn", "onnxruntime", "openvino", "compiled"),
     )
     precision: str = option(
         "auto",

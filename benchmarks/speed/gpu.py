@@ -85,11 +85,19 @@ def _embedding(
     prior: str, sizes: Sizes, stored: tuple[Beton, Beton], device: str, rounds: int
 ) -> Iterator[Comparison]:
     """From JPEGs and from pixels."""
-    embedder = Embedder(
-        build_backbone(prior, sizes.image_size, seed=0),
-        preprocessing_for(sizes.image_size), device, sizes.embed_batch,
-    )  # fmt: skip
-    embedder.try_float16(stored[0])
+
+    def embedder_of(engine: str) -> Embedder:
+        embedder = Embedder(
+            build_backbone(prior, sizes.image_size, seed=0),
+            preprocessing_for(sizes.image_size), device, sizes.embed_batch,
+        )  # fmt: skip
+        embedder.try_float16(stored[0])
+        if device == "cuda":
+            embedder.choose_compiled(stored[0], _IMAGENET_IMAGES, engine, print)
+        return embedder
+
+    embedder, faster = embedder_of("eager"), embedder_of("compiled")
+    print(f"{prior}: {faster.engine.words}")
     rows = np.arange(len(stored[0]))
     shape = (sizes.embed_batch, 3, sizes.image_size, sizes.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
@@ -115,13 +123,14 @@ def _embedding(
     for kind, beton in zip(("JPEGs", "pixels"), stored, strict=True):
         sides = {
             "rela embed": partial(_embed, embedder, beton, rows),
+            "rela embed, compiled": partial(_embed, faster, beton, rows),
             "its forward pass": partial(forward, embedder.features),
             "limit": partial(forward, fastest),
             cores: partial(load, beton),
         }
         title = f"embedding, {prior} at {sizes.image_size} px from {kind}, in {embedder.arithmetic}"
         found = compare(title, "img/s", sides, rounds)
-        _, _, at_most, loaded = (statistics.median(rates) for rates in found.rates.values())
+        _, _, _, at_most, loaded = (statistics.median(rates) for rates in found.rates.values())
         bound, side = (
             ("loading", cores) if loaded < at_most else (f"the device ({device})", "limit")
         )

@@ -16,6 +16,7 @@ from rela.data.loader import CenterCropLoader, ReplayedCropLoader, in_batches
 from rela.data.memory import keep_freed_memory
 from rela.errors import ChoiceError
 from rela.models.preprocessing import Preprocessing
+from rela.representations.compilation import COMPILED, compiled, try_compiled
 from rela.representations.engines import Engine, Forward, build, choose
 from rela.representations.half_precision import Weights, convert_to_float16, restore
 
@@ -28,8 +29,7 @@ class Embedder:
     """A backbone in eval mode with its preprocessing, on one device.
 
     float16 autocast on a GPU, float32 on the CPU. `device` is "auto", "cpu", "cuda" or "cuda:1".
-    `arithmetic` says what it computes in: "float32", "autocast" or "float16"; `engine` what computes it on a
-    CPU.
+    `arithmetic` says what it computes in: "float32", "autocast" or "float16"; `engine` what computes it.
     """
 
     def __init__(
@@ -88,11 +88,37 @@ class Embedder:
         images = self._first_images(beton, _TRIED_ON_CPU[precision])
         self.engine, self._forward = choose(wanted, precision, self.backbone, images, say)
 
+    def choose_compiled(
+        self, beton: Beton, num_images: int, wanted: str, say: Callable[[str], None]
+    ) -> None:
+        """On a GPU, compute by torch.compile from now on: if "compiled" is wanted, or if it pays ("auto").
+
+        `num_images` are those of the whole job. Raises ChoiceError if "compiled" is wanted and impossible.
+        """
+        if wanted not in (COMPILED, "auto"):
+            return
+        images = self._first_images(beton, min(_TRIED_IMAGES, self.batch_size))
+        images = images[torch.arange(self.batch_size) % len(images)]
+        forward, num_batches = compiled(self.backbone), -(-num_images // self.batch_size)
+        eager, faster = self._computed_by(self._forward), self._computed_by(forward)
+        try:
+            found = try_compiled(eager, faster, images, num_batches, must=wanted == COMPILED)
+        except ChoiceError as error:
+            if wanted == COMPILED:
+                raise
+            say(f"not used: {error}")
+        else:
+            if found is not None:
+                self.engine, self._forward = found, forward
+
     def use_engine(self, beton: Beton, engine: Engine) -> None:
         """Compute by an engine that was chosen before; raises ChoiceError if it is not installed."""
         if engine != self.engine:
-            images = self._first_images(beton, 2)
-            self.engine, self._forward = engine, build(engine, self.backbone, images)
+            self.engine = engine
+            if engine.name == COMPILED:
+                self._forward = compiled(self.backbone)
+            else:
+                self._forward = build(engine, self.backbone, self._first_images(beton, 2))
 
     def back_to_autocast(self) -> bool:
         """Compute in float16 no longer, as after an overflow; returns whether that changed anything."""
@@ -135,13 +161,21 @@ class Embedder:
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32 [B, D]."""
-        pixels = self._normalized(images)
-        if self.arithmetic == "float16":
-            pixels = pixels.half()
-        autocasts = self.arithmetic == "autocast"
-        with torch.autocast(self.device.type, dtype=torch.float16, enabled=autocasts):
-            output = self._forward(pixels)
-        return output.float()
+        return self._computed_by(self._forward)(self._normalized(images))
+
+    def _computed_by(self, forward: Forward) -> Forward:
+        """The same on normalised images, in the number format that this embedder has then."""
+
+        @torch.inference_mode()
+        def features(pixels: Tensor) -> Tensor:
+            if self.arithmetic == "float16":
+                pixels = pixels.half()
+            autocasts = self.arithmetic == "autocast"
+            with torch.autocast(self.device.type, dtype=torch.float16, enabled=autocasts):
+                output = forward(pixels)
+            return output.float()
+
+        return features
 
     def _first_images(self, beton: Beton, count: int) -> Tensor:
         """Normalised."""

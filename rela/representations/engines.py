@@ -1,7 +1,7 @@
 """Ways to compute a network on a CPU, and the fastest of them for a network, found by trying.
 
 Engines: "eager" is PyTorch, "onednn" PyTorch with oneDNN's linear layers; the packages "onnxruntime" and
-"openvino" compile the network. Precisions: "float32" and "bf16".
+"openvino" compile the network. Precisions: "float32" and "bf16". On a GPU: rela.representations.compilation.
 """
 
 import statistics
@@ -52,7 +52,8 @@ class Engine:
     @property
     def words(self) -> str:
         """One line."""
-        rate = "" if self.speedup is None else f"{self.speedup:.2g} × as fast as eager float32, "
+        eager = "float16" if self.precision == "float16" else "float32"
+        rate = "" if self.speedup is None else f"{self.speedup:.2g} × as fast as eager {eager}, "
         return (
             f"engine {self.name}, {self.precision}: {rate}features differ by {self.difference:.0e} "
             f"(centred cosine {self.cosine:.4f})"
@@ -125,7 +126,7 @@ def choose(
 
 def agreement(engine: Engine, forward: Forward, network: nn.Module, images: Tensor) -> Engine:
     """The engine with the differences of its features from eager float32 ones."""
-    return _compared(engine, _features(forward, images), _features(network, images))
+    return compare(engine, _features(forward, images), _features(network, images))
 
 
 def _agreeing(
@@ -133,7 +134,7 @@ def _agreeing(
 ) -> tuple[Engine, Forward]:
     """The engine and its differences; raises ChoiceError if they are too large."""
     forward = build(engine, network, images)
-    found = _compared(engine, _features(forward, images), exact)
+    found = compare(engine, _features(forward, images), exact)
     if engine.precision == "bf16":
         if not found.cosine >= LEAST_COSINE:
             raise ChoiceError(
@@ -146,7 +147,8 @@ def _agreeing(
     return found, forward
 
 
-def _compared(engine: Engine, features: Tensor, exact: Tensor) -> Engine:
+def compare(engine: Engine, features: Tensor, exact: Tensor) -> Engine:
+    """The engine with the differences of its features from the exact ones."""
     distance, size = float((features - exact).norm()), float(exact.norm())
     mean = exact.mean(dim=0) if len(exact) > 1 else 0.0
     cosine = functional.cosine_similarity(features - mean, exact - mean).mean()

@@ -245,9 +245,9 @@ def _embed_parts(
         network, prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
-    settle_engine(embedder, beton, [each.store for each in filled], settings, say)
     if settings.dtype == "float16":
         embedder.try_float16(beton)
+    settle_engine(embedder, beton, [each.store for each in filled], settings, say)
     crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
     rounded = [Rounding(wanted.dataset, split, settings.dtype, say) for _ in filled]
     ends = np.cumsum([identity.feature_dim for identity in identities])[:-1]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rela.representations.embedder import Embedder
 
 _FILE = "engine.json"
+_ON_CPU, _ON_GPU = ("onednn", "onnxruntime", "openvino"), ("compiled",)
 _FEWEST_IMAGES = 512  # the gain of a choice among fewer is less than its cost
 
 
@@ -48,24 +49,32 @@ def settle_engine(
     from rela.representations.engines import Engine
 
     wanted, precision = settings.engine, settings.precision
-    if embedder.device.type != "cpu":
-        if wanted not in ("torch", "auto", "eager") or precision != "auto":
-            option = "--precision bf16" if precision != "auto" else f"--engine {wanted}"
-            raise ChoiceError(f"{option} is for CPUs; leave it out, or use --device cpu")
-        return
+    on_cpu = embedder.device.type == "cpu"
+    if wanted in _ON_GPU and on_cpu:
+        raise ChoiceError(f"--engine {wanted} is for GPUs; leave it out, or use --device cuda")
+    if not on_cpu and (wanted in _ON_CPU or precision != "auto"):
+        option = "--precision bf16" if precision != "auto" else f"--engine {wanted}"
+        raise ChoiceError(f"{option} is for CPUs; leave it out, or use --device cpu")
     engine = begun_with(stores[0])
+    if engine is not None and engine.name in (_ON_GPU if on_cpu else _ON_CPU):
+        engine = Engine()  # the finished parts are of another device
     if engine is None:
         num_images = len(beton) * (settings.crops or 1)
-        if precision == "auto" and wanted == "torch" and num_images < _FEWEST_IMAGES:
-            wanted = "eager"
-        embedder.choose_engine(beton, wanted, "float32" if precision == "auto" else precision, say)
-        with contextlib.suppress(AlreadyPublishedError):  # another process was faster
-            _record(stores[0], embedder.engine)
+        if not on_cpu:
+            embedder.choose_compiled(beton, num_images, wanted, say)
+        else:
+            if precision == "auto" and wanted == "torch" and num_images < _FEWEST_IMAGES:
+                wanted = "eager"
+            arithmetic = "float32" if precision == "auto" else precision
+            embedder.choose_engine(beton, wanted, arithmetic, say)
+        if on_cpu or embedder.engine.name in _ON_GPU:  # eager on a GPU has no record
+            with contextlib.suppress(AlreadyPublishedError):  # another process was faster
+                _record(stores[0], embedder.engine)
         engine = recorded_engine(stores[0]) or embedder.engine
     elif wanted not in ("torch", "auto", engine.name):
         say(f"continues with engine {engine.name}, which computed the finished parts")
     for store in stores[1:]:
-        if begun_with(store) is None:
+        if begun_with(store) is None and recorded_engine(stores[0]) is not None:
             with contextlib.suppress(AlreadyPublishedError):
                 _record(store, engine)
     embedder.use_engine(beton, engine)
@@ -81,7 +90,7 @@ def begun_with(store: PartStore) -> Any:
 
 
 def recorded_engine(store: PartStore) -> Any:
-    """The `Engine` of these parts; None without a record, as on a GPU."""
+    """The `Engine` of these parts; None without a record."""
     from rela.representations.engines import Engine
 
     known = read_json(store.directory / _FILE, _Record)

@@ -42,6 +42,6 @@ def test_the_recipe_of_every_pair_is_valid(tmp_path: Path):
         recipe = tmp_path / f"{name}.toml"
         recipe.write_text(recipe_of(name, pair.seeds))
         stages = [job.stage for job in load_recipe(recipe, Workspace(tmp_path / "w"), given)]
-        per_seed = 5 + 6 * ("budgets" in pair.more)
+        per_seed = 5 + 6 * ("budgets" in pair.more) + 2 * ("baselines" in pair.more)
         others = 20 * ("algorithms" in pair.more)
         assert stages.count("train") == per_seed * len(pair.seeds) + others

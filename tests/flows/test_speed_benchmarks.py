@@ -95,7 +95,7 @@ def test_the_gpu_benchmark_runs_on_the_cpu(tmp_path: Path, monkeypatch: pytest.M
     sizes = gpu.Sizes(("small",), "small", SIZE, 4, BATCH, 3 * BATCH, 20, 30)
     results = gpu.measure(sizes, "cpu", 1, tmp_path)
     compared = [result for result in results if isinstance(result, Comparison)]
-    assert [len(comparison.rates) for comparison in compared] == [4, 4, 3, 3]
+    assert [len(comparison.rates) for comparison in compared] == [5, 5, 3, 3]
     for comparison in compared:
         assert all(rate > 0 for rates in comparison.rates.values() for rate in rates)
     assert all("bound by" in comparison.title for comparison in compared)

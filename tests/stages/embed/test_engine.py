@@ -107,3 +107,8 @@ def test_bf16_has_a_key_of_its_own(
     assert (
         "no engine is both faster and exact in bf16 here; leave --precision out" in refused.output
     )
+
+
+def test_compiled_is_for_gpus(rela: Rela, images: Path) -> None:
+    said = rela(*EMBED, "--engine", "compiled", "--device", "cpu", exit_code=2).output
+    assert "--engine compiled is for GPUs; leave it out, or use --device cuda" in said
