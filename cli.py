@@ -62,7 +62,7 @@ def convert(workspace: Any, request: "requests.Convert") -> Shown:
 
     SRC is a folder with one subfolder per class, with train/ and val/ (or test/), or with unlabelled
     images, or an archive of such folders; or CIFAR's archive, MNIST's files, a Hugging Face data set,
-    WebDataset shards or a CSV of paths: see docs/data.md.
+    WebDataset shards, also by their URL, or a CSV of paths: see docs/data.md.
     """
     from rela.stages import convert as stage
 

@@ -18,7 +18,7 @@ from rela.pipeline.files import (
     clear_abandoned_files,
     own_file,
     regular_file,
-    write_atomic,
+    replacing,
 )
 from rela.pipeline.lease import Leases, holders
 from rela.pipeline.locks import hold, remove_if_free
@@ -63,7 +63,11 @@ class PartStore:
                     leases.release(self._path(part).name)
 
     def write(
-        self, part: int, content: bytes, spent: Spent | None = None, leases: Leases | None = None
+        self,
+        part: int,
+        content: bytes | bytearray,
+        spent: Spent | None = None,
+        leases: Leases | None = None,
     ) -> None:
         """Publish one part with what it cost, and release its lease.
 
@@ -71,8 +75,9 @@ class PartStore:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         spent = spent or Spent()
-        body = _SPENT.pack(spent.seconds, spent.cpu_seconds) + content
-        write_atomic(self._path(part), _digest(body) + body)
+        pieces = _SPENT.pack(spent.seconds, spent.cpu_seconds), content
+        with replacing(self._path(part)) as temporary, open(temporary, "wb") as file:
+            file.writelines((_digest(*pieces), *pieces))  # joined, a large part would be copied
         if leases is not None:
             leases.release(self._path(part).name)
 
@@ -86,6 +91,10 @@ class PartStore:
         digest, body = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
         sound = len(body) >= _SPENT.size and _digest(body) == digest
         return body[_SPENT.size :] if sound else None
+
+    def content_at(self, part: int) -> tuple[Path, int]:
+        """The file of one part, and the offset of its content there, for readers of a piece of it."""
+        return self._path(part), _DIGEST_BYTES + _SPENT.size
 
     def spent(self) -> Spent:
         """Total cost of all finished parts, over all processes and calls."""
@@ -120,9 +129,10 @@ class PartStore:
         return self.directory / f"{_PART_PREFIX}{part:06d}"
 
 
-def _digest(body: bytes) -> bytes:
+def _digest(*body: bytes | bytearray) -> bytes:
     digest = hashlib.sha256(_FORMAT)
-    digest.update(body)
+    for piece in body:
+        digest.update(piece)
     return digest.digest()
 
 

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from rela.sources import is_url
 from rela.sources.source import SourceOptions
 from rela.stages.requests import Convert, command_of
 from rela.stages.settings import ConvertSettings
@@ -20,11 +21,12 @@ def command(request: Convert, **changed: Any) -> str:
     return command_of("convert", request, **changed)
 
 
-def asked(source: Path, settings: ConvertSettings) -> dict[str, str]:
+def asked(source: str | Path, settings: ConvertSettings) -> dict[str, str]:
     """The options that say which images, with whole paths: not part of the meaning, see `deciding`."""
+    source = source if is_url(source) else Path(source).absolute()
     given = {name: getattr(settings, name) for name in SOURCE_SETTINGS}
     root = settings.image_root
-    given |= {"source": source.absolute(), "image_root": root and root.absolute()}
+    given |= {"source": source, "image_root": root and root.absolute()}
     return {name: str(value) for name, value in given.items() if value is not None}
 
 

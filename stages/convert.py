@@ -1,12 +1,10 @@
 """Images of any source → a data set: for each split, a beton and a CSV with the file of each row."""
 
 import csv
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from rela.data.beton.reader import open_beton
 from rela.data.beton.tally import Tally
 from rela.data.beton.value_range import write_in_range
 from rela.data.beton.writer import WriteResult, write_beton
-from rela.errors import ChoiceError, one_line
+from rela.errors import ChoiceError, DataError, one_line
 from rela.options import check_options, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
@@ -25,15 +23,16 @@ from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.result import Result, Table
-from rela.sources import default_name, open_source
-from rela.sources.image_file import BadImageError
+from rela.sources import default_name, is_url, open_source
 from rela.sources.labels import quoted_classes
-from rela.sources.pixels import PixelRules, colour_in_words, colour_of
-from rela.sources.source import ImageSource, Sample, SourceOptions, content_sha256
+from rela.sources.pixels import PixelRules
+from rela.sources.remote import list_shards
+from rela.sources.source import ImageSource, Sample
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.subset import at_most
-from rela.stages.conversion import SOURCE_SETTINGS, asked, command, free_name
+from rela.stages.conversion import asked, command, free_name
 from rela.stages.display import bar_of_bytes, progress_bar
+from rela.stages.gather import gathered, options_of
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
     bad_images_in_words,
@@ -47,13 +46,21 @@ from rela.stages.left_out import (
 from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.remove import depending, remove_directory, thing_at
 from rela.stages.requests import Convert
+from rela.stages.same_images import (
+    STAGE_VERSION,
+    deciding,
+    is_older,
+    may_be_of,
+    source_digest,
+    sources_digest,
+)
 from rela.stages.settings import ConvertSettings
+from rela.stages.shards import listing_key
 from rela.stages.workspace import summary as summaries
 from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
 from rela.stages.workspace.encoding import encoding_by
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
-STAGE_VERSION = 2  # 1: alpha was dropped, EXIF ignored, every value of 16 bits divided by 257
 _MOST_WORKERS_PER_CORE = 4
 
 
@@ -81,11 +88,57 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     A data set of that name with the same images and settings is reused. Unless bad images are skipped,
     raises DataError listing them, and writes nothing.
     """
-    start = Spent.now()
-    source, settings = Path(request.source), part_of(request, ConvertSettings)
     check_options(request)
-    images = read_source(source, settings)
-    name = check_name(request.name or slug(default_name(source)), "data set")
+    if not is_url(request.source):
+        images = read_source(Path(request.source), part_of(request, ConvertSettings))
+        return _write(workspace, request, images, say)
+    settings = part_of(request, ConvertSettings)
+    remote = list_shards(str(request.source), settings.format)
+    name, key = _name_of(request), listing_key(remote, settings)
+
+    def find() -> ConvertResult | None:
+        """By names, sizes and versions of the shards, none of which is read."""
+        existing = open_as(DataSet, workspace.datasets_dir / name)
+        if existing is None or existing.facts.provenance.shards != key:
+            return None
+        return ConvertResult(existing, True, 0.0, summaries.read_summary(existing))
+
+    if (found := find()) is not None:
+        return found
+    existing = open_as(DataSet, workspace.datasets_dir / name)
+    if existing is not None and not request.replace:
+        raise taken(existing, request)
+    workers, encoding = _num_workers(request.workers, say), encoding_by(settings)
+    start = Spent.now()
+    try:
+        with gathered(workspace, remote, name, settings, encoding, workers, say) as (
+            images,
+            before,
+        ):
+            images = _with_val(images, settings)
+            return _write(workspace, request, images, say, key, start - before)
+    except (DataError, FileNotFoundError):  # a faster process removes the parts
+        if (found := find()) is None:
+            raise
+        return found
+
+
+def _name_of(request: Convert) -> str:
+    """The name of the data set; raises ChoiceError if it cannot be one."""
+    return check_name(request.name or slug(default_name(request.source)), "data set")
+
+
+def _write(
+    workspace: Workspace,
+    request: Convert,
+    images: ImageSource,
+    say: Say,
+    shards: str | None = None,
+    start: Spent | None = None,
+) -> ConvertResult:
+    """Write the data set of these images, or find it; `shards`: the key of shards that they are from."""
+    start, settings = start or Spent.now(), part_of(request, ConvertSettings)
+    name = _name_of(request)
     destination = workspace.datasets_dir / name
     for line in oddities(images):
         say(line)
@@ -107,14 +160,16 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         raise _cut_since(existing, request) if cut else taken(existing, request)
 
     def fill(directory: Path) -> Manifest:
-        def write(encoding: Encoding) -> dict[str, WriteResult]:
+        def write(chosen: Encoding) -> dict[str, WriteResult]:
+            if images.url and chosen != encoding:
+                raise _other_range(request, images, chosen)
             results = {}
             for split, samples in images.splits.items():
                 path = directory / f"{split}.beton"
                 path.unlink(missing_ok=True)
                 with progress_bar(len(samples), f"convert {split}", "img") as bar:
                     results[split] = write_beton(
-                        path, images.root, samples, encoding, workers, settings.seed, bar.update
+                        path, images.root, samples, chosen, workers, settings.seed, bar.update
                     )
             return results
 
@@ -145,7 +200,9 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         for split, result in results.items():
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         manifest = _manifest(images, settings, results, rules, bad, Spent.now() - start)
-        manifest.provenance["asked"] = asked(source, settings)
+        manifest.provenance["asked"] = asked(request.source, settings)
+        if shards is not None:
+            manifest.provenance["shards"] = shards
         reasons = [(path, without_numbers(reason)) for path, reason in bad]
         notes = oddities(images)
         in_train = {sample.label for sample in results["train"].samples}
@@ -182,10 +239,12 @@ def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -
 
     If one is cut from train, files are opened to find copies of an image; not without `compare`.
     """
-    chosen = {f.name: getattr(settings, f.name) for f in fields(SourceOptions)}
     with bar_of_bytes("list the images") as listed:
-        found = open_source(source, settings.format, SourceOptions(**chosen), listed)
+        found = open_source(source, settings.format, options_of(settings), listed)
+    return _with_val(found, settings, compare)
 
+
+def _with_val(found: ImageSource, settings: ConvertSettings, compare: bool = True) -> ImageSource:
     def copies(samples: Sequence[Sample]) -> dict[str, str]:
         if not compare:
             return {}
@@ -194,6 +253,18 @@ def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -
 
     found = at_most(found, settings.max_images, settings.seed)
     return with_val(found, settings.val_fraction, settings.seed, copies)
+
+
+def _other_range(request: Convert, images: ImageSource, needed: Encoding) -> ChoiceError:
+    """The error for shards whose images were scaled by another range than all of them need."""
+    bits, as_now = needed.pixels.bits, encoding_by(part_of(request, ConvertSettings)).pixels.bits
+    remedy = f"give their bits: `{command(request, bits=bits)}`"
+    if bits == as_now:
+        remedy = "copy the shards here and convert the copy"
+    return ChoiceError(
+        f"{images.where} has images of more than 8 bits, and their range is known only now that all shards "
+        f"were read; {remedy}"
+    )
 
 
 def taken(existing: DataSet, request: Convert) -> ChoiceError:
@@ -212,11 +283,6 @@ def _remove_old(workspace: Workspace, path: Path, say: Say) -> None:
         say(
             f"data set {path.name} is replaced; these still belong to the old one: {', '.join(others)}"
         )
-
-
-def is_older(existing: DataSet) -> bool:
-    """Whether an earlier version made it, which stored other pixels of the same images."""
-    return bool(existing.manifest.parameters.get("stage_version") != STAGE_VERSION)
 
 
 def older(existing: DataSet, remedy: str) -> ChoiceError:
@@ -290,7 +356,7 @@ def _manifest(
             "bits": rules.bits if "integer" in tally.largest else None,
             "float_bits": rules.float_bits if "float" in tally.largest else None,
             "bad_images": [list(entry) for entry in bad],
-            "sources_sha256": _sources_digest(
+            "sources_sha256": sources_digest(
                 images,
                 {
                     split: {
@@ -301,22 +367,8 @@ def _manifest(
                 },
             ),
         },
-        provenance=provenance(spent) | {"source": str(images.root.resolve())},
+        provenance=provenance(spent) | {"source": images.url or str(images.root.resolve())},
     )
-
-
-def deciding(settings: ConvertSettings, images: ImageSource) -> dict[str, Any]:
-    """The settings that affect the stored data; the seed only if it is used."""
-    parameters = {"stage_version": STAGE_VERSION, **asdict(settings)}
-    parameters["val_fraction"] = images.val_fraction
-    for name in ("on_bad_image", *SOURCE_SETTINGS):
-        del parameters[name]
-    if settings.max_images is None:
-        del parameters["max_images"]  # which older data sets do not have
-        if images.val_fraction == 0 and settings.write_mode != "proportion":
-            parameters["seed"] = None
-    parameters["background"] = colour_in_words(colour_of(settings.background))
-    return parameters
 
 
 def _split_content(result: WriteResult) -> dict[str, Any]:
@@ -346,52 +398,3 @@ def _index_csv(result: WriteResult) -> bytes:
         writer = quoted if "\r" in sample.path else plain
         writer.writerow([index, sample.label, sample.path, *digests])
     return text.getvalue().encode("utf-8", "surrogateescape")
-
-
-def _sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> str:
-    """One digest of split, path, class and content of all source files, bad images included."""
-    return ordered_digest(
-        hashlib.sha256(
-            f"{split}\0{s.path}\0{s.label}\0{digests[split][s.path]}".encode(
-                "utf-8", "surrogateescape"
-            )
-        ).hexdigest()
-        for split, samples in images.splits.items()
-        for s in samples
-    )
-
-
-def may_be_of(existing: DataSet, images: ImageSource, settings: ConvertSettings) -> bool:
-    """Whether it may, judged without reading the files."""
-    if existing.manifest.parameters != deciding(settings, images):
-        return False
-    if existing.content.class_names != images.class_names or set(existing.splits) != set(
-        images.splits
-    ):
-        return False
-    num_bad = len(existing.content.bad_images)
-    if existing.num_images() + num_bad != sum(map(len, images.splits.values())):
-        return False
-    return not (num_bad and settings.on_bad_image == "stop")
-
-
-def source_digest(images: ImageSource) -> str:
-    """One digest of split, path, class and content of all images, which are read."""
-    digests: dict[str, dict[str, str]] = {}
-    with ThreadPoolExecutor() as pool:
-        for split, samples in images.splits.items():
-            found = pool.map(lambda s: source_sha256(images.root, s), samples)
-            digests[split] = {}
-            with progress_bar(len(samples), f"compare {split}", "img", delay=1, leave=False) as bar:
-                for sample, digest in zip(samples, found, strict=True):
-                    digests[split][sample.path] = digest
-                    bar.update()
-    return _sources_digest(images, digests)
-
-
-def source_sha256(root: Path, sample: Sample) -> str:
-    """Of the content of an image; empty if it cannot be read."""
-    try:
-        return content_sha256(sample.read(root))
-    except BadImageError:
-        return ""

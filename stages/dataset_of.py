@@ -12,20 +12,9 @@ from rela.pipeline import Say
 from rela.sources import default_name
 from rela.sources.source import ImageSource, Sample
 from rela.stages.conversion import command, free_name, request_of
-from rela.stages.convert import (
-    again,
-    convert,
-    deciding,
-    format_result,
-    is_older,
-    may_be_of,
-    older,
-    read_source,
-    source_digest,
-    source_sha256,
-    taken,
-)
+from rela.stages.convert import again, convert, format_result, older, read_source, taken
 from rela.stages.requests import Convert
+from rela.stages.same_images import deciding, is_older, may_be_of, source_digest
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace, open_as, slug
@@ -156,7 +145,7 @@ def _changes(dataset: DataSet, images: ImageSource) -> list[str]:
     began = (made.finished_unix_seconds or made.seconds) - made.seconds
     touched = [s for path, s in now.items() if path in was and _touched(images.root, s) >= began]
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda sample: source_sha256(images.root, sample), touched)
+        digests = pool.map(lambda sample: sample.sha256(images.root), touched)
         changed = sum(was[s.path] != digest for s, digest in zip(touched, digests, strict=True))
     counts = {
         "new": len(now.keys() - was.keys() - bad),

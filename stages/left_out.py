@@ -68,12 +68,11 @@ def refused(
 
     `skip`: the command that leaves them out, "" if a split has no others.
     """
-    source = Path(request.source)
     if elsewhere := _begin_elsewhere(images, request, bad):
         return DataError(elsewhere)
     if len(bad) > SHOWN_BAD_IMAGES:
         write_atomic(listed, left_out_csv(images, bad))
-    return DataError(_bad_image_list(source, bad, listed, skip))
+    return DataError(_bad_image_list(images.url or str(request.source), bad, listed, skip))
 
 
 def _begin_elsewhere(images: ImageSource, request: Convert, bad: BadImages) -> str:
@@ -99,7 +98,7 @@ def _is_missing(reason: str) -> bool:
     )
 
 
-def _bad_image_list(source: Path, bad: BadImages, listed: Path, skip: str) -> str:
+def _bad_image_list(source: str, bad: BadImages, listed: Path, skip: str) -> str:
     rest = f" All of them: {listed}" if len(bad) > SHOWN_BAD_IMAGES else ""
     images = f"{len(bad):,} bad image{'s' if len(bad) > 1 else ''}"
     remedy = f"Fix or remove them, or skip them with `{skip}`."
@@ -107,7 +106,7 @@ def _bad_image_list(source: Path, bad: BadImages, listed: Path, skip: str) -> st
         remedy = "All images of a split are bad, so fix them."
     return "\n".join(
         [
-            f"{images} in {one_line(str(source))}; nothing was converted. {remedy}{rest}",
+            f"{images} in {one_line(source)}; nothing was converted. {remedy}{rest}",
             *bad_images_in_words(bad),
         ]
     )

@@ -9,12 +9,12 @@ image and writes nothing. Modules are imported when a source is looked at: this 
 import os
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from rela.errors import ChoiceError, DataError, one_line
+from rela.errors import ChoiceError, DataError, RelaError, one_line
 from rela.options import flag_name
 
 if TYPE_CHECKING:  # imports NumPy and Pillow
@@ -43,7 +43,8 @@ def find_kind(path: Path, kind: str = "auto") -> str:
             return name
     if re.match(r"[a-z][a-z0-9+]*:/", str(path)):
         raise DataError(
-            f"{one_line(str(path))} is a URL; download it, then convert the file or folder"
+            f"{one_line(str(path))} is a URL, of which only `rela convert` and `rela embed` read .tar and "
+            ".parquet shards; download others first"
         )
     if path.is_file() and is_image_name(path.name):
         command = one_line(shlex.join(["rela", "convert", str(path.parent)]))
@@ -80,24 +81,56 @@ def open_source(
     not apply, UnsafeError if reading it would run code or lead to files elsewhere.
     """
     name = find_kind(path, kind)
-    module = _module(name)
-    given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
-    if useless := [option for option in given if option not in module.OPTIONS]:
-        does = "does" if len(useless) == 1 else "do"
-        raise ChoiceError(
-            f"{', '.join(map(flag_name, useless))} {does} not apply to {one_line(str(path))} (format "
-            f"{name}); remove it, or choose another --format"
-        )
-    source = module.read(path, options, on_progress)
+    source = _checked(name, options, str(path)).read(path, options, on_progress)
     if not source.splits.get("train"):
         raise DataError(f"{one_line(str(path))} holds no images")
     return source.without_unlabelled_val().with_alike_classes_named()
 
 
-def default_name(path: Path) -> str:
+def read_shard(
+    file: Path, name: str, kind: str, options: "SourceOptions", url: str
+) -> "ImageSource":
+    """The images of one shard, the copy `file` of `url`, all in train; `name` is as in `Shard`.
+
+    Raises as `open_source`, with the URL in place of the copy.
+    """
+    try:
+        alone = replace(options, split=None)
+        source = _checked(kind, alone, url).read(file, alone, lambda more, total: None)
+    except RelaError as error:
+        raise type(error)(str(error).replace(str(file), one_line(url))) from error
+    folder = Path(name).parent
+    samples = [replace(s, path=str(folder / s.path)) for s in source.splits["train"]]
+    stray = [str(folder / path) for path in source.stray_files]
+    return replace(source, splits={"train": samples}, stray_files=stray)
+
+
+def _checked(kind: str, options: "SourceOptions", where: str) -> "SourceKind":
+    """The module of a kind; raises ChoiceError for options that do not apply to it."""
+    module = _module(kind)
+    given = [f.name for f in fields(options) if getattr(options, f.name) is not None]
+    if useless := [option for option in given if option not in module.OPTIONS]:
+        does = "does" if len(useless) == 1 else "do"
+        raise ChoiceError(
+            f"{', '.join(map(flag_name, useless))} {does} not apply to {one_line(where)} (format "
+            f"{kind}); remove it, or choose another --format"
+        )
+    return module
+
+
+def is_url(source: object) -> bool:
+    """Whether it is the URL of shards in a store, not the path of files here."""
+    return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+
+
+def default_name(path: str | Path) -> str:
     """The name of a data set made from `path`: a folder's name, or a file's without its suffix."""
     from rela.sources.file_patterns import fixed_part, is_pattern
 
+    if isinstance(path, str) and is_url(path):
+        inside = Path(path.partition("://")[2])
+        return (fixed_part(inside) if is_pattern(inside) else inside.with_suffix("")).name
+    path = Path(path)
     if is_pattern(path):
         return fixed_part(path).resolve().name
     name = Path(os.path.realpath(path)).name

@@ -114,14 +114,14 @@ def _below(folder: Path, suffix: str) -> Iterator[Path]:
 
 
 def _matching(pattern: Path) -> Iterator[Path]:
-    for name in _ranges_filled(str(pattern)):
+    for name in ranges_filled(str(pattern)):
         if glob.has_magic(name):
             yield from map(Path, glob.glob(name, recursive=True))  # noqa: PTH207
         else:
             yield Path(name)
 
 
-def _ranges_filled(text: str) -> Iterator[str]:
+def ranges_filled(text: str) -> Iterator[str]:
     """`a-{08..10}` → a-08, a-09, a-10."""
     found = _RANGE.search(text)
     if found is None:
@@ -134,4 +134,4 @@ def _ranges_filled(text: str) -> Iterator[str]:
         )
     for number in range(first, last + 1):
         filled = f"{number:0{len(found[1])}}"
-        yield from _ranges_filled(text[: found.start()] + filled + text[found.end() :])
+        yield from ranges_filled(text[: found.start()] + filled + text[found.end() :])

@@ -28,7 +28,7 @@ class Labelled:
 Splits = Mapping[str, Sequence[Labelled]]
 
 
-def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list[Sample]]]:
+def find_classes(where: str | Path, splits: Splits) -> tuple[list[str], dict[str, list[Sample]]]:
     """The labels that occur, as class names, and the samples with their class numbers.
 
     Classes are in numeric order if all labels are numbers, else in alphabetical order. Raises DataError
@@ -67,7 +67,7 @@ def find_classes(where: Path, splits: Splits) -> tuple[list[str], dict[str, list
 
 
 def check_classes(
-    where: Path, splits: Splits, class_names: list[str]
+    where: str | Path, splits: Splits, class_names: list[str]
 ) -> tuple[list[str], dict[str, list[Sample]]]:
     """As `find_classes`, for labels that are indices of `class_names`, all of which are kept.
 
@@ -91,7 +91,7 @@ def check_classes(
 
 
 def _all_or_none(
-    where: Path, class_names: list[str], splits: dict[str, list[Sample]]
+    where: str | Path, class_names: list[str], splits: dict[str, list[Sample]]
 ) -> tuple[list[str], dict[str, list[Sample]]]:
     """As given; raises DataError if only some images of a split have labels, or only those of val."""
     labelled = {}

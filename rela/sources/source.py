@@ -100,6 +100,18 @@ class Sample:
         """Its bytes or pixels; raises BadImageError with the reason if it cannot be read."""
         return read_image_file(root / self.path) if self.place is None else self.place.read()
 
+    def sha256(self, root: Path) -> str:
+        """Of its content; empty if it cannot be read."""
+        known = getattr(
+            self.place, "sha256", None
+        )  # of a place that does not hold the source's bytes
+        if isinstance(known, str):
+            return known
+        try:
+            return content_sha256(self.read(root))
+        except BadImageError:
+            return ""
+
 
 def content_sha256(content: Content) -> str:
     """64 hex digits over a file's bytes, or over pixels row by row."""
@@ -165,7 +177,8 @@ class ImageSource:
     - `stray_files`, `empty_classes`, `ignored_splits`: names of what was found but not used;
     - `notes`: what else the user should know, a line each;
     - `num_skipped`: hidden files and folders, and those of systems, by name;
-    - `val_fraction`: the share of train that was held out as val, see rela.sources.splits.held_out.
+    - `val_fraction`: the share of train that was held out as val, see rela.sources.splits.held_out;
+    - `url`: of shards in a store, where no file is below `root`.
     """
 
     root: Path
@@ -178,6 +191,12 @@ class ImageSource:
     notes: list[str] = field(default_factory=list)
     num_skipped: dict[str, int] = field(default_factory=dict)
     val_fraction: float = 0.0
+    url: str = ""
+
+    @property
+    def where(self) -> str:
+        """What was read, for messages."""
+        return one_line(self.url or str(self.root))
 
     @property
     def labelled(self) -> bool:

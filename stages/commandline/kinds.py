@@ -6,13 +6,16 @@ from typing import Any
 import click
 
 from rela.options import empty
+from rela.sources import is_url
 
 
 class _Path(click.Path):
-    """A path; an empty text would be the current folder."""
+    """A path, or the text of a URL; an empty text would be the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """As of the base class."""
+        if is_url(value):  # a path would lose a slash
+            return value
         return super().convert(_not_empty(value, param, ctx), param, ctx)
 
     def split_envvar_value(self, rv: str) -> list[str]:

@@ -139,12 +139,12 @@ def _progress(path: Path) -> dict[str, Any] | None:
 
 
 def _embed(path: Path) -> EmbedUnderWay:
-    what, num_parts, num_images = about_parts(path)
+    what, num_parts, num_images, _ = about_parts(path)
     store = PartStore(path, num_parts or 0)
     workers, done, rate, eta = store.workers(), len(store.finished()), None, None
     seconds = store.recent_seconds()
-    if workers and seconds and num_parts and num_images:
-        rate = len(workers) * num_images / num_parts / seconds
+    if workers and seconds and num_parts:
+        rate = num_images and len(workers) * num_images / num_parts / seconds
         eta = max(0, num_parts - done) * seconds / len(workers)
     return EmbedUnderWay(path.name, what, done, num_parts, workers, rate, eta)
 
@@ -167,8 +167,10 @@ def _held(run: RunUnderWay) -> str:
 
 def _parts(embed: EmbedUnderWay) -> str:
     words = [embed.done]
-    if embed.images_per_second is not None and embed.eta_seconds is not None:
-        words += [f"{embed.images_per_second:,.0f} img/s", f"ETA {clock(embed.eta_seconds)}"]
+    if embed.images_per_second is not None:
+        words.append(f"{embed.images_per_second:,.0f} img/s")
+    if embed.eta_seconds is not None:
+        words.append(f"ETA {clock(embed.eta_seconds)}")
     return "  ".join(words)
 
 

@@ -58,6 +58,7 @@ class DataSetContent(Struct, frozen=True):
 
 class _Provenance(Timing, frozen=True):
     source: str | None = None
+    shards: str | None = None
     asked: dict[str, str] = field(default_factory=dict)
 
 

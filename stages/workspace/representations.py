@@ -180,29 +180,33 @@ class Targets(Result, Artifact):
         return {"path": self.path}
 
 
-_ABOUT_FILE = "about.json"  # describes the future representations
+_ABOUT_FILE = "about.json"  # describes the future artifact
 
 
 class _About(Struct, frozen=True):
-    dataset: str
-    split: str
-    prior: str
+    what: str
     num_parts: Int
-    num_images: Int
+    num_images: Int | None = None
+    verb: str = "embed"
 
 
 def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_images: int) -> None:
     """Write a description of the future representations beside the parts."""
+    describe(store, f"representations of {dataset} ({split}) by {prior}", "embed", num_images)
+
+
+def describe(store: PartStore, what: str, verb: str, num_images: int | None = None) -> None:
+    """Write beside the parts what they will be, and which command makes them."""
     path = store.directory / _ABOUT_FILE
     if not path.is_file():
-        about = _About(dataset, split, prior, store.num_parts, num_images)
+        about = _About(what, store.num_parts, num_images, verb)
         write_atomic(path, json.dumps(to_builtins(about)).encode())
 
 
-def about_parts(directory: Path) -> tuple[str, int | None, int | None]:
-    """A description of the parts in `directory`, the number of parts, and the number of images."""
+def about_parts(directory: Path) -> tuple[str, int | None, int | None, str]:
+    """Of the parts in `directory`: what they will be, the numbers of parts and images, and the command."""
     about = read_json(directory / _ABOUT_FILE, _About)
-    if about is None or min(about.num_parts, about.num_images) < 1:
-        return f"representations {directory.name.removeprefix('.parts-')[:12]}", None, None
-    what = f"representations of {about.dataset} ({about.split}) by {about.prior}"
-    return printable(what), about.num_parts, about.num_images
+    if about is None or min(about.num_parts, about.num_images or 1) < 1:
+        unknown = f"representations {directory.name.removeprefix('.parts-')[:12]}"
+        return unknown, None, None, "embed"
+    return printable(about.what), about.num_parts, about.num_images, printable(about.verb)

@@ -205,10 +205,10 @@ def _unfinished_run_row(path: Path) -> dict[str, Any]:
 
 
 def _unfinished_parts_row(path: Path) -> dict[str, Any]:
-    what, num_parts, _ = about_parts(path)
+    what, num_parts, _, verb = about_parts(path)
     done = len(PartStore(path, num_parts or 0).finished())
     return {
         "what": what,
         "done": f"{done} parts" if num_parts is None else f"{done} of {num_parts} parts",
-        "command": "the same `rela embed` again",
+        "command": f"the same `rela {verb}` again",
     }

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rela.data.beton.encoded import Encoded, Outcome
 from rela.data.beton.encoding import Encoding, StoredImage, encode_image
 from rela.data.beton.tally import Tally
 from rela.data.beton.worker_pool import WorkerDiedError, ordered_map
@@ -37,15 +38,6 @@ from rela.sources.image_file import BadImageError
 from rela.sources.source import Sample, content_sha256
 
 _CHUNK_IMAGES = 32
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """Result for one image: its digest, and the stored image or the reason why there is none."""
-
-    source_sha256: str
-    stored: StoredImage | None
-    reason: str = ""
 
 
 @dataclass
@@ -79,7 +71,7 @@ def write_beton(
     """
     result = WriteResult()
     with _BetonFile(destination, len(samples)) as beton:
-        for sample, outcome in _encoded(root, samples, encoding, num_workers, seed):
+        for sample, outcome in encode_all(root, samples, encoding, num_workers, seed):
             stored = outcome.stored
             if stored is None:
                 result.bad_images.append((sample.path, outcome.reason))
@@ -170,10 +162,10 @@ class _BetonFile:
         self._page.clear()
 
 
-def _encoded(
+def encode_all(
     root: Path, samples: Sequence[Sample], encoding: Encoding, num_workers: int, seed: int
-) -> Iterator[tuple[Sample, _Outcome]]:
-    """Every sample with its outcome, in order."""
+) -> Iterator[tuple[Sample, Outcome]]:
+    """Every sample with its outcome, in order; raises DataError if a worker dies."""
     chunks = [samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)]
     encode = functools.partial(_encode_chunk, root, encoding, seed)
     done = 0
@@ -191,21 +183,23 @@ def _encoded(
 
 def _encode_chunk(
     root: Path, encoding: Encoding, seed: int, chunk: Sequence[Sample]
-) -> list[_Outcome]:
+) -> list[Outcome]:
     keep_freed_memory()  # otherwise the allocator returns the memory of every decoded image
     return [_encode_sample(root, sample, encoding, _draw(seed, sample.path)) for sample in chunk]
 
 
-def _encode_sample(root: Path, sample: Sample, encoding: Encoding, draw: float) -> _Outcome:
+def _encode_sample(root: Path, sample: Sample, encoding: Encoding, draw: float) -> Outcome:
+    if isinstance(sample.place, Encoded):
+        return sample.place.outcome()
     try:
         content = sample.read(root)
     except BadImageError as error:
-        return _Outcome("", None, str(error))
+        return Outcome("", None, str(error))
     digest = content_sha256(content)
     try:
-        return _Outcome(digest, encode_image(content, encoding, draw))
+        return Outcome(digest, encode_image(content, encoding, draw))
     except BadImageError as error:
-        return _Outcome(digest, None, str(error))
+        return Outcome(digest, None, str(error))
 
 
 def _draw(seed: int, path: str) -> float:

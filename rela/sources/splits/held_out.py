@@ -29,7 +29,7 @@ def with_val(
     has_val, train = "val" in source.splits, source.splits["train"]
     if fraction and has_val:
         raise DataError(
-            f"{source.root} has a validation split of its own ({source.val_name}); remove --val-fraction"
+            f"{source.where} has a validation split of its own ({source.val_name}); remove --val-fraction"
         )
     share = fraction
     if share is None:
@@ -38,7 +38,7 @@ def with_val(
     if fraction and not splits.get("val"):
         largest = max(Counter(s.label for s in train).values(), default=0)
         raise DataError(
-            f"--val-fraction {fraction:g} of {source.root} is less than one image of any class (the "
+            f"--val-fraction {fraction:g} of {source.where} is less than one image of any class (the "
             f"largest has {largest}, and one stays in train); use a larger one, or more images"
         )
     splits = {split: found for split, found in splits.items() if found}
@@ -118,7 +118,7 @@ def find_copies(
             found.append(((size, end) if end else (sample.path,), sample))
             on_progress(1)
         alike = _several(found)
-        digests = pool.map(lambda each: _digest(root, each[1]), alike)
+        digests = pool.map(lambda each: each[1].sha256(root), alike)
         pairs = [(d or (each[1].path,), each[1]) for d, each in zip(digests, alike, strict=True)]
     return {sample.path: str(digest) for digest, sample in _several(pairs)}
 
@@ -147,18 +147,10 @@ def _end(root: Path, size: Hashable, sample: Sample) -> str:
     if place is None:
         place = FileRange(str(root / sample.path), 0, size if isinstance(size, int) else 0)
     if not isinstance(place, FileRange):
-        return _digest(root, sample)
+        return sample.sha256(root)
     count = min(place.size, _END_BYTES)
     try:
         end = FileRange(place.path, place.offset + place.size - count, count).read()
     except BadImageError:
         return ""
     return content_sha256(end)
-
-
-def _digest(root: Path, sample: Sample) -> str:
-    """Of the content; empty if it cannot be read."""
-    try:
-        return content_sha256(sample.read(root))
-    except BadImageError:
-        return ""

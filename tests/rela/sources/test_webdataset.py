@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pictures
 import pytest
 from command_line import run_rela
 from opened import open_as, paths_and_labels
 from pictures import picture, save_tree
+from tar_shards import Members, labelled, png, shard
 
-import rela.stages.convert
+import rela.stages.same_images
 from rela.errors import ChoiceError, DataError
 from rela.sources import default_name, find_kind, open_source
 from rela.sources.image_file import BadImageError
@@ -34,29 +34,7 @@ from rela.stages.convert import convert
 from rela.stages.requests import Convert
 from rela.stages.workspace.workspace import Workspace
 
-Members = list[tuple[str, bytes]]
-
-
 opened, found = partial(open_as, "webdataset"), paths_and_labels
-png = partial(pictures.png, height=12, width=10)
-
-
-def shard(path: Path, members: Members, **options: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", **options) as tar:  # type: ignore[call-overload]
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def labelled(first: int, labels: list[str], suffix: str = "cls") -> Members:
-    """One image and one label for each key; the picture's seed is the key."""
-    members = []
-    for number, label in enumerate(labels, first):
-        members += [(f"{number:04}.png", png(number)), (f"{number:04}.{suffix}", label.encode())]
-    return members
 
 
 def test_images_and_labels_are_those_of_the_members(tmp_path: Path):
@@ -108,13 +86,13 @@ def test_comparing_sources_shows_a_bar(tmp_path: Path, monkeypatch: pytest.Monke
     workspace = Workspace(tmp_path / "workspace")
     convert(workspace, Convert(tmp_path / "set"))
     shown: list[tuple[int, str]] = []
-    plain = rela.stages.convert.progress_bar
+    plain = rela.stages.same_images.progress_bar
 
     def noted(total: int, description: str, *rest: Any, **more: Any) -> Any:
         shown.append((total, description))
         return plain(total, description, *rest, **more)
 
-    monkeypatch.setattr(rela.stages.convert, "progress_bar", noted)
+    monkeypatch.setattr(rela.stages.same_images, "progress_bar", noted)
     assert convert(workspace, Convert(tmp_path / "set")).cached
     assert shown == [(3, "compare train"), (2, "compare val")]
 

@@ -1,0 +1,106 @@
+"""Shards in a store → a result in parts, one for each: at most two shards are here at a time.
+
+A killed job repeats only the shards that it had not finished, and any number of processes, on machines that
+share the workspace, take shards from one another.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from rela.pipeline import Say
+from rela.pipeline.artifact import staging
+from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.lease import Leases
+from rela.pipeline.parts import PartStore
+from rela.pipeline.spent import Spent
+from rela.sources.remote import Shard, Shards
+from rela.stages.display import progress_bar
+from rela.stages.settings import ConvertSettings
+
+_POLL_SECONDS = 0.5
+Compute = Callable[
+    [Shard, Path], bytes | bytearray
+]  # a shard and its copy here → the content of its part
+
+
+def listing_key(remote: Shards, settings: ConvertSettings) -> str:
+    """Digest of names, sizes and versions of all shards, and of the settings."""
+    shards = [[shard.name, shard.num_bytes, shard.version] for shard in remote.shards]
+    given = {name: value and str(value) for name, value in asdict(settings).items()}
+    return fingerprint({"root": remote.root, "shards": shards, "settings": given})
+
+
+def fill(
+    store: PartStore,
+    remote: Shards,
+    shards: list[Shard],
+    share: tuple[int, int],
+    compute: Compute,
+    say: Say,
+) -> Spent:
+    """Compute the missing parts of `share` (i, n), one for each shard; returns what that took.
+
+    The next shard is copied while one is computed. Waits for parts that other processes compute. Ends early
+    if another process has joined all parts and removed them.
+    """
+    todo, has_waited, all_spent = store.missing(*share), False, Spent()
+    mine = len(range(share[0], len(shards), share[1]))
+    if len(todo) < mine:
+        say(f"resuming after {mine - len(todo):,} of {mine:,} shards")
+
+    def fetch(part: int) -> tuple[ExitStack, Path]:
+        with ExitStack() as stack:
+            folder = stack.enter_context(staging(store.directory / f"shard-{part:06d}"))
+            file = remote.fetch(shards[part], folder)
+            return stack.pop_all(), file
+
+    with (
+        progress_bar(mine, "shards", "shard", initial=mine - len(todo)) as bar,
+        Leases(store.directory) as leases,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        while todo and store.directory.is_dir():
+            made = set()
+            for part, (stack, file) in _one_ahead(store.claim(todo, leases), fetch, pool):
+                start = Spent.now()
+                with stack:
+                    content = compute(shards[part], file)
+                spent = Spent.now() - start
+                store.write(part, content, spent, leases)
+                all_spent += spent
+                made.add(part)
+                bar.update()
+            todo = [part for part in todo if part not in made and store.read(part) is None]
+            if todo and not made:
+                if not has_waited:
+                    say(f"waiting for {len(todo):,} shards that other processes work on")
+                has_waited = True
+                time.sleep(_POLL_SECONDS)
+    return all_spent
+
+
+def _one_ahead(
+    parts: Iterable[int],
+    fetch: Callable[[int], tuple[ExitStack, Path]],
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[int, tuple[ExitStack, Path]]]:
+    """Each part with what `fetch` returns, which runs for the next one meanwhile."""
+    waiting: deque[tuple[int, Future[tuple[ExitStack, Path]]]] = deque()
+    try:
+        for part in parts:
+            waiting.append((part, pool.submit(fetch, part)))
+            if len(waiting) > 1:
+                first, fetched = waiting.popleft()
+                yield first, fetched.result()
+        while waiting:
+            first, fetched = waiting.popleft()
+            yield first, fetched.result()
+    finally:
+        for _, fetched in waiting:
+            if not fetched.cancel() and fetched.exception() is None:
+                fetched.result()[0].close()
