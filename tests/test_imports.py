@@ -32,9 +32,8 @@ NOUNS = (
     "priors",
 )
 JOBS = (
-    "remove", "same_images", "shards", "gather", "convert", "dataset_of", "embed", "train", "evaluate", "export", "backbone",
-    "neighbors", "report",
-    "recipe", "demo", "doctor",
+    "remove", "same_images", "shards", "gather", "convert", "dataset_of", "embed", "train",
+    "evaluate", "export", "backbone", "neighbors", "report", "recipe", "demo", "doctor",
 )  # fmt: skip
 STAGES = (*NOUNS, *JOBS, "api", "commandline")
 HEAVY = {"torch", "torchvision", "ffcv", "numba", "pytorch_lightning", "lightly"}
