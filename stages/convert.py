@@ -32,7 +32,6 @@ from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.subset import at_most
 from rela.stages.conversion import asked, command, free_name
 from rela.stages.display import bar_of_bytes, progress_bar
-from rela.stages.gather import gathered, options_of
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
     bad_images_in_words,
@@ -55,7 +54,8 @@ from rela.stages.same_images import (
     sources_digest,
 )
 from rela.stages.settings import ConvertSettings
-from rela.stages.shards import listing_key
+from rela.stages.shards.gather import gathered, options_of
+from rela.stages.shards.parts import listing_key
 from rela.stages.workspace import summary as summaries
 from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
 from rela.stages.workspace.encoding import encoding_by

@@ -32,7 +32,7 @@ NOUNS = (
     "priors",
 )
 JOBS = (
-    "remove", "same_images", "shards", "gather", "convert", "dataset_of", "embed", "train",
+    "remove", "same_images", "shards", "convert", "dataset_of", "embed", "train",
     "evaluate", "export", "backbone", "neighbors", "report", "recipe", "demo", "doctor",
 )  # fmt: skip
 STAGES = (*NOUNS, *JOBS, "api", "commandline")

@@ -20,7 +20,7 @@ from rela.sources.source import ImageSource, SourceOptions
 from rela.sources.splits.names import named_split
 from rela.stages.same_images import STAGE_VERSION
 from rela.stages.settings import ConvertSettings
-from rela.stages.shards import fill, listing_key
+from rela.stages.shards.parts import fill, listing_key
 from rela.stages.workspace.representations import describe
 from rela.stages.workspace.workspace import Workspace
 
