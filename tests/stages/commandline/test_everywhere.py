@@ -8,7 +8,7 @@ from click.shell_completion import ShellComplete
 from command_line import Rela, run_rela
 
 from rela.cli import main
-from rela.errors import UnavailableError
+from rela.errors import RelaError
 
 PLACES = {
     "before": ("--workspace", "{}", "priors", "list"),
@@ -31,9 +31,9 @@ def test_the_workspace_is_taken_from_any_place(
 
 def test_the_traceback_is_shown_from_any_place(rela: Rela):
     for words in (("--debug", "convert", "nothing"), ("convert", "nothing", "--debug")):
-        with pytest.raises(UnavailableError):
+        with pytest.raises(RelaError):
             rela(*words)
-    assert "Traceback" not in rela("convert", "nothing", exit_code=74).output
+    assert "Traceback" not in rela("convert", "nothing", exit_code=65).output
 
 
 def test_names_are_completed_from_a_workspace_after_the_command(tmp_path: Path):
