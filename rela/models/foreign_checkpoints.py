@@ -176,7 +176,17 @@ def find_encoder(
     Raises DataError if there is none with a tensor of the backbone, or if several are as good; and as
     `rela.models.weights.read_checkpoint`.
     """
-    checkpoint = read_checkpoint(path, trust_code)
+    return encoder_in(read_checkpoint(path, trust_code), path, backbone, classifier_keys, which)
+
+
+def encoder_in(
+    checkpoint: Any,
+    path: Path,
+    backbone: nn.Module,
+    classifier_keys: list[str],
+    which: str | None = None,
+) -> Encoder:
+    """As `find_encoder`, in what was read already; messages name `path`."""
     containers = [
         (place, without_inner_wrappers(tensors, backbone))
         for place, tensors in _containers(checkpoint)

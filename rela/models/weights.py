@@ -136,13 +136,21 @@ def load_strict(
         raise DataError(f"{origin} does not fit the architecture: {reason}") from error
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """What `save_weights` recorded; empty for any other file."""
+    try:
+        with safe_open(path, "pt") as opened:
+            found = json.loads((opened.metadata() or {})["rela"])
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def recorded_run(path: Path) -> tuple[str, int] | None:
     """Architecture and input size in pixels that `save_weights` recorded; None in any other file."""
     try:
-        with safe_open(path, "pt") as opened:
-            recorded = json.loads((opened.metadata() or {})["rela"])
-        arch, image_size = recorded["arch"], int(recorded["image_size"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        arch, image_size = (found := recorded(path))["arch"], int(found["image_size"])
+    except (ValueError, KeyError, TypeError):
         return None
     return (arch, image_size) if isinstance(arch, str) and image_size > 0 else None
 

@@ -38,6 +38,7 @@ from rela.training.checkpoints import RunCheckpoint, clear_useless, newest_check
 from rela.training.diagnosis import Facts, facts_of_images, target_std
 from rela.training.epoch_log import EpochLog
 from rela.training.handover import AdaptiveHandOver, FixedHandOver, HandOver
+from rela.training.initial_weights import load_initial
 from rela.training.loggers import open_loggers, parse_loggers
 from rela.training.precision import default_precision
 from rela.training.progress import LiveProgress, remove_progress
@@ -105,7 +106,8 @@ def run_training(
         keep_epochs(directory / METRICS_FILE, epochs_done)
     live = LiveProgress(directory / PROGRESS_FILE, is_first)
     try:
-        module, loader = _build(settings, beton, targets, num_classes)
+        begins_with = directory if settings.init is not None and newest is None else None
+        module, loader = _build(settings, beton, targets, num_classes, begins_with)
         if newest:
             say(_resuming(newest[1], settings, len(loader) // settings.accumulate))
         callbacks = [
@@ -201,11 +203,17 @@ def _keep_spent(directory: Path, seconds: dict[str, float], cpu_seconds: float) 
 
 
 def _build(
-    settings: ResolvedSettings, beton: Beton, targets: Targets | None, num_classes: int
+    settings: ResolvedSettings,
+    beton: Beton,
+    targets: Targets | None,
+    num_classes: int,
+    begins_with: Path | None = None,
 ) -> tuple[TwoStage, ViewLoader]:
+    """The module and its data; `begins_with`: the directory with the initial weights, if not random."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        method = build_method(settings, num_chosen(len(beton), settings.data_ratio), num_classes)
+        num_images = num_chosen(len(beton), settings.data_ratio)
+        method = build_method(settings, num_images, num_classes, begins_with)
         if settings.handover == 0 and not settings.anchor:
             targets = None
         loader = ViewLoader(
@@ -228,9 +236,16 @@ def _build(
         return module, loader
 
 
-def build_method(settings: ResolvedSettings, num_images: int, num_classes: int) -> Method:
-    """The algorithm around a new backbone; `num_images` per epoch, `num_classes` 0 without labels."""
+def build_method(
+    settings: ResolvedSettings, num_images: int, num_classes: int, begins_with: Path | None = None
+) -> Method:
+    """The algorithm around a new backbone; `num_images` per epoch, `num_classes` 0 without labels.
+
+    `begins_with`: the run's directory, to begin with the weights kept there.
+    """
     backbone = build_backbone(settings.model, settings.image_size, settings.seed)
+    if begins_with is not None:
+        load_initial(backbone, begins_with)
     options = MethodOptions(
         feature_dim=feature_dim(backbone, settings.image_size),
         image_size=settings.image_size,

@@ -49,3 +49,4 @@ METRICS_FILE = "metrics.jsonl"  # one record per epoch
 PROGRESS_FILE = "progress.json"  # current progress, while it runs
 SECONDS_FILE = "seconds.json"  # by phase and of the CPU, interrupted attempts included
 CHECKPOINTS_DIR = "checkpoints"
+INITIAL_FILE = "initial.safetensors"  # weights to begin with, while it is not finished

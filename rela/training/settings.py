@@ -42,7 +42,14 @@ class TrainSettings:
     model: str | None = option(
         None,
         "A torchvision model (NAME_small: with a stem for small images) or timm:NAME.",
-        shown="resnet18, or resnet18_small up to 64 pixels",
+        shown="that of --init, else resnet18, or resnet18_small up to 64 pixels",
+    )
+    init: str | None = option(
+        None,
+        "Begin with the weights of a prior, a run or a file, which fit the model.",
+        metavar="PRIOR|RUN|FILE",
+        shown="random weights by --seed",
+        complete="priors",
     )
     image_size: int | None = option(
         None, "Side of the views in pixels.", minimum=1, shown="the data set's, at most 224"
@@ -138,7 +145,7 @@ class TrainSettings:
 
 
 # options that leave no trace in keys when they are not given, so that the keys of older runs stay valid
-ADDED_LATER = ("layer",)
+ADDED_LATER = ("layer", "init")
 # options that do not change the weights: runs that differ only in them are equal
 WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")
 

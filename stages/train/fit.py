@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks
 from rela.errors import DataError, LostRankError
@@ -37,11 +37,16 @@ from rela.stages.workspace.run import (
     LOCK_FILE,
     Config,
     Run,
+    begun_from,
     cost_of,
     read_config,
 )
 from rela.stages.workspace.workspace import Workspace, open_as
+from rela.training.run_directory import INITIAL_FILE
 from rela.training.settings import ResolvedSettings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, repr=False)
@@ -65,9 +70,14 @@ def fit_run(
     config: Config,
     say: Callable[[str], None],
     announce: Announce,
+    initial: "nn.Module | None" = None,
 ) -> TrainResult:
-    """Lock the directory, make the targets, train, and publish the manifest last."""
+    """Lock the directory, make the targets, train, and publish the manifest last.
+
+    `initial`: the model with the weights that a new run begins with, if they are not random.
+    """
     start = Spent.now()
+    from rela.training.initial_weights import write_initial
     from rela.training.precision import choose_precision
     from rela.training.run import memory_format
 
@@ -85,11 +95,14 @@ def fit_run(
             found = read_config(directory)
             if found.fingerprint != config.fingerprint:
                 raise BusyError(f"{directory} was just taken by another run; run the command again")
-            config = replace(found, settings=config.settings)  # may differ in WHERE_TO_RUN
+            settings = replace(config.settings, init=found.settings.init)  # may have another name
+            config = replace(found, settings=settings)  # may differ in WHERE_TO_RUN
         else:
             resolved = ResolvedSettings(**vars(config.settings))
             precision = choose_precision(resolved, memory_format(resolved), say)
             config = replace(config, precision=precision)
+            if initial is not None:
+                write_initial(directory, initial)
             config.write(directory)
         return _run_locked(
             workspace, dataset, representations, directory, config, start, say, announce
@@ -204,6 +217,7 @@ def _run_locked(
         provenance=provenance(Spent(sum(outcome.seconds.values()), outcome.cpu_seconds)),
     )
     manifest.write(directory)
+    (directory / INITIAL_FILE).unlink(missing_ok=True)  # by now the checkpoint has more
     return TrainResult(Run(directory, manifest), False)
 
 
@@ -254,13 +268,14 @@ def describe_run(
         stages = ", stage 1 only" if settings.handover == 1 else f", stage 2 begins {when}"
         if is_longer and settings.handover != 1:
             stages = ", stage 2 continues"
-    size = settings.image_size
+    size, init = settings.image_size, begun_from(settings)
+    begins = "" if init is None else f", from the weights of {init}"
     return "\n".join(
         [
             f"run {name}",
             f"  data    {dataset.name}: {dataset.num_images('train'):,} images, {dataset.classes_in_words}",
             f"  prior   {prior}",
-            f"  model   {settings.model}, views of {size}×{size} pixels, by {settings.method}",
+            f"  model   {settings.model}, views of {size}×{size} pixels, by {settings.method}{begins}",
             f"  budget  {epochs}{share}: {batches}{stages}",
             f"  device  {device_words(settings.devices)}, {settings.precision}",
         ]

@@ -1,7 +1,5 @@
 """A data set and its targets → a trained backbone. The prior is never loaded here."""
 
-import contextlib
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,13 +10,18 @@ from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import BusyError, CorruptArtifactError
 from rela.pipeline.fingerprint import fingerprint
-from rela.pipeline.locks import holder, remove_if_free
+from rela.pipeline.locks import holder
 from rela.stages.display import next_command
-from rela.stages.requests import Train
+from rela.stages.requests import Train, repeats_the_command
 from rela.stages.snippets import pasteable, run_snippet
+from rela.stages.train.directory import (
+    is_soon_another,
+    new_run_directory,
+    remove_if_never_begun,
+)
 from rela.stages.train.extend import begin_extension, extended_config
 from rela.stages.train.fit import TrainResult, all_settings, fit_run
-from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR, chosen_representations
+from rela.stages.train.prior import NO_PRIOR, chosen_representations
 from rela.stages.train.processes import (
     Announce,
     first_of_several,
@@ -27,7 +30,7 @@ from rela.stages.train.processes import (
     silent,
 )
 from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings, say_ignored_options
-from rela.stages.train.taken import taken
+from rela.stages.train.warm_start import WarmStart, begun_with, digest_of
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.run import (
@@ -38,9 +41,7 @@ from rela.stages.workspace.run import (
     Run,
     read_config,
 )
-from rela.stages.workspace.schema import read_json
-from rela.stages.workspace.workspace import Workspace, check_name, open_as
-from rela.training.run_directory import CHECKPOINTS_DIR
+from rela.stages.workspace.workspace import Workspace, open_as
 from rela.training.settings import ADDED_LATER, WHERE_TO_RUN, TrainSettings
 
 STAGE_VERSION = 4
@@ -76,6 +77,7 @@ class _Heard:
         self._say(message)
 
 
+@repeats_the_command("train")
 def train(workspace: Workspace, request: Train, say: Say = print) -> TrainResult:
     """Train; return a finished run with equal settings, or resume an interrupted one.
 
@@ -102,19 +104,18 @@ def _train(
     announce: Announce,
 ) -> TrainResult:
     name, embed_first = request.name, request.embed
+    settings, start = begun_with(workspace, dataset, settings)
     resolved = resolve_settings(dataset, settings)
     say_ignored_options(settings, resolved, say)
     # refuse invalid settings before hours of embedding
     resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
     if embed_first:
-        _check_feasible(dataset, resolved)
+        _check_feasible(dataset, resolved, start)
     representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
     config = _config(dataset, resolved, representations)
     finished = _finished(workspace, config, name)
     if finished is not None:
         return TrainResult(finished, True)
-    if not embed_first:
-        _check_feasible(dataset, resolved)
     if request.verbose:
         say(all_settings(config))
     for directory in workspace.unfinished_runs():
@@ -122,48 +123,57 @@ def _train(
         if same_settings and name in (None, directory.name):
             say(f"resuming the interrupted run {directory.name}")
             return fit_run(workspace, dataset, representations, directory, config, say, announce)
+    initial = _check_feasible(dataset, resolved, start)
+    if start is not None:
+        say(f"begins with the weights of {start.name}: {initial[1]}")
     while True:
-        directory = _new_run_directory(workspace, dataset, config, request)
+        directory = new_run_directory(workspace, dataset, config, request)
         try:
-            return fit_run(workspace, dataset, representations, directory, config, say, announce)
+            return fit_run(
+                workspace, dataset, representations, directory, config, say, announce,
+                None if start is None else initial[0],
+            )  # fmt: skip
         except BusyError:  # another run, begun at the same moment, may have taken this number
-            if name is not None or not _is_soon_another(directory, config.fingerprint):
+            if name is not None or not is_soon_another(directory, config.fingerprint):
                 raise
         except RelaError as error:
             if error.exit_status != LostRankError.exit_status:
-                _remove_if_never_begun(directory)
+                remove_if_never_begun(directory)
             raise
 
 
-def _remove_if_never_begun(directory: Path) -> None:
-    """Remove a run without checkpoints, unless another job has begun in its directory since."""
-    with contextlib.suppress(OSError):
-        remove_if_free(directory / LOCK_FILE, lambda: not (directory / CHECKPOINTS_DIR).is_dir())
+def _check_feasible(
+    dataset: DataSet, settings: TrainSettings, start: WarmStart | None
+) -> tuple[Any, str]:
+    """The model at its start, and what is known of its weights.
 
-
-def _check_feasible(dataset: DataSet, settings: TrainSettings) -> None:
-    """Raise ChoiceError if the model, the batches or the devices cannot be had."""
+    Raises ChoiceError if the model, the batches or the devices cannot be had, MisfitError if the weights do
+    not fit.
+    """
     from rela.data.sampling import num_batches
     from rela.distributed.strategy import num_devices
     from rela.models.backbones import build_backbone, feature_dim
 
     assert settings.model is not None and settings.image_size is not None
-    feature_dim(build_backbone(settings.model, settings.image_size, seed=0), settings.image_size)
+    model = settings.model, settings.image_size
+    built = (build_backbone(*model, seed=0), "") if start is None else start.backbone(*model)
+    feature_dim(built[0], settings.image_size)
     num_batches(dataset.num_images("train"), settings.data_ratio, settings.batch_size)
     num_devices(settings.devices)
+    return built
 
 
 def find_run(
     workspace: Workspace, dataset: DataSet, settings: TrainSettings, name: str | None = None
 ) -> Run | None:
     """The finished run that `train` would return; embeds, builds and writes nothing."""
-    resolved = resolve_settings(dataset, settings)
     try:
+        resolved = resolve_settings(dataset, begun_with(workspace, dataset, settings, False)[0])
         representations = chosen_representations(
             workspace, dataset, resolved, False, silent, may_build=False
         )
     except ChoiceError:
-        return None  # not embedded, so no run was trained on it
+        return None  # not embedded, or not known here, so no run was trained on it
     resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
     return _finished(workspace, _config(dataset, resolved, representations), name)
 
@@ -325,64 +335,18 @@ def _fingerprint(dataset: DataSet, settings: TrainSettings, extends: str | None 
     the schedule of the shorter one.
     """
     split = dataset.splits["train"]
+    deciding = {
+        name: digest_of(value) if name == "init" else value
+        for name, value in asdict(settings).items()
+        if name not in WHERE_TO_RUN and not (name in ADDED_LATER and value is None)
+    }
     return fingerprint(
         {
             "stage": "train",
             "version": STAGE_VERSION,
             "images": split.images_sha256,
             "labels": split.labels_sha256,
-            "settings": {
-                name: value
-                for name, value in asdict(settings).items()
-                if name not in WHERE_TO_RUN and not (name in ADDED_LATER and value is None)
-            },
+            "settings": deciding,
             **({} if extends is None else {"extends": extends}),
         }
     )
-
-
-def _new_run_directory(
-    workspace: Workspace,
-    dataset: DataSet,
-    config: Config,
-    request: Train,
-) -> Path:
-    """The directory of a new run, or of one with this fingerprint that another job has just begun."""
-    from rela.models.backbones import model_names
-
-    name, settings = request.name, config.settings
-    if name is not None:
-        directory = workspace.runs_dir / check_name(name, "run")
-        if name in model_names() or name in (NO_PRIOR, RANDOM_PRIOR):
-            raise ChoiceError(f"--name {name} would hide the prior of that name; choose another")
-        if _is_another(directory, config.fingerprint):
-            raise taken(workspace, directory, config, request)
-        return directory
-    number = 1
-    while True:
-        directory = workspace.runs_dir / f"{dataset.name}-{settings.method}-{number}"
-        if not _is_another(directory, config.fingerprint):
-            return directory
-        number += 1
-
-
-def _is_soon_another(directory: Path, fingerprint: str) -> bool:
-    """Whether the job that has just locked `directory` writes other settings there, within a second."""
-    for _ in range(20):
-        if _is_another(directory, fingerprint):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _is_another(directory: Path, fingerprint: str) -> bool:
-    """Whether `directory` holds another run or anything else; one without settings is free.
-
-    A job that is about to write its settings holds the lock; a killed one has written nothing of value.
-    """
-    if not directory.is_dir():
-        return directory.exists()
-    if all(path.name.startswith(".") for path in directory.iterdir()):
-        return False
-    config = read_json(directory / CONFIG_FILE, dict[str, Any]) or {}
-    return bool(config.get("fingerprint") != fingerprint)

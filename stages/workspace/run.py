@@ -187,6 +187,12 @@ class Run(Result, Artifact):
         return str(self.settings.model)
 
     @property
+    def model_in_words(self) -> str:
+        """The architecture, and whose weights it began with if they were not random."""
+        begun = begun_from(self.settings)
+        return self.model if begun is None else f"{self.model}, from {begun}"
+
+    @property
     def image_size(self) -> int:
         """Input size in pixels."""
         return self.settings.image_size or 0
@@ -261,12 +267,17 @@ class Run(Result, Artifact):
             "data set": content.dataset,
             "prior": content.prior or "none",
             "method": settings.method,
-            "model": self.model,
+            "model": self.model_in_words,
             "epochs": settings.epochs,
             **{k: None if v is None else f"{100 * v:.1f} %" for k, v in measured.items()},
             "seconds": None if self.total_seconds is None else round(self.total_seconds, 1),
             "path": self.path,
         }
+
+
+def begun_from(settings: TrainSettings) -> str | None:
+    """Whose weights a run began with, NAME of NAME#DIGEST; None if they were random."""
+    return None if settings.init is None else settings.init.rpartition("#")[0] or settings.init
 
 
 def cost_of(

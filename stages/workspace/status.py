@@ -13,7 +13,7 @@ from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.activity import RunUnderWay, under_way
 from rela.stages.workspace.dataset import Coverage
 from rela.stages.workspace.representations import Representations, about_parts
-from rela.stages.workspace.run import Run, unfinished_run
+from rela.stages.workspace.run import Run, begun_from, unfinished_run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.progress import clock
 
@@ -75,7 +75,7 @@ class Status(Result):
                 ],
                 [
                     [
-                        r["name"], r["dataset"], r["model"], r["prior"],
+                        r["name"], r["dataset"], _model(r), r["prior"],
                         r["epochs"] if r["epochs_done"] is None else f"{r['epochs_done']} of {r['epochs']}",
                         _handover(r), r["total_seconds"], percent(r, "knn20"), percent(r, "linear"),
                     ]
@@ -170,6 +170,10 @@ def _representations_row(found: Representations, name: str) -> dict[str, Any]:
     }
 
 
+def _model(row: dict[str, Any]) -> str:
+    return f"{row['model']}, from {row['init']}" if row["init"] else str(row["model"])
+
+
 def _run_row(run: Run, coverages: dict[str, Coverage | None]) -> dict[str, Any]:
     coverage = coverages.get(run.dataset_fingerprint)
     seconds, accuracies = run.total_seconds, run.evaluation.accuracies
@@ -178,6 +182,7 @@ def _run_row(run: Run, coverages: dict[str, Coverage | None]) -> dict[str, Any]:
         "name": run.name,
         "dataset": run.content.dataset,
         "model": run.model,
+        "init": begun_from(run.settings),
         "prior": run.content.prior or "none",
         "epochs": run.settings.epochs,
         "epochs_done": run.content.epochs_done,

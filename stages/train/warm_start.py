@@ -1,0 +1,157 @@
+"""`--init`: a prior, a run or a file whose weights a training begins with.
+
+As a setting of a run it is NAME#DIGEST. Only the digest of the weights counts for the run's fingerprint; NAME
+says where they came from.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rela.errors import ChoiceError, MisfitError, UnavailableError, one_line
+from rela.pipeline.fingerprint import file_sha256
+from rela.priors import POOLED, PriorRequest
+from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
+from rela.priors.earlier_run import BACKBONE_FILE, read_identity
+from rela.priors.names import WEIGHTS_SUFFIXES
+from rela.priors.timm import PREFIX as TIMM_PREFIX
+from rela.stages.priors.identify import identify
+from rela.stages.priors.requests import names_of, prior_request
+from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR
+from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.workspace import Workspace
+from rela.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_DIGITS = 16
+_RECORDED = re.compile(rf"(.+)#([0-9a-f]{{{_DIGITS}}})")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Weights by name.
+
+    - `sha256`: of a prior's or a run's state, or of a file; `arch`: their architecture, if it is known;
+    - `read`: the tensors by name, possibly inside of other dictionaries; `file`: where they are, if in one.
+    """
+
+    name: str
+    sha256: str
+    arch: str | None
+    read: Callable[[], Any]
+    file: Path | None = None
+
+    @property
+    def setting(self) -> str:
+        """NAME#DIGEST."""
+        return f"{self.name}#{self.sha256[:_DIGITS]}"
+
+    def backbone(self, model: str, image_size: int) -> tuple["nn.Module", str]:
+        """The model with these weights, and what was found; position embeddings are interpolated.
+
+        Raises MisfitError, with the architecture that they fit, if they do not fit the model.
+        """
+        from rela.models.backbones import assemble_backbone
+        from rela.models.foreign_checkpoints import encoder_in
+
+        backbone, classifier = assemble_backbone(model, image_size, seed=0)
+        place = Path(self.file or self.name)
+        try:
+            encoder = encoder_in(self.read(), place, backbone, classifier)
+            encoder.load(backbone, place)
+        except MisfitError as error:
+            fits = self._fits(model)
+            if fits is None:
+                raise
+            better = MisfitError(f"--init {self.name} does not fit --model {model}; it fits {fits}")
+            if is_trainable(fits):
+                better.instead = {"model": fits}
+            raise better from error
+        return backbone, encoder.note()
+
+    def _fits(self, model: str) -> str | None:
+        """Another architecture than `model` that the weights fit, if one is known."""
+        if self.arch is None and self.file is not None:
+            from rela.priors.fitting import fitting_architecture
+
+            return fitting_architecture(PriorRequest(model), self.file)
+        return None if self.arch == model else self.arch
+
+
+def begun_with(
+    workspace: Workspace, dataset: DataSet, settings: TrainSettings, may_build: bool = True
+) -> tuple[TrainSettings, WarmStart | None]:
+    """The settings with NAME#DIGEST as `init`, and the weights; the model is theirs if none is chosen.
+
+    Without `may_build`, a prior that is not known here raises ChoiceError.
+    """
+    if settings.init is None:
+        return settings, None
+    start = _warm_start(workspace, dataset, settings.init, may_build)
+    model = settings.model
+    if model is None and start.arch is not None and is_trainable(start.arch):
+        model = start.arch
+    return replace(settings, init=start.setting, model=model), start
+
+
+def digest_of(init: str) -> str:
+    """DIGEST of NAME#DIGEST."""
+    return init.rpartition("#")[2]
+
+
+def is_trainable(arch: str) -> bool:
+    """Whether `--model` takes the architecture."""
+    from rela.models.backbones import model_names
+
+    return arch.startswith(TIMM_PREFIX) or arch in model_names()
+
+
+def _warm_start(workspace: Workspace, dataset: DataSet, init: str, may_build: bool) -> WarmStart:
+    recorded = _RECORDED.fullmatch(init)
+    name = init if recorded is None else recorded[1]
+    try:
+        start = _named(workspace, dataset, name, may_build)
+    except ChoiceError as error:
+        error.args = (str(error).replace("--prior", "--init"),)
+        raise
+    if recorded is not None and recorded[2] != digest_of(start.setting):
+        raise ChoiceError(
+            f"--init {name} has other weights by now, of digest {digest_of(start.setting)}, expected "
+            f"{recorded[2]}; leave out #{recorded[2]} to begin with these"
+        )
+    return start
+
+
+def _named(workspace: Workspace, dataset: DataSet, name: str, may_build: bool) -> WarmStart:
+    from rela.models.weights import read_checkpoint, read_state_dict, recorded_run
+
+    run_name, path = name.removeprefix("run:"), Path(name.removeprefix(FILE_PREFIX))
+    if workspace.has_run(run_name):
+        run = workspace.run(run_name)
+        identity, file = read_identity(run.path), run.path / BACKBONE_FILE
+        return WarmStart(
+            f"run:{run.name}", identity.weights_sha256, identity.arch,
+            lambda: read_state_dict(file), file,
+        )  # fmt: skip
+    if path.is_file():
+        recorded = recorded_run(path)
+        return WarmStart(
+            f"{FILE_PREFIX}{path.absolute()}", file_sha256(path),
+            None if recorded is None else recorded[0], lambda: read_checkpoint(path), path,
+        )  # fmt: skip
+    if name.startswith(FILE_PREFIX) or path.suffix in WEIGHTS_SUFFIXES:
+        raise UnavailableError(f"--init {one_line(name)}: no such weights file")
+    if name in (NO_PRIOR, RANDOM_PRIOR):
+        raise ChoiceError(f"--init {name}: expected a prior, a run or a file; leave it out")
+    request = prior_request(dataset, name)
+    known = identify(workspace, request, may_build)
+    if len(names_of(workspace, name)) > 1 or known.identity.layer != POOLED:
+        raise ChoiceError(f"--init {name}: expected one whole network, without a layer")
+    identity = known.identity
+    return WarmStart(
+        name, identity.weights_sha256, identity.arch, lambda: known.load().state_dict()
+    )
