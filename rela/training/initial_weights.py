@@ -18,7 +18,10 @@ def write_initial(directory: Path, backbone: nn.Module) -> None:
 
 
 def load_initial(backbone: nn.Module, directory: Path) -> None:
-    """Load the weights kept in a run's directory; raises DataError if they are missing or damaged."""
+    """Load the weights kept in a run's directory, every tensor of the backbone, bit by bit.
+
+    Raises DataError if they are missing or damaged.
+    """
     path = directory / INITIAL_FILE
     remedy = f"remove {directory} and train again"
     if not path.is_file():
