@@ -151,11 +151,11 @@ def report(workspace: Any, request: "requests.Report") -> Shown:
 @main.command()
 @takes("Export")
 def export(workspace: Any, request: "requests.Export") -> Shown:
-    """Write the backbone of RUN, or its features of a data set, for other programs.
+    """Write the backbone of RUN, or features of RUN or of a prior, for other programs.
 
-    Print the code that loads the file. Embedding options apply only to --to hdf5-features.
+    Print the code that loads what was written.
     """
-    from rela.stages import export as stage
+    from rela.stages.export import export as stage
 
     return stage.export(workspace, request, say), stage.format_result
 

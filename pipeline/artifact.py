@@ -86,10 +86,10 @@ def find_artifacts(parent: Path) -> list[Artifact]:
 
 
 @contextlib.contextmanager
-def staging(destination: Path) -> Iterator[Path]:
+def staging(destination: Path, option: str = "--workspace") -> Iterator[Path]:
     """A private directory beside `destination` to build in; removed unless it is published.
 
-    Leftovers of killed jobs on this host are removed on entry.
+    Leftovers of killed jobs on this host are removed on entry. `option` names the place on the command line.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(destination)
@@ -101,7 +101,7 @@ def staging(destination: Path) -> Iterator[Path]:
         if error.errno in STORAGE_ERRORS:
             raise StorageError(
                 f"cannot write under {destination.parent}: {error.strerror}; nothing was published; "
-                f"{storage_remedy(error)}"
+                f"{storage_remedy(error, option)}"
             ) from error
         raise
     finally:

@@ -14,7 +14,6 @@ from rela.options import checked_function, keyword_function
 from rela.pipeline import Say
 from rela.stages import backbone as _backbone
 from rela.stages import convert as _convert
-from rela.stages import export as _export
 from rela.stages import remove as _remove
 from rela.stages import requests
 from rela.stages.backbone import Backbone
@@ -24,7 +23,8 @@ from rela.stages.embed.embed import EmbedResult
 from rela.stages.embed.results import CombineResult, LayersResult
 from rela.stages.evaluate import evaluate as _evaluate
 from rela.stages.evaluate.table import Evaluations
-from rela.stages.export import ExportResult
+from rela.stages.export import export as _export
+from rela.stages.export.export import ExportResult
 from rela.stages.neighbors import neighbors as _neighbors
 from rela.stages.neighbors.duplicates import Duplicates
 from rela.stages.neighbors.of_image import Neighbors

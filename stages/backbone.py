@@ -11,7 +11,7 @@ from rela.pipeline.locks import in_use
 from rela.priors import PriorIdentity, PriorRequest, earlier_run, resolve
 from rela.priors.earlier_run import BACKBONE_FILE
 from rela.result import Result
-from rela.stages.export import ExportResult
+from rela.stages.export.export import ExportResult
 from rela.stages.train.fit import TrainResult
 from rela.stages.train.snapshot import run_or_snapshot
 from rela.stages.workspace.run import Run

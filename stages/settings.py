@@ -11,7 +11,8 @@ LAYER_HELP = (
     "Features of another layer: class, patches or class+patches of a vision transformer, or a module's name "
     "(layer3, blocks.8); averaged over space, or all of them: layer3:flat, patches:flat."
 )
-EXPORT_FORMATS = ("torchvision", "timm", "safetensors", "onnx", "hdf5-features")
+FEATURE_FORMATS = ("hdf5-features", "parquet", "npy", "faiss")
+EXPORT_FORMATS = ("torchvision", "timm", "safetensors", "onnx", *FEATURE_FORMATS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,16 +232,24 @@ class ExportSettings:
     to: str = option(
         "safetensors",
         "Format: weights for torchvision.models, for timm, or under the names of the library that built "
-        "the model (safetensors); an ONNX file; or the features of a data set.",
+        "the model (safetensors); an ONNX file; or features with paths and labels: an HDF5 or Parquet file, "
+        "or a folder with a NumPy array (npy) or a faiss index.",
         choices=EXPORT_FORMATS,
     )
     output: str | Path | None = option(
         None,
-        "File to write, or its folder; .pth or .safetensors for torchvision and timm.",
+        "File or folder to write, or the folder to write it in; .pth or .safetensors for torchvision and "
+        "timm.",
         shown="RUN-FORMAT in the current folder",
     )
-    dataset: str | None = option(None, "Data set for hdf5-features.", shown="the run's own")
-    force: bool = option(False, "Replace an existing file.")
+    dataset: str | None = option(None, "Data set of the features.", shown="the run's own")
+    prior: str | None = option(
+        None,
+        "Instead of a run's, the cached features of an embedded prior.",
+        shown="a run's features",
+        complete="embedded_priors",
+    )
+    force: bool = option(False, "Replace an existing export.")
 
 
 @dataclass(frozen=True, kw_only=True)

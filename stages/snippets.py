@@ -95,8 +95,46 @@ def onnx_snippet(path: Path, image_size: int) -> str:
     )
 
 
-def features_snippet(path: Path, split: str) -> str:
-    """Code that reads features, file names, labels and class names with h5py."""
+def features_snippet(to: str, path: Path, split: str) -> str:
+    """Code that reads features, file names and labels from an exported file or folder."""
+    images = [
+        f'with open({str(path / "images.csv")!r}, newline="", errors="surrogateescape") as file:',
+        "    images = list(csv.DictReader(file))  # row, path, split, label, class",
+    ]
+    if to == "npy":
+        return "\n".join(
+            [
+                "import csv",
+                "import numpy as np",
+                f'features = np.load({str(path / "features.npy")!r}, mmap_mode="r")',
+                f"labels = np.load({str(path / 'labels.npy')!r})",
+                *images,
+                'paths = [image["path"] for image in images]',
+            ]
+        )
+    if to == "faiss":
+        return "\n".join(
+            [
+                "import csv",
+                "import faiss",
+                f"index = faiss.read_index({str(path / 'index.faiss')!r})",
+                *images,
+                "queries = index.reconstruct_n(0, 3)  # others: float32, scaled to length 1",
+                "similarities, rows = index.search(queries, 10)",
+                'paths = [[images[row]["path"] for row in found if row >= 0] for found in rows]',
+            ]
+        )
+    if to == "parquet":
+        return "\n".join(
+            [
+                "import pyarrow.parquet",
+                f"table = pyarrow.parquet.read_table({str(path)!r})",
+                'values = table["embedding"].combine_chunks().flatten().to_numpy()',
+                "features = values.reshape(len(table), -1)",
+                'labels = table["label"].to_numpy()',
+                'paths, splits = table["path"].to_pylist(), table["split"].to_pylist()',
+            ]
+        )
     return "\n".join(
         [
             "import h5py",

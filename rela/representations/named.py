@@ -1,17 +1,13 @@
-"""Features with the paths of their images: as a mapping, as a PyTorch data set, as one HDF5 file."""
+"""Features with the paths of their images: as a mapping, as a PyTorch data set."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from rela.representations.matrix_file import ROWS_PER_PART
-from rela.representations.safe_hdf5 import new_hdf5_file
 from rela.result import Result
 
 if TYPE_CHECKING:
@@ -97,40 +93,3 @@ class NamedRepresentations(Result, Mapping[str, NDArray[np.floating]]):
     @cached_property
     def _rows(self) -> dict[str, int]:
         return {path: row for row, path in enumerate(self.paths)}
-
-
-_LAYOUT = (
-    "one group per split with `features` [N, D], `paths` [N] (files, relative to the folder of images), "
-    "`labels` [N] (rows of /class_names; -1: none); row i of each is the same image"
-)
-
-
-def write_features(
-    path: Path, splits: Mapping[str, NamedRepresentations], attributes: Mapping[str, Any]
-) -> None:
-    """Write `SPLIT/features`, `SPLIT/paths`, `SPLIT/labels` and `class_names`, with attributes.
-
-    `features` keep their type and are contiguous, texts are UTF-8. The bytes depend only on the
-    arguments. Raises OSError if writing fails, and leaves the unfinished file.
-    """
-    with new_hdf5_file(path) as (file, raise_error):
-        class_names = next(iter(splits.values())).class_names
-        _write_texts(file, "class_names", class_names)
-        for name, value in sorted({**attributes, "layout": _LAYOUT}.items()):
-            file.attrs[name] = value
-        for split, found in sorted(splits.items()):
-            group, array = file.create_group(split), found.array
-            values = group.create_dataset("features", array.shape, array.dtype, track_times=False)
-            for start in range(0, len(array), ROWS_PER_PART):
-                values[start : start + ROWS_PER_PART] = array[start : start + ROWS_PER_PART]
-                raise_error()
-            _write_texts(group, "paths", found.paths)
-            group.create_dataset("labels", data=found.labels, track_times=False)
-
-
-def _write_texts(group: Any, name: str, texts: list[str]) -> None:
-    """Bytes of file names that are not UTF-8 are written unchanged."""
-    stored = [text.encode("utf-8", "surrogateescape") for text in texts]
-    group.create_dataset(
-        name, (len(texts),), h5py.string_dtype(), data=stored or None, track_times=False
-    )

@@ -29,10 +29,10 @@ def nearest_neighbors(
     Similarities are computed in float32 and lie in [-1, 1]; those with a row or query of zeros are 0. Ties
     are in row order. At most N rows are returned.
     """
-    direction = _directions(query[None].astype(np.float32))[0]
+    direction = directions(query[None].astype(np.float32))[0]
     similarities = np.empty(len(values), np.float32)
     for start, rows in blocks(values, _ROWS_AT_ONCE):
-        found = _directions(rows.astype(np.float32)) @ direction
+        found = directions(rows.astype(np.float32)) @ direction
         similarities[start : start + len(rows)] = np.clip(found, -1, 1)
     best = np.argsort(-similarities, kind="stable")[:count]
     return best.astype(np.int64), similarities[best]
@@ -153,7 +153,7 @@ def _mean(matrices: Matrices) -> NDArray[np.float32]:
     return (total / sum(map(len, matrices))).astype(np.float32)
 
 
-def _directions(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def directions(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows scaled to length 1; rows of zeros stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     directions = np.zeros_like(rows)

@@ -12,7 +12,7 @@ from rela.pipeline.locks import in_use
 from rela.priors import PriorRequest
 from rela.stages import requests
 from rela.stages.display import progress_bar
-from rela.stages.priors.find import find_cached, shown_name, with_names
+from rela.stages.priors.find import cached_splits, find_cached, shown_name, with_names
 from rela.stages.priors.requests import requests_of
 from rela.stages.settings import NeighborsSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
@@ -101,21 +101,11 @@ def searched(workspace: Workspace, request: requests.Neighbors, say: Say) -> Ite
     """
     settings = part_of(request, NeighborsSettings)
     dataset = workspace.dataset(settings.dataset, "--dataset")
-    first, _ = cached_for(workspace, dataset, settings.split or "train", request)
-    found = {settings.split or "train": first}
-    if settings.split is None and "val" in dataset.splits:
-        others = workspace.representations(dataset.images_sha256("val"))
-        same = [a for a in others if a.prior.key() == first.prior.key() and not a.content.crops]
-        # of one prior there may be several: in float16 and float32
-        same.sort(key=lambda a: (a.dtype, a.precision) != (first.dtype, first.precision))
-        if same:
-            found["val"] = same[0]
-        else:
-            command = requests.command_of(
-                "embed",
-                requests.Embed(dataset=dataset.name, prior=shown_name(first), split="val"),
-            )
-            say(f"only train is searched; `{command}` embeds val, too")
+    split = settings.split or "train"
+    first, _ = cached_for(workspace, dataset, split, request)
+    found = {split: first}
+    if settings.split is None:
+        found = cached_splits(workspace, dataset, None, say, first)
     from rela.representations.embedder import choose_device
 
     with ExitStack() as held:

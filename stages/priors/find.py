@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError, DataError
 from rela.options import option_words
+from rela.pipeline import Say
 from rela.pipeline.manifest import MANIFEST_NAME
 from rela.priors import PriorRequest
 from rela.priors.names import is_called, shown_names
@@ -96,6 +97,37 @@ def find_cached(
             f"`{suggested_embedding(dataset, split)}` first"
         )
     return require_one(matching, f"representations of {of_data_set} exist")
+
+
+def cached_splits(
+    workspace: Workspace,
+    dataset: DataSet,
+    name: str | None,
+    say: Say,
+    first: Representations | None = None,
+) -> dict[str, Representations]:
+    """Representations of one centre crop of train, and of val if the same prior embedded it.
+
+    `first`: those of train, else found as by `find_cached`. Says the command that embeds a missing val.
+    """
+    if first is None:
+        asked = None if name is None else requests_of(workspace, dataset, name)
+        first = find_cached(workspace, dataset, "train", asked, name, only_centre_crops=True)
+    found = {"train": first}
+    if "val" in dataset.splits:
+        others = workspace.representations(dataset.images_sha256("val"))
+        same = [a for a in others if a.prior.key() == first.prior.key() and not a.content.crops]
+        # of one prior there may be several: in float16 and float32
+        same.sort(key=lambda a: (a.dtype, a.precision) != (first.dtype, first.precision))
+        if same:
+            found["val"] = same[0]
+        else:
+            words = [
+                w for each in names_of(workspace, shown_name(first)) for w in ("--prior", each)
+            ]
+            command = shlex.join(["rela", "embed", dataset.name, *words, "--split", "val"])
+            say(f"only train is embedded; `{command}` embeds val, too")
+    return found
 
 
 def _options_of(request: PriorRequest) -> list[str]:

@@ -44,7 +44,7 @@ def stored(workspace: Path, split: str) -> np.ndarray:
 
 def test_duplicates_in_train_and_val_are_leakage(copied: Rela, tmp_path: Path):
     result = copied("neighbors", "--duplicates", "--threshold", 0.99999)
-    assert "only train is searched; `rela embed images --prior random" in result.stderr
+    assert "only train is embedded; `rela embed images --prior random" in result.stderr
     assert "leakage" not in result.stdout and result.stdout.count("train/cat/") == 2
     command = result.stderr.split("`")[1].split()[1:]
     copied(*command, *PRIOR[2:])  # whose printed name brings the rest

@@ -139,7 +139,7 @@ def test_a_format_that_does_not_fit_is_refused_with_those_that_do(
     before = sorted(tmp_path.iterdir())
     [line] = rela("export", "--to", to, exit_code=2).stderr.splitlines()
     assert problem in line
-    assert line.endswith(f"--to {fits}safetensors, onnx, hdf5-features")
+    assert line.endswith(f"--to {fits}safetensors, onnx, hdf5-features, parquet, npy, faiss")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -297,11 +297,30 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path):
 
 def test_mistakes_are_reported_before_any_work(rela: Rela, make_run: MakeRun, tmp_path: Path):
     make_run()
+    (tmp_path / "images" / "first-npy").mkdir()
     expected = {
         ("--to", "onnx", "--output", "a.pth"): (2, ".onnx for --to onnx"),
         ("--to", "timm", "--output", "a.bin"): (2, ".safetensors or .pth"),
         ("--output", "nowhere/a.safetensors"): (74, "no such folder"),
-        ("--to", "onnx", "--dataset", "images"): (2, "--to hdf5-features"),
+        ("--to", "onnx", "--dataset", "images"): (2, "--to hdf5-features, parquet, npy or faiss"),
+        ("--to", "onnx", "--prior", "first"): (
+            2,
+            "--prior requires --to hdf5-features, parquet, npy or",
+        ),
+        ("first", "--to", "npy", "--prior", "first"): (2, "found RUN first and --prior first"),
+        ("--to", "npy", "--prior", "first"): (2, "`rela embed images --prior first` first"),
+        ("--dtype", "float32", "--threads", 2): (
+            2,
+            "--dtype, --threads requires --to hdf5-features, pa",
+        ),
+        ("--to", "npy", "--prior", "first", "--device", "cpu"): (
+            2,
+            "that are cached; remove --device",
+        ),
+        ("--to", "npy", "--output", "images"): (
+            2,
+            "images/first-npy already exists and is no exported",
+        ),
         ("--to", "hdf5-features", "--dataset", "nope"): (2, "found images"),
         ("--to", "jax"): (2, "expected one of torchvision, timm"),
     }
