@@ -74,7 +74,7 @@ def convert(workspace: Any, request: "requests.Convert") -> Shown:
 def embed(workspace: Any, request: "requests.Embed") -> Shown:
     """Embed every image of DATASET with a prior, once.
 
-    DATASET is the name of a data set, or a folder of images, which is converted first.
+    DATASET is the name of a data set, a folder of images, which is converted first, or the URL of shards.
     """
     from rela.stages.embed import combine as stage
 

@@ -50,10 +50,25 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def ordered_digest(digests: Iterable[str]) -> str:
+class OrderedDigest:
     """One SHA-256 (64 hex digits) of a sequence of hex digests; their order matters."""
-    whole = hashlib.sha256()
+
+    def __init__(self) -> None:
+        self._whole = hashlib.sha256()
+
+    def add(self, digest: str) -> None:
+        """The next of them."""
+        self._whole.update(digest.encode("ascii"))
+        self._whole.update(b"\n")
+
+    def hexdigest(self) -> str:
+        """Of all until now."""
+        return self._whole.hexdigest()
+
+
+def ordered_digest(digests: Iterable[str]) -> str:
+    """The `OrderedDigest` of a sequence that is at hand."""
+    whole = OrderedDigest()
     for digest in digests:
-        whole.update(digest.encode("ascii"))
-        whole.update(b"\n")
+        whole.add(digest)
     return whole.hexdigest()

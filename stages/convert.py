@@ -1,7 +1,5 @@
 """Images of any source → a data set: for each split, a beton and a CSV with the file of each row."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -57,7 +55,7 @@ from rela.stages.settings import ConvertSettings
 from rela.stages.shards.gather import gathered, options_of
 from rela.stages.shards.parts import listing_key
 from rela.stages.workspace import summary as summaries
-from rela.stages.workspace.dataset import INDEX_COLUMNS, DataSet
+from rela.stages.workspace.dataset import DataSet, index_lines
 from rela.stages.workspace.encoding import encoding_by
 from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
@@ -388,13 +386,9 @@ def _split_content(result: WriteResult) -> dict[str, Any]:
 
 
 def _index_csv(result: WriteResult) -> bytes:
-    text = io.StringIO()
-    plain = csv.writer(text, lineterminator="\n")
-    # csv does not quote carriage returns by itself, and readers would end the row there
-    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    plain.writerow(INDEX_COLUMNS)
-    for index, sample in enumerate(result.samples):
-        digests = result.source_sha256[index], result.image_sha256[index]
-        writer = quoted if "\r" in sample.path else plain
-        writer.writerow([index, sample.label, sample.path, *digests])
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    digests = zip(result.source_sha256, result.image_sha256, strict=True)
+    rows = (
+        (index, sample.label, sample.path, *its)
+        for index, (sample, its) in enumerate(zip(result.samples, digests, strict=True))
+    )
+    return b"".join(index_lines(rows))

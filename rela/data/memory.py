@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 
-def release_pages(values: NDArray[Any]) -> None:
-    """Drop the pages of a read-only `np.memmap` from the resident set; other arrays are unchanged.
+def release_pages(values: Any) -> None:
+    """Drop the pages of a read-only `np.memmap`, or of stacked ones, from the resident set.
+
+    Other arrays are unchanged.
 
     A scheduler with a memory limit would count them. The values stay valid, in the page cache.
     """
-    if isinstance(values, np.memmap) and values.mode == "r" and isinstance(values.base, mmap.mmap):
-        values.base.madvise(mmap.MADV_DONTNEED)
+    for piece in getattr(values, "pieces", (values,)):  # of rela.representations.stacked
+        if isinstance(piece, np.memmap) and piece.mode == "r" and isinstance(piece.base, mmap.mmap):
+            piece.base.madvise(mmap.MADV_DONTNEED)
 
 
 def blocks(values: Any, num_rows: int) -> Iterator[tuple[int, Any]]:

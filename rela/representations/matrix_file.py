@@ -7,7 +7,7 @@ A contiguous data set can be memory-mapped: random rows are read hundreds of tim
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from rela.representations.safe_hdf5 import (
     plain_array,
     plain_attributes,
 )
+from rela.representations.stacked import StackedRows
 
 ROWS_PER_PART = 1024
 MATRIX, CROPS = "representations", "crops"
@@ -131,6 +132,18 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
                 end = start + len(rows)
                 raise damaged(f"rows {start} to {end - 1} were changed after they were written")
     return Matrix(path, values, attributes, drawn)
+
+
+def stack_matrices(path: Path, matrices: Sequence[Matrix]) -> Matrix:
+    """The rows of several files in `path` as one matrix, with the attributes of the first.
+
+    Raises DataError if they differ in width or type.
+    """
+    kinds = {(matrix.values.shape[1], matrix.values.dtype) for matrix in matrices}
+    if len(kinds) > 1:
+        raise DataError(f"{path} cannot be used: its files differ in width or type; embed again")
+    values: Any = StackedRows([matrix.values for matrix in matrices])
+    return Matrix(path, values, matrices[0].attributes)
 
 
 def _sound_crops(

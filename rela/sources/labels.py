@@ -108,6 +108,27 @@ def _all_or_none(
     return (class_names if labelled["train"] else []), splits
 
 
+def merge_classes(
+    where: str, class_lists: Iterable[Sequence[str]]
+) -> tuple[list[str], dict[str, int]]:
+    """One class list for several of a source's parts, and the number of each of their classes in it.
+
+    Lists that are all the same stay as they are, else they are merged as by `find_classes`. Raises DataError
+    if only some are empty.
+    """
+    lists = list(dict.fromkeys(tuple(each) for each in class_lists))
+    if any(lists) and not all(lists):
+        raise DataError(
+            f"{one_line(where)}: some shards have labels, and some have none; label all images, or none"
+        )
+    if len(lists) < 2:
+        names: list[str] = list(*lists)
+        return names, {name: index for index, name in enumerate(names)}
+    several = dict.fromkeys(name for each in lists for name in each)
+    merged, found = find_classes(where, {"train": [Labelled(name, name) for name in several]})
+    return merged, {sample.path: sample.label for sample in found["train"]}
+
+
 def quoted_classes(names: list[str], limit: int = 8) -> str:
     """Class names for messages: `classes 'a', 'b' and 3 more`."""
     shown = ", ".join(repr(name) for name in names[:limit])

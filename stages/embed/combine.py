@@ -18,6 +18,7 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
+from rela.sources import is_url
 from rela.stages.embed.embed import (
     SHOWN_NAME,
     EmbedResult,
@@ -47,9 +48,13 @@ def embed_priors(
 
     Raises ChoiceError if --weights or --arch is given for several priors.
     """
+    which = request.dataset
+    if (url := _shards(workspace, which)) is not None:
+        from rela.stages.embed.shards import embed_shards  # imports OpenCV
+
+        return embed_shards(workspace, url, request, say)
     part, by_layer = request.part, request.by_layer
     settings = part_of(request, EmbedSettings)
-    which = request.dataset
     if which is None or workspace.has_dataset(str(which)):
         dataset = workspace.dataset(None if which is None else str(which))
         if which is not None and Path(which).exists():
@@ -77,6 +82,16 @@ def embed_priors(
         for i, requests in enumerate(layers, start=1)
     ]
     return results[0] if len(results) == 1 else LayersResult(results)
+
+
+def _shards(workspace: Workspace, which: str | Path | None) -> str | None:
+    """The URL of shards that are embedded where they are; None for images that are here."""
+    if is_url(which):
+        return str(which)
+    if which is None or not workspace.has_dataset(str(which)):
+        return None
+    dataset = workspace.dataset(str(which))
+    return None if dataset.has_images else dataset.source
 
 
 def embed_all(
@@ -223,10 +238,8 @@ def _write(
 ) -> tuple[list[dict[str, Any]], int]:
     """Write in two passes: statistics, then rows. Returns a record per component and the row count."""
     from rela.representations.concatenation import fit_standardisation, write_combination
-    from rela.representations.matrix_file import open_matrix
 
-    paths = [component.sound_file(REPRESENTATIONS_FILE) for component in components]
-    matrices = [open_matrix(path, verify=False) for path in paths]
+    matrices = [component.matrix() for component in components]
     fitted, described = [], []
     for identity, component, matrix in zip(prior.components, components, matrices, strict=True):
         try:

@@ -59,7 +59,7 @@ class EmbedResult(Result):
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """Representations of one split by a prior: their name, their fingerprint, and where they are."""
 
     workspace: Workspace
@@ -70,10 +70,12 @@ class _Wanted:
 
     @cached_property
     def images_sha256(self) -> str:
+        """Of the images of the split."""
         return self.dataset.images_sha256(self.split)
 
     @cached_property
     def key(self) -> str:
+        """The fingerprint."""
         meaning: dict[str, Any] = {
             "stage": "embed",
             "version": STAGE_VERSION,
@@ -91,6 +93,7 @@ class _Wanted:
 
     @property
     def destination(self) -> Path:
+        """The folder."""
         with_crops = f"-{self.settings.crops}crops" if self.settings.crops else ""
         prior = f"{slug(self.prior.identity.name)[:SHOWN_NAME]}{with_crops}"
         name = f"{self.dataset.name}-{self.split}-{prior}-{self.key[:12]}"
@@ -106,7 +109,7 @@ class _Wanted:
 class _Filled:
     """Representations whose parts are computed now, and where those are kept."""
 
-    wanted: _Wanted
+    wanted: Wanted
     store: PartStore
 
 
@@ -131,7 +134,7 @@ def embed(
     settings = settings or EmbedSettings()
     check_options(settings)
     prior = identify(workspace, request)
-    wanted = _Wanted(workspace, dataset, split, prior, settings)
+    wanted = Wanted(workspace, dataset, split, prior, settings)
     existing = wanted.find()
     names, parts_directory = dataset.index_path(split), workspace.parts_dir(wanted.key)
     if existing is not None:
@@ -145,7 +148,7 @@ def embed(
     what = "prior" if prior.run is None else "run"
     of_val = " (val)" if split == "val" else ""
     at_others = (
-        _Wanted(workspace, dataset, split, identify(workspace, r), settings) for r in beside
+        Wanted(workspace, dataset, split, identify(workspace, r), settings) for r in beside
     )
     others = [each for each in at_others if each.find() is None]
     layers = " and ".join([identity.layer, *(each.prior.identity.layer for each in others)])
@@ -206,7 +209,7 @@ def find_representations(
         prior = identify(workspace, request, may_build=False)
     except ChoiceError:
         return None
-    return _Wanted(workspace, dataset, split, prior, settings).find()
+    return Wanted(workspace, dataset, split, prior, settings).find()
 
 
 def row_order(num_crops: int) -> str:
@@ -285,7 +288,7 @@ def _embed_parts(
     return count, all_spent
 
 
-def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations:
+def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
     """Join all parts in one HDF5 file and publish it, or take that of a faster process.
 
     The recorded cost is that of every part, interrupted calls and other shards included, plus

@@ -1,10 +1,9 @@
 """Round features to the stored dtype; reject NaN and Inf, warn about lost precision."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rela.errors import DataError
-from rela.stages.workspace.dataset import DataSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,12 +14,17 @@ _NAMED_IMAGES = 5
 _COARSE = 0.01
 
 
+class Named(Protocol):
+    """What has a name for every row of a split, as a DataSet does."""
+
+    def index(self, split: str) -> list[dict[str, str]]:
+        """A dictionary for every row; its name is `path`."""
+
+
 class Rounding:
     """Rounds features of one split of a data set; warns once if they lose more than 1 %."""
 
-    def __init__(
-        self, dataset: DataSet, split: str, dtype: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, dataset: Named, split: str, dtype: str, say: Callable[[str], None]) -> None:
         self.dataset, self.split, self.dtype, self._say = dataset, split, dtype, say
         self._has_said = False
 

@@ -30,13 +30,18 @@ def format_result(result: EmbedResult) -> str:
 
 def format_location(artifact: Representations, names: Path, was_there: bool) -> list[str]:
     """Paths of features and names, and the code that reads both, once; and the next command."""
-    lines = []
+    lines, num_shards = list[str](), len(artifact.content.shards)
     if not was_there:
+        features = (
+            f"{artifact.path}/*.h5, one for each of {num_shards:,} shards, with its names in a .csv"
+        )
         lines = [
-            f"features: {artifact.file} ({row_order(artifact.content.crops)})",
+            f"features: {features if num_shards else artifact.file} ({row_order(artifact.content.crops)})",
             f"names: {names}, columns index and path",
             pasteable("read them with:", representations_snippet(artifact, names)),
         ]
+    if num_shards:
+        return [*lines, next_command("priors", "rank", artifact.content.dataset)]
     workspace, content = Workspace.around(artifact), artifact.content
     dataset = workspace.dataset(names.parent.name)
     trained_on = workspace.representations(dataset.images_sha256())

@@ -21,7 +21,7 @@ from rela.stages.display import progress_bar
 from rela.stages.priors.identify import KnownPrior
 from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
+from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -164,11 +164,8 @@ class Probing:
 @contextmanager
 def mapped(representations: Representations) -> "Iterator[NDArray[Any]]":
     """The values [N, D], mapped from the disk; raises CorruptArtifactError if they are damaged."""
-    from rela.representations.matrix_file import open_matrix
-
     with in_use(representations.path):
-        file = representations.sound_file(REPRESENTATIONS_FILE)
-        yield open_matrix(file, verify=False).values
+        yield representations.matrix().values
 
 
 # How each protocol is computed: by its class, a function of (probing, protocol, probe seed).

@@ -24,7 +24,7 @@ from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.settings import NeighborsSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.encoding import encoding_of
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
+from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -162,7 +162,6 @@ def represent(
     import numpy as np
 
     from rela.representations.concatenation import fit_standardisation
-    from rela.representations.matrix_file import open_matrix
 
     identity = representations.prior
     if not isinstance(identity, Combination):
@@ -179,7 +178,7 @@ def represent(
     for vector, component in zip(
         _look(image, dataset, priors, device, say), components, strict=True
     ):
-        rows = open_matrix(component.sound_file(REPRESENTATIONS_FILE), verify=False).values
+        rows = component.matrix().values
         blocks.append(fit_standardisation(rows).apply(vector[None])[0])
     return np.concatenate(blocks)
 

@@ -146,20 +146,16 @@ def with_names(
     """
     import numpy as np
 
-    from rela.representations.matrix_file import open_matrix
     from rela.representations.named import NamedRepresentations
 
-    path = representations.file
-    if verify:
-        representations.sound_file(REPRESENTATIONS_FILE)
-    matrix, crops = open_matrix(path, verify=False), representations.content.crops
+    matrix, crops = representations.matrix(verify), representations.content.crops
     dataset.sound_file(dataset.index_path(split).name)
     rows = dataset.index(split)
     class_names = dataset.content.class_names
     labels = np.array([int(row["label"]) for row in rows], np.int64)
     if len(matrix.values) != len(rows) * (crops or 1):
         raise DataError(
-            f"{path} has {len(matrix.values)} rows for {len(rows)} images of data set {dataset.name}; "
+            f"{matrix.path} has {len(matrix.values)} rows for {len(rows)} images of data set {dataset.name}; "
             "remove its folder and embed again"
         )
     paths = [row["path"] for row in rows]

@@ -121,7 +121,7 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
     chosen = sample_rows(num_images, settings.rows)
     num_held_out = len(chosen) // _HELD_OUT_SHARE
     with_labels = num_held_out and dataset.content.labelled
-    labels = dataset.open().labels[chosen] if with_labels else None
+    labels = dataset.labels()[chosen] if with_labels else None
     own = {run.name for run in workspace.runs() if run.images_sha256 == images}
     names = shown_names(artifact.prior for artifact in cached)
     with in_use(*(artifact.path for artifact in cached)):
@@ -179,10 +179,7 @@ def _rows(
 ) -> "NDArray[Any]":
     import numpy as np
 
-    from rela.representations.matrix_file import open_matrix
-
-    path = artifact.file
-    values = open_matrix(path, verify=False).values
+    path, values = artifact.path, artifact.matrix(verify=False).values
     if len(values) != num_images:
         raise DataError(f"{path} holds {len(values)} rows, the data set has {num_images} images")
     rows = np.asarray(values[chosen])

@@ -12,7 +12,6 @@ from rela.pipeline.locks import in_use
 from rela.priors import PriorRequest
 from rela.stages.embed.embed import embed
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE
 from rela.stages.workspace.run import Run
 from rela.stages.workspace.workspace import Workspace
 
@@ -68,14 +67,13 @@ def feature_map(
     """
     import numpy as np
 
-    from rela.representations.matrix_file import open_matrix
     from rela.representations.quality import sample_rows
 
     split = "val" if "val" in dataset.splits else "train"
     made = embed(workspace, dataset, PriorRequest(f"run:{run.name}"), split=split, say=say).artifact
     assert made is not None, "a report is never sharded"
     with in_use(made.path):
-        values = open_matrix(made.sound_file(REPRESENTATIONS_FILE), verify=False).values
+        values = made.matrix().values
         rows = np.sort(sample_rows(len(values), _MOST_POINTS))
         features = np.asarray(values[rows], np.float64)
     beton = dataset.open(split)

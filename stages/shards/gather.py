@@ -70,7 +70,7 @@ def gathered(
     store = PartStore(workspace.parts_dir(fingerprint(meaning)), len(shards))
     with store.in_use():
         describe(store, f"shards of data set {name}", "convert")
-        here = fill(store, remote, shards, (0, 1), compute, say)
+        here = fill(store, remote, shards, (0, 1), lambda shard, file: file, compute, say)
         source = _joined(store, remote, {split: len(by_split[n]) for split, n in chosen.items()})
         source = replace(source, val_name=chosen.get("val", ""), ignored_splits=ignored)
         yield source, store.spent() - here

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from rela.pipeline import Say
 from rela.pipeline.artifact import staging
@@ -23,9 +24,8 @@ from rela.stages.display import progress_bar
 from rela.stages.settings import ConvertSettings
 
 _POLL_SECONDS = 0.5
-Compute = Callable[
-    [Shard, Path], bytes | bytearray
-]  # a shard and its copy here → the content of its part
+T = TypeVar("T")
+_Prepared = tuple[ExitStack, T]  # what a shard became, and what removes it
 
 
 def listing_key(remote: Shards, settings: ConvertSettings) -> str:
@@ -40,24 +40,26 @@ def fill(
     remote: Shards,
     shards: list[Shard],
     share: tuple[int, int],
-    compute: Compute,
+    prepare: Callable[[Shard, Path], T],
+    compute: Callable[[Shard, T], bytes | bytearray],
     say: Say,
 ) -> Spent:
     """Compute the missing parts of `share` (i, n), one for each shard; returns what that took.
 
-    The next shard is copied while one is computed. Waits for parts that other processes compute. Ends early
-    if another process has joined all parts and removed them.
+    `prepare`: of a shard and its copy here, called in a thread; `compute`: of the shard and that, to the
+    content of its part. The next shard is copied and prepared while one is computed. Waits for parts that
+    other processes compute. Ends early if another process has joined all parts and removed them.
     """
     todo, has_waited, all_spent = store.missing(*share), False, Spent()
     mine = len(range(share[0], len(shards), share[1]))
     if len(todo) < mine:
         say(f"resuming after {mine - len(todo):,} of {mine:,} shards")
 
-    def fetch(part: int) -> tuple[ExitStack, Path]:
+    def fetch(part: int) -> _Prepared[T]:
         with ExitStack() as stack:
             folder = stack.enter_context(staging(store.directory / f"shard-{part:06d}"))
-            file = remote.fetch(shards[part], folder)
-            return stack.pop_all(), file
+            prepared = prepare(shards[part], remote.fetch(shards[part], folder))
+            return stack.pop_all(), prepared
 
     with (
         progress_bar(mine, "shards", "shard", initial=mine - len(todo)) as bar,
@@ -66,10 +68,10 @@ def fill(
     ):
         while todo and store.directory.is_dir():
             made = set()
-            for part, (stack, file) in _one_ahead(store.claim(todo, leases), fetch, pool):
+            for part, (stack, prepared) in _one_ahead(store.claim(todo, leases), fetch, pool):
                 start = Spent.now()
                 with stack:
-                    content = compute(shards[part], file)
+                    content = compute(shards[part], prepared)
                 spent = Spent.now() - start
                 store.write(part, content, spent, leases)
                 all_spent += spent
@@ -86,11 +88,11 @@ def fill(
 
 def _one_ahead(
     parts: Iterable[int],
-    fetch: Callable[[int], tuple[ExitStack, Path]],
+    fetch: Callable[[int], _Prepared[T]],
     pool: ThreadPoolExecutor,
-) -> Iterator[tuple[int, tuple[ExitStack, Path]]]:
+) -> Iterator[tuple[int, _Prepared[T]]]:
     """Each part with what `fetch` returns, which runs for the next one meanwhile."""
-    waiting: deque[tuple[int, Future[tuple[ExitStack, Path]]]] = deque()
+    waiting: deque[tuple[int, Future[_Prepared[T]]]] = deque()
     try:
         for part in parts:
             waiting.append((part, pool.submit(fetch, part)))

@@ -13,7 +13,7 @@ from rela.representations.projection import (
     Projection,
     fit_projection,
 )
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations, Targets
+from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.workspace import Workspace, open_as
 
 STAGE_VERSION = 2
@@ -46,11 +46,10 @@ def make_targets(
     destination = workspace.targets_dir / f"{representations.name}-d{at_most}{width}-{key[:8]}"
 
     def fill(directory: Path) -> Manifest:
-        from rela.representations.matrix_file import open_matrix
         from rela.representations.targets import write_targets
 
         start = Spent.now()
-        matrix = open_matrix(representations.sound_file(REPRESENTATIONS_FILE), verify=False)
+        matrix = representations.matrix()
         projection = fit_projection(matrix.values, width, variance_share=variance_share)
         say(_in_words(projection, width, len(matrix.values[0])))
         attributes = {"representations_fingerprint": representations.fingerprint, "width": width}

@@ -86,6 +86,7 @@ def train(workspace: Workspace, request: Train, say: Say = print) -> TrainResult
     """
     settings = part_of(request, TrainSettings)
     dataset = workspace.dataset(request.dataset)
+    dataset.require_images()
     if is_another_rank():
         where = {name: getattr(settings, name) for name in WHERE_TO_RUN}
         return _join(workspace, where, settings.rank_timeout)

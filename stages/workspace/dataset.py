@@ -1,6 +1,9 @@
 """A data set: its splits, its images and their files."""
 
 import csv
+import io
+import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +18,29 @@ from rela.result import Result
 from rela.stages.workspace.schema import Int, Timing, checked_manifest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rela.data.beton.reader import Beton
 
 INDEX_COLUMNS = ("index", "label", "path", "source_sha256", "stored_sha256")
 _LARGEST_DEFAULT_SIZE = 224
 _SHOWN_CLASSES = 8
+
+
+def index_lines(rows: Iterable[tuple[int, int, str, str, str]]) -> Iterator[bytes]:
+    """The lines of an index file: the header, then one for each row with values in its order."""
+    text = io.StringIO()
+    plain = csv.writer(text, lineterminator="\n")
+    # csv does not quote carriage returns by itself, and readers would end the row there
+    quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writerow(INDEX_COLUMNS)
+    for row in rows:
+        (quoted if "\r" in row[2] else plain).writerow(row)
+        yield text.getvalue().encode("utf-8", "surrogateescape")
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue().encode()  # without rows, the header
 
 
 class Split(Struct, frozen=True):
@@ -191,6 +212,7 @@ class DataSet(Result, Artifact):
         """The beton of one split; raises DataError if it is damaged or does not match the manifest."""
         from rela.data.beton.reader import open_beton
 
+        self.require_images()
         path, expected = self.beton_path(split), self.num_images(split)
         beton = open_beton(path, len(self.content.class_names))
         if len(beton) != expected:
@@ -198,6 +220,28 @@ class DataSet(Result, Artifact):
                 f"{path} holds {len(beton)} images, its manifest says {expected}; convert the images again"
             )
         return beton
+
+    @property
+    def has_images(self) -> bool:
+        """Whether it holds its images; those of shards that were only embedded stayed in their store."""
+        return "train.beton" in self.manifest.file_sha256
+
+    def require_images(self) -> None:
+        """Raise ChoiceError, with the command that makes a data set with images, if this holds none."""
+        if not self.has_images:
+            again = f"rela convert {one_line(shlex.quote(self.source or 'URL'))}"
+            raise ChoiceError(
+                f"data set {self.name} has the names of its images, which stayed in their shards; a data set "
+                f"with images is made by `{again}`"
+            )
+
+    def labels(self, split: str = "train") -> "NDArray[np.int64]":
+        """The class numbers of a split, int64 [N]; -1 without a class."""
+        import numpy as np
+
+        if self.has_images:
+            return self.open(split).labels
+        return np.array([int(row["label"]) for row in self.index(split)], np.int64)
 
     def index(self, split: str = "train") -> list[dict[str, str]]:
         """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""

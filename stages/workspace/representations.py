@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from msgspec import Struct, to_builtins
 
@@ -17,6 +17,9 @@ from rela.priors.prior import Combination, identity_from_dict
 from rela.result import Result
 from rela.stages.workspace.schema import Float, Int, Timing, checked_manifest, read_json
 
+if TYPE_CHECKING:
+    from rela.representations.matrix_file import Matrix
+
 REPRESENTATIONS_FILE = "representations.h5"
 
 
@@ -28,13 +31,22 @@ class Component(Struct, frozen=True):
     num_dropped: Int
 
 
+class ShardRows(Struct, frozen=True):
+    """One shard: its name in the store, its file of features, and how many rows that has."""
+
+    name: str
+    file: str
+    num_rows: Int
+
+
 class RepresentationsContent(Struct, frozen=True):
     """What representations are.
 
     - `shape`: rows (one per image or crop) and features per row; `crops`: random ones per image, 0 for one
       centre crop;
     - `run`: name of the run that was the prior, if it was one; `dataset`: its name at the time;
-    - `components`: the priors of a combination; empty for a single prior.
+    - `components`: the priors of a combination; empty for a single prior;
+    - `shards`: what the images were read from, if there is a file for each; empty for one file.
     """
 
     shape: tuple[Int, Int]
@@ -44,6 +56,7 @@ class RepresentationsContent(Struct, frozen=True):
     dataset: str
     split: str
     components: tuple[Component, ...] = ()
+    shards: tuple[ShardRows, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -113,6 +126,19 @@ class Representations(Result, Artifact):
     def file(self) -> Path:
         """The HDF5 file of features."""
         return self.path / REPRESENTATIONS_FILE
+
+    def matrix(self, verify: bool = True) -> "Matrix":
+        """The features, memory-mapped; those of several shards are read as one.
+
+        Raises CorruptArtifactError if `verify` finds that a file was changed, DataError if one is damaged.
+        """
+        from rela.representations.matrix_file import open_matrix, stack_matrices
+
+        shards = self.content.shards
+        names = [shard.file for shard in shards if shard.num_rows] or [REPRESENTATIONS_FILE]
+        paths = [self.sound_file(name) if verify else self.path / name for name in names]
+        matrices = [open_matrix(path, verify=False) for path in paths]
+        return stack_matrices(self.path, matrices) if shards else matrices[0]
 
     @property
     def spent(self) -> Timing:

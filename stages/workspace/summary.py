@@ -230,9 +230,13 @@ def dataset_in_words(dataset: DataSet, summary: Summary | None) -> list[str]:
     if summary is None:
         for name, split in dataset.splits.items():
             lines += _line(name, f"{split.num_images:,} images")
+    if summary is None and dataset.has_images:
         lines += _line("note", "made by an earlier version of rela, without a summary")
-    else:
+    if summary is not None:
         lines += _summary_in_words(summary)
+    if not dataset.has_images:
+        source = one_line(dataset.source or "their shards")
+        return [*lines, *_line("images", f"none here, names alone: they stayed in {source}")]
     num_raw, num_jpeg = (
         sum(getattr(split, number) for split in dataset.splits.values())
         for number in ("num_raw", "num_jpeg")

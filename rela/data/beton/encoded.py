@@ -8,8 +8,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from msgspec import Struct, ValidationError, msgpack
+from numpy.typing import NDArray
 
 from rela.data.beton.encoding import StoredImage
 from rela.errors import DataError
@@ -30,7 +33,10 @@ class Outcome:
 
 
 class _Row(Struct, frozen=True, array_like=True):
-    """One image: its name as bytes, its class by number, and what an Outcome says but the stored bytes."""
+    """One image: its name as bytes, its class by number, and what an Outcome says but the stored bytes.
+
+    `stored_sha256` is known where something else is kept in place of those.
+    """
 
     name: bytes
     label: int
@@ -42,6 +48,7 @@ class _Row(Struct, frozen=True, array_like=True):
     width: int = 0
     origin: Origin | None = None
     one_colour: bool = False
+    stored_sha256: str = ""
 
 
 class _Table(Struct, frozen=True):
@@ -91,8 +98,14 @@ class Listing:
     num_skipped: dict[str, int]
 
 
-def pack(listing: Listing, encoded: Iterable[tuple[Sample, Outcome]]) -> bytearray:
-    """The samples of a shard with their outcomes, as bytes."""
+def pack(
+    listing: Listing, encoded: Iterable[tuple[Sample, Outcome]], stored_sha256: Sequence[str] = ()
+) -> bytearray:
+    """The samples of a shard with their outcomes, as bytes.
+
+    `stored_sha256`: digests of the stored images, where their data is something else, such as features.
+    """
+    digests = iter(stored_sha256)
     rows, packed = list[_Row](), bytearray()
     for sample, outcome in encoded:
         stored = outcome.stored
@@ -110,6 +123,7 @@ def pack(listing: Listing, encoded: Iterable[tuple[Sample, Outcome]]) -> bytearr
                 stored.width,
                 stored.origin,
                 stored.one_colour,
+                next(digests, ""),
             )
         )
     table = msgpack.encode(
@@ -123,6 +137,14 @@ def pack(listing: Listing, encoded: Iterable[tuple[Sample, Outcome]]) -> bytearr
     )
     packed[:0] = len(table).to_bytes(_LENGTH_BYTES, "little") + table
     return packed
+
+
+def features_of(places: Sequence[Encoded], dtype: str, width: int) -> NDArray[Any]:
+    """Features [n, width], read into memory, that were packed in place of the images of one shard."""
+    if not places:
+        return np.empty((0, width), dtype)
+    count, data = len(places) * width, places[0].data
+    return np.fromfile(data.path, dtype, count, offset=data.offset).reshape(-1, width)
 
 
 def unpack(path: Path, start: int) -> tuple[Listing, list[Sample]]:
