@@ -166,6 +166,9 @@ def encode_all(
     root: Path, samples: Sequence[Sample], encoding: Encoding, num_workers: int, seed: int
 ) -> Iterator[tuple[Sample, Outcome]]:
     """Every sample with its outcome, in order; raises DataError if a worker dies."""
+    if samples and isinstance(samples[0].place, Encoded):  # all are, and nothing is to be computed
+        yield from ((s, s.place.outcome()) for s in samples if isinstance(s.place, Encoded))
+        return
     chunks = [samples[i : i + _CHUNK_IMAGES] for i in range(0, len(samples), _CHUNK_IMAGES)]
     encode = functools.partial(_encode_chunk, root, encoding, seed)
     done = 0
@@ -189,8 +192,6 @@ def _encode_chunk(
 
 
 def _encode_sample(root: Path, sample: Sample, encoding: Encoding, draw: float) -> Outcome:
-    if isinstance(sample.place, Encoded):
-        return sample.place.outcome()
     try:
         content = sample.read(root)
     except BadImageError as error:

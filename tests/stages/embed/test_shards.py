@@ -3,13 +3,21 @@
 The expected features are those of one converted data set, which other tests compare with plain PyTorch.
 """
 
+import contextlib
 import csv
-from collections.abc import Iterator
+import io
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from command_line import REPOSITORY
 from refusals import assert_refused
 from tar_shards import labelled, png, shard
 
@@ -182,3 +190,55 @@ def test_stacked_rows_are_those_of_one_array():
     for bad in (12, [12]):
         with pytest.raises(IndexError):
             stacked[bad]
+
+
+def run_ray_example(tars: Path, output: Path) -> str:
+    line = (
+        f"x file://{tars}/*.tar file://{output} --prior random:shufflenet_v2_x0_5 --image-size 32"
+    )
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", line.split())
+        runpy.run_path(str(REPOSITORY / "examples/embed_with_ray.py"), run_name="__main__")
+    return printed.getvalue()
+
+
+def ray_in_this_process() -> ModuleType:
+    """What the example uses of Ray; a task runs when it is made."""
+    ray = ModuleType("ray")
+
+    def remote(**_: object) -> Callable[[Callable[..., Any]], Any]:
+        return lambda work: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=work))
+
+    vars(ray).update(
+        remote=remote, wait=lambda tasks: (tasks[:1], tasks[1:]), get=lambda done: done
+    )
+    return ray
+
+
+@pytest.mark.parametrize("is_real", [
+    False,
+    pytest.param(True, marks=pytest.mark.skipif(
+        "RELA_TEST_RAY" not in os.environ, reason="starts Ray, for 20 s or more: RELA_TEST_RAY=1"
+    )),
+])  # fmt: skip
+def test_the_example_for_ray(tmp_path: Path, tars: Path, is_real: bool):
+    """A file of features for each shard, those that are there left out."""
+    (tars / "1b.tar").unlink()  # a shard of bad images alone ends a task
+    expected = artifact_of(embed_url(tmp_path / "w", f"file://{tars}"))
+    with pytest.MonkeyPatch.context() as patch:
+        if not is_real:
+            patch.setitem(sys.modules, "ray", ray_in_this_process())
+        printed = run_ray_example(tars, tmp_path / "features")
+        assert sorted(line.rpartition("/")[2] for line in printed.splitlines()) == [
+            "0.tar: 3 images", "1.tar: 2 images", "2.tar: 1 images"
+        ]  # fmt: skip
+        assert run_ray_example(tars, tmp_path / "features") == ""
+    for number, (shard_rows, name) in enumerate(zip(expected.content.shards, "012", strict=True)):
+        with (
+            h5py.File(tmp_path / f"features/{name}.h5") as found,
+            h5py.File(expected.path / shard_rows.file) as file,
+        ):
+            np.testing.assert_array_equal(
+                found["representations"], file["representations"], str(number)
+            )
