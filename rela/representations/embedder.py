@@ -1,5 +1,6 @@
 """Features of images by a backbone, in batches."""
 
+import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from rela.data.beton.reader import Beton
 from rela.data.kernels.resample import BICUBIC, BILINEAR
-from rela.data.loader import CenterCropLoader, ReplayedCropLoader, in_batches
+from rela.data.loader import CenterCropLoader, ReplayedCropLoader
 from rela.data.memory import keep_freed_memory
 from rela.errors import ChoiceError
 from rela.models.preprocessing import Preprocessing
@@ -136,28 +137,44 @@ class Embedder:
         on_progress: Callable[[int], Any] = lambda count: None,
         crops: NDArray[np.uint16] | None = None,
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """(rows, their features) for each array of rows, as soon as it is finished.
+        """(rows, their features) for each array of rows, in order, as soon as it is finished.
 
-        No batch spans two parts, so the features of a part depend only on its rows. The next part is
-        requested before the last batches of the current one are finished.
+        Every forward pass is of the same number of images (`images_per_batch`), also across parts; the
+        last is filled up with copies. So features do not depend on what else is embedded: the rounding of
+        matrix products depends on their shape, but not on other rows or on the place of a row. Parts are
+        requested before those in front of them are finished.
         """
-        images_per_batch = max(1, self.batch_size // (1 if crops is None else crops.shape[1]))
-        begun: deque[tuple[NDArray[np.int64], int]] = deque()  # rows of a part, and its batches
+        num_crops = 1 if crops is None else crops.shape[1]
+        size = images_per_batch(self.batch_size, len(beton), num_crops)
+        begun: deque[NDArray[np.int64]] = deque()  # rows of a part
+        counts: deque[int] = deque()  # rows of a batch that are no copies
+
+        def rows_of_parts() -> Iterator[np.int64]:
+            for rows_of_part in parts:
+                begun.append(rows_of_part)
+                yield from rows_of_part
 
         def batches() -> Iterator[NDArray[np.int64]]:
-            for rows_of_part in parts:
-                batches_of_part = in_batches(rows_of_part, images_per_batch)
-                begun.append((rows_of_part, len(batches_of_part)))
-                yield from batches_of_part
+            rows = rows_of_parts()
+            while batch := list(itertools.islice(rows, size)):
+                counts.append(len(batch))
+                yield np.resize(np.array(batch, np.int64), size)
 
-        features: list[Tensor] = []
-        for rows, pixels in self._loader(beton, batches(), crops):
-            features.append(self.features(pixels))
-            on_progress(len(rows))
-            if len(features) == begun[0][1]:
-                # the host waits for a GPU only here
-                yield begun.popleft()[0], torch.cat(features).cpu().numpy()
-                features.clear()
+        found: deque[Tensor] = deque()  # features of rows that were not returned yet
+        num_found = 0
+        for _, pixels in self._loader(beton, batches(), crops):
+            count = counts.popleft()
+            found.append(self.features(pixels)[: count * num_crops])
+            num_found += count
+            on_progress(count)
+            while begun and len(begun[0]) <= num_found:
+                rows = begun.popleft()
+                features = torch.cat(tuple(found))
+                yield rows, features[: len(rows) * num_crops].cpu().numpy()  # waits for a GPU
+                found = deque([features[len(rows) * num_crops :]])
+                num_found -= len(rows)
+        for rows in begun:  # empty ones
+            yield rows, np.empty((0, 0), np.float32)
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32 [B, D]."""
@@ -202,6 +219,11 @@ class Embedder:
         return ReplayedCropLoader(
             beton, batches, crops, wanted.crop, interpolation, self.num_threads, for_gpu
         )
+
+
+def images_per_batch(batch_size: int, num_images: int, num_crops: int = 1) -> int:
+    """Images of each forward pass for so many in all: a power of two for fewer than one batch."""
+    return min(max(1, batch_size // num_crops), 1 << (num_images - 1).bit_length())
 
 
 def choose_device(name: str) -> torch.device:

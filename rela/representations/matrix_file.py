@@ -1,7 +1,8 @@
 """Matrices on disk, one row per image, as HDF5 files that are checked before they are used.
 
 Other programs can read them: a contiguous data set `representations` [N, D], `part_sha256`
-[ceil(N / ROWS_PER_PART)] with one digest per part of rows, and attributes that describe the content.
+[ceil(N / ROWS_PER_PART)] with one digest per part of rows, for features `image_sha256` with the digest
+of each image, and attributes that describe the content.
 A contiguous data set can be memory-mapped: random rows are read hundreds of times faster than from chunks.
 """
 
@@ -29,10 +30,10 @@ from rela.representations.safe_hdf5 import (
 from rela.representations.stacked import StackedRows
 
 ROWS_PER_PART = 1024
-MATRIX, CROPS = "representations", "crops"
+MATRIX, CROPS, IMAGES = "representations", "crops", "image_sha256"
 _DIGESTS = "part_sha256"
 _DTYPES, _DIGEST_DTYPE = (np.dtype(np.float16), np.dtype(np.float32)), np.dtype("S64")
-_CROP_COLUMNS = 5
+_CROP_COLUMNS, _DIGEST_BYTES = 5, 32
 
 
 def part_rows(part: int, num_rows: int) -> NDArray[np.int64]:
@@ -43,8 +44,11 @@ def part_rows(part: int, num_rows: int) -> NDArray[np.int64]:
 def write_matrix(
     path: Path, parts: Iterator[NDArray[Any]], shape: tuple[int, int], dtype: DTypeLike,
     attributes: dict[str, Any], crops: NDArray[np.uint16] | None = None,
+    images: NDArray[np.uint8] | None = None,
 ) -> None:  # fmt: skip
-    """Write parts of ROWS_PER_PART rows as one HDF5 file, with `crops` uint16 [N, K, 5] if given.
+    """Write parts of ROWS_PER_PART rows as one HDF5 file.
+
+    With `crops` uint16 [N, K, 5] and `images` uint8 [N, 32], the SHA-256 of each image, if given.
 
     The bytes depend only on the arguments: they contain no times and no host names. Raises OSError if
     writing fails, and leaves the unfinished file.
@@ -65,6 +69,8 @@ def write_matrix(
             stored = file.create_dataset(CROPS, data=crops, track_times=False)
             stored.attrs["columns"] = "top, left, height, width (pixels), flip (0 or 1)"
             stored.attrs["sha256"] = _crops_sha256(crops)
+        if images is not None:
+            file.create_dataset(IMAGES, data=images, track_times=False)
         for name, value in sorted(attributes.items()):
             file.attrs[name] = value
 
@@ -73,13 +79,15 @@ def write_matrix(
 class Matrix:
     """An [N, D] matrix in an HDF5 file, memory-mapped and checked.
 
-    With `crops` (uint16 [N, K, 5], see rela.data.crops) each image has K consecutive rows.
+    With `crops` (uint16 [N, K, 5], see rela.data.crops) each image has K consecutive rows. `images` uint8
+    [N, 32]: the SHA-256 of each image, in files of features; no digest covers them but the manifest's.
     """
 
     path: Path
     values: NDArray[Any]
     attributes: dict[str, Any]
     crops: NDArray[np.uint16] | None = None
+    images: NDArray[np.uint8] | None = None
 
 
 def open_matrix(path: Path, verify: bool = True) -> Matrix:
@@ -101,6 +109,7 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
             stored = plain_array(file, _DIGESTS, num_bytes)
             attributes = plain_attributes(file, num_bytes)
             crops, crops_sha256 = None, None
+            images = plain_array(file, IMAGES, num_bytes) if has_entry(file, IMAGES) else None
             if has_entry(file, CROPS):
                 crops = plain_array(file, CROPS, num_bytes)
                 crops_sha256 = plain_attributes(file[CROPS], num_bytes).get("sha256")
@@ -126,12 +135,14 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
     drawn = None if crops is None else _sound_crops(crops, path, matrix.shape[0], crops_sha256)
     if crops is not None and drawn is None:
         raise damaged("the crops were changed after they were written")
+    if images is not None and (images.dtype != np.uint8 or images.shape[1:] != (_DIGEST_BYTES,)):
+        raise damaged(f"data set {IMAGES!r} does not hold digests")
     if verify:
         for (start, rows), expected in zip(blocks(values, ROWS_PER_PART), digests, strict=True):
             if hashlib.sha256(rows.tobytes()).hexdigest().encode() != expected:
                 end = start + len(rows)
                 raise damaged(f"rows {start} to {end - 1} were changed after they were written")
-    return Matrix(path, values, attributes, drawn)
+    return Matrix(path, values, attributes, drawn, None if images is None else images.map(path))
 
 
 def stack_matrices(path: Path, matrices: Sequence[Matrix]) -> Matrix:

@@ -20,12 +20,12 @@ from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
 from rela.sources import is_url
 from rela.stages.embed.embed import (
-    SHOWN_NAME,
     EmbedResult,
     embed,
     find_representations,
 )
 from rela.stages.embed.results import CombineResult, LayersResult
+from rela.stages.embed.wanted import SHOWN_NAME
 from rela.stages.embed.words import format_location
 from rela.stages.embed.words import format_result as format_embed_result
 from rela.stages.priors.identify import identify

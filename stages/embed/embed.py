@@ -2,29 +2,25 @@
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
 from rela.pipeline.artifact import cached, clear_abandoned
-from rela.pipeline.fingerprint import fingerprint
-from rela.pipeline.lease import Leases
 from rela.pipeline.locks import in_use, mark_used
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.result import Result
-from rela.stages.display import progress_bar
-from rela.stages.embed.engine import begun_with, recorded_engine, settle_engine
-from rela.stages.embed.rounding import Rounding
-from rela.stages.priors.identify import KnownPrior, identify
+from rela.stages.embed.engine import begun_with, recorded_arithmetic, recorded_engine
+from rela.stages.embed.parts import Filled, embed_parts
+from rela.stages.embed.wanted import Wanted
+from rela.stages.priors.identify import identify
 from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import (
@@ -32,11 +28,7 @@ from rela.stages.workspace.representations import (
     Representations,
     describe_parts,
 )
-from rela.stages.workspace.workspace import Workspace, open_as, slug
-
-SHOWN_NAME = 120  # characters of the name of a prior in the name of a folder
-STAGE_VERSION = 1
-_POLL_SECONDS = 0.5
+from rela.stages.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,61 +48,6 @@ class EmbedResult(Result):
         """The representations, and what they took."""
         known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
         return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Representations of one split by a prior: their name, their fingerprint, and where they are."""
-
-    workspace: Workspace
-    dataset: DataSet
-    split: str
-    prior: KnownPrior
-    settings: EmbedSettings
-
-    @cached_property
-    def images_sha256(self) -> str:
-        """Of the images of the split."""
-        return self.dataset.images_sha256(self.split)
-
-    @cached_property
-    def key(self) -> str:
-        """The fingerprint."""
-        meaning: dict[str, Any] = {
-            "stage": "embed",
-            "version": STAGE_VERSION,
-            "images": self.images_sha256,
-            "prior": self.prior.identity.key(),
-            "dtype": self.settings.dtype,
-        }
-        if self.settings.precision != EmbedSettings.precision:
-            meaning["precision"] = self.settings.precision
-        if self.settings.crops:
-            from rela.data.crops import CROPS_VERSION
-
-            meaning["crops"] = {"num": self.settings.crops, "version": CROPS_VERSION}
-        return fingerprint(meaning)
-
-    @property
-    def destination(self) -> Path:
-        """The folder."""
-        with_crops = f"-{self.settings.crops}crops" if self.settings.crops else ""
-        prior = f"{slug(self.prior.identity.name)[:SHOWN_NAME]}{with_crops}"
-        name = f"{self.dataset.name}-{self.split}-{prior}-{self.key[:12]}"
-        return self.workspace.representations_dir / name
-
-    def find(self) -> Representations | None:
-        """The artifact, under any name."""
-        existing = open_as(Representations, self.destination)
-        return existing or self.workspace.representations_by_key(self.images_sha256, self.key)
-
-
-@dataclass(frozen=True)
-class _Filled:
-    """Representations whose parts are computed now, and where those are kept."""
-
-    wanted: Wanted
-    store: PartStore
 
 
 def embed(
@@ -164,18 +101,18 @@ def embed(
     store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
     with in_use(dataset.path), store.in_use(), ExitStack() as stores_in_use:
         describe_parts(store, dataset.name, split, prior.identity.name, num_images)
-        filled = [_Filled(wanted, store)]
+        filled = [Filled(wanted, store)]
         for its in others:
             its_store = PartStore(workspace.parts_dir(its.key), store.num_parts)
             if begun_with(its_store) in (None, begun_with(store)):
                 stores_in_use.enter_context(its_store.in_use())
                 describe_parts(its_store, dataset.name, split, its.prior.identity.name, num_images)
-                filled.append(_Filled(its, its_store))
+                filled.append(Filled(its, its_store))
         todo = store.missing(*shard)
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:
             say(f"resuming after {mine - len(todo)} of {mine} parts")
-        num_embedded, spent_on_parts = _embed_parts(filled, todo, say)
+        num_embedded, spent_on_parts = embed_parts(filled, todo, say)
         artifact = None
         if not store.missing():
             try:
@@ -217,75 +154,6 @@ def row_order(num_crops: int) -> str:
     if num_crops:
         return "row i·K + k belongs to crop k of the sample whose field `index` is i"
     return "row i belongs to the sample whose field `index` is i"
-
-
-def _embed_parts(
-    filled: Sequence[_Filled], todo: list[int], say: Callable[[str], None]
-) -> tuple[int, Spent]:
-    """Compute the parts `todo` of the first, and the same parts of the others, in one forward pass.
-
-    Returns the number of images, and what these parts cost.
-    Waits for parts that other processes compute. Batches never cross a part, so the bytes of a part do
-    not depend on the others.
-    """
-    import numpy as np
-
-    from rela.data.crops import CropPlan
-    from rela.models.layers import with_layers
-    from rela.representations.embedder import Embedder
-    from rela.representations.matrix_file import ROWS_PER_PART, part_rows
-
-    if not todo:
-        return 0, Spent()
-    wanted, store = filled[0].wanted, filled[0].store
-    split, prior, settings = wanted.split, wanted.prior, wanted.settings
-    identities = [each.wanted.prior.identity for each in filled]
-    network = prior.load()
-    if len(filled) > 1:
-        network = with_layers(network, [identity.layer for identity in identities])
-    beton = wanted.dataset.open(split)
-    embedder = Embedder(
-        network, prior.identity.preprocessing, settings.device, settings.batch_size,
-        settings.threads,
-    )  # fmt: skip
-    if settings.dtype == "float16":
-        embedder.try_float16(beton)
-    settle_engine(embedder, beton, [each.store for each in filled], settings, say)
-    crops = CropPlan(settings.crops).draw(beton) if settings.crops else None
-    rounded = [Rounding(wanted.dataset, split, settings.dtype, say) for _ in filled]
-    ends = np.cumsum([identity.feature_dim for identity in identities])[:-1]
-    num_todo = sum(len(part_rows(part, len(beton))) for part in todo)
-    count, all_spent, has_waited = 0, Spent(), False
-    with (
-        progress_bar(len(beton), f"embed {split}", "img", initial=len(beton) - num_todo) as bar,
-        Leases(store.directory) as leases,
-    ):
-        while todo and store.directory.is_dir():  # the process that joins the parts removes them
-            made = set()
-            claimed = (part_rows(part, len(beton)) for part in store.claim(todo, leases))
-            part_start = Spent.now()
-            for rows, features in embedder.parts(beton, claimed, bar.update, crops):
-                if not np.isfinite(features).all() and embedder.back_to_autocast():
-                    features = embedder(beton, rows, crops=crops)
-                of_rows, columns = np.repeat(rows, settings.crops or 1), np.split(features, ends, 1)
-                values = [round_(of_rows, c) for round_, c in zip(rounded, columns, strict=True)]
-                beton.release_pages()
-                part, spent = int(rows[0]) // ROWS_PER_PART, Spent.now() - part_start
-                for each, its_values in zip(filled[1:], values[1:], strict=True):
-                    if each.store.read(part) is None:
-                        each.store.write(part, its_values.tobytes(), spent / len(filled))
-                store.write(part, values[0].tobytes(), spent / len(filled), leases)
-                made.add(part)
-                count += len(rows)
-                all_spent += spent
-                part_start = Spent.now()
-            todo = [part for part in todo if part not in made and store.read(part) is None]
-            if todo and not made:
-                if not has_waited:
-                    say(f"waiting for {len(todo)} parts that other processes work on")
-                has_waited = True
-                time.sleep(_POLL_SECONDS)
-    return count, all_spent
 
 
 def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
@@ -331,13 +199,21 @@ def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
         "crops_per_image": settings.crops,
         "row_order": row_order(settings.crops),
     }
-    engine = recorded_engine(store)
+    engine, arithmetic = recorded_engine(store), recorded_arithmetic(store)
     seal_start = Spent.now()
     spent = store.spent() + overhead
 
     def fill(directory: Path) -> Manifest:
         path = directory / REPRESENTATIONS_FILE
-        write_matrix(path, parts(), (num_rows, width), settings.dtype, attributes, crops)
+        write_matrix(
+            path,
+            parts(),
+            (num_rows, width),
+            settings.dtype,
+            attributes,
+            crops,
+            wanted.image_digests,
+        )
         return Manifest(
             kind="representations",
             fingerprint=wanted.key,
@@ -358,6 +234,7 @@ def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
             },
             provenance=provenance(spent + (Spent.now() - seal_start))
             | {"batch_size": settings.batch_size, "device": settings.device}
+            | ({"arithmetic": arithmetic} if arithmetic else {})
             | ({"engine": asdict(engine)} if engine is not None else {}),
         )
 

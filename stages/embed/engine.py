@@ -1,4 +1,7 @@
-"""Which engine computes the parts of a result: chosen once, recorded beside them, used by every process."""
+"""Which engine computes the parts of a result: chosen once, recorded beside them, used by every process.
+
+And everything else that decides how they are rounded, so that it is known which rows can be mixed.
+"""
 
 import contextlib
 import json
@@ -11,16 +14,19 @@ from msgspec import Struct, structs
 from rela.errors import ChoiceError
 from rela.pipeline import Say
 from rela.pipeline.errors import AlreadyPublishedError
-from rela.pipeline.files import replacing
+from rela.pipeline.files import replacing, write_atomic
+from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.parts import PartStore
 from rela.stages.settings import EmbedSettings
-from rela.stages.workspace.schema import read_json
+from rela.stages.workspace.representations import Representations
+from rela.stages.workspace.schema import as_type, read_json
 
 if TYPE_CHECKING:
     from rela.data.beton.reader import Beton
+    from rela.representations.arithmetic import Arithmetic
     from rela.representations.embedder import Embedder
 
-_FILE = "engine.json"
+_FILE, _ARITHMETIC = "engine.json", "arithmetic-"
 _ON_CPU, _ON_GPU = ("onednn", "onnxruntime", "openvino"), ("compiled",)
 _FEWEST_IMAGES = 512  # the gain of a choice among fewer is less than its cost
 
@@ -63,10 +69,8 @@ def settle_engine(
         if not on_cpu:
             embedder.choose_compiled(beton, num_images, wanted, say)
         else:
-            if precision == "auto" and wanted == "torch" and num_images < _FEWEST_IMAGES:
-                wanted = "eager"
             arithmetic = "float32" if precision == "auto" else precision
-            embedder.choose_engine(beton, wanted, arithmetic, say)
+            embedder.choose_engine(beton, asked_engine(settings, len(beton)), arithmetic, say)
         if on_cpu or embedder.engine.name in _ON_GPU:  # eager on a GPU has no record
             with contextlib.suppress(AlreadyPublishedError):  # another process was faster
                 _record(stores[0], embedder.engine)
@@ -80,6 +84,26 @@ def settle_engine(
     embedder.use_engine(beton, engine)
     if engine != Engine():
         say(engine.words)
+
+
+def asked_engine(settings: EmbedSettings, num_images: int) -> str:
+    """The wish by which an engine is chosen: for few images "eager" in place of "torch"."""
+    is_few = num_images * (settings.crops or 1) < _FEWEST_IMAGES
+    is_open = settings.precision == "auto" and settings.engine == "torch"
+    return "eager" if is_few and is_open else settings.engine
+
+
+def continue_with(store: PartStore, donor: Representations) -> bool:
+    """Compute missing parts by the engine of `donor`, if none is chosen; returns whether it is that one."""
+    from rela.representations.engines import Engine
+
+    known = donor.manifest.provenance.get("engine")
+    theirs = Engine() if known is None else Engine(**structs.asdict(as_type(known, _Record)))
+    if known is not None and recorded_engine(store) is None:
+        with contextlib.suppress(AlreadyPublishedError):  # another process was faster
+            _record(store, theirs)
+    begun = begun_with(store) or theirs
+    return bool((begun.name, begun.precision) == (theirs.name, theirs.precision))
 
 
 def begun_with(store: PartStore) -> Any:
@@ -103,3 +127,19 @@ def _record(store: PartStore, engine: Any) -> None:
     is_damaged = path.exists() and read_json(path, _Record) is None
     with replacing(path, clobber=is_damaged) as temporary:
         temporary.write_text(json.dumps(asdict(engine)))
+
+
+def record_arithmetic(store: PartStore, arithmetic: "Arithmetic") -> None:
+    """Beside the parts, one file for each way in which parts are computed."""
+    known = asdict(arithmetic)
+    if store.finished() and not list(store.directory.glob(f"{_ARITHMETIC}*")):
+        known = {}  # parts of an earlier version
+    path = store.directory / f"{_ARITHMETIC}{fingerprint(known)[:12]}.json"
+    if not path.exists() and store.directory.is_dir():
+        write_atomic(path, json.dumps(known).encode())
+
+
+def recorded_arithmetic(store: PartStore) -> dict[str, Any] | None:
+    """That in which all parts were computed; None if there were several, or if it is not known."""
+    paths = list(store.directory.glob(f"{_ARITHMETIC}*"))
+    return read_json(paths[0], dict[str, Any]) or None if len(paths) == 1 else None

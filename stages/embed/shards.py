@@ -27,10 +27,11 @@ from rela.sources import read_shard
 from rela.sources.pixels import Origin
 from rela.sources.remote import Shard, Shards, list_shards
 from rela.sources.source import ImageSource, SourceOptions
-from rela.stages.embed.embed import STAGE_VERSION, EmbedResult
+from rela.stages.embed.embed import EmbedResult
 from rela.stages.embed.engine import settle_engine
 from rela.stages.embed.rounding import Rounding
 from rela.stages.embed.shards_joined import Joining, seal_shards
+from rela.stages.embed.wanted import STAGE_VERSION
 from rela.stages.priors.identify import KnownPrior, identify
 from rela.stages.requests import Embed
 from rela.stages.settings import ConvertSettings, EmbedSettings

@@ -25,8 +25,9 @@ from rela.sources.labels import merge_classes
 from rela.sources.remote import Shards
 from rela.sources.source import ImageSource, Sample
 from rela.stages.conversion import free_name
-from rela.stages.embed.embed import SHOWN_NAME, Wanted, row_order
+from rela.stages.embed.embed import row_order
 from rela.stages.embed.engine import recorded_engine
+from rela.stages.embed.wanted import SHOWN_NAME, Wanted
 from rela.stages.left_out import LEFT_OUT_FILE, left_out_csv
 from rela.stages.priors.identify import KnownPrior
 from rela.stages.same_images import deciding

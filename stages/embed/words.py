@@ -22,8 +22,9 @@ def format_result(result: EmbedResult) -> str:
     what = f"{rows:,} × {width} representations of data set {content.dataset} ({content.split})"
     if result.cached:
         return f"{what} already exist: {artifact.path}"
-    if not result.num_embedded:  # by other processes, an interrupted call, or with another layer
-        return f"{what}: {artifact.path}"
+    if result.num_embedded < artifact.content.shape[0] // (content.crops or 1):
+        # reused, or by other processes, an interrupted call, or with another layer
+        return f"{what}: {artifact.path}, {result.seconds:.1f} s"
     rate = result.num_embedded / result.seconds
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 

@@ -11,7 +11,7 @@ from rela.pipeline.fingerprint import fingerprint
 from rela.priors import PriorIdentity
 from rela.priors.prior import Combination
 from rela.result import Result
-from rela.stages.embed.embed import STAGE_VERSION as EMBED_VERSION
+from rela.stages.embed.wanted import STAGE_VERSION as EMBED_VERSION
 from rela.stages.evaluate.chance import Chance, chance_of
 from rela.stages.evaluate.probing import Probing
 from rela.stages.evaluate.speed import Speed

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from rela.errors import ChoiceError, DataError, one_line
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import regular_file
+from rela.pipeline.fingerprint import ordered_digest
 from rela.result import Result
 from rela.stages.workspace.schema import Int, Timing, checked_manifest
 
@@ -260,6 +261,17 @@ class DataSet(Result, Artifact):
                 "again"
             )
         return rows
+
+    def image_sha256s(self, split: str = "train") -> list[str]:
+        """Digest of every stored image of a split, by row; raises DataError if the CSV is damaged."""
+        digests = [row["stored_sha256"] for row in self.index(split)]
+        is_sound = all(map(str.isascii, digests))
+        if not is_sound or ordered_digest(digests) != self.images_sha256(split):
+            raise DataError(
+                f"{self.index_path(split)} is damaged: its digests are not those of the images; convert the "
+                "images again"
+            )
+        return digests
 
     def shown(self) -> dict[str, Any]:
         """Its name, the sizes of its splits, its classes and where it is."""

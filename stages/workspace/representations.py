@@ -75,6 +75,7 @@ class _Images(Struct, frozen=True):
 
 
 class _Provenance(Timing, frozen=True):
+    arithmetic: dict[str, Any] | None = None
     components_seconds: tuple[Float, ...] = ()
     components_cpu_seconds: tuple[Float | None, ...] = ()
 
@@ -121,6 +122,11 @@ class Representations(Result, Artifact):
     def images_sha256(self) -> str:
         """Digest of the images, see `DataSet.images_sha256`."""
         return self.facts.inputs.images
+
+    @property
+    def arithmetic(self) -> dict[str, Any] | None:
+        """How all rows were computed, see rela.representations.arithmetic; None if not alike or unknown."""
+        return self.facts.provenance.arithmetic
 
     @property
     def file(self) -> Path:
@@ -190,6 +196,11 @@ class Targets(Result, Artifact):
     def facts(self) -> _TargetsManifest:
         """The manifest, checked; raises CorruptArtifactError."""
         return checked_manifest(self, _TargetsManifest)
+
+    @property
+    def arithmetic(self) -> dict[str, Any] | None:
+        """How they were computed, see rela.representations.arithmetic; None if not alike, or unknown."""
+        return self.facts.provenance.arithmetic
 
     @property
     def images_sha256(self) -> str:
