@@ -198,11 +198,6 @@ class Targets(Result, Artifact):
         return checked_manifest(self, _TargetsManifest)
 
     @property
-    def arithmetic(self) -> dict[str, Any] | None:
-        """How they were computed, see rela.representations.arithmetic; None if not alike, or unknown."""
-        return self.facts.provenance.arithmetic
-
-    @property
     def images_sha256(self) -> str:
         """Digest of the images, see `DataSet.images_sha256`."""
         return self.facts.inputs.images
