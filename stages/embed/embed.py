@@ -17,7 +17,8 @@ from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
 from rela.result import Result
-from rela.stages.embed.engine import begun_with, recorded_arithmetic, recorded_engine
+from rela.stages.embed.arithmetic import recorded_arithmetic
+from rela.stages.embed.engine import begun_with, recorded_engine
 from rela.stages.embed.parts import Filled, embed_parts
 from rela.stages.embed.wanted import Wanted
 from rela.stages.priors.identify import identify

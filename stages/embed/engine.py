@@ -1,7 +1,4 @@
-"""Which engine computes the parts of a result: chosen once, recorded beside them, used by every process.
-
-And everything else that decides how they are rounded, so that it is known which rows can be mixed.
-"""
+"""Which engine computes the parts of a result: chosen once, recorded beside them, used by every process."""
 
 import contextlib
 import json
@@ -14,8 +11,7 @@ from msgspec import Struct, structs
 from rela.errors import ChoiceError
 from rela.pipeline import Say
 from rela.pipeline.errors import AlreadyPublishedError
-from rela.pipeline.files import replacing, write_atomic
-from rela.pipeline.fingerprint import fingerprint
+from rela.pipeline.files import replacing
 from rela.pipeline.parts import PartStore
 from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.representations import Representations
@@ -23,10 +19,9 @@ from rela.stages.workspace.schema import as_type, read_json
 
 if TYPE_CHECKING:
     from rela.data.beton.reader import Beton
-    from rela.representations.arithmetic import Arithmetic
     from rela.representations.embedder import Embedder
 
-_FILE, _ARITHMETIC = "engine.json", "arithmetic-"
+_FILE = "engine.json"
 _ON_CPU, _ON_GPU = ("onednn", "onnxruntime", "openvino"), ("compiled",)
 _FEWEST_IMAGES = 512  # the gain of a choice among fewer is less than its cost
 
@@ -127,19 +122,3 @@ def _record(store: PartStore, engine: Any) -> None:
     is_damaged = path.exists() and read_json(path, _Record) is None
     with replacing(path, clobber=is_damaged) as temporary:
         temporary.write_text(json.dumps(asdict(engine)))
-
-
-def record_arithmetic(store: PartStore, arithmetic: "Arithmetic") -> None:
-    """Beside the parts, one file for each way in which parts are computed."""
-    known = asdict(arithmetic)
-    if store.finished() and not list(store.directory.glob(f"{_ARITHMETIC}*")):
-        known = {}  # parts of an earlier version
-    path = store.directory / f"{_ARITHMETIC}{fingerprint(known)[:12]}.json"
-    if not path.exists() and store.directory.is_dir():
-        write_atomic(path, json.dumps(known).encode())
-
-
-def recorded_arithmetic(store: PartStore) -> dict[str, Any] | None:
-    """That in which all parts were computed; None if there were several, or if it is not known."""
-    paths = list(store.directory.glob(f"{_ARITHMETIC}*"))
-    return read_json(paths[0], dict[str, Any]) or None if len(paths) == 1 else None

@@ -12,11 +12,11 @@ from rela.pipeline.lease import Leases
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.stages.display import progress_bar
+from rela.stages.embed.arithmetic import Arithmetic, arithmetic_here, record_arithmetic
 from rela.stages.embed.engine import (
     asked_engine,
     begun_with,
     continue_with,
-    record_arithmetic,
     settle_engine,
 )
 from rela.stages.embed.rounding import Rounding
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rela.data.beton.reader import Beton
-    from rela.representations.arithmetic import Arithmetic
     from rela.representations.embedder import Embedder
     from rela.stages.embed.reuse import Crops, KnownRows
 
@@ -194,7 +193,7 @@ class _Sources:
                 features = embedder(self._beton, rows, crops=self._crops)
             yield rows, features
 
-    def _known(self, each: Filled, here: "Arithmetic", say: Say, stack: ExitStack) -> "KnownRows":
+    def _known(self, each: Filled, here: Arithmetic, say: Say, stack: ExitStack) -> "KnownRows":
         from rela.stages.embed.reuse import KnownRows, with_the_same_key
 
         wanted = each.wanted
@@ -221,9 +220,8 @@ class _Sources:
         settle_engine(embedder, self._beton, [each.store for each in self.filled], settings, say)
         return embedder
 
-    def _arithmetic(self, embedder: "Embedder | None" = None) -> "Arithmetic":
+    def _arithmetic(self, embedder: "Embedder | None" = None) -> Arithmetic:
         """How this process computes; engine and number format are only known of an embedder."""
-        from rela.representations.arithmetic import arithmetic_here
         from rela.representations.embedder import images_per_batch
 
         settings, num_images = self._settings, len(self._beton)
@@ -235,6 +233,6 @@ class _Sources:
         number_format = embedder.engine.precision if is_on_cpu else embedder.arithmetic
         return replace(here, engine=embedder.engine.name, number_format=number_format)
 
-    def _record(self, arithmetic: "Arithmetic") -> None:
+    def _record(self, arithmetic: Arithmetic) -> None:
         for each in self.filled:
             record_arithmetic(each.store, arithmetic)

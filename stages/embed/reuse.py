@@ -19,8 +19,8 @@ from rela.pipeline.errors import PipelineError
 from rela.pipeline.locks import in_use
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity
-from rela.representations.arithmetic import Arithmetic
 from rela.representations.matrix_file import open_matrix
+from rela.stages.embed.arithmetic import Arithmetic
 from rela.stages.embed.wanted import Wanted
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.schema import as_type

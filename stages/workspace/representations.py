@@ -125,7 +125,7 @@ class Representations(Result, Artifact):
 
     @property
     def arithmetic(self) -> dict[str, Any] | None:
-        """How all rows were computed, see rela.representations.arithmetic; None if not alike or unknown."""
+        """How all rows were computed, see rela.stages.embed.arithmetic; None if not alike or unknown."""
         return self.facts.provenance.arithmetic
 
     @property

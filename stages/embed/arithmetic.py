@@ -5,14 +5,22 @@ Two embeddings of the same prior give an image the same bytes where all of these
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from rela.pipeline.files import write_atomic
+from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import installed_versions
+from rela.pipeline.parts import PartStore
+from rela.stages.workspace.schema import read_json
 
+if TYPE_CHECKING:
+    import torch
+
+_PREFIX = "arithmetic-"
 _NOT_USED = {"python", "lightly", "h5py"}  # of the recorded versions, for forward passes
 _DEPENDING = ("model name", "cpu family", "model", "flags")  # code for a CPU is chosen by these
 
@@ -59,8 +67,10 @@ class Arithmetic:
         return ""
 
 
-def arithmetic_here(device: torch.device, images_per_batch: int, asked: str) -> Arithmetic:
+def arithmetic_here(device: "torch.device", images_per_batch: int, asked: str) -> Arithmetic:
     """How this process would compute, as far as that is known before the network is."""
+    import torch
+
     versions = {n: v for n, v in installed_versions().items() if n not in _NOT_USED}
     for package in ("onnxruntime", "openvino"):
         if asked in ("auto", package):
@@ -75,6 +85,8 @@ def arithmetic_here(device: torch.device, images_per_batch: int, asked: str) -> 
 
 def _processor() -> str:
     """Name and a digest of the instructions that it has."""
+    import torch
+
     known: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -83,3 +95,19 @@ def _processor() -> str:
     decides = "\n".join([capability, *(known.get(name, "") for name in _DEPENDING)])
     digest = hashlib.sha256(decides.encode()).hexdigest()[:8]
     return f"{known.get('model name', 'a CPU')}, {capability} ({digest})"
+
+
+def record_arithmetic(store: PartStore, arithmetic: Arithmetic) -> None:
+    """Beside the parts, one file for each way in which parts are computed."""
+    known = asdict(arithmetic)
+    if store.finished() and not list(store.directory.glob(f"{_PREFIX}*")):
+        known = {}  # parts of an earlier version
+    path = store.directory / f"{_PREFIX}{fingerprint(known)[:12]}.json"
+    if not path.exists() and store.directory.is_dir():
+        write_atomic(path, json.dumps(known).encode())
+
+
+def recorded_arithmetic(store: PartStore) -> dict[str, Any] | None:
+    """That in which all parts were computed; None if there were several, or if it is not known."""
+    paths = list(store.directory.glob(f"{_PREFIX}*"))
+    return read_json(paths[0], dict[str, Any]) or None if len(paths) == 1 else None

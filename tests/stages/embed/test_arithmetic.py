@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rela.representations.arithmetic import Arithmetic, arithmetic_here
+from rela.stages.embed.arithmetic import Arithmetic, arithmetic_here
 
 HERE = Arithmetic("a CPU", 2, {"torch": "2.10", "timm": "1.0"}, 128, "torch", "eager", "float32")
 
