@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rela.stages.api import (
+        Preprocessing,
         clean_cache,
         convert,
         demo,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         plan_recipe,
         preset,
         rank_priors,
+        register,
         remove,
         report,
         resume,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Preprocessing",
     "clean_cache",
     "convert",
     "demo",
@@ -59,6 +62,7 @@ __all__ = [
     "plan_recipe",
     "preset",
     "rank_priors",
+    "register",
     "remove",
     "report",
     "resume",

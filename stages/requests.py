@@ -37,6 +37,7 @@ _Result = TypeVar("_Result")
 _NAMES_OF_PRIORS = ", ".join(
     kind.PREFIX + kind.METAVAR if kind.PREFIX else f"A torchvision model ({kind.EXAMPLE})"
     for kind in KINDS.values()
+    if kind.METAVAR or not kind.PREFIX
 )
 
 
@@ -67,6 +68,32 @@ class Request:
     def place(self) -> "Workspace":
         """The workspace to work in."""
         return workspace_at(self.workspace)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class OwnPrior(Request):
+    """Fields for Python callers whose prior is a torch.nn.Module, see `rela.register`.
+
+    - `preprocessing`: what the module expects to see;
+    - `name`: its own, for `module:NAME`; that of its class by default.
+    """
+
+    preprocessing: Any = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        from rela.models.own_code.networks import is_network, register
+
+        given: Any = getattr(self, "prior", None)
+        if is_network(given):
+            named = register(given, self.name, self.preprocessing)
+            for key, value in (("prior", named), ("name", None), ("preprocessing", None)):
+                object.__setattr__(self, key, value)
+        elif self.preprocessing is not None or self.name is not None:
+            raise ChoiceError(
+                "preprocessing and name describe a prior that is a module, not the name of one, which has "
+                "image_size, resize, interpolation, mean and std"
+            )
 
 
 def _listed(names: str | Sequence[str]) -> list[str]:
@@ -129,7 +156,7 @@ class Convert(ConvertSettings, Request):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Embed(PriorSettings, EmbedSettings, Request):
+class Embed(PriorSettings, EmbedSettings, OwnPrior):
     """A data set to embed with a prior, or with several, which are combined."""
 
     dataset: str | Path | None = argument("[DATASET]", None, complete="datasets")
@@ -185,9 +212,16 @@ class Train(TrainSettings, Request):
     embed: bool = option(False, "Embed the prior first if necessary.")
     verbose: bool = option(False, "Print every setting.")
 
+    def __post_init__(self) -> None:
+        from rela.models.own_code.networks import full_name, is_network, register
+
+        given: Any = self.model
+        if is_network(given) or (callable(given) and not isinstance(given, str)):
+            object.__setattr__(self, "model", full_name(register(given)))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, Request):
+class Evaluate(EvaluateSettings, PriorSettings, EmbedSettings, OwnPrior):
     """Runs, or a prior, to measure."""
 
     runs: str | Sequence[str] = argument("[RUN]...", (), complete="runs")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rela.models.own_code.networks import MODULE_PREFIX, is_own
 from rela.priors.earlier_run import BACKBONE_FILE
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.run import Run
@@ -17,6 +18,10 @@ def backbone_snippet(model: str, image_size: int, path: Path, with_timm: bool = 
 
     `with_timm`: use timm for a torchvision model that it has too.
     """
+    if is_own(model):
+        name = model.partition("#")[0].removeprefix(MODULE_PREFIX)
+        first = f"  # after rela.register({name})" if model.startswith(MODULE_PREFIX) else ""
+        return f"import rela\nmodel, transform = rela.load_backbone({str(path)!r}){first}"
     if model.startswith("timm:") or with_timm:
         library, lines = "timm", _by_timm(model, image_size)
     else:

@@ -9,6 +9,8 @@ import torchvision.models as tv
 from torch import Tensor, nn
 
 from rela.errors import ChoiceError
+from rela.models.own_code.networks import build_own, is_own
+from rela.models.own_code.plugins import MODELS, plugin_names
 from rela.models.similar_names import similar_names
 from rela.models.timm_models import PREFIX as TIMM_PREFIX
 from rela.models.timm_models import create_timm_model, timm_classifier_keys, timm_names
@@ -36,7 +38,11 @@ def parse_model_name(name: str) -> ModelName:
     """Check `name`; raises ChoiceError with the closest names if there is no such model."""
     known = model_names()
     if name not in known:
-        close = similar_names(name, [*known, *timm_names()]) or ["resnet18", "resnet50", "vit_b_16"]
+        close = similar_names(name, [*known, *timm_names(), *plugin_names(MODELS)]) or [
+            "resnet18",
+            "resnet50",
+            "vit_b_16",
+        ]
         raise ChoiceError(f"no model {name!r}; did you mean {', '.join(close)}?")
     base = name.removesuffix(_SMALL_SUFFIX) if name not in tv.list_models(module=tv) else name
     return ModelName(base, base != name)
@@ -45,10 +51,10 @@ def parse_model_name(name: str) -> ModelName:
 def build_backbone(name: str, image_size: int = 224, seed: int | None = None) -> nn.Module:
     """A freshly initialised backbone: images [B, 3, S, S] float → features [B, D].
 
-    `timm:NAME` is timm's model. `NAME_small` has the stem for small images: a 3×3 convolution of
-    stride 1 instead of 7×7 of stride 2, and no max-pooling. Vision transformers are built for
-    `image_size`. With `seed` the initial weights depend only on it and the global random state does not
-    change.
+    `timm:NAME` is timm's model; for `plugin:NAME` and `module:NAME` see `rela.models.own_code`. `NAME_small`
+    has the stem for small images: a 3×3 convolution of stride 1 instead of 7×7 of stride 2, and no
+    max-pooling. Vision transformers are built for `image_size`. With `seed` the initial weights depend only
+    on it and the global random state does not change.
     """
     return assemble_backbone(name, image_size, seed)[0]
 
@@ -60,6 +66,8 @@ def assemble_backbone(
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
+        if is_own(name):
+            return build_own(name, image_size), []
         if name.startswith(TIMM_PREFIX):
             model, _ = create_timm_model(name, image_size)
             return model, timm_classifier_keys(model)
@@ -138,6 +146,9 @@ def feature_dim(backbone: nn.Module, image_size: int) -> int:
     try:
         with torch.no_grad():
             features: Tensor = shapes(torch.zeros(2, 3, image_size, image_size, device="meta"))
+    except NotImplementedError:  # an operation without a rule for shapes
+        with torch.no_grad():
+            features = copy.deepcopy(backbone).eval()(torch.zeros(2, 3, image_size, image_size))
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         remedy = "a larger --image-size or a small-image variant such as resnet18_small"

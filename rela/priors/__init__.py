@@ -8,7 +8,7 @@ pyproject.toml. Nothing here imports torch or numpy until a prior is built.
 
 from rela.errors import ChoiceError, MisfitError, one_line
 from rela.pipeline.manifest import VERSIONED_PACKAGES
-from rela.priors import checkpoint_file, clip, timm, torchvision, untrained
+from rela.priors import checkpoint_file, clip, own_network, plugin, timm, torchvision, untrained
 from rela.priors.prior import (
     POOLED,
     Prior,
@@ -20,7 +20,9 @@ from rela.priors.prior import (
 
 __all__ = ["KINDS", "POOLED", "Prior", "PriorIdentity", "PriorRequest", "as_requested", "resolve"]
 
-_MODULES: tuple[PriorKind, ...] = (torchvision, timm, clip, checkpoint_file, untrained)
+_MODULES: tuple[PriorKind, ...] = (
+    torchvision, timm, clip, checkpoint_file, untrained, plugin, own_network,
+)  # fmt: skip
 KINDS = {kind.PREFIX: kind for kind in _MODULES}
 
 

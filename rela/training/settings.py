@@ -41,8 +41,10 @@ class TrainSettings:
     )
     model: str | None = option(
         None,
-        "A torchvision model (NAME_small: with a stem for small images) or timm:NAME.",
+        "A torchvision model (NAME_small: with a stem for small images), timm:NAME, or plugin:NAME of an "
+        "installed package.",
         shown="that of --init, else resnet18, or resnet18_small up to 64 pixels",
+        complete="models",
     )
     init: str | None = option(
         None,

@@ -91,10 +91,19 @@ def _embedded(workspace: Path) -> list[str]:
 
 
 def _priors(workspace: Path) -> list[str]:
+    from rela.models.own_code.plugins import PRIORS, plugin_names
     from rela.priors import KINDS
 
     embedded = [name for name in _embedded(workspace) if "+" not in name]
-    return [*_names(workspace / "runs"), *embedded, *_SOME_PRIORS, *filter(None, KINDS)]
+    prefixes = [prefix for prefix, kind in KINDS.items() if prefix and kind.METAVAR]
+    plugins = plugin_names(PRIORS)
+    return [*_names(workspace / "runs"), *embedded, *_SOME_PRIORS, *prefixes, *plugins]
+
+
+def _models(workspace: Path) -> list[str]:
+    from rela.models.own_code.plugins import MODELS, plugin_names
+
+    return [*_SOME_PRIORS, "resnet18_small", "timm:", *plugin_names(MODELS)]
 
 
 def _kept(workspace: Path) -> list[str]:
@@ -109,3 +118,4 @@ artifacts = _of(_kept)
 embedded_priors = _of(_embedded)
 learned_priors = _of(lambda workspace: [*_embedded(workspace), "none", "random"])
 priors = _of(_priors)
+models = _of(_models)

@@ -7,6 +7,7 @@ from rela.evaluation.protocols import all_measures
 from rela.pipeline.fingerprint import canonical_json
 from rela.stages.display import Spread
 from rela.stages.evaluate.measured import Evaluation
+from rela.stages.workspace.run import ITSELF, SEEDED
 from rela.training.settings import WHERE_TO_RUN
 
 _NOT_COMPARED = ("seed", *WHERE_TO_RUN)
@@ -73,6 +74,8 @@ def setting_in_words(name: str, value: Any) -> str:
     """`epochs 30`; empty for the absence of something."""
     if name == "handover":
         return "adaptive hand-over" if value is None else f"hand-over {value:g}"
+    if name == "init" and str(value).startswith((f"{ITSELF}#", f"{SEEDED}#")):
+        return ""  # the model says it
     if name == "crops":
         return f"{value} crops" if value else ""
     return "" if value is None else f"{name.replace('_', ' ')} {value}"

@@ -51,13 +51,16 @@ def _refuse_what_does_not_fit(
     run: Run, identity: PriorIdentity, backbone: "nn.Module", to: str
 ) -> None:
     from rela.models.backbones import parse_model_name
+    from rela.models.own_code.networks import is_own
     from rela.models.timm_models import PREFIX, is_timm_twin
 
     name, size = identity.arch, identity.image_size
     is_timm = name.startswith(PREFIX)
-    is_small = not is_timm and parse_model_name(name).small
-    if to == "torchvision" and (is_timm or is_small):
+    is_small = not is_timm and not is_own(name) and parse_model_name(name).small
+    if to == "torchvision" and (is_timm or is_small or is_own(name)):
         problem, fits = "which torchvision does not have", ["timm"] if is_timm else []
+    elif to == "timm" and is_own(name):
+        problem, fits = "which timm does not have", []
     elif to == "timm" and not is_timm and (is_small or not is_timm_twin(name, backbone, size)):
         problem = "of which timm has no twin with the same tensors and the same features"
         fits = [] if is_small else ["torchvision"]

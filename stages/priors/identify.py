@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rela.errors import ChoiceError, DataError
+from rela.models.own_code.networks import MODULE_PREFIX, registered_names
 from rela.priors import (
     KINDS,
     POOLED,
@@ -64,6 +65,9 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
     Without `may_build` nothing is built, downloaded or written, and a prior without a record raises
     ChoiceError.
     """
+    if request.name in registered_names():  # a record would need what only its code tells
+        prior = resolve(request)
+        return KnownPrior(prior.identity, prior.load)
     if not workspace.has_run(request.name.removeprefix(_RUN_PREFIX)):
         known = _known(workspace, request)
         if known is None:
@@ -212,6 +216,8 @@ def _needs_options(workspace: Workspace, identity: PriorIdentity) -> bool:
     if asked is not None:
         return asked.weights is not None or asked.name.startswith(FILE_PREFIX)
     bare = bare_name(identity).removesuffix(f"@{identity.layer}")
+    if bare.startswith(MODULE_PREFIX):  # its code, which is not here
+        return True
     return bare != identity.arch and (":" not in bare or bare.startswith("timm:"))
 
 
@@ -239,6 +245,8 @@ def _load_again(request: PriorRequest, identity: PriorIdentity) -> Any:
     try:
         prior = resolve(request)
     except ChoiceError as error:
+        if identity.arch.startswith(MODULE_PREFIX):
+            raise
         raise ChoiceError(
             f"prior {identity.name} is not known by more than its name ({error}); give --prior, --weights, "
             "--arch, --seed and --layer as `rela embed` had them"

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import one_line
+from rela.models.own_code.networks import MODULE_PREFIX
+from rela.models.own_code.plugins import PRIORS, package_of, plugin_names
 from rela.pipeline.files import write_atomic
 from rela.pipeline.manifest import installed_versions
 from rela.priors import KINDS, PriorIdentity, prefix_of
@@ -71,7 +73,12 @@ def list_priors(workspace: Workspace) -> PriorList:
         for name, datasets in sorted(embedded.items(), key=lambda item: (sources[item[0]], item[0]))
         if name not in listed
     ]
-    others = [kind for kind in KINDS.values() if kind.PREFIX]
+    rows += [
+        ListedPrior("plugin", name, True, package_of(PRIORS, name), [])
+        for name in plugin_names(PRIORS)
+        if name not in embedded
+    ]
+    others = [kind for kind in KINDS.values() if kind.PREFIX and kind.METAVAR]
     rows += map(_row, sorted(others, key=lambda kind: len(kind.PACKAGES)))
     return PriorList(str(workspace.root), rows)
 
@@ -103,8 +110,9 @@ def _weights(workspace: Workspace, found: Representations) -> str:
     if not isinstance(found.prior, PriorIdentity):
         return "embedded"
     file = recorded_weights(workspace, found.prior)
+    given = " (the source as the caller gave it)"
     words = [
-        found.prior.arch,
+        found.prior.arch + given * found.prior.arch.startswith(MODULE_PREFIX),
         f"{found.prior.image_size} px",
         *([] if file is None else [str(file)]),
     ]
@@ -183,7 +191,8 @@ def _row(kind: PriorKind) -> ListedPrior:
         return ListedPrior(source, syntax, False, note, [])
     cached = [path for path in _hub_cache_dir().glob("models--*") if source in path.name.lower()]
     there = f"; {len(cached)} in the Hugging Face cache" if kind.PACKAGES and cached else ""
-    return ListedPrior(source, syntax, True, f"{kind.ABOUT}, such as {kind.EXAMPLE}{there}", [])
+    example = "" if syntax == kind.EXAMPLE else f", such as {kind.EXAMPLE}"
+    return ListedPrior(source, syntax, True, f"{kind.ABOUT}{example}{there}", [])
 
 
 def _checkpoints_dir() -> Path:

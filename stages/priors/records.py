@@ -15,6 +15,8 @@ from typing import Any
 
 from msgspec import Struct, convert, structs, to_builtins
 
+from rela.models.own_code.plugins import PREFIX as PLUGIN_PREFIX
+from rela.models.own_code.plugins import PRIORS, identified
 from rela.pipeline.files import keep_record
 from rela.pipeline.fingerprint import file_sha256, fingerprint
 from rela.pipeline.manifest import installed_versions
@@ -70,6 +72,7 @@ def record_path(workspace: Workspace, request: PriorRequest) -> Path:
         "trust_code": request.trust_code,
         **({"resizes": True} if request.resizes else {}),
         **{name: value for name in _LATER if (value := getattr(request, name)) is not None},
+        **({"plugin": identified(PRIORS, name)} if name.startswith(PLUGIN_PREFIX) else {}),
         # before, files had other preprocessing
         **({"file": 2} if request.weights or request.name.startswith(FILE_PREFIX) else {}),
         "versions": [versions.get(package) for package in ("rela", "torch", *packages())],

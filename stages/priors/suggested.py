@@ -2,6 +2,7 @@
 
 import math
 
+from rela.models.own_code.networks import MODULE_PREFIX
 from rela.priors import prefix_of
 from rela.priors.untrained import PREFIX as UNTRAINED_PREFIX
 from rela.stages.priors.again import embed_command
@@ -27,7 +28,11 @@ def suggested_embedding(dataset: DataSet, split: str = "train", crops: int = 0) 
     how = EmbedSettings(crops=crops)
     for representations in reversed(made):
         (identity, run), *others = priors_of(representations)
-        if others or run is not None or prefix_of(identity.name) == UNTRAINED_PREFIX:
+        if (
+            others
+            or run is not None
+            or prefix_of(identity.name) in (UNTRAINED_PREFIX, MODULE_PREFIX)
+        ):
             continue
         path = recorded_weights(workspace, identity)
         if prefix_of(identity.name) if path is None else path.is_file():

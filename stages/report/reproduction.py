@@ -1,10 +1,12 @@
 """The commands that reproduce a run, from its records."""
 
+import re
 import shlex
 from dataclasses import fields, replace
 from typing import Any
 
 from rela.errors import RelaError
+from rela.models.own_code.networks import MODULE_PREFIX
 from rela.options import option_words
 from rela.stages.conversion import request_of
 from rela.stages.evaluate.groups import OF_PRIOR_ONLY
@@ -14,7 +16,7 @@ from rela.stages.requests import words_of
 from rela.stages.settings import EmbedSettings
 from rela.stages.train.resolve import NO_METHOD, check_settings, resolve_hyperparameters
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.run import Run
+from rela.stages.workspace.run import Run, begun_from
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import OPTIMIZER_FIELDS, WHERE_TO_RUN, TrainSettings
 
@@ -26,14 +28,18 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
     """
     name, prior = run.content.dataset, run.content.prior
     train = ["rela", "train", name, "--prior", prior or "none"]
-    train += option_words(TrainSettings, vars(run.settings), {"prior", *WHERE_TO_RUN})
+    train += _settings_words(run.settings)
     try:
         dataset = workspace.dataset_of(name, run.dataset_fingerprint)
     except RelaError:
         return [shlex.join(train)]  # the data set is gone
     train[2] = dataset.name
     commands = [words_of("convert", request_of(dataset)), *_embed(workspace, run, dataset), train]
-    return [shlex.join(words) for words in commands]
+    calls = [_in_python(words) for words in commands]
+    return [
+        f"# in Python: {call}" if call else shlex.join(words)
+        for call, words in zip(calls, commands, strict=True)
+    ]
 
 
 def counterpart(run: Run, prior: str) -> str:
@@ -55,9 +61,31 @@ def counterpart(run: Run, prior: str) -> str:
             is_own = {n: getattr(own, n) == getattr(settings, n) for n in OPTIMIZER_FIELDS}
             settings = replace(settings, **{n: v for n, v in unset.items() if is_own[n]})
     words = ["rela", "train", run.content.dataset, "--prior", prior]
-    return shlex.join(
-        [*words, *option_words(TrainSettings, vars(settings), {"prior", *WHERE_TO_RUN})]
-    )
+    words += _settings_words(settings)
+    return _in_python(words) or shlex.join(words)
+
+
+def _settings_words(settings: TrainSettings) -> list[str]:
+    """Options of `rela train`; a network of own code brings its weights."""
+    without = {"prior", *WHERE_TO_RUN, *(["init"] if begun_from(settings) is None else [])}
+    return option_words(TrainSettings, vars(settings), without)
+
+
+def _in_python(words: list[str]) -> str | None:
+    """The call in place of a command that takes a network which only Python can give."""
+    if not any(f" {flag} {MODULE_PREFIX}" in " ".join(words) for flag in _NETWORKS[words[1]]):
+        return None
+    given = [repr(words[2])]
+    for flag, value in zip(words[3::2], words[4::2], strict=False):
+        name = value.removeprefix(MODULE_PREFIX).partition("#")[0]
+        is_network = value.startswith(MODULE_PREFIX) and flag in _NETWORKS[words[1]]
+        shown = name if is_network else value if _NUMBER.fullmatch(value) else repr(value)
+        given.append(f"{flag.removeprefix('--').replace('-', '_')}={shown}")
+    return f"rela.{words[1]}({', '.join(given)})"
+
+
+_NETWORKS = {"convert": (), "embed": ("--prior",), "train": ("--model",)}
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?")
 
 
 def _embed(workspace: Workspace, run: Run, dataset: DataSet) -> list[list[str]]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks
-from rela.errors import DataError, LostRankError
+from rela.errors import ChoiceError, DataError, LostRankError
+from rela.models.own_code.networks import MODULE_PREFIX
 from rela.pipeline.errors import BusyError
 from rela.pipeline.files import clear_abandoned_files, fsync, write_atomic
 from rela.pipeline.fingerprint import file_sha256
@@ -161,6 +162,11 @@ def _run_locked(
         path = target_artifact.sound_file(TARGETS_FILE)
         targets = open_targets(path, len(beton), verify=False)
     several = 1 if current_ranks().world_size > 1 else num_devices(settings.devices)
+    if several > 1 and settings.model.startswith(MODULE_PREFIX):
+        raise ChoiceError(
+            f"--devices {settings.devices} starts {several} processes, which are not given "
+            f"{settings.model}: start your script in each by torchrun, or choose one device"
+        )
     if several > 1:
         began = time.time() - (Spent.now() - start).seconds
         train_on_several(workspace, directory.name, settings, several, began)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import WARNING, ChoiceError, DataError, LostRankError, RelaError
+from rela.models.own_code.networks import full_name, is_own
 from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import BusyError, CorruptArtifactError
@@ -126,7 +127,7 @@ def _train(
             return fit_run(workspace, dataset, representations, directory, config, say, announce)
     initial = _check_feasible(dataset, resolved, start)
     if start is not None:
-        say(f"begins with the weights of {start.name}: {initial[1]}")
+        say(f"{start.words}: {initial[1]}")
     while True:
         directory = new_run_directory(workspace, dataset, config, request)
         try:
@@ -291,6 +292,8 @@ def _go_on(
 ) -> TrainResult:
     config = read_config(directory)
     resolved = replace(config.settings, **where)
+    if is_own(str(resolved.model)):
+        full_name(str(resolved.model))  # raises what to do if its code is not here
     config = replace(config, settings=resolved)
     if verbose:
         say(all_settings(config))

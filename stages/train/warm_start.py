@@ -1,7 +1,8 @@
 """`--init`: a prior, a run or a file whose weights a training begins with.
 
 As a setting of a run it is NAME#DIGEST. Only the digest of the weights counts for the run's fingerprint; NAME
-says where they came from.
+says where they came from. A network of the caller's own code begins with `itself#DIGEST` if it has weights,
+else with `seeded#DIGEST` of what no seed changes.
 """
 
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, MisfitError, UnavailableError, one_line
+from rela.models.own_code.networks import full_name, is_own
 from rela.pipeline.fingerprint import file_sha256
 from rela.priors import POOLED, PriorRequest
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
@@ -21,6 +23,7 @@ from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import names_of, prior_request
 from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR
 from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.run import ITSELF, SEEDED, begun_from
 from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
@@ -44,6 +47,12 @@ class WarmStart:
     arch: str | None
     read: Callable[[], Any]
     file: Path | None = None
+
+    @property
+    def words(self) -> str:
+        """What to say of it."""
+        own = {ITSELF: f"that {self.arch} was given with", SEEDED: f"of {self.arch}, by the seed"}
+        return f"begins with the weights {own.get(self.name, f'of {self.name}')}"
 
     @property
     def setting(self) -> str:
@@ -89,6 +98,11 @@ def begun_with(
 
     Without `may_build`, a prior that is not known here raises ChoiceError.
     """
+    if settings.model is not None and is_own(settings.model):
+        settings = replace(settings, model=full_name(settings.model))
+        if settings.init is None or begun_from(settings) is None:
+            start = _own_start(dataset, settings)
+            return replace(settings, init=start.setting), start
     if settings.init is None:
         return settings, None
     start = _warm_start(workspace, dataset, settings.init, may_build)
@@ -96,6 +110,24 @@ def begun_with(
     if model is None and start.arch is not None and is_trainable(start.arch):
         model = start.arch
     return replace(settings, init=start.setting, model=model), start
+
+
+def _own_start(dataset: DataSet, settings: TrainSettings) -> WarmStart:
+    """The weights that a network of own code has by itself, for this seed."""
+    from rela.models.backbones import build_backbone
+    from rela.models.weights import state_sha256
+
+    model, size = str(settings.model), settings.image_size or dataset.default_image_size
+    state, other = (
+        build_backbone(model, size, seed).state_dict()
+        for seed in (settings.seed, settings.seed + 1)
+    )
+    fixed = {k: v for k, v in state.items() if k in other and v.equal(other[k])}
+    digest = state_sha256(fixed)
+    if settings.init is not None and digest_of(settings.init) != digest[:_DIGITS]:
+        raise ChoiceError(f"--init {settings.init}: {model} has other weights; leave it out")
+    name = ITSELF if len(fixed) == len(state) else SEEDED
+    return WarmStart(name, digest, model, lambda: state)
 
 
 def digest_of(init: str) -> str:
@@ -107,7 +139,7 @@ def is_trainable(arch: str) -> bool:
     """Whether `--model` takes the architecture."""
     from rela.models.backbones import model_names
 
-    return arch.startswith(TIMM_PREFIX) or arch in model_names()
+    return arch.startswith(TIMM_PREFIX) or is_own(arch) or arch in model_names()
 
 
 def _warm_start(workspace: Workspace, dataset: DataSet, init: str, may_build: bool) -> WarmStart:

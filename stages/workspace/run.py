@@ -31,6 +31,7 @@ from rela.stages.workspace.schema import (
 from rela.training.run_directory import METRICS_FILE, read_records
 from rela.training.settings import TrainSettings
 
+ITSELF, SEEDED = "itself", "seeded"  # in `init`: a network's own weights, given or by the seed
 CONFIG_FILE, COST_FILE, LOCK_FILE = "config.json", "cost.json", ".lock"
 DIGESTED_FILES = (BACKBONE_FILE, IDENTITY_FILE, CONFIG_FILE, METRICS_FILE, COST_FILE)
 
@@ -276,8 +277,9 @@ class Run(Result, Artifact):
 
 
 def begun_from(settings: TrainSettings) -> str | None:
-    """Whose weights a run began with, NAME of NAME#DIGEST; None if they were random."""
-    return None if settings.init is None else settings.init.rpartition("#")[0] or settings.init
+    """Whose weights a run began with, NAME of NAME#DIGEST; None if they were random or the model's own."""
+    name = None if settings.init is None else settings.init.rpartition("#")[0] or settings.init
+    return None if name in (ITSELF, SEEDED) else name
 
 
 def cost_of(

@@ -88,4 +88,7 @@ def test_help_shows_every_kind_and_the_registry_is_light():
         "from rela import cli; cli.main(['embed', '--help'])"
     )
     words = " ".join(run_python("-c", code, check=True).stdout.split())
-    assert "(resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, pixels:WIDTH, or an" in words
+    assert (
+        "(resnet18), timm:NAME, clip:NAME, file:PATH, random:ARCH, plugin:NAME, pixels:WIDTH, or an"
+        in words
+    )
