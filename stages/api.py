@@ -78,9 +78,8 @@ def convert(request: requests.Convert) -> ConvertResult:
 def embed(request: requests.Embed) -> EmbedResult | CombineResult | LayersResult:
     """Embed every image of a data set, or of a folder of images, with a prior, once.
 
-    `prior`: one or several values of `--prior`; several are combined. Or a `torch.nn.Module`, called
-    `module:NAME` by `name`, whose images are seen by `preprocessing`, see `rela.register`. `layer`: one or
-    several; several give a result with a list `layers`.
+    `prior`: one or several values of `--prior`; several are combined. Or a `torch.nn.Module` with its `name`
+    and `preprocessing`, see `rela.register`. `layer`: one; or several, which give a list `layers`.
 
     >>> result = rela.embed(prior="random:shufflenet_v2_x0_5", image_size=32)
     >>> result.artifact.manifest.content["shape"]
@@ -95,8 +94,8 @@ def embed(request: requests.Embed) -> EmbedResult | CombineResult | LayersResult
 def train(request: requests.Train) -> TrainResult:
     """Train a model, or resume an interrupted run with these settings.
 
-    `model`: a name, or a `torch.nn.Module` or a function that makes one, see `rela.register`. `embed`: embed
-    the prior first if necessary. With the reference's settings for a data set:
+    `model`: a name, or a `torch.nn.Module` or a function that makes one, see `rela.register`.
+    `embed`: embed the prior first if necessary. With the reference's settings for a data set:
     `rela.train(**rela.preset("cifar10") | {"epochs": 5})`.
 
     >>> result = rela.train(
