@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rela.distributed.ranks import end_with_launcher
 from rela.options import flag_name
-from rela.pipeline.cores import limit_threads
 from rela.stages.commandline import completion as completing
 from rela.stages.commandline import kinds
 from rela.stages.commandline.failures import Commands
@@ -25,6 +23,7 @@ from rela.stages.commandline.options import (
     say,
     takes,
 )
+from rela.stages.commandline.process import prepare_process
 from rela.stages.presets import PRESET_NAMES, preset
 
 if TYPE_CHECKING:  # `rela --help` does without it
@@ -46,8 +45,7 @@ def main(ctx: click.Context, workspace: Path, debug: bool) -> None:
         rela train
         rela eval
     """
-    end_with_launcher()
-    limit_threads()
+    prepare_process()
     if ctx.invoked_subcommand == doctor.name:
         return  # doctor must work even if the imports of the other commands fail
     from rela.stages.workspace.workspace import Workspace

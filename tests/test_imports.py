@@ -153,6 +153,20 @@ def test_the_command_line_and_cache_hits_do_not_import_torch(statement: str):
     assert after(statement, f"sorted({HEAVY} & set(sys.modules))") == "[]"
 
 
+def test_commands_train_without_what_only_other_uses_need():
+    statement = (
+        "from rela.stages.commandline.process import LATE, prepare_process as p; p();"
+        "import torch, rela.training.run, rela.data.kernels.samples;"
+        "from rela.models.backbones import build_backbone as b, feature_dim; net = b('resnet18', seed=0);"
+        "feature_dim(net, 32); optimizer = torch.optim.AdamW(net.parameters(), fused=True);"
+        "net(torch.zeros(2, 3, 32, 32)).sum().backward(); optimizer.step(); optimizer.zero_grad();"
+        "optimizer.state_dict()"
+    )
+    known = "[n for n, module in sys.modules.items() if n in LATE and type(module).__name__ == 'module']"
+    heavy = {"sympy", "triton", "matplotlib.pyplot", "torch._inductor"}
+    assert after(statement, f"{known} + sorted({heavy} & set(sys.modules))") == "[]"
+
+
 def test_help_is_shown_without_requests_and_cache_hits_without_numpy():
     for heavy in ("msgspec", "rela.stages.requests"):
         assert after("import rela.cli", f"{heavy!r} in sys.modules") == "False"

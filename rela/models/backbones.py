@@ -1,6 +1,7 @@
 """Model names → backbones: classification models of torchvision or timm without their classifier."""
 
 import copy
+import functools
 import re
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from rela.models.similar_names import similar_names
 from rela.models.timm_models import PREFIX as TIMM_PREFIX
 from rela.models.timm_models import create_timm_model, timm_classifier_keys, timm_names
 
+_LARGE = 100_000_000  # parameters
 _SMALL_SUFFIX = "_small"
 _SMALL_FAMILIES = ("resnet", "resnext", "wide_resnet")
 AUXILIARY_MODELS = ("googlenet", "inception_v3")  # with classifiers at inner layers
@@ -134,18 +136,28 @@ def classifier_modules(model: nn.Module) -> list[str]:
     return [[n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]]
 
 
-def feature_dim(backbone: nn.Module, image_size: int) -> int:
-    """D of the backbone's features [B, D], from a forward pass on torch's meta device.
+@functools.cache
+def model_width(name: str, image_size: int) -> int:
+    """`feature_dim` of a new backbone of this name."""
+    return feature_dim(build_backbone(name, image_size, seed=0), image_size)
 
-    Raises ChoiceError if images of this size are too small for the architecture.
+
+def feature_dim(backbone: nn.Module, image_size: int) -> int:
+    """D of the backbone's features [B, D], from a forward pass; of large ones on torch's meta device.
+
+    That device computes nothing, but when it is first used, it imports SymPy and PyTorch's compiler: two
+    seconds. Raises ChoiceError if images of this size are too small for the architecture.
     """
-    shapes = copy.deepcopy(backbone).eval().to("meta")
+    parameters = list(backbone.parameters())
+    is_large = sum(each.numel() for each in parameters) > _LARGE
+    device = "meta" if is_large or any(each.is_meta for each in parameters) else "cpu"
+    shapes = copy.deepcopy(backbone).eval().to(device)
     for name, module in list(shapes.named_modules()):
         if type(module) is nn.BatchNorm2d:  # slow on the meta device, and of no effect on shapes
             shapes.set_submodule(name, nn.Identity())
     try:
         with torch.no_grad():
-            features: Tensor = shapes(torch.zeros(2, 3, image_size, image_size, device="meta"))
+            features: Tensor = shapes(torch.zeros(2, 3, image_size, image_size, device=device))
     except NotImplementedError:  # an operation without a rule for shapes
         with torch.no_grad():
             features = copy.deepcopy(backbone).eval()(torch.zeros(2, 3, image_size, image_size))

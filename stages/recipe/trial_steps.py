@@ -16,7 +16,7 @@ from rela.data.views import stage1_views
 from rela.evaluation.logistic import logistic_probe
 from rela.evaluation.protocols import LOGISTIC_PROTOCOL
 from rela.methods.optimizers import build_optimizer
-from rela.models.backbones import build_backbone, feature_dim
+from rela.models.backbones import build_backbone, model_width
 from rela.models.preprocessing import preprocessing_for
 from rela.models.timm_models import PREFIX, check_timm_name, require_timm
 from rela.pipeline.cores import num_cores
@@ -109,7 +109,7 @@ def embed_seconds(arch: str, image_size: int, batch_size: int, device: str) -> f
 
 def probe_seconds(arch: str, image_size: int, num_train: int, num_classes: int) -> float:
     """Seconds of the linear probe on features of a model, from a few passes over random ones."""
-    width = feature_dim(build_backbone(arch, image_size, seed=0), image_size)
+    width = model_width(arch, image_size)
     device = choose_device("auto")
     rows = min(num_train, _PROBED_ROWS)
     features = torch.randn(rows, width, device=device)

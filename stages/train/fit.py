@@ -139,7 +139,7 @@ def _run_locked(
 ) -> TrainResult:
     from rela.data.sampling import num_batches
     from rela.distributed.strategy import num_devices
-    from rela.models.backbones import build_backbone, feature_dim
+    from rela.models.backbones import model_width
     from rela.representations.projection import DEFAULT_VARIANCE_SHARE
     from rela.representations.targets import open_targets
     from rela.training.precision import has_bf16
@@ -150,9 +150,7 @@ def _run_locked(
     beton = dataset.open()
     targets, target_artifact = None, None
     if representations is not None:
-        width = feature_dim(
-            build_backbone(settings.model, settings.image_size, seed=0), settings.image_size
-        )
+        width = model_width(settings.model, settings.image_size)
         share = DEFAULT_VARIANCE_SHARE if settings.target_width is None else None
         width = min(width, settings.target_width or width)
         before_targets = Spent.now()

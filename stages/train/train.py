@@ -147,19 +147,20 @@ def _train(
 def _check_feasible(
     dataset: DataSet, settings: TrainSettings, start: WarmStart | None
 ) -> tuple[Any, str]:
-    """The model at its start, and what is known of its weights.
+    """The model at its start, if that is not random, and what is known of its weights.
 
     Raises ChoiceError if the model, the batches or the devices cannot be had, MisfitError if the weights do
     not fit.
     """
     from rela.data.sampling import num_batches
     from rela.distributed.strategy import num_devices
-    from rela.models.backbones import build_backbone, feature_dim
+    from rela.models.backbones import model_width
 
     assert settings.model is not None and settings.image_size is not None
-    model = settings.model, settings.image_size
-    built = (build_backbone(*model, seed=0), "") if start is None else start.backbone(*model)
-    feature_dim(built[0], settings.image_size)
+    model_width(settings.model, settings.image_size)
+    built: tuple[Any, str] = None, ""
+    if start is not None:
+        built = start.backbone(settings.model, settings.image_size)
     num_batches(dataset.num_images("train"), settings.data_ratio, settings.batch_size)
     num_devices(settings.devices)
     return built
