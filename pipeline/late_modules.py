@@ -7,6 +7,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+_ASKED_BY_USERS = ("__all__", "__pyx_capi__", "__version__")
+
 
 def import_late(modules: Mapping[str, Mapping[str, Any]]) -> None:
     """From now on `import` gives stand-ins for `modules`, in this process; those imported already stay.
@@ -55,7 +57,9 @@ class _LateModule(ModuleType):
         self._names = names
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if (
+            name.startswith("__") and name not in _ASKED_BY_USERS
+        ):  # by the import system, by introspection
             raise AttributeError(name)
         if name in self._names:
             return self._names[name] or LateName(self.__name__, name)

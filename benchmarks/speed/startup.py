@@ -1,6 +1,7 @@
 """What one waits for before anything happens: whole processes, from their start to their end."""
 
 import functools
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 from benchmarks.speed.comparison import Figure, compare
 from benchmarks.speed.ffcv_views import COLOURS
 from benchmarks.speed.photos import beton_of, write_photos
+from rela.training.run_directory import PROGRESS_FILE
 
 _ROOT = Path(__file__).resolve().parents[2]
 _HANG_SECONDS = 300.0
@@ -31,6 +33,10 @@ def run(rounds: int, scratch: Path) -> list[Figure]:
     sides = {
         title: functools.partial(_seconds, *command) for title, (command, _) in commands.items()
     }
+    sides["rela train, to the end of its first step"] = functools.partial(
+        _seconds_to_first_step, scratch / "startup-workspace"
+    )
+    commands["rela train, to the end of its first step"] = ((), 5.0)
     seconds = compare("", "s", sides, rounds).rates  # after a first time, which compiles and embeds
     ours = [Figure(title, "s", seconds[title], limit) for title, (_, limit) in commands.items()]
     theirs = "For comparison, once: first batch of FFCV, "
@@ -38,6 +44,37 @@ def run(rounds: int, scratch: Path) -> list[Figure]:
         Figure(theirs + COLOURS[colour], "s", [_seconds(first, colour, photos.path, 224)])
         for colour in ("none", "own")
     ]
+
+
+def _seconds_to_first_step(workspace: Path) -> float:
+    """From the start of the process; a small network, so that this is not the time of the step itself."""
+    run = workspace / "runs" / "first-step"
+    words = [
+        "train",
+        "--prior",
+        "random:resnet18",
+        "--model",
+        "mobilenet_v3_small",
+        "--batch-size",
+        "64",
+    ]
+    words += ["--epochs", "100", "--name", run.name]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rela", "--workspace", workspace, *words],
+        cwd=_ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not (run / PROGRESS_FILE).exists():  # written after the first step
+            if process.poll() is not None or time.perf_counter() - start > _HANG_SECONDS:
+                raise RuntimeError("rela train came to no step")
+            time.sleep(0.01)
+        return time.perf_counter() - start
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def _seconds(*command: object) -> float:

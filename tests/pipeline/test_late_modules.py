@@ -12,7 +12,9 @@ import pytest
 from rela.pipeline.late_modules import import_late
 
 FILES = {
-    "late_outer/__init__.py": "class Widget:\n    size = 3\nvalue = 7\nfrom late_outer import inner\n",
+    "late_outer/__init__.py": (
+        "__version__ = '2.0'\nvalue = 7\nclass Widget:\n    size = 3\nfrom late_outer import inner\n"
+    ),
     "late_outer/inner.py": "def double(x):\n    return 2 * x\n",
     "late_outer/aside.py": "",
 }
@@ -67,6 +69,7 @@ def subclass_size(package: Any) -> int:
 
 USES: dict[str, tuple[Any, Any]] = {
     "an attribute": (lambda package: package.value, 7),
+    "the version": (lambda package: package.__version__, "2.0"),
     "an absent attribute": (lambda package: hasattr(package, "absent"), False),
     "a subclass": (subclass_size, 3),
 }
