@@ -1,5 +1,6 @@
 """The missing parts of representations: rows that exist, and rows from forward passes."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rela.stages.embed.reuse import Crops, KnownRows
 
 _POLL_SECONDS = 0.5
+_CHECKED_ON = ("cuda",)
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,13 @@ class _Sources:
                 if set(known.to_embed(rows).tolist()) <= set(missing.tolist()):
                     self.filled.append(each)
                     self.known.append(known)
+            widths = [each.wanted.prior.identity.feature_dim for each in self.filled]
+            self._ends = list(itertools.accumulate(widths))[:-1]  # of the columns of each
             self._embedder = self._loaded(say)
             here = self._arithmetic(self._embedder)
-            for known in self.known:
-                if known.arithmetic is not None and (why := here.difference(known.arithmetic)):
-                    say(f"not reused: {known.donors[0].name}, computed {why}")
-                    for each_known in self.known:
-                        each_known.forget()
+            if any(self._is_not_as_here(known, here, say) for known in self.known):
+                for known in self.known:
+                    known.forget()
         elif taken is not None:
             here = replace(taken, asked=here.asked)
         if words := first.words():
@@ -165,11 +167,12 @@ class _Sources:
                 begun.append(rows)
                 yield self.known[0].ask(rows)
 
-        ends = np.cumsum([each.wanted.prior.identity.feature_dim for each in self.filled])[:-1]
         for embedded, features in self._embedded(to_embed(), on_progress):
             of_rows = np.repeat(embedded, self._settings.crops or 1)
             columns = (
-                np.split(features, ends, axis=1) if len(embedded) else [features] * len(self.filled)
+                np.split(features, self._ends, axis=1)
+                if len(embedded)
+                else [features] * len(self.filled)
             )
             rows, found = begun.popleft(), []
             for known, rounded, its in zip(self.known, self._rounded, columns, strict=True):
@@ -192,6 +195,28 @@ class _Sources:
                 self._record(self._arithmetic(embedder))
                 features = embedder(self._beton, rows, crops=self._crops)
             yield rows, features
+
+    def _is_not_as_here(self, known: "KnownRows", here: Arithmetic, say: Say) -> bool:
+        """Whether rows that exist were computed otherwise, which is said.
+
+        On a GPU, whose libraries choose their kernels by rules of their own, some are computed again.
+        """
+        import numpy as np
+
+        if known.arithmetic is None or self._embedder is None:
+            return False
+        why = here.difference(known.arithmetic)
+        if not why and self._device.type in _CHECKED_ON:
+            rows = known.some(self._embedder.batch_size)
+            features = self._embedder(self._beton, rows, crops=self._crops)
+            of_layer = self.known.index(known)
+            columns = np.split(features, self._ends, axis=1)[of_layer].astype(self._settings.dtype)
+            nothing = np.empty(0, np.int64), columns[:0]
+            if not np.array_equal(known.joined(rows, *nothing)[0], columns):
+                why = "with other results, as the same images show here"
+        if why:
+            say(f"not reused: {known.donors[0].name}, computed {why}")
+        return bool(why)
 
     def _known(self, each: Filled, here: Arithmetic, say: Say, stack: ExitStack) -> "KnownRows":
         from rela.stages.embed.reuse import KnownRows, with_the_same_key

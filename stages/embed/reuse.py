@@ -99,6 +99,10 @@ class KnownRows:
             here = replace(here, engine=theirs.engine, number_format=theirs.number_format)
         return held
 
+    def some(self, count: int) -> NDArray[np.int64]:
+        """The first images whose rows are taken from others."""
+        return np.flatnonzero(self._donor >= 0)[:count]
+
     def to_embed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those images that need a forward pass to know these: of equal ones the first."""
         return np.unique(self._first[rows[self._donor[rows] < 0]])
