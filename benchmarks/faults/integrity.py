@@ -5,6 +5,8 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.faults import Tally
 from benchmarks.faults.stages import each_stage
 from rela.errors import RelaError
@@ -13,9 +15,13 @@ from rela.pipeline.errors import PipelineError
 from rela.pipeline.parts import PartStore
 from rela.priors import PriorRequest
 from rela.priors.earlier_run import BACKBONE_FILE
+from rela.representations.matrix_file import open_matrix
+from rela.stages.embed.arithmetic import Arithmetic
+from rela.stages.embed.reuse import KnownRows
 from rela.stages.priors.identify import identify
 from rela.stages.train.targets import TARGETS_FILE
-from rela.stages.workspace.representations import REPRESENTATIONS_FILE
+from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
+from rela.stages.workspace.schema import as_type
 from rela.stages.workspace.workspace import Workspace
 from rela.training.checkpoints import newest_checkpoint
 
@@ -27,9 +33,11 @@ def integrity(trials: int, scratch: Path) -> Iterator[Tally]:
     """Every kind of file that is kept, with what reads it: an error, or something false, if it is damaged."""
     list(each_stage(scratch, ()))
     space = Workspace(scratch / "after-eval")
-    dataset, run = space.dataset(), space.run()
+    dataset, run = space.dataset("digits"), space.run()
     targets = find_artifacts(space.targets_dir)[0]
-    representations = next(each for each in space.representations() if each.content.run is None)
+    representations = next(
+        each for each in space.representations(dataset.images_sha256()) if each.content.run is None
+    )
     store = PartStore(scratch / "parts", 1)
     store.write(0, random.Random(0).randbytes(_PART_BYTES))
     newest = newest_checkpoint(run.path / "checkpoints")
@@ -44,6 +52,10 @@ def integrity(trials: int, scratch: Path) -> Iterator[Tally]:
         "representations": (
             representations.path / REPRESENTATIONS_FILE,
             lambda: representations.sound_file(REPRESENTATIONS_FILE),
+        ),
+        "representations, for the rows of another data set": (
+            representations.path / REPRESENTATIONS_FILE,
+            lambda: _rows_taken_from(representations),
         ),
         "targets": (targets.path / TARGETS_FILE, lambda: targets.sound_file(TARGETS_FILE)),
         "manifest": (targets.path / "manifest.json", lambda: open_artifact(targets.path)),
@@ -76,3 +88,15 @@ def _is_read(read: Callable[[], object]) -> bool:
         return bool(read())
     except (PipelineError, RelaError):
         return False
+
+
+def _rows_taken_from(representations: Representations) -> bool:
+    """Whether an embedding of the same images by the same prior would take its rows."""
+    matrix = open_matrix(representations.file, verify=False)
+    assert matrix.images is not None
+    here = as_type(representations.arithmetic, Arithmetic)
+    known = KnownRows(
+        np.asarray(matrix.images), None, *matrix.values.shape[1:], representations.dtype
+    )
+    with known.take_from([representations], here, lambda line: None):
+        return bool(known.donors)

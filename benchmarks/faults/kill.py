@@ -20,7 +20,7 @@ _KILLS, _STEPS, _NUM_JOBS = 200, 100, 4
 _CONCURRENT = {"convert": 30, "embed": 100, "train": 20}
 _TRY_AGAIN = 75
 _TINY_TRAIN = (
-    "train", "--name", "run", "--model", "timm:test_resnet", "--image-size", 32, "--epochs", 6,
+    "train", "digits", "--name", "run", "--model", "timm:test_resnet", "--image-size", 32, "--epochs", 6,
     "--batch-size", 16, "--data-ratio", 0.25, "--handover", 0.5, "--checkpoint-minutes", 0,
 )  # fmt: skip
 

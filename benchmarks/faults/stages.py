@@ -13,12 +13,16 @@ from rela.cli import main
 from rela.errors import failure_of
 
 LIMIT_SECONDS = 120.0
+_PRIOR = ("--prior", "random:shufflenet_v2_x0_5", "--batch-size", 32)
 _WORDS: dict[str, tuple[object, ...]] = {
     "convert": ("convert", "--val-fraction", 0.2, "--workers", 2),
-    "embed": ("embed", "--prior", "random:shufflenet_v2_x0_5", "--batch-size", 32),
+    # rows that "embed" takes
+    "convert some": ("convert", "--val-fraction", 0.2, "--name", "some", "--max-images", 800),
+    "embed some": ("embed", "some", *_PRIOR),
+    "embed": ("embed", "digits", *_PRIOR),
     "targets": (),  # no command of its own
     "train": (
-        "train", "--name", "run", "--model", "shufflenet_v2_x0_5", "--image-size", 32, "--epochs", 3,
+        "train", "digits", "--name", "run", "--model", "shufflenet_v2_x0_5", "--image-size", 32, "--epochs", 3,
         "--batch-size", 64, "--data-ratio", 0.25, "--handover", 0.5, "--checkpoint-minutes", 0.005,
     ),
     "eval": ("eval", "run", "--protocol", "knn20", "--protocol", "linear-reference"),
@@ -84,7 +88,7 @@ def each_stage(scratch: Path, only: Collection[str]) -> Iterator[Stage]:
     before.mkdir(parents=True)
     digits = write_digits(scratch / "digits")
     for name, words in _WORDS.items():
-        stage = Stage(name, (*words, digits) if name == "convert" else words, before, scratch)
+        stage = Stage(name, (*words, digits) if "convert" in words else words, before, scratch)
         if name in only:
             yield stage
         before = stage.undisturbed[0]
@@ -102,7 +106,7 @@ def _make_targets(workspace: Path) -> None:
     from rela.stages.workspace.workspace import Workspace
 
     space = Workspace(workspace)
-    (representations,) = space.representations()
+    (representations,) = space.representations(space.dataset("digits").images_sha256())
     try:
         make_targets(space, representations, 64)
     except Exception as error:  # told as the command line does
