@@ -22,8 +22,9 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "embed": ("embed", "digits", *_PRIOR),
     "targets": (),  # no command of its own
     "train": (
-        "train", "digits", "--name", "run", "--model", "shufflenet_v2_x0_5", "--image-size", 32, "--epochs", 3,
-        "--batch-size", 64, "--data-ratio", 0.25, "--handover", 0.5, "--checkpoint-minutes", 0.005,
+        "train", "digits", "--name", "run", "--model", "shufflenet_v2_x0_5", "--image-size", 32,
+        "--epochs", 3, "--batch-size", 64, "--data-ratio", 0.25, "--handover", 0.5,
+        "--checkpoint-minutes", 0.005,
     ),
     "eval": ("eval", "run", "--protocol", "knn20", "--protocol", "linear-reference"),
 }  # fmt: skip
