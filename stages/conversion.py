@@ -1,6 +1,5 @@
 """The request that made a data set, and the command that makes it again."""
 
-import itertools
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from rela.sources.source import SourceOptions
 from rela.stages.requests import Convert, command_of
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.workspace import Workspace
 
 # which images are read, not how they are stored: the digest of the sources covers them
 SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
@@ -39,9 +37,3 @@ def request_of(dataset: DataSet) -> Convert:
         options["on_bad_image"] = "skip"
     given = {name: value for name, value in options.items() if value is not None}
     return Convert(source, name=dataset.name, **given)
-
-
-def free_name(workspace: Workspace, name: str) -> str:
-    """`name` with the first number that no data set has."""
-    names = (f"{name}-{number}" for number in itertools.count(2))
-    return next(each for each in names if not workspace.has_dataset(each))

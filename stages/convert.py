@@ -28,7 +28,7 @@ from rela.sources.remote import list_shards
 from rela.sources.source import ImageSource, Sample
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.subset import at_most
-from rela.stages.conversion import asked, command, free_name
+from rela.stages.conversion import asked, command
 from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
@@ -57,7 +57,7 @@ from rela.stages.shards.parts import listing_key
 from rela.stages.workspace import summary as summaries
 from rela.stages.workspace.dataset import DataSet, index_lines
 from rela.stages.workspace.encoding import encoding_by
-from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
+from rela.stages.workspace.workspace import Workspace, check_name, free_name, open_as, slug
 
 _MOST_WORKERS_PER_CORE = 4
 
@@ -296,7 +296,7 @@ def again(existing: DataSet, workspace: Workspace, request: Convert) -> str:
     """The command that converts the same images under a free name."""
     whole = request.val_fraction is None and "val" not in existing.splits
     also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
-    return f"`{command(request, name=free_name(workspace, existing.name))}`{also}"
+    return f"`{command(request, name=free_name(existing.name, workspace.has_dataset))}`{also}"
 
 
 def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:

@@ -11,13 +11,13 @@ from rela.options import part_of
 from rela.pipeline import Say
 from rela.sources import default_name
 from rela.sources.source import ImageSource, Sample
-from rela.stages.conversion import command, free_name, request_of
+from rela.stages.conversion import command, request_of
 from rela.stages.convert import again, convert, format_result, older, read_source, taken
 from rela.stages.requests import Convert
 from rela.stages.same_images import deciding, is_older, may_be_of, source_digest
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.workspace import Workspace, open_as, slug
+from rela.stages.workspace.workspace import Workspace, free_name, open_as, slug
 
 
 def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print) -> DataSet:
@@ -44,7 +44,7 @@ def dataset_of_images(workspace: Workspace, which: str | Path, say: Say = print)
         raise ChoiceError(
             f"{workspace.datasets_dir / name} was made from other images than {one_line(str(source))}, or "
             f"with other options; embed it by its name, {name}, or convert these images under another name: "
-            f"`{command(Convert(source), name=free_name(workspace, name))}`"
+            f"`{command(Convert(source), name=free_name(name, workspace.has_dataset))}`"
         )
     result = convert(workspace, Convert(source), say)
     say(format_result(result))
@@ -129,7 +129,7 @@ def say_if_changed(workspace: Workspace, dataset: DataSet, source: Path, say: Sa
         return
     changes = _changes(dataset, images)
     if changes:
-        remedy = f"`{command(replace(made, source=source), name=free_name(workspace, name))}`"
+        remedy = f"`{command(replace(made, source=source), name=free_name(name, workspace.has_dataset))}`"
         say(
             f"warning: {shown} has changed since data set {name} was made from it: {', '.join(changes)}; the "
             f"data set is used unchanged. {remedy} converts the current images"

@@ -81,6 +81,9 @@ def remove(workspace: Workspace, request: Remove) -> RemoveResult:
     if dependents and request.force:
         raise ChoiceError("--dependents removes what depends on it, --force keeps that; give one")
     named = [_find(workspace, name) for name in dict.fromkeys(names)]
+    if not request.force:  # features of a run from which nothing else is made
+        of_runs = [thing for each in named for thing in _own_features(workspace, each)]
+        named += [thing for thing in of_runs if thing.path not in {each.path for each in named}]
     paths = {thing.path for thing in named}
     others = {
         thing.path: thing
@@ -95,7 +98,7 @@ def remove(workspace: Workspace, request: Remove) -> RemoveResult:
             "something else depends" if len(others) == 1 else f"{len(others)} other things depend"
         )
         raise ChoiceError(
-            f"{count} on {' and '.join(t.words for t in named)}:\n{listed}\n"
+            f"{count} on {' and '.join(t.words for t in named if not t.why)}:\n{listed}\n"
             f"remove them too with `rela rm {typed} --dependents`, or keep them with "
             f"`rela rm {typed} --force`"
         )
@@ -178,6 +181,14 @@ def _of_run(workspace: Workspace, name: str) -> Iterator[Thing]:
     for made in workspace.representations():
         if made.content.run == name:
             yield thing_at("representations", made.path, "its features")
+
+
+def _own_features(workspace: Workspace, thing: Thing) -> Iterator[Thing]:
+    """Features of a run, such as its evaluation embedded, from which nothing else is made."""
+    if thing.kind == "run":
+        for made in _of_run(workspace, thing.name):
+            if made.kind == "representations" and not any(depending(workspace, made.path)):
+                yield made
 
 
 def _find(workspace: Workspace, name: str) -> Thing:

@@ -2,7 +2,7 @@
 
 - stage 1 and every algorithm, backward pass and optimizer step included, never wait for the device;
 - embedding: the CPU's features to the precision of float16, twice the same bytes, in float16 arithmetic;
-- k-NN and the linear probe measure on the GPU what they measure on the CPU;
+- k-NN and the linear probe measure on the GPU what they measure on the CPU, and near-duplicates are the same;
 - an interrupted training resumes and ends as the uninterrupted one; one process with NCCL equals none.
 """
 
@@ -29,6 +29,7 @@ from rela.methods.optimizers import OptimizerSettings
 from rela.models.backbones import build_backbone
 from rela.models.preprocessing import Preprocessing
 from rela.representations.embedder import Embedder
+from rela.representations.neighbors import mean_distances, similar_groups
 from rela.training.handover import FixedHandOver
 from rela.training.two_stage import TwoStage
 
@@ -126,6 +127,18 @@ def test_probes_measure_the_same():
 
 
 GPU_PLAN = replace(PLAN, handover=0.5, anchor=3.0)
+
+
+def test_duplicates_and_distances_are_those_of_the_cpu():
+    values = np.random.default_rng(0).standard_normal((9000, 24)).astype(np.float16)
+    values[8500:] = values[:500]
+    matrices = [values[:5000], values[5000:]]
+    groups, similarities = similar_groups(matrices, 0.95)
+    found = similar_groups(matrices, 0.95, "cuda")
+    assert np.array_equal(found[0], groups) and len(set(groups)) <= 8500
+    np.testing.assert_allclose(found[1], similarities, atol=1e-5)
+    distances = mean_distances(matrices, 10)
+    np.testing.assert_allclose(mean_distances(matrices, 10, "cuda"), distances, atol=1e-5)
 
 
 def test_an_interrupted_training_ends_as_the_uninterrupted_one(tmp_path: Path, beton: Beton):

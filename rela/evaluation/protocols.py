@@ -265,6 +265,11 @@ PROTOCOLS: dict[str, Protocol] = {
 DEFAULT_PROTOCOLS = KNN_PROTOCOLS[0].name, LOGISTIC_PROTOCOL.name
 
 
+def title_of(name: str) -> str:
+    """A protocol as people call it, `20-NN` for `knn20`; the name itself if it is unknown."""
+    return PROTOCOLS[name].title if name in PROTOCOLS else name
+
+
 def all_measures() -> list[Measure]:
     """Every measure once, in the order of `PROTOCOLS`."""
     return list(dict.fromkeys(m for protocol in PROTOCOLS.values() for m in protocol.measures))

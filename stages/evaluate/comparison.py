@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rela.evaluation.protocols import PROTOCOLS
+from rela.evaluation.protocols import PROTOCOLS, title_of
 from rela.stages.evaluate.chance import Chance
 
 _SHOWN_PAIRS = 3
@@ -34,8 +34,8 @@ class BelowChance:
     def words(self) -> str:
         """One line."""
         return (
-            f"{self.evaluated}: {100 * self.top1:.2f} % by {self.protocol} is no better than chance "
-            f"(up to {100 * self.limit:.2f} % on {self.num_images:,} images)"
+            f"{self.evaluated}: {100 * self.top1:.2f} % by {title_of(self.protocol)} is no better than "
+            f"chance (up to {100 * self.limit:.2f} % on {self.num_images:,} images)"
         )
 
 
@@ -60,10 +60,9 @@ class Disagreement:
             f"{100 * first:.2f} against {100 * second:.2f} %"
             for first, second in (self.ahead, self.behind)
         )
-        noise = "" if self.is_clear else "; a difference is within the sampling error"
         return (
-            f"the probes disagree: {self.better} is better than {self.worse} by {self.ahead_by} ({ahead}), "
-            f"worse by {self.behind_by} ({behind}){noise}"
+            f"the probes disagree: {self.better} is better than {self.worse} by {title_of(self.ahead_by)} "
+            f"({ahead}), worse by {title_of(self.behind_by)} ({behind})"
         )
 
 
@@ -115,10 +114,13 @@ def _is_clear(pair: tuple[float, float], chance: Chance | None) -> bool:
 def in_words(
     below: Sequence[BelowChance], disagreeing: Sequence[Disagreement], others: str = " (see --json)"
 ) -> list[str]:
-    """A line for every accuracy at chance, and for the clearest disagreements; where the `others` are."""
-    clearest = sorted(disagreeing, key=lambda pair: not pair.is_clear)
+    """A line for every accuracy at chance, and for some clear disagreements; where the `others` are.
+
+    A disagreement within the sampling error shows nothing, and is left out.
+    """
+    clear = [pair for pair in disagreeing if pair.is_clear]
     lines = [one.words() for one in below]
-    lines += [pair.words() for pair in clearest[:_SHOWN_PAIRS]]
-    if len(clearest) > _SHOWN_PAIRS:
-        lines.append(f"the probes disagree about {len(clearest) - _SHOWN_PAIRS} more pairs{others}")
+    lines += [pair.words() for pair in clear[:_SHOWN_PAIRS]]
+    if more := max(0, len(clear) - _SHOWN_PAIRS):
+        lines.append(f"the probes disagree about {more} more pair{'s' * (more > 1)}{others}")
     return lines

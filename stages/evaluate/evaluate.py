@@ -42,11 +42,7 @@ def evaluate_run(
     own_name, own_key = run.content.dataset, run.dataset_fingerprint
     dataset, path = None, run.path / EVALUATION_FILE
     if dataset_name is not None or needs_dataset(settings):
-        dataset = (
-            workspace.dataset_of(own_name, own_key)
-            if dataset_name is None
-            else workspace.dataset(dataset_name)
-        )
+        dataset = workspace.dataset_for(run, dataset_name)
         if dataset.fingerprint != own_key:
             path = run.path / f"eval-{dataset.name}.json"
     name, key = (own_name, own_key) if dataset is None else (dataset.name, dataset.fingerprint)

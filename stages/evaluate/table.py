@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rela.evaluation.protocols import LAST_EPOCHS, Measure, all_measures
+from rela.evaluation.protocols import LAST_EPOCHS, Measure, all_measures, title_of
 from rela.result import Result, Table
 from rela.stages.display import Spread, format_table, next_command
 from rela.stages.evaluate.chance import Chance
@@ -230,6 +230,7 @@ def report_table(found: Report) -> Table:
     if last_epochs:
         header.append("top-1 %, last 3 epochs")
         cells = [[*row, last_epochs.get((row[0], row[1]))] for row in cells]
+    cells = [[name, None if p is None else title_of(p), *rest] for name, p, *rest in cells]
     header.append("run seeds")
     cells = [[*row, seed] for row, seed in zip(cells, seeds, strict=True)]
     if len({row[3] for row in rows}) > 1:  # figures of different data sets cannot be compared
@@ -291,7 +292,7 @@ def _in_words(how: dict[str, dict[str, list[str]]]) -> Iterable[str]:
     for protocol, descriptions in how.items():
         for words, names in descriptions.items():
             whose = f" ({', '.join(names)})" if len(descriptions) > 1 else ""
-            yield f"{protocol}{whose}: {words}"
+            yield f"{title_of(protocol)}{whose}: {words}"
 
 
 def _last_epochs(shown: list[tuple[str, Evaluation]]) -> dict[tuple[str | None, str | None], str]:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import ChoiceError
 from rela.pipeline import Say
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import in_use
@@ -32,17 +31,7 @@ def features_of_run(
     embedding: EmbedSettings, say: Say,
 ) -> tuple[DataSet, dict[str, Representations], dict[str, Any]]:  # fmt: skip
     """(data set, features of every split by the run as a prior, embedded or cached, their description)."""
-    own = settings.dataset is None
-    dataset = (
-        workspace.dataset_of(run.content.dataset, run.dataset_fingerprint)
-        if own
-        else workspace.dataset(settings.dataset)
-    )
-    if own and dataset.fingerprint != run.dataset_fingerprint:
-        raise ChoiceError(
-            f"data set {dataset.name} has changed since run {run.name} was trained on it; name one "
-            "with --dataset"
-        )
+    dataset = workspace.dataset_for(run, settings.dataset)
     found = {}
     for split in dataset.splits:
         request = PriorRequest(f"run:{run.name}")

@@ -10,14 +10,20 @@ from typing import Any
 from rela.errors import ChoiceError, RelaError
 from rela.options import check_options, closest, part_of
 from rela.pipeline import Say
+from rela.priors import PriorRequest
+from rela.priors.names import is_called
 from rela.priors.prior import JOINT
 from rela.sources import default_name, find_kind
 from rela.stages.evaluate.evaluate import open_voc_of
 from rela.stages.presets import preset
+from rela.stages.priors.identify import refuse_unknown
+from rela.stages.priors.records import known_identities
+from rela.stages.priors.requests import names_of
 from rela.stages.recipe.file import FILE_PREFIX, Table, read_tables, recipe_file
 from rela.stages.recipe.kinds import KINDS, ConvertJob, EvalJob, Job
 from rela.stages.requests import Convert, Embed, Evaluate, Train
 from rela.stages.settings import EvaluateSettings
+from rela.stages.train.prior import NO_PRIOR, RANDOM_PRIOR
 from rela.stages.train.resolve import check_settings, resolve_hyperparameters
 from rela.stages.workspace.workspace import Workspace, check_name, slug
 from rela.training.settings import TrainSettings
@@ -132,11 +138,26 @@ def _job(
             needs += [i for i, job in enumerate(jobs) if job.embeds(prior, request.dataset)]
     for part in (prior or "").split(JOINT):
         needs += _makers(jobs, "train", part.removeprefix("run:"))
+    if prior is not None:
+        _check_priors(workspace, jobs, request)
     shown = {key: value for key, value in shown.items() if key not in ("dataset", "name")}
     named = [request.name] if stage == "train" and request.name is not None else []
     details = [f"{key}={'–' if value is None else _plain(value)}" for key, value in shown.items()]
     what = " ".join([request.dataset, *named, *details])
     return KINDS[stage](table.where, what, request, tuple(sorted(set(needs))))
+
+
+def _check_priors(workspace: Workspace, jobs: list[Job], request: Embed | Train) -> None:
+    """Raise ChoiceError for a prior that no job makes, and that is no model and unknown to the workspace."""
+    special = (NO_PRIOR, RANDOM_PRIOR) if isinstance(request, Train) else ()
+    for name in names_of(workspace, str(request.prior)):
+        run, dataset = name.removeprefix("run:"), str(request.dataset)
+        is_made = _makers(jobs, "train", run) or any(job.embeds(name, dataset) for job in jobs)
+        known = known_identities(workspace, runs=True)
+        if not (name in special or is_made or workspace.has_run(run)) and not any(
+            is_called(each, name) for each in known
+        ):
+            refuse_unknown(workspace, PriorRequest(name))
 
 
 def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:

@@ -213,6 +213,8 @@ class EmbedJob(Job):
         name = str(request.prior)
         file = Path(name.removeprefix(FILE_PREFIX))
         names = [name, file.name]  # a file by its name
+        if name.startswith(FILE_PREFIX):
+            names.append(file.stem)  # as earlier versions called it
         if request.weights is not None:
             names.append(f"{name}@{Path(request.weights).name}")
         return prior in names

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import UnavailableError, require
+from rela.evaluation.protocols import title_of
 from rela.stages.display import human_bytes
 from rela.stages.priors.rank import Ranking
 from rela.stages.report.accuracy import Accuracies
@@ -86,5 +87,6 @@ def template_environment() -> Any:
     environment.filters["code"] = lambda text: re.sub(
         "`(.+?)`", r"<code>\1</code>", html.escape(text)
     )
+    environment.filters["title_of"] = title_of
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     return environment

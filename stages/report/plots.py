@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rela.evaluation.protocols import title_of
 from rela.stages.evaluate.groups import grouped
 from rela.stages.report.accuracy import Level
 from rela.stages.report.figures import INK, Figure, begin_drawing, draw_level, finish_drawing
@@ -90,7 +91,7 @@ class Plots:
 
     def final_against_cost(self, cost: str, measure: str) -> Figure | None:
         """A mark per evaluated run, lines through the mean of each budget, the best baseline dashed."""
-        drawing, axes = begin_drawing(_COST_NAMES[cost], f"{measure}, top-1 %")
+        drawing, axes = begin_drawing(_COST_NAMES[cost], f"{title_of(measure)}, top-1 %")
         for line in self.lines:
             runs = [run for run in line.runs if measure in run.accuracies]
             points = {run.name: (_cost(run, cost), 100 * run.accuracies[measure]) for run in runs}
@@ -111,7 +112,7 @@ class Plots:
         axes.set_xlim(left=0)
         self._draw_levels(axes, measure)
         caption = (
-            f"Final accuracy by {measure} against {_COST_NAMES[cost]}: a mark for each run, a line "
+            f"Final accuracy by {title_of(measure)} against {_COST_NAMES[cost]}: a mark for each run, a line "
             "through the mean of each budget. Dashed: the best without a prior. Dotted: the prior itself, "
             "and always predicting the largest class."
         )

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import itertools
 import shlex
 import time
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from rela.pipeline.fingerprint import fingerprint
 from rela.result import Result, Table
 from rela.sources.splits.tree import make_output_folder
 from rela.stages.priors.rank import Ranking, rank
+from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.report.accuracy import accuracies_of
 from rela.stages.report.feature_map import Neighbours, feature_map
 from rela.stages.report.figures import Figure
@@ -35,7 +35,7 @@ from rela.stages.settings import ReportSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.run import Run, UnfinishedRun, unfinished_run
 from rela.stages.workspace.summary import SHEET_FILE
-from rela.stages.workspace.workspace import Workspace
+from rela.stages.workspace.workspace import Workspace, free_name
 
 PAGE_FILE = "report.html"
 _RANKED_ROWS = 2000
@@ -148,7 +148,7 @@ def _chapter(
     maps, neighbours = _features(workspace, plots, settings, say)
     return Chapter(
         dataset=dataset,
-        headline=headline(savings, lines),
+        headline=headline(savings, lines, "" if there is None else suggested_embedding(there)),
         sentences=saving_sentences(savings, lines),
         lines=lines,
         measures=measures,
@@ -195,8 +195,8 @@ def _refuse_another(output: Path, about: str) -> None:
     with open(page, "rb") as file:
         begin = file.read(1000).decode("utf-8", "replace")
     if about not in begin:
-        numbered = (output.with_name(f"{output.name}-{n}") for n in itertools.count(2))
-        free = next(path for path in numbered if not path.exists())
+        name = free_name(output.name, lambda name: output.with_name(name).exists())
+        free = output.with_name(name)
         raise ChoiceError(
             f"{page} is a report about other runs; remove it, or choose another folder, such as "
             f"--output {shlex.quote(str(free))}"
@@ -238,7 +238,7 @@ def _features(
     neighbours: dict[str, list[Neighbours]] = {}
     for run in best[: settings.maps]:
         try:
-            dataset = _dataset_of(workspace, run.run)
+            dataset = workspace.dataset_for(run.run)
             found, near = feature_map(workspace, dataset, run.run, settings.projection, say)
         except UnavailableError:
             raise
@@ -264,13 +264,6 @@ def _datasets_of(workspace: Workspace, runs: Iterable[Run]) -> dict[str, DataSet
             dataset = workspace.dataset_of(run.content.dataset, run.dataset_fingerprint)
             found[dataset.fingerprint] = dataset
     return found
-
-
-def _dataset_of(workspace: Workspace, run: Run) -> DataSet:
-    dataset = workspace.dataset_of(run.content.dataset, run.dataset_fingerprint)
-    if dataset.fingerprint != run.dataset_fingerprint:
-        raise ChoiceError(f"data set {dataset.name} has changed since the run was trained")
-    return dataset
 
 
 def _ranking(workspace: Workspace, dataset: str) -> Ranking | None:

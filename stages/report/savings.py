@@ -1,6 +1,7 @@
 """The cost at which training with a prior reaches the best accuracy of training without it."""
 
 import bisect
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,8 @@ class Saving:
     - `shares`: the cost of reaching the aim over the baseline's, for the seeds that reach it;
     - `bests`: the best accuracy of this line, by seed;
     - `is_bound`: some share is that of the cheapest run, so it is an upper bound;
-    - `is_chance`: some aim is no better than chance, so reaching it shows nothing.
+    - `is_chance`: some aim is no better than chance, so reaching it shows nothing;
+    - `images_seen`: in training, by the runs of `bests` and of `aims`, on average over seeds.
     """
 
     line: str
@@ -36,6 +38,7 @@ class Saving:
     bests: dict[int, float]
     is_bound: bool
     is_chance: bool = False
+    images_seen: tuple[float, float] = (0, 0)
 
     @property
     def mean(self) -> float | None:
@@ -137,19 +140,34 @@ def _saving(
     shares: dict[int, float] = {}
     bests: dict[int, float] = {}
     is_bound = is_chance = False
+    seen: list[tuple[int, int]] = []
     for seed in sorted({run.seed for run in candidates} & {run.seed for run in baselines}):
-        aim = full_curve([run for run in baselines if run.seed == seed], measure, cost)
-        mine = full_curve([run for run in candidates if run.seed == seed], measure, cost)
+        without = [run for run in baselines if run.seed == seed]
+        having = [run for run in candidates if run.seed == seed]
+        aim, mine = full_curve(without, measure, cost), full_curve(having, measure, cost)
         if not aim[0] or not mine[0]:
             continue
         aims[seed], aim_cost = best_of(aim)
         bests[seed], _ = best_of(mine)
+        seen.append((_best_run(having, measure), _best_run(without, measure)))
         is_chance = is_chance or aims[seed] <= _by_chance(baselines[0], measure)
         reached = cost_of_reaching(mine, aims[seed])
         if reached is not None:
             shares[seed] = reached[0] / aim_cost
             is_bound = is_bound or reached[1]
-    return Saving(line, measure, cost, aims, shares, bests, is_bound, is_chance) if aims else None
+    if not aims:
+        return None
+    ours, theirs = (statistics.fmean(each) for each in zip(*seen, strict=True))
+    return Saving(line, measure, cost, aims, shares, bests, is_bound, is_chance, (ours, theirs))
+
+
+def _best_run(runs: list[RunRecord], measure: str) -> int:
+    """Images seen in training by the run with the best accuracy, or, if it is online, the largest budget."""
+    budgets = {run.name: run.num_images_seen - run.num_images_embedded for run in runs}
+    if measure == ONLINE:
+        return max(budgets.values())
+    best = max(run.accuracies[measure] for run in runs)
+    return min(budgets[run.name] for run in runs if run.accuracies[measure] == best)
 
 
 def _by_chance(run: RunRecord, measure: str) -> float:

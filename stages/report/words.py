@@ -1,13 +1,17 @@
 """The sentences of a report, computed from its figures."""
 
+import shlex
 import statistics
 from collections.abc import Sequence
 
+from rela.evaluation.protocols import title_of
 from rela.stages.display import Spread
 from rela.stages.evaluate.groups import grouped
 from rela.stages.report.lines import Line
 from rela.stages.report.reproduction import counterpart
 from rela.stages.report.savings import ONLINE, Saving
+
+_SAME_BUDGET = 0.01  # share by which images seen may differ
 
 
 def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[str]:
@@ -18,14 +22,19 @@ def saving_sentences(savings: Sequence[Saving], lines: Sequence[Line]) -> list[s
     return list(dict.fromkeys(_sentence(group, labels[group[0].line]) for group in groups))
 
 
-def headline(savings: Sequence[Saving], lines: Sequence[Line]) -> str:
-    """The main result: the line that is cheapest in seconds, by an evaluated accuracy if possible."""
+def headline(savings: Sequence[Saving], lines: Sequence[Line], embedding: str = "") -> str:
+    """The main result: the line that is cheapest in seconds, by an evaluated accuracy if possible.
+
+    `embedding`: the command that embeds a prior, to propose where no run uses any.
+    """
     dataset = lines[0].runs[0].run.content.dataset
     longest = max((run for line in lines for run in line.runs), key=lambda r: r.num_images_seen).run
     if all(line.is_baseline for line in lines):
+        embedding = embedding or f"rela embed {dataset} --prior resnet18"
+        words = shlex.split(embedding)
+        prior = words[words.index("--prior") + 1]
         return (
-            f"No run uses a prior yet; `rela embed {dataset} --prior resnet18` and "
-            f"`{counterpart(longest, 'resnet18')}` make one."
+            f"No run uses a prior yet; `{embedding}` and `{counterpart(longest, prior)}` make one."
         )
     if not any(line.is_baseline for line in lines):
         return (
@@ -55,7 +64,7 @@ def _sentence(savings: Sequence[Saving], label: str) -> str:
     saving = savings[0]
     aim = f"{100 * statistics.fmean(saving.aims.values()):.1f} %"
     best = f"{100 * statistics.fmean(saving.bests.values()):.1f} %"
-    measure = "online" if saving.measure == ONLINE else saving.measure
+    measure = "online" if saving.measure == ONLINE else title_of(saving.measure)
     num_seeds, num_reached = len(saving.aims), len(saving.shares)
     seeds = "one seed" if num_seeds == 1 else f"{num_seeds} seeds"
     if saving.is_chance:
@@ -69,7 +78,13 @@ def _sentence(savings: Sequence[Saving], label: str) -> str:
         how = f"It reaches {aim} on {num_reached} of {num_seeds} seeds only."
     else:
         how = f"It never reaches {aim}."
-    return f"{label}: {best} {measure} accuracy, against {aim} without a prior ({seeds}). {how}"
+    ours, theirs = saving.images_seen
+    if abs(ours - theirs) <= _SAME_BUDGET * theirs:
+        return f"{label}: {best} {measure} accuracy, against {aim} without a prior ({seeds}). {how}"
+    return (
+        f"{label}: {best} {measure} accuracy after {ours:,.0f} images of training, against {aim} without a "
+        f"prior after {theirs:,.0f} ({seeds}). {how}"
+    )
 
 
 def _share(saving: Saving) -> str:

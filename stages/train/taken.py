@@ -7,16 +7,14 @@ from typing import Any
 from rela.errors import ChoiceError
 from rela.stages.requests import Train, command_of
 from rela.stages.workspace.run import CONFIG_FILE, Config, read_config
-from rela.stages.workspace.workspace import Workspace
+from rela.stages.workspace.workspace import Workspace, free_name
 from rela.training.settings import WHERE_TO_RUN
 
 
 def taken(workspace: Workspace, directory: Path, config: Config, request: Train) -> ChoiceError:
     """The error for a directory that holds another run than that of `config`, or anything else."""
-    number = 2
-    while (free := directory.with_name(f"{directory.name}-{number}")).exists():
-        number += 1
-    other = f"choose another --name: `{command_of('train', request, name=free.name)}`"
+    free = free_name(directory.name, lambda name: directory.with_name(name).exists())
+    other = f"choose another --name: `{command_of('train', request, name=free)}`"
     if not (directory / CONFIG_FILE).is_file():
         return ChoiceError(f"{directory} is there and is no run; {other}")
     found = read_config(directory)

@@ -1,9 +1,11 @@
 """A workspace: where artifacts are, and how a name finds one."""
 
 import difflib
+import itertools
 import os
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +26,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
 Noun = DataSet | Representations | Targets | Run
 _KINDS = {kind.KIND: kind for kind in (DataSet, Representations, Targets, Run)}
 N = TypeVar("N", DataSet, Representations, Targets, Run)
+
+
+def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """NAME-2, NAME-3, ...: the first that is not taken."""
+    names = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in names if not is_taken(each))
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,21 @@ class Workspace:
             return named  # whatever the others are like
         same = (each for each in self.datasets() if each.fingerprint == fingerprint)
         return next(same, None) or self.dataset(name)
+
+    def dataset_for(self, run: Run, other: str | None = None) -> DataSet:
+        """The data set called `other`, or else the one that the run was trained on.
+
+        Raises ChoiceError if that is gone or holds other images by now.
+        """
+        if other is not None:
+            return self.dataset(other, "--dataset")
+        dataset = self.dataset_of(run.content.dataset, run.dataset_fingerprint)
+        if dataset.fingerprint != run.dataset_fingerprint:
+            raise ChoiceError(
+                f"data set {dataset.name} has changed since run {run.name} was trained on it; name one "
+                "with --dataset"
+            )
+        return dataset
 
     def run(self, name: str | None = None) -> Run:
         """The named finished run, or the only one."""

@@ -84,6 +84,22 @@ def test_a_run_goes_on_with_a_data_set_of_the_same_images(rela: Rela, images: Pa
     assert "trained on it" in rela("rm", "copy", exit_code=2).output
 
 
+def test_features_of_a_run_go_with_it_unless_something_is_made_of_them(rela: Rela, images: Path):
+    rela("train", "--prior", "none", *TINY, "--epochs", 1, "--name", "first")
+    rela("embed", "--prior", "first")
+    rela("embed", "--prior", "first", "--split", "val")
+    would = rela("rm", "first", "--dry-run").output
+    assert "would remove run first" in would and would.count("would remove representations") == 2
+    rela("train", "--prior", "first", *TINY, "--epochs", 1, "--name", "second")
+    said = rela("rm", "first", exit_code=2).output
+    assert "another" not in said and "on run first:\n  representations images-train-first" in said
+    rela("rm", "second")
+    [targets] = (ROOT / "targets").glob("[!.]*")
+    rela("rm", targets.name)
+    rela("rm", "first")
+    assert there() == {"images"}
+
+
 def test_every_name_that_a_list_prints_is_accepted(rela: Rela, embedded: list[Path]):
     rows = read_json(rela("priors", "list", "--json"))["priors"]
     (prior,) = (row["prior"] for row in rows if row["embedded"])

@@ -96,7 +96,7 @@ def test_protocols_are_measured_when_asked_for_and_kept(
     status = read_json(rela("status", "--json"))["runs"][0]
     assert status["knn20"] == after["knn20"]["by_probe_seed"]["0"]["top1"]
 
-    settings = "knn20: k = 20, T = 0.2, cosine, centre-crop features"
+    settings = "20-NN: k = 20, T = 0.2, cosine, centre-crop features"
     assert settings in rela("eval", *QUICK, "--verbose").stdout
     words = rela("eval", *QUICK).stdout
     assert settings not in words and "written to" not in words
@@ -105,7 +105,7 @@ def test_protocols_are_measured_when_asked_for_and_kept(
 
 def test_the_table_shows_the_real_k(rela: Rela):
     words = rela("eval", *PRIOR, "--protocol", "knn200").stdout
-    assert "knn200: k = 24 (all train images; 200 asked for)" in words
+    assert "200-NN: k = 24 (all train images; 200 asked for)" in words
 
 
 def test_runs_of_several_seeds_have_a_mean_and_a_spread(rela: Rela, measured: Counter[str]):

@@ -76,7 +76,7 @@ def test_the_prior_has_the_figures_of_eval_prior(rela: Rela, prior: tuple[str, .
     finished_run(PLACE, "images", ARCH, "first", image_size=24)
     learned(rela, "second", *prior)
     lines = rela("eval", "second", *QUICK).stdout.splitlines()
-    [row] = [line for line in lines if re.match(rf"{name} +knn20", line)]
+    [row] = [line for line in lines if re.match(rf"{name} +20-NN", line)]
     found = read_json(rela("eval", "second", *QUICK, "--json"))
     [evaluation] = found["evaluations"]
     alone = read_json(
@@ -116,7 +116,7 @@ def test_a_prior_of_several_runs_is_measured_once_and_kept(rela: Rela, measured:
     learned(rela, "b", *WEIGHTS)
     first = rela("eval", "--all", *QUICK).stdout
     assert measured == {"run": 2, "prior": 1}
-    assert len(re.findall(r"^prior best.pth +knn20", first, re.M)) == 1
+    assert len(re.findall(r"^prior best.pth +20-NN", first, re.M)) == 1
     Path("best.pth").unlink()  # no longer needed
     blocked = "import sys; sys.modules['torch'] = None"
     [again] = run_with(blocked, ["eval", "--all", *QUICK])

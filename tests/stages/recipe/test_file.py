@@ -148,6 +148,8 @@ TRAIN = CONVERT + "[[train]]\n"
         (TRAIN + "epochs = 0\n", ["--epochs 0: expected an integer of at least 1"]),
         (TRAIN + 'method = "bjol"\n', ["--method bjol: expected one of", "byol"]),
         (TRAIN + 'model = "resnt18"\n', ["'resnt18'", "resnet18"]),
+        (TRAIN + 'prior = "resnet188"\n', ["no model 'resnet188'", "did you mean resnet18"]),
+        (TRAIN + 'prior = [["resnet18", "resnt50"]]\n', ["no model 'resnt50'", "resnet50"]),
         (TRAIN + "data_ratio = 0\n", ["--data-ratio 0.0"]),
         (TRAIN + "accumulate = 3\n", ["--accumulate 3"]),
         (TRAIN + 'method = "none"\nprior = "none"\n', ["stage 1 only"]),

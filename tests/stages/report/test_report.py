@@ -84,7 +84,7 @@ def test_priors_and_chance_are_in_the_table_and_in_the_figures(workspace: Path, 
         assert html.count(f">{label}</text>") == 2, label  # against seconds and images
     assert html.count(">chance: 33.3 %</text>") == 3  # of training images: online accuracy
     for line in read_json(run_rela(*words))["below_chance"]:
-        assert f"{100 * line['top1']:.2f} % by knn20 is no better than chance" in html
+        assert f"{100 * line['top1']:.2f} % by 20-NN is no better than chance" in html
     size = f"<td>{run['speed']['num_parameters']:,}, "
     speed = f"{run['speed']['images_per_second']:,.0f} per core at"
     assert html.count(size) == html.count(speed) == 2  # prior and student are of one architecture
@@ -128,7 +128,7 @@ def test_a_report_about_other_runs_is_not_overwritten(workspace: Path, page: Pat
 def test_accuracy_and_cost_follow_the_name_and_the_images_are_shown(workspace: Path, page: Path):
     html = page.read_text(encoding="utf-8")
     head = re.findall(r"<th[^>]*>([^<]*)</th>", html.split("<h2>Runs</h2>")[1])
-    assert head[:5] == ["shown", "run", "knn20 %", "seconds", "images seen"]
+    assert head[:5] == ["shown", "run", "20-NN %", "seconds", "images seen"]
     (sheet,) = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="Some images', html)
     stored = workspace / "datasets" / "pictures" / "contact_sheet.png"
     assert base64.b64decode(sheet) == stored.read_bytes()

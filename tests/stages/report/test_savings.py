@@ -121,8 +121,8 @@ def test_evaluated_runs_of_several_budgets_are_compared_by_their_final_accuracy(
     assert found["images"].shares == {0: pytest.approx((150 + 250) / 2 / 400)}
     words = saving_sentences(savings_of(runs), lines_of(runs))[0]
     assert words == (
-        "net → byol: 70.0 % knn20 accuracy, against 50.0 % without a prior (one seed). It reaches 50.0 % in "
-        "40 % of the seconds and 50 % of the images seen."
+        "net → byol: 70.0 % 20-NN accuracy after 200 images of training, against 50.0 % without a prior "
+        "after 400 (one seed). It reaches 50.0 % in 40 % of the seconds and 50 % of the images seen."
     )
 
 
@@ -133,7 +133,11 @@ def test_missing_comparisons_are_reported():
     assert "No training with a prior reached" in headline(savings_of(never), lines_of(never))
     cheapest = [record("b", epochs=(0.1, 0.2)), record("r", "net", epochs=(0.3, 0.4))]
     assert "in at most 55 % of the seconds" in headline(savings_of(cheapest), lines_of(cheapest))
-    assert "No run uses a prior" in headline([], lines_of([record("b")]))
+    nothing = headline([], lines_of([record("b")]), "rela embed x --prior timm:a --layer b")
+    assert nothing.startswith(
+        "No run uses a prior yet; `rela embed x --prior timm:a --layer b` and `rela"
+    )
+    assert "--prior timm:a" in nothing.rpartition(" and ")[2]
 
 
 def test_accuracies_at_chance_are_not_a_saving():
@@ -147,7 +151,7 @@ def test_accuracies_at_chance_are_not_a_saving():
         "to reach; train for more --epochs."
     )
     better = [replace(run, accuracies={"knn20": 0.3}) for run in runs]
-    assert "knn20 accuracy" in headline(savings_of(better), lines_of(better))
+    assert "20-NN accuracy" in headline(savings_of(better), lines_of(better))
     worse = [replace(run, accuracies={"knn20": 0.2}) for run in runs]
     assert "no better than chance" in headline(savings_of(worse), lines_of(worse))
 
