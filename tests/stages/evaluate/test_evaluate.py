@@ -195,7 +195,7 @@ def test_accuracies_name_their_data_set(rela: Rela, make_tree: MakeTree, tmp_pat
         finished_run(tmp_path / "workspace", dataset, "shufflenet_v2_x0_5", f"on-{dataset}")
     lines = rela("eval", "--all", "--protocol", "knn20").stdout.splitlines()
     assert lines[1].split()[:4] == ["evaluated", "data", "set", "protocol"]
-    expected = [[f"on-{dataset}", dataset, "knn20"] for dataset in ("images", "others")]
+    expected = [[f"on-{dataset}", dataset, "20-NN"] for dataset in ("images", "others")]
     assert [line.split()[:3] for line in lines[3:5]] == expected
     assert "data set" not in rela("eval", "on-images", "--protocol", "knn20").stdout.splitlines()[1]
 
