@@ -24,7 +24,6 @@ from rela.sources import default_name
 from rela.sources.labels import merge_classes
 from rela.sources.remote import Shards
 from rela.sources.source import ImageSource, Sample
-from rela.stages.conversion import free_name
 from rela.stages.embed.embed import row_order
 from rela.stages.embed.engine import recorded_engine
 from rela.stages.embed.wanted import SHOWN_NAME, Wanted
@@ -34,7 +33,7 @@ from rela.stages.same_images import deciding
 from rela.stages.settings import ConvertSettings, EmbedSettings
 from rela.stages.workspace.dataset import DataSet, index_lines
 from rela.stages.workspace.representations import Representations
-from rela.stages.workspace.workspace import Workspace, slug
+from rela.stages.workspace.workspace import Workspace, free_name, slug
 
 _Row = tuple[Sample, Encoded]
 
@@ -60,7 +59,13 @@ class Joining:
         existing = self.dataset()
         wanted = f"{slug(default_name(self.remote.url))}-shards"
         taken = self.workspace.has_dataset(wanted)
-        return existing.name if existing else free_name(self.workspace, wanted) if taken else wanted
+        return (
+            existing.name
+            if existing
+            else free_name(wanted, self.workspace.has_dataset)
+            if taken
+            else wanted
+        )
 
     @property
     def names(self) -> Path:
