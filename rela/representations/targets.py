@@ -32,13 +32,13 @@ class Targets:
 
 def write_targets(
     path: Path, representations: NDArray[np.floating], projection: Projection,
-    attributes: dict[str, Any], crops: NDArray[np.uint16] | None = None,
+    attributes: dict[str, Any], crops: NDArray[np.uint16] | None = None, device: str = "cpu",
 ) -> None:  # fmt: skip
     """Project representations [N, D] to targets [N, d] float16, part by part, into `path`."""
 
-    def parts() -> Iterator[NDArray[np.float64]]:
+    def parts() -> Iterator[NDArray[np.float32]]:
         for start, rows in blocks(representations, ROWS_PER_PART):
-            values = projection.apply(rows)
+            values = projection.standardised(rows, device)
             if not np.isfinite(values).all():
                 raise DataError(f"targets from row {start} on contain NaN or Inf; embed again")
             yield values

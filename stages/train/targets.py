@@ -16,7 +16,7 @@ from rela.representations.projection import (
 from rela.stages.workspace.representations import Representations, Targets
 from rela.stages.workspace.workspace import Workspace, open_as
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 TARGETS_FILE, PROJECTION_FILE = "targets.h5", "projection.safetensors"
 
 
@@ -46,14 +46,20 @@ def make_targets(
     destination = workspace.targets_dir / f"{representations.name}-d{at_most}{width}-{key[:8]}"
 
     def fill(directory: Path) -> Manifest:
+        from rela.representations.embedder import choose_device
         from rela.representations.targets import write_targets
 
         start = Spent.now()
         matrix = representations.matrix()
-        projection = fit_projection(matrix.values, width, variance_share=variance_share)
+        device = str(choose_device("auto"))
+        projection = fit_projection(
+            matrix.values, width, variance_share=variance_share, device=device
+        )
         say(_in_words(projection, width, len(matrix.values[0])))
         attributes = {"representations_fingerprint": representations.fingerprint, "width": width}
-        write_targets(directory / TARGETS_FILE, matrix.values, projection, attributes, matrix.crops)
+        write_targets(
+            directory / TARGETS_FILE, matrix.values, projection, attributes, matrix.crops, device
+        )
         _save_projection(directory / PROJECTION_FILE, projection)
         return Manifest(
             kind="targets",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from rela.errors import DataError
-from rela.representations.projection import fit_projection
+from rela.representations.projection import _sums, _sums_on, fit_projection
 
 
 def correlated(num_rows: int, num_columns: int, seed: int = 0) -> NDArray[np.float64]:
@@ -39,6 +39,24 @@ def test_it_is_the_singular_value_decomposition_in_float64(dtype: str):
     np.testing.assert_allclose(projection.eigenvalues, singular**2 / 499, rtol=1e-9, atol=1e-12)
     same_up_to_sign(projection.components.T, right[:8].T)
     same_up_to_sign(projection.apply(rows), left[:, :8] * np.sqrt(499))
+
+
+def test_on_another_device_the_sums_are_the_same():
+    rows = correlated(9000, 12).astype("float16")
+    shift = rows[0].astype(np.float64)
+    differences = rows.astype(np.float64) - shift
+    for total, products in (_sums(rows, shift), _sums_on("cpu", rows, shift)):
+        np.testing.assert_allclose(total, differences.sum(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(products, differences.T @ differences, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_targets_are_exact_to_float32(dtype: str):
+    rows = (correlated(700, 10) + 300).astype(dtype)
+    projection = fit_projection(rows, 6)
+    found, expected = projection.standardised(rows), projection.apply(rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_it_is_whitened_pca_of_scikit_learn():
