@@ -256,6 +256,9 @@ class ExportSettings:
 class NeighborsSettings:
     """What to search for, where, and how much of it to show."""
 
+    text: str | None = option(
+        None, "Instead of IMAGE: words, such as 'a red shoe', for a prior clip:NAME.", shown="none"
+    )
     duplicates: bool = option(
         False, "Instead of IMAGE: groups of images that are nearly the same, over all splits."
     )
@@ -268,7 +271,7 @@ class NeighborsSettings:
         None,
         "Split to search.",
         choices=("train", "val"),
-        shown="train for IMAGE, else all that are embedded",
+        shown="train for IMAGE and --text, else all that are embedded",
     )
     prior: str | None = option(
         None,

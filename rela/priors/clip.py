@@ -1,6 +1,6 @@
-"""`clip:NAME` or `clip:NAME@TAG`: image towers of CLIP models from open_clip (extra `clip`)."""
+"""`clip:NAME` or `clip:NAME@TAG`: CLIP models from open_clip (extra `clip`), image towers and texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from rela.errors import ChoiceError, DataError, one_line, require
 from rela.priors.prior import Prior, PriorRequest, prior_with
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from rela.models.preprocessing import Preprocessing
 
@@ -56,6 +56,39 @@ def resolve(request: PriorRequest) -> Prior:
         backbone = _published(open_clip, model_name, given_tag or _DEFAULT_TAG, config, size)
     arch = f"{PREFIX}{model_name}" + ("+quickgelu" if config.get("quick_gelu") else "")
     return prior_with(backbone.eval(), name, arch, preprocessing, request.weights, note)
+
+
+def text_features(request: PriorRequest, texts: Sequence[str]) -> "tuple[Tensor, str]":
+    """`encode_text`'s vectors [N, D] float32 of texts, and the digest of the image tower beside it.
+
+    They are compared with the image tower's by their cosine. Raises as `resolve`, and DataError for a file
+    with the image tower only.
+    """
+    import torch
+
+    from rela.models.foreign_checkpoints import find_encoder
+    from rela.models.weights import state_sha256
+
+    open_clip = require("open_clip", EXTRA, f"{PREFIX}{METAVAR}")
+    model_name, _, given_tag = request.name.removeprefix(PREFIX).partition("@")
+    tag = given_tag or _DEFAULT_TAG
+    config, path = _tag_config(open_clip, model_name, tag, request), request.weights
+    size = request.image_size if request.resizes else None
+    if path is None:
+        with _refused(f"{PREFIX}{model_name}@{tag}"):
+            published = _downloaded(open_clip, model_name, tag, config)
+            model = _whole(open_clip, model_name, published, config, size)
+    else:
+        model = _whole(open_clip, model_name, None, config, size)
+        try:
+            find_encoder(model, path, [], request.trust_code, request.encoder).load(model, path)
+        except DataError as error:
+            raise DataError(
+                f"{path} has no text tower of {PREFIX}{model_name}; give --weights the whole model"
+            ) from error
+    with torch.no_grad():
+        vectors = model.eval().encode_text(open_clip.get_tokenizer(model_name)(list(texts)))
+    return vectors.float(), state_sha256(model.visual.state_dict())
 
 
 def names() -> list[str]:
@@ -119,34 +152,56 @@ def _create(
 
     For another `image_size` than its own, open_clip interpolates the position embeddings.
     """
+    tower: nn.Module = _whole(open_clip, model_name, pretrained, config, image_size).visual
+    return tower
+
+
+def _whole(
+    open_clip: Any,
+    model_name: str,
+    pretrained: str | None,
+    config: dict[str, Any],
+    image_size: int | None,
+) -> Any:
+    """Both towers."""
     with _quiet():
-        model = open_clip.create_model(
+        return open_clip.create_model(
             model_name,
             pretrained=pretrained,
             force_quick_gelu=bool(config.get("quick_gelu")),
             pretrained_text=False,
             force_image_size=image_size,
         )
-    tower: nn.Module = model.visual
-    return tower
 
 
 def _published(
     open_clip: Any, model_name: str, tag: str, config: dict[str, Any], image_size: int
 ) -> "nn.Module":
     """Loading by open_clip: strict, and only tensors."""
+    with _refused(f"{PREFIX}{model_name}@{tag}"):
+        path = _downloaded(open_clip, model_name, tag, config)
+        return _create(open_clip, model_name, path, config, image_size)
+
+
+def _downloaded(open_clip: Any, model_name: str, tag: str, config: dict[str, Any]) -> str:
+    """The file of published weights, downloaded if it is not there."""
+    from rela.models.hub import weights_from_hub
+
+    place = config.get("hf_hub", "").strip("/")
+    source = f"the model file of https://huggingface.co/{place}" if place else config.get("url", "")
+    with weights_from_hub(f"{PREFIX}{model_name}@{tag}", source), _quiet():
+        return str(open_clip.download_pretrained(config))
+
+
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    """Raise DataError for published weights that do not fit."""
     from pickle import UnpicklingError
 
     from safetensors import SafetensorError
 
-    from rela.models.hub import weights_from_hub
-
-    name, place = f"{PREFIX}{model_name}@{tag}", config.get("hf_hub", "").strip("/")
-    source = f"the model file of https://huggingface.co/{place}" if place else config.get("url", "")
     try:
-        with weights_from_hub(name, source), _quiet():
-            path = open_clip.download_pretrained(config)
-        return _create(open_clip, model_name, path, config, image_size)
+        yield
     except (RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
         raise DataError(
             f"the weights of {name} do not fit ({str(error).splitlines()[0]}); remove them from "

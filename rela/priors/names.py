@@ -62,7 +62,7 @@ def no_such_name(name: str) -> str:
     meant = f"did you mean {', '.join(close or ['resnet18', 'resnet50', 'vit_b_16'])}?"
     if not prefix:
         return f"no model {shown!r}; {meant}"
-    prefixes = ", ".join(filter(None, KINDS))
+    prefixes = ", ".join(prefix for prefix, kind in KINDS.items() if prefix and kind.METAVAR)
     return f"unknown prefix {one_line(prefix)}; expected a torchvision name, {prefixes} or run:; {meant}"
 
 

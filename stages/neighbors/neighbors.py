@@ -6,7 +6,7 @@ from rela.errors import ChoiceError
 from rela.options import part_of
 from rela.pipeline import Say
 from rela.stages import requests
-from rela.stages.neighbors import duplicates, of_image, outliers
+from rela.stages.neighbors import duplicates, of_image, of_text, outliers
 from rela.stages.neighbors.duplicates import Duplicates
 from rela.stages.neighbors.of_image import Neighbors
 from rela.stages.neighbors.outliers import Outliers
@@ -20,7 +20,7 @@ _REQUIRES = {"threshold": "--duplicates", "k": "--outliers", "output": "--duplic
 def neighbors(
     workspace: Workspace, request: requests.Neighbors, say: Say = print
 ) -> Neighbors | Duplicates | Outliers:
-    """Find the images most similar to one, near-duplicates, or outliers of a data set.
+    """Find the images most similar to one or to a text, near-duplicates, or outliers of a data set.
 
     Raises ChoiceError unless exactly one of these is asked for, and for an option of another one; with the
     command to use if there are no representations.
@@ -28,6 +28,7 @@ def neighbors(
     settings, image = part_of(request, NeighborsSettings), request.image
     asked = {
         "IMAGE": image is not None,
+        "--text": settings.text is not None,
         "--duplicates": settings.duplicates,
         "--outliers": settings.outliers,
     }
@@ -42,6 +43,8 @@ def neighbors(
             raise ChoiceError(f"--{option} requires {requires}, found {chosen[0]}; remove it")
     if image is not None:
         return of_image.nearest_to(workspace, Path(image), request, say)
+    if settings.text is not None:
+        return of_text.nearest_to(workspace, settings.text, request)
     find = duplicates.duplicates if settings.duplicates else outliers.outliers
     return find(workspace, request, say)
 

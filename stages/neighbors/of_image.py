@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rela.representations.named import NamedRepresentations
+
 
 @dataclass(frozen=True)
 class Neighbor:
@@ -49,7 +51,8 @@ class Neighbor:
 class Neighbors(Result):
     """Neighbors, nearest first, and the representations that were searched."""
 
-    image: str
+    image: str | None
+    text: str | None
     dataset: str
     split: str
     prior: str
@@ -60,6 +63,7 @@ class Neighbors(Result):
         """What was searched for where."""
         return {
             "image": self.image,
+            "text": self.text,
             "data set": self.dataset,
             "split": self.split,
             "prior": self.prior,
@@ -102,10 +106,25 @@ def nearest_to(
             query = np.asarray(bank.array[row], np.float32)
         else:
             query = represent(workspace, image, dataset, found, asked, request.device, say)
-        rows, similarities = nearest_neighbors(bank.array, query, settings.count)
+        nearest = nearest_neighbors(bank.array, query, settings.count)
+    return found_neighbors(dataset, split, found, bank, nearest, image=str(image))
+
+
+def found_neighbors(
+    dataset: DataSet,
+    split: str,
+    found: Representations,
+    bank: "NamedRepresentations",
+    nearest: "tuple[NDArray[np.int64], NDArray[np.float32]]",
+    image: str | None = None,
+    text: str | None = None,
+) -> Neighbors:
+    """The result, from rows and their similarities."""
+    rows, similarities = nearest
     labels = bank.labels[rows]
     return Neighbors(
-        image=str(image),
+        image=image,
+        text=text,
         dataset=dataset.name,
         split=split,
         prior=shown_name(found),
@@ -124,10 +143,11 @@ def nearest_to(
 
 def in_words(result: Neighbors) -> str:
     """A table, nearest first."""
+    query, source = result.text or result.image, result.source or "the folder of images"
     return "\n".join(
         [
-            f"nearest to {one_line(result.image)} in data set {result.dataset} ({result.split}), by "
-            f"{result.prior}; paths are relative to {one_line(result.source or 'the folder of images')}",
+            f"nearest to {one_line(str(query))} in data set {result.dataset} ({result.split}), by "
+            f"{result.prior}; paths are relative to {one_line(source)}",
             format_table(*result.tables()["neighbors"]),
             next_command("priors", "rank", result.dataset),
         ]

@@ -405,7 +405,7 @@ def test_without_a_network_the_error_says_what_to_fetch(name: str, place: str):
         ("timm:test_vit.nothing", "timm:test_vit.r160_in1k"),
         ("clip:ViT-B16", "clip:ViT-B-16"),
         ("clip:ViT-B-16@nothing", "clip:ViT-B-16@openai, .*clip:ViT-B-16@laion2b_s34b_b88k"),
-        ("cilp:ViT-B-16", "timm:, clip:, file:, random: or run:"),
+        ("cilp:ViT-B-16", "timm:, clip:, file:, random:, plugin: or run:"),
         ("timm:vit_tiny_patch16_384.", "did you mean"),
     ],
 )
