@@ -152,7 +152,7 @@ def _of_dataset(workspace: Workspace, dataset: DataSet, going: Collection[Path])
             yield thing_at("run", path, f"not finished{lost}")
     elsewhere = {other.images_sha256(split) for other in others for split in other.splits}
     images = {dataset.images_sha256(split) for split in dataset.splits} - elsewhere
-    for made in workspace.representations():
+    for made in workspace.representations_and_maps():
         if made.images_sha256 in images:
             yield thing_at("representations", made.path, "features of its images")
             yield from _targets_of(workspace, made)
@@ -164,7 +164,8 @@ def _of_representations(workspace: Workspace, made: Representations) -> Iterator
         if made.fingerprint in other.manifest.inputs.values():
             yield thing_at("representations", other.path, "combined from it")
     for path in workspace.unfinished_runs():
-        if read_config(path).settings.prior == made.fingerprint:
+        config = read_config(path)
+        if made.fingerprint in (config.settings.prior, config.maps):
             yield thing_at("run", path, "not finished; it could not be resumed")
 
 
@@ -178,7 +179,7 @@ def _of_run(workspace: Workspace, name: str) -> Iterator[Thing]:
     for run in workspace.runs():
         if run.content.snapshot_of == name:
             yield thing_at("run", run.path, "one of its checkpoints")
-    for made in workspace.representations():
+    for made in workspace.representations_and_maps():
         if made.content.run == name:
             yield thing_at("representations", made.path, "its features")
 

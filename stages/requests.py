@@ -19,6 +19,7 @@ from rela.priors import KINDS, POOLED
 from rela.stages.settings import (
     LAYER_HELP,
     ConvertSettings,
+    DenseSettings,
     EmbedSettings,
     EvaluateSettings,
     ExportSettings,
@@ -156,7 +157,7 @@ class Convert(ConvertSettings, Request):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Embed(PriorSettings, EmbedSettings, OwnPrior):
+class Embed(PriorSettings, EmbedSettings, DenseSettings, OwnPrior):
     """A data set to embed with a prior, or with several, which are combined."""
 
     dataset: str | Path | None = argument("[DATASET]", None, complete="datasets")

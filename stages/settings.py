@@ -177,6 +177,28 @@ class EmbedSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DenseSettings:
+    """Maps of features beside the vectors; all of it is part of their fingerprint."""
+
+    dense: int = option(
+        0,
+        "Keep a map of K × K positions of every image, too, for `rela train --dense`: of the last map of a "
+        "CNN, the patches of a vision transformer, or the map of --layer; 0: none.",
+        metavar="K",
+        minimum=0,
+        maximum=64,
+    )
+    dense_width: int = option(
+        64, "Most principal components of a position of --dense.", minimum=1, maximum=4096
+    )
+    dense_dtype: str = option(
+        "int8",
+        "Number format of --dense; int8 with a scale for each component.",
+        choices=("int8", "float16"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankSettings:
     """How to compare priors."""
 

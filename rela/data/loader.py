@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from rela.data.sampling import epoch_order, num_batches
 from rela.data.views import View, specification
 from rela.errors import ChoiceError
 from rela.pipeline.cores import num_cores
+
+if TYPE_CHECKING:  # a package after this one
+    from rela.representations.maps import MapTargets
 
 _PREFETCH_BATCHES = 3
 NO_CROPS = np.empty((0, 0, 5), np.uint16)
@@ -73,9 +76,11 @@ class ViewLoader:
     A batch is a dict: `views`, a list of uint8 tensors [B, 3, S, S] in channels-last memory;
     `label` int64 [B]; `index` int64 [B]; and `targets`, a tensor [B, d] for each view, if `targets`
     [N, d] was given. With `crops` (uint16 [N, K, 5], see rela.data.crops) each view replays one of its
-    image's K crops, and `targets` [N · K, d] has a row for each crop. With `pin_memory`, views and
-    targets are in page-locked memory, which a GPU copies asynchronously. The incomplete last batch of
-    an epoch is dropped (its batch-norm statistics would differ).
+    image's K crops, and `targets` [N · K, d] has a row for each crop. With `maps` (see
+    rela.representations.maps), `maps` [B, k² · d] and `boxes` float32 [B, 4] for each view: what the view
+    shows of its map; without crops no view may be mirrored then. With `pin_memory`, views and targets are in
+    page-locked memory, which a GPU copies asynchronously. The incomplete last batch of an epoch is dropped
+    (its batch-norm statistics would differ).
 
     `batch_size` is the total over all ranks and `accumulate` micro-batches: B is this rank's share of
     one micro-batch. `rows` (int64, distinct) restricts the epochs to these rows of the beton; the views
@@ -95,6 +100,7 @@ class ViewLoader:
         accumulate: int = 1,
         crops: NDArray[np.uint16] | None = None,
         rows: NDArray[np.int64] | None = None,
+        maps: "MapTargets | None" = None,
     ) -> None:
         if crops is not None:
             check_crops(crops, beton)
@@ -102,6 +108,7 @@ class ViewLoader:
         self.rows = np.arange(len(beton)) if rows is None else rows
         self.seed, self.data_ratio, self.accumulate = seed, data_ratio, accumulate
         self.targets, self.crops = targets, NO_CROPS if crops is None else crops
+        self.maps, self._windows = maps, None if maps is None else maps.window(beton)
         self.num_threads = num_threads or num_cores()
         self.rank, self.world_size = 0, 1
         self.epoch = 0
@@ -144,7 +151,7 @@ class ViewLoader:
         elif self.targets is not None and self.crops.size:
             of_images = self.targets.view(*self.crops.shape[:2], -1)
             self.targets = of_images.mean(1, dtype=torch.float32)
-        self.views, self.crops = views, NO_CROPS
+        self.views, self.crops, self.maps = views, NO_CROPS, None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, first_batch, self._first_batch = self.epoch, self._first_batch, 0
@@ -203,7 +210,26 @@ class ViewLoader:
         }
         if self.targets is not None:
             result["targets"] = self._targets_of(self.targets, batch, epoch)
+        if self.maps is not None:
+            result["maps"] = self._targets_of(self.maps.values, batch, epoch)
+            result["boxes"] = [self._boxes(batch, epoch, view) for view in range(len(batch.views))]
         return result
+
+    def _boxes(self, batch: _Batch, epoch: int, view: int) -> Tensor:
+        """What a view shows of the maps, float32 [B, 4]: top, left, bottom, right as shares of the map.
+
+        A crop that is replayed has a map of its own.
+        """
+        if batch.crops.shape[1] or self._windows is None:
+            return torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(len(batch.rows), 1)
+        boxes = draws.draw_boxes(
+            np.uint64(self.seed), np.uint64(epoch), batch.rows, view,
+            specification(batch.views)[view], self.beton.heights, self.beton.widths,
+        )  # fmt: skip
+        shown = self._windows[batch.rows]
+        start = (boxes[:, :2] - shown[:, :2]) / shown[:, 2:]
+        end = start + boxes[:, 2:] / shown[:, 2:]
+        return torch.from_numpy(np.concatenate([start, end], axis=1).astype(np.float32))
 
     def _targets_of(self, targets: Tensor, batch: _Batch, epoch: int) -> list[Tensor]:
         """One [B, d] for each view: the same for all, or that of the crop that the view replays."""

@@ -48,6 +48,7 @@ class Embedder:
         self.preprocessing = preprocessing
         self.batch_size, self.num_threads = batch_size, num_threads
         self._exact_weights: Weights | None = None
+        self.finish: Callable[[Tensor], Tensor] | None = None  # what is done with features [B, D]
         self.engine, self._forward = Engine(), cast(Forward, self.backbone)
         self.arithmetic = "autocast" if self.device.type == "cuda" else "float32"
         self._mean = torch.tensor(preprocessing.mean, device=self.device).view(1, 3, 1, 1)
@@ -178,7 +179,8 @@ class Embedder:
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] → float32 [B, D]."""
-        return self._computed_by(self._forward)(self._normalized(images))
+        features = self._computed_by(self._forward)(self._normalized(images))
+        return features if self.finish is None else self.finish(features)
 
     def _computed_by(self, forward: Forward) -> Forward:
         """The same on normalised images, in the number format that this embedder has then."""

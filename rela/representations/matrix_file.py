@@ -32,7 +32,8 @@ from rela.representations.stacked import StackedRows
 ROWS_PER_PART = 1024
 MATRIX, CROPS, IMAGES = "representations", "crops", "image_sha256"
 _DIGESTS = "part_sha256"
-_DTYPES, _DIGEST_DTYPE = (np.dtype(np.float16), np.dtype(np.float32)), np.dtype("S64")
+_DTYPES = tuple(map(np.dtype, (np.float16, np.float32, np.int8)))  # the last one for maps
+_DIGEST_DTYPE = np.dtype("S64")
 _CROP_COLUMNS, _DIGEST_BYTES = 5, 32
 
 
@@ -127,7 +128,7 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
             ) from error
         raise damaged(f"not a complete representations file ({error})") from error
     if len(matrix.shape) != 2 or matrix.dtype not in _DTYPES:
-        raise damaged(f"data set {MATRIX!r} is not a matrix of float16 or float32")
+        raise damaged(f"data set {MATRIX!r} is not a matrix of float16, float32 or int8")
     parts = range(0, matrix.shape[0], ROWS_PER_PART)
     if stored.dtype != _DIGEST_DTYPE or stored.shape != (len(parts),):
         raise damaged(f"{list(stored.shape)} digests for {len(parts)} parts")

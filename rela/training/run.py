@@ -7,7 +7,7 @@ import math
 import signal
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from rela.data.beton.reader import Beton
 from rela.data.loader import ViewLoader
 from rela.data.memory import keep_freed_memory
 from rela.data.sampling import num_chosen
-from rela.data.views import stage1_views
+from rela.data.views import View, stage1_views
 from rela.distributed.ranks import current_ranks
 from rela.distributed.strategy import device_options, is_lost_connection, lost_rank_message
 from rela.errors import LostRankError
 from rela.methods import method_class
 from rela.methods.method import Method, MethodOptions
 from rela.models.backbones import build_backbone, feature_dim
+from rela.models.layers import map_width
 from rela.models.preprocessing import preprocessing_for
 from rela.models.small_convolutions import use_small_convolutions
 from rela.models.weights import save_weights, state_sha256
@@ -33,6 +34,7 @@ from rela.pipeline.files import read_regular, replace_file
 from rela.pipeline.spent import Spent
 from rela.priors.earlier_run import BACKBONE_FILE, write_identity
 from rela.priors.prior import PriorIdentity
+from rela.representations.maps import MapFormat, MapTargets
 from rela.representations.targets import Targets
 from rela.training.checkpoints import RunCheckpoint, clear_useless, newest_checkpoint
 from rela.training.diagnosis import Facts, facts_of_images, target_std
@@ -40,6 +42,7 @@ from rela.training.epoch_log import EpochLog
 from rela.training.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.training.initial_weights import load_initial
 from rela.training.loggers import open_loggers, parse_loggers
+from rela.training.map_loss import MapLoss
 from rela.training.precision import default_precision
 from rela.training.progress import LiveProgress, remove_progress
 from rela.training.run_directory import (
@@ -79,10 +82,12 @@ def run_training(
     name: str,
     start: Spent,
     say: Callable[[str], None],
+    maps: MapTargets | None = None,
 ) -> TrainingOutcome:
     """Train on `beton`, resuming from the newest checkpoint in `directory` if there is one.
 
-    `targets`: one row per image of the beton; None trains the algorithm only. `start`: the
+    `targets`: one row per image of the beton; None trains the algorithm only. `maps`: as many, for the loss
+    on maps. `start`: the
     reading of the clocks when the job began. Writes metrics, TensorBoard events, two checkpoints and
     the exported backbone to `directory`. Raises KeyboardInterrupt on Ctrl-C; the run can be resumed.
     """
@@ -107,7 +112,7 @@ def run_training(
     live = LiveProgress(directory / PROGRESS_FILE, is_first)
     try:
         begins_with = directory if settings.init is not None and newest is None else None
-        module, loader = _build(settings, beton, targets, num_classes, begins_with)
+        module, loader = _build(settings, beton, targets, num_classes, begins_with, maps)
         if newest:
             say(_resuming(newest[1], settings, len(loader) // settings.accumulate))
         callbacks = [
@@ -208,6 +213,7 @@ def _build(
     targets: Targets | None,
     num_classes: int,
     begins_with: Path | None = None,
+    maps: MapTargets | None = None,
 ) -> tuple[TwoStage, ViewLoader]:
     """The module and its data; `begins_with`: the directory with the initial weights, if not random."""
     with torch.random.fork_rng(devices=[]):
@@ -218,7 +224,7 @@ def _build(
             targets = None
         loader = ViewLoader(
             beton,
-            method.stage2_views() if targets is None else stage1_views(settings.image_size),
+            method.stage2_views() if targets is None else _stage1_views(settings, maps),
             settings.batch_size,
             settings.seed,
             settings.data_ratio,
@@ -226,11 +232,15 @@ def _build(
             accumulate=settings.accumulate,
             crops=None if targets is None else targets.crops,
             num_threads=max(1, num_cores() // current_ranks().local_size),
+            maps=None if targets is None else maps,
         )
         num_steps = settings.epochs * len(loader) // settings.accumulate
         handover = None if targets is None else _handover(settings, num_steps)
         target_width = 0 if targets is None else targets.values.shape[1]
-        module = build_module(settings, method, loader, num_steps, handover, target_width)
+        map_format = None if maps is None or handover is None else maps.format
+        module = build_module(
+            settings, method, loader, num_steps, handover, target_width, map_format
+        )
         if handover is None:
             module.load_for_stage2()
         return module, loader
@@ -267,15 +277,31 @@ def build_module(
     num_steps: int,
     handover: HandOver | None,
     target_width: int,
+    map_format: MapFormat | None = None,
 ) -> TwoStage:
     """The module to train; without `handover` it starts in stage 2."""
+    learns_head, map_loss = settings.head == "learned", None
+    if map_format is not None:
+        channels = map_width(method.backbone, settings.image_size)
+        map_loss = MapLoss(channels, map_format, settings.dense or 0.0, learns_head)
     module = TwoStage(
         method, loader, settings.optimizer_settings, num_steps, handover, target_width,
-        settings.head == "learned", settings.seed, memory_format(settings), settings.anchor,
+        learns_head, settings.seed, memory_format(settings), settings.anchor, map_loss,
     )  # fmt: skip
     if not torch.cuda.is_available():
         use_small_convolutions(module)
     return module.to(memory_format=memory_format(settings))
+
+
+def _stage1_views(settings: ResolvedSettings, maps: MapTargets | None) -> tuple[View, ...]:
+    """Those of the paper; never mirrored where a map of the whole image would have to be mirrored, too.
+
+    Features of a mirrored image are not the mirrored features (cosine 0.87, benchmarks/RESULTS.md).
+    """
+    views = stage1_views(settings.image_size)
+    if maps is None or maps.crops is not None:
+        return views
+    return tuple(replace(view, flip_probability=0.0) for view in views)
 
 
 def _facts(

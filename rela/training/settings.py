@@ -30,6 +30,12 @@ class TrainSettings:
     crops: int | None = option(
         None, "Crops per image of the targets.", minimum=0, shown="those embedded"
     )
+    dense: float | None = option(
+        None,
+        "Weight in stage 1 of the loss on maps, which `rela embed --dense` keeps, beside that on vectors.",
+        minimum=0,
+        shown="0: without maps",
+    )
     method: str = option(
         "byol", "The algorithm of stage 2; none: stage 1 only.", choices=tuple(METHODS)
     )
@@ -147,7 +153,7 @@ class TrainSettings:
 
 
 # options that leave no trace in keys when they are not given, so that the keys of older runs stay valid
-ADDED_LATER = ("layer", "init")
+ADDED_LATER = ("layer", "init", "dense")
 # options that do not change the weights: runs that differ only in them are equal
 WHERE_TO_RUN = ("devices", "logger", "checkpoint_minutes", "rank_timeout")
 

@@ -14,9 +14,11 @@ from rela.distributed.strategy import RankStrategy
 from rela.errors import DataError
 from rela.methods.method import Method, Progress
 from rela.methods.optimizers import OptimizerSettings, build_optimizer, build_schedule
+from rela.models.layers import features_and_map
 from rela.models.normalization import Normalization
 from rela.training.diagnosis import diverged
 from rela.training.handover import HandOver
+from rela.training.map_loss import MapLoss
 
 
 class DivergedError(DataError):
@@ -40,6 +42,7 @@ class TwoStage(pl.LightningModule):
     - `target_width`: d of the targets; `learn_head` puts W into the optimizer, else it keeps its
       random initial value as in the reference;
     - `anchor`: weight in stage 2 of the target loss, on the views of stage 2; 0: `method` unchanged;
+    - `map_loss`: in stage 1, the loss on maps beside that on vectors, see rela.training.map_loss;
     - `loader`: told to change its views at the hand-over;
     - `num_steps`: optimizer steps of the whole training.
 
@@ -59,6 +62,7 @@ class TwoStage(pl.LightningModule):
         seed: int = 0,
         memory_format: torch.memory_format = torch.channels_last,
         anchor: float = 0.0,
+        map_loss: MapLoss | None = None,
     ) -> None:
         super().__init__()
         options = method.options
@@ -75,6 +79,7 @@ class TwoStage(pl.LightningModule):
             self.classifier = OnlineLinearClassifier(
                 options.feature_dim, options.num_classes, topk=(1,)
             )
+        self.map_loss = map_loss
         self.optimizer_settings, self.num_steps, self.seed = optimizer, num_steps, seed
         self._memory_format = memory_format
         self._loader = loader
@@ -111,7 +116,8 @@ class TwoStage(pl.LightningModule):
     def has_unused_parameters(self) -> bool:
         """Whether some trained parameters get no gradient: the method's heads in stage 1, or W in stage 2."""
         head_is_trained = self.head is not None and self.head.weight.requires_grad
-        return self.stage == 1 or (head_is_trained and not self.anchor)
+        is_used = self.anchor and self.map_loss is None
+        return self.stage == 1 or (head_is_trained and not is_used)
 
     @property
     def progress(self) -> Progress:
@@ -139,8 +145,8 @@ class TwoStage(pl.LightningModule):
         views = [self.normalize(view) for view in batch["views"]]
         if self.stage == 1:
             assert self.head is not None
-            features = [self.method.backbone(view) for view in views]
-            loss = objective = target_loss([self.head(f) for f in features], batch["targets"])
+            features, loss = self._regress(views, batch, self.head)
+            objective = loss
         else:
             objective, features = self.method(views, batch["label"], self.progress)
             loss = objective
@@ -164,6 +170,20 @@ class TwoStage(pl.LightningModule):
             result["accuracy"] = log["train_online_cls_top1"].detach()
         return result
 
+    def _regress(
+        self, views: list[Tensor], batch: dict[str, Any], head: nn.Linear
+    ) -> tuple[list[Tensor], Tensor]:
+        """Features [B, F] of each view, and the loss: on vectors, or its weighted mean with that on maps."""
+        if self.map_loss is None:
+            features = [self.method.backbone(view) for view in views]
+            return features, target_loss([head(f) for f in features], batch["targets"])
+        both = [features_and_map(self.method.backbone, view) for view in views]
+        features, maps = [f for f, _ in both], [m for _, m in both]
+        on_vectors = target_loss([head(f) for f in features], batch["targets"])
+        weight = self.map_loss.weight
+        loss = (on_vectors + weight * self.map_loss(maps, batch)) / (1 + weight)
+        return features, loss
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """In stage 2, apply the algorithm's changes to gradients and weight decay."""
         if self.stage == 1:
@@ -182,7 +202,7 @@ class TwoStage(pl.LightningModule):
     ) -> None:
         """Clip gradients per part, so that those of the monitoring classifier do not shrink the others."""
         if gradient_clip_val is not None:
-            parts = (self.method, self.head, self.classifier)
+            parts = (self.method, self.head, self.map_loss, self.classifier)
             for part in (p for p in parts if p is not None):
                 torch.nn.utils.clip_grad_norm_(part.parameters(), gradient_clip_val)
 

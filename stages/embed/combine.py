@@ -24,6 +24,7 @@ from rela.stages.embed.embed import (
     embed,
     find_representations,
 )
+from rela.stages.embed.maps import embed_maps, format_maps
 from rela.stages.embed.results import CombineResult, LayersResult
 from rela.stages.embed.wanted import SHOWN_NAME
 from rela.stages.embed.words import format_location
@@ -31,7 +32,7 @@ from rela.stages.embed.words import format_result as format_embed_result
 from rela.stages.priors.identify import identify
 from rela.stages.priors.requests import requests_of
 from rela.stages.requests import Embed, repeats_the_command
-from rela.stages.settings import EmbedSettings
+from rela.stages.settings import DenseSettings, EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.workspace import Workspace, slug
@@ -77,11 +78,19 @@ def embed_priors(
     if len(layers) > 1:  # refuse a layer that does not exist before any is embedded
         for each in chain(*layers):
             identify(workspace, each)
+    dense = part_of(request, DenseSettings)
+    if dense.dense and len(layers[0]) > 1:
+        raise ChoiceError("--dense keeps the maps of one --prior; embed the others without it")
+    maps = [
+        embed_maps(workspace, dataset, r, dense, settings, request.split, part, say)
+        for (r,) in layers
+        if dense.dense
+    ]
     results = [
         embed_all(workspace, dataset, requests, settings, request.split, part, say, layers[i:])
         for i, requests in enumerate(layers, start=1)
     ]
-    return results[0] if len(results) == 1 else LayersResult(results)
+    return results[0] if len(results) == 1 and not maps else LayersResult(results, maps)
 
 
 def _shards(workspace: Workspace, which: str | Path | None) -> str | None:
@@ -265,7 +274,9 @@ def _write(
 def format_result(result: EmbedResult | CombineResult | LayersResult) -> str:
     """The result and its path; for a combination, its components first; of several layers, each in turn."""
     if isinstance(result, LayersResult):
-        return "\n".join(map(format_result, result.layers))
+        text = "\n".join([*map(format_maps, result.maps), *map(format_result, result.layers)])
+        learns = result.maps and text.endswith("`") and "next: `rela train " in text
+        return f"{text.removesuffix('`')} --dense 1`" if learns else text
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:

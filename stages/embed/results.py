@@ -1,7 +1,7 @@
 """What several priors, or several layers, give: the results of each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,27 @@ class CombineResult(Result):
 
 @dataclass(frozen=True, repr=False)
 class LayersResult(Result):
-    """Several layers, in the order in which they were asked for, each with an artifact of its own."""
+    """Several layers, in the order in which they were asked for, each with an artifact of its own.
+
+    `maps`: with --dense, a result for each layer.
+    """
 
     layers: list[EmbedResult | CombineResult]
+    maps: list[EmbedResult] = field(default_factory=list)
 
     @property
     def cached(self) -> bool:
         """Whether all of them existed."""
-        return all(layer.cached for layer in self.layers)
+        return all(each.cached for each in (*self.layers, *self.maps))
 
     def shown(self) -> dict[str, Any]:
         """How many there are."""
-        return {"layers": len(self.layers), "cached": self.cached}
+        return {"layers": len(self.layers), "maps": len(self.maps) or None, "cached": self.cached}
 
     def tables(self) -> dict[str, Table]:
         """A row for each layer."""
-        return {"layers": _table(self.layers)}
+        maps = {"maps": _table(self.maps)} if self.maps else {}
+        return {"layers": _table(self.layers), **maps}
 
 
 def _table(results: Sequence[EmbedResult | CombineResult]) -> Table:

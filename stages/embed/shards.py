@@ -106,8 +106,8 @@ def _prior_request(request: Embed) -> PriorRequest:
         raise ChoiceError(
             "shards are embedded with one --prior at one --layer; run it once for each"
         )
-    if request.crops or request.split != "train":
-        option = "--crops" if request.crops else "--split"
+    if request.crops or request.dense or request.split != "train":
+        option = "--crops" if request.crops else "--dense" if request.dense else "--split"
         raise ChoiceError(
             f"{option} does not apply to shards, whose images are all embedded, once; remove it"
         )

@@ -19,7 +19,9 @@ from rela.sources.source import ImageSource
 from rela.stages import requests
 from rela.stages.convert import convert, read_source
 from rela.stages.dataset_of import find_dataset, find_same_names
+from rela.stages.display import human_bytes
 from rela.stages.embed.combine import embed_priors, find_all
+from rela.stages.embed.maps import bytes_of_maps, find_maps
 from rela.stages.embed.results import LayersResult
 from rela.stages.evaluate.evaluate import evaluate_run, with_priors
 from rela.stages.evaluate.measured import Evaluation
@@ -27,7 +29,13 @@ from rela.stages.priors.requests import requests_of
 from rela.stages.recipe.estimate import NOTHING, Estimate, Estimator, embed_key, expected_dataset
 from rela.stages.recipe.file import FILE_PREFIX
 from rela.stages.recipe.rates import EmbedKey
-from rela.stages.settings import ConvertSettings, EmbedSettings, EvaluateSettings, PriorSettings
+from rela.stages.settings import (
+    ConvertSettings,
+    DenseSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    PriorSettings,
+)
 from rela.stages.train.prior import NO_PRIOR, chosen_representations, training_requests
 from rela.stages.train.processes import silent
 from rela.stages.train.resolve import resolve_settings
@@ -190,13 +198,25 @@ class EmbedJob(Job):
         found = [
             find_all(outlook.workspace, dataset, priors, self.settings, split) for priors in layers
         ]
+        dense = part_of(self.request, DenseSettings)
+        if dense.dense:
+            found += [
+                find_maps(outlook.workspace, dataset, r, dense, self.settings, split)
+                for (r,) in layers
+            ]
         return None if None in found else found[0]
 
     def estimate(self, outlook: Outlook) -> Estimate:
         """The forward passes of each prior."""
         dataset = outlook.dataset(self.request.dataset)
         priors = self._layers(outlook.workspace, dataset)[0]  # the others cost no forward pass
-        return _embedding(outlook, dataset, priors, self.settings, self.request.split)
+        split, dense = self.request.split, part_of(self.request, DenseSettings)
+        cost = _embedding(outlook, dataset, priors, self.settings, split)
+        if not dense.dense:
+            return cost
+        size = bytes_of_maps(dataset.num_images(split) * (self.settings.crops or 1), dense)
+        of_maps = Estimate(cost.seconds, f"as long again for {human_bytes(size)} of maps")
+        return cost + of_maps
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
         """Embed."""

@@ -21,6 +21,7 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.result import Result
 from rela.stages.priors.find import shown_name
+from rela.stages.train.maps import open_map_targets
 from rela.stages.train.processes import (
     STARTED_VARIABLE,
     Announce,
@@ -159,6 +160,7 @@ def _run_locked(
         _refuse_other_images(target_artifact, dataset)
         path = target_artifact.sound_file(TARGETS_FILE)
         targets = open_targets(path, len(beton), verify=False)
+    maps = _maps_of(workspace, dataset, directory, config)
     several = 1 if current_ranks().world_size > 1 else num_devices(settings.devices)
     if several > 1 and settings.model.startswith(MODULE_PREFIX):
         raise ChoiceError(
@@ -186,9 +188,19 @@ def _run_locked(
         say("  this processor has bfloat16: --precision fastest uses it if it is faster")
     say_if_too_short(settings, num_steps, say)
     num_classes = len(dataset.content.class_names)
-    with in_use(*([] if target_artifact is None else [target_artifact.path])):
+    used = [each.path for each in (target_artifact, maps) if each is not None]
+    with in_use(*used):
+        map_targets = None if maps is None else open_map_targets(maps, len(beton))
         outcome = run_training(
-            settings, directory, beton, targets, num_classes, directory.name, start, say
+            settings,
+            directory,
+            beton,
+            targets,
+            num_classes,
+            directory.name,
+            start,
+            say,
+            map_targets,
         )
     if not outcome.is_global_zero:
         sys.exit(0)  # rank 0 publishes
@@ -223,6 +235,21 @@ def _run_locked(
     manifest.write(directory)
     (directory / INITIAL_FILE).unlink(missing_ok=True)  # by now the checkpoint has more
     return TrainResult(Run(directory, manifest), False)
+
+
+def _maps_of(
+    workspace: Workspace, dataset: DataSet, directory: Path, config: Config
+) -> Representations | None:
+    """The maps of --dense that the run began with; raises ChoiceError if they are gone."""
+    if config.maps is None:
+        return None
+    maps = workspace.representations_by_key(dataset.images_sha256(), config.maps)
+    if maps is None:
+        raise ChoiceError(
+            f"the maps that run {directory.name} is trained on are missing ({config.maps[:12]}); embed "
+            "them again with `rela embed` and --dense, then resume"
+        )
+    return maps
 
 
 def _published(directory: Path) -> Run:
@@ -260,7 +287,8 @@ def describe_run(
     prior = "none: the algorithm alone"
     if representations is not None:
         crops = f", {settings.crops} crops per image" if settings.crops else ""
-        prior = f"{shown_name(representations)}, targets of {target_width} components{crops}"
+        dense = f", maps with weight {settings.dense:g}" if settings.dense else ""
+        prior = f"{shown_name(representations)}, targets of {target_width} components{crops}{dense}"
     batches = f"{num_steps:,} steps of {settings.batch_size} images"
     epochs = f"{settings.epochs:,} epoch{'s' * (settings.epochs != 1)}"
     share = f" of {100 * settings.data_ratio:g} % of the images" if settings.data_ratio < 1 else ""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from rela.errors import ChoiceError, UnavailableError
 from rela.priors import POOLED, PriorRequest
-from rela.priors.names import shown_names
+from rela.priors.names import is_called, shown_names
 from rela.priors.prior import JOINT
 from rela.stages.embed.combine import embed_all
 from rela.stages.priors.find import embedded_in_words, matching_representations, require_one
@@ -69,7 +69,10 @@ def chosen_representations(
     builds = may_build and (embed_first or settings.prior == RANDOM_PRIOR)
     matching = []
     try:
-        matching = matching_representations(workspace, requests, settings.prior, cached, builds)
+        called = f"{settings.prior}@{settings.layer}"  # as tables do
+        if settings.layer is None or not any(is_called(a.prior, called) for a in cached):
+            called = settings.prior
+        matching = matching_representations(workspace, requests, called, cached, builds)
     except UnusedPriorError:
         if not may_build:
             raise

@@ -49,8 +49,11 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
             target_width=None,
             layer=None,
             crops=None,
+            dense=None,
             anchor=0.0,
         )
+    if settings.dense == 0:  # as without
+        settings = replace(settings, dense=None)
     if settings.method == NO_METHOD:
         if settings.prior == NO_PRIOR or settings.handover not in (None, 1):
             raise ChoiceError(
@@ -65,7 +68,7 @@ def say_ignored_options(
     settings: TrainSettings, resolved: TrainSettings, say: Callable[[str], None]
 ) -> None:
     """Say which given options have no effect because there is no stage 1 without a prior."""
-    described = ("handover", "head", "target_width", "layer", "crops", "anchor")
+    described = ("handover", "head", "target_width", "layer", "crops", "dense", "anchor")
     without_effect = (n for n in described if getattr(settings, n) != getattr(resolved, n))
     given = [n for n in without_effect if getattr(settings, n) != getattr(TrainSettings, n)]
     if settings.prior == NO_PRIOR and given:

@@ -22,6 +22,7 @@ from rela.stages.train.directory import (
 )
 from rela.stages.train.extend import begin_extension, extended_config
 from rela.stages.train.fit import TrainResult, all_settings, fit_run
+from rela.stages.train.maps import chosen_maps
 from rela.stages.train.prior import NO_PRIOR, chosen_representations
 from rela.stages.train.processes import (
     Announce,
@@ -114,7 +115,8 @@ def _train(
     if embed_first:
         _check_feasible(dataset, resolved, start)
     representations = chosen_representations(workspace, dataset, resolved, embed_first, say)
-    config = _config(dataset, resolved, representations)
+    maps = chosen_maps(workspace, dataset, resolved, representations)
+    config = _config(dataset, resolved, representations, maps)
     finished = _finished(workspace, config, name)
     if finished is not None:
         return TrainResult(finished, True)
@@ -175,10 +177,11 @@ def find_run(
         representations = chosen_representations(
             workspace, dataset, resolved, False, silent, may_build=False
         )
+        maps = chosen_maps(workspace, dataset, resolved, representations)
     except ChoiceError:
         return None  # not embedded, or not known here, so no run was trained on it
     resolved = resolve_hyperparameters(resolved, dataset.content.labelled)
-    return _finished(workspace, _config(dataset, resolved, representations), name)
+    return _finished(workspace, _config(dataset, resolved, representations, maps), name)
 
 
 def _finished(workspace: Workspace, config: Config, name: str | None) -> Run | None:
@@ -258,7 +261,7 @@ def _extend(
         raise ChoiceError(f"--epochs with --resume extends a finished run: {error}") from error
     config = extended_config(run, epochs, where)
     dataset = workspace.dataset_of(config.dataset.name, config.dataset.fingerprint)
-    key = _fingerprint(dataset, config.settings, config.extends)
+    key = _fingerprint(dataset, config.settings, config.extends, config.maps)
     config = replace(config, fingerprint=key)
     finished = _finished(workspace, config, None)
     if finished is not None:
@@ -303,7 +306,7 @@ def _go_on(
         raise ChoiceError(
             f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
         )
-    if _fingerprint(dataset, resolved, config.extends) != config.fingerprint:
+    if _fingerprint(dataset, resolved, config.extends, config.maps) != config.fingerprint:
         raise CorruptArtifactError(
             f"{directory / CONFIG_FILE} was changed after the run began, or comes from another version "
             f"of rela; remove {directory} and train again"
@@ -319,21 +322,28 @@ def _go_on(
 
 
 def _config(
-    dataset: DataSet, settings: TrainSettings, representations: Representations | None
+    dataset: DataSet,
+    settings: TrainSettings,
+    representations: Representations | None,
+    maps: Representations | None = None,
 ) -> Config:
     """The configuration of a new run."""
     prior = None if representations is None else representations.fingerprint
     crops = None if representations is None else representations.content.crops
     settings = replace(settings, prior=prior or NO_PRIOR, layer=None, crops=crops)
+    maps_key = None if maps is None else maps.fingerprint
     return Config(
-        _fingerprint(dataset, settings),
+        _fingerprint(dataset, settings, maps=maps_key),
         DataSetReference(dataset.name, dataset.fingerprint),
         settings,
         None if representations is None else representations.name,
+        maps=maps_key,
     )
 
 
-def _fingerprint(dataset: DataSet, settings: TrainSettings, extends: str | None = None) -> str:
+def _fingerprint(
+    dataset: DataSet, settings: TrainSettings, extends: str | None = None, maps: str | None = None
+) -> str:
     """SHA-256 of everything that decides the weights.
 
     An extended run differs from one that was trained for so long from the start: its first epochs followed
@@ -353,5 +363,6 @@ def _fingerprint(dataset: DataSet, settings: TrainSettings, extends: str | None 
             "labels": split.labels_sha256,
             "settings": deciding,
             **({} if extends is None else {"extends": extends}),
+            **({} if maps is None else {"maps": maps}),
         }
     )

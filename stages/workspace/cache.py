@@ -169,7 +169,8 @@ def collect(workspace: Workspace, unused_days: float, dry_run: bool = False) -> 
         raise ChoiceError(f"--unused-days {unused_days:g}: expected a number of at least 0")
     now = time.time()
     used_before = now - unused_days * _DAY_SECONDS
-    needed = {read_config(run).settings.prior for run in workspace.unfinished_runs()}
+    configs = [read_config(run) for run in workspace.unfinished_runs()]
+    needed = {key for config in configs for key in (config.settings.prior, config.maps)}
     old: list[Entry] = []
     held: list[Entry] = []
     for kind, artifact in _artifacts(workspace):

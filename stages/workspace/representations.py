@@ -46,7 +46,8 @@ class RepresentationsContent(Struct, frozen=True):
       centre crop;
     - `run`: name of the run that was the prior, if it was one; `dataset`: its name at the time;
     - `components`: the priors of a combination; empty for a single prior;
-    - `shards`: what the images were read from, if there is a file for each; empty for one file.
+    - `shards`: what the images were read from, if there is a file for each; empty for one file;
+    - `map`: height, width and components of maps; empty for vectors.
     """
 
     shape: tuple[Int, Int]
@@ -57,6 +58,7 @@ class RepresentationsContent(Struct, frozen=True):
     split: str
     components: tuple[Component, ...] = ()
     shards: tuple[ShardRows, ...] = ()
+    map: tuple[Int, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -210,6 +212,11 @@ class Targets(Result, Artifact):
     def shown(self) -> dict[str, Any]:
         """Where they are."""
         return {"path": self.path}
+
+
+def map_words(shape: tuple[int, ...]) -> str:
+    """`7×7×64`."""
+    return "×".join(map(str, shape))
 
 
 _ABOUT_FILE = "about.json"  # describes the future artifact

@@ -49,7 +49,7 @@ class Config:
 
     `representations`: their name, None without a prior. `precision`: that of `settings`, with "auto"
     resolved on the machine where the run begins. `extends`: fingerprint of the run whose last
-    checkpoint it begins with, if any.
+    checkpoint it begins with, if any. `maps`: fingerprint of the maps of --dense, if any.
     """
 
     fingerprint: str
@@ -58,6 +58,7 @@ class Config:
     representations: str | None
     precision: str = "auto"
     extends: str | None = None
+    maps: str | None = None
 
     def write(self, directory: Path) -> None:
         """Write `config.json`; raises StorageError."""
@@ -84,6 +85,7 @@ class _ConfigFile(Struct, frozen=True):
     representations: str | None
     precision: str
     extends: str | None = None
+    maps: str | None = None
 
 
 def read_config(directory: Path) -> Config:
@@ -103,7 +105,7 @@ def read_config(directory: Path) -> Config:
         ) from error
     return Config(
         found.fingerprint, found.dataset, settings, found.representations, found.precision,
-        found.extends,
+        found.extends, found.maps,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from rela.result import Result, Table
 from rela.stages.display import format_table, human_bytes
 from rela.stages.workspace.activity import RunUnderWay, under_way
 from rela.stages.workspace.dataset import Coverage
-from rela.stages.workspace.representations import Representations, about_parts
+from rela.stages.workspace.representations import Representations, about_parts, map_words
 from rela.stages.workspace.run import Run, begun_from, unfinished_run
 from rela.stages.workspace.workspace import Workspace
 from rela.training.progress import clock
@@ -102,7 +102,7 @@ def status(workspace: Workspace) -> Status:
     datasets = workspace.datasets()
     coverages = {dataset.fingerprint: dataset.coverage() for dataset in datasets}
     busy = {*(run.name for run in now.runs), *(embed.directory for embed in now.embeds)}
-    cached = workspace.representations()
+    cached = workspace.representations_and_maps()
     names = shown_names(each.prior for each in cached)
     return Status(
         workspace=str(workspace.root),
@@ -158,7 +158,7 @@ def _handover(run: dict[str, Any]) -> Any:
 
 def _representations_row(found: Representations, name: str) -> dict[str, Any]:
     return {
-        "prior": name,
+        "prior": name if not found.content.map else f"{name} ({map_words(found.content.map)} maps)",
         "dataset": found.content.dataset,
         "split": found.content.split,
         "input_pixels": None if isinstance(found.prior, Combination) else found.prior.image_size,

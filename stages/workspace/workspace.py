@@ -150,13 +150,22 @@ class Workspace:
         return sorted(unfinished, key=lambda p: (p / "config.json").stat().st_mtime)
 
     def representations(self, images_sha256: str | None = None) -> list[Representations]:
-        """Every finished representation of these images, in any data set, or of any images."""
+        """Every finished representation of these images, in any data set, or of any images; no maps."""
+        found = self.representations_and_maps(images_sha256)
+        return [each for each in found if not each.content.map]
+
+    def representations_and_maps(self, images_sha256: str | None = None) -> list[Representations]:
+        """The same with maps, which are representations of another shape."""
         found = find_artifacts(Representations, self.representations_dir)
         return [each for each in found if images_sha256 in (None, each.images_sha256)]
 
+    def maps(self, images_sha256: str) -> list[Representations]:
+        """Every finished map of these images."""
+        return [each for each in self.representations_and_maps(images_sha256) if each.content.map]
+
     def representations_by_key(self, images_sha256: str, key: str) -> Representations | None:
         """Those with this fingerprint under any name: a data set or a prior may have been renamed."""
-        there = self.representations(images_sha256)
+        there = self.representations_and_maps(images_sha256)
         return next((each for each in there if each.fingerprint == key), None)
 
     def components(self, combination: Representations) -> list[Representations]:

@@ -117,6 +117,19 @@ def draw_parameters(key, spec, height, width, out):
 
 
 @compiled
+def draw_boxes(seed, epoch, indices, view, spec, heights, widths):
+    """float64 [n, 4]: top, left, height, width in pixels of what a view shows of these samples."""
+    boxes = np.empty((indices.size, 4), np.float64)
+    parameters = np.empty(PARAMETER_COLUMNS, np.float64)
+    for k in range(indices.size):
+        row = indices[k]
+        key = draw_key(seed, epoch, row, view)
+        draw_parameters(key, spec, np.int64(heights[row]), np.int64(widths[row]), parameters)
+        boxes[k] = parameters[:4]
+    return boxes
+
+
+@compiled
 def replayed_crop(seed, epoch, index, view, num_crops):
     """Which of the `num_crops` crops of sample `index` this view replays; neighbours for neighbours."""
     draw = uniform(draw_key(seed, epoch, index, _CHOICE_OF_CROP), 0)

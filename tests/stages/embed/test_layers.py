@@ -112,5 +112,5 @@ def test_a_training_says_which_layer_it_learns_from(rela: Rela, images: Path):
     said = rela(*train, "--layer", "layer4", exit_code=2).output
     assert "at layer layer4 (but at layer2, layer3)" in said
     assert "-seed0@layer3" in rela(*train, "--layer", "layer3").output
-    named = rela(*train, "--prior", EMBED[2], "--layer", "layer3").output
+    named = rela(*train, "--prior", f"{EMBED[2]}-seed0", "--layer", "layer3").output
     assert "already finished" in named

@@ -156,7 +156,7 @@ OTHER_RUN = {
     "epochs": 7, "batch_size": 6, "accumulate": 2, "optimizer": "sgd", "lr": 0.123,
     "weight_decay": 0.456, "schedule": "cosine", "warmup_epochs": 1, "ema": "cosine", "local_crops": 2,
     "min_scale": 0.3, "init": "file:a.pth#0123456789abcdef",
-    "anchor": 0.5, "seed": 5, "precision": "bf16-mixed",
+    "anchor": 0.5, "dense": 0.5, "seed": 5, "precision": "bf16-mixed",
 }  # fmt: skip
 SAME_RUN = {"devices": "2", "logger": "none", "checkpoint_minutes": 1.0, "rank_timeout": 1.0}
 FROM_REPRESENTATIONS = {"crops", "layer"}  # which count themselves
