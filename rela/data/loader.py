@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,9 +25,6 @@ from rela.data.sampling import epoch_order, num_batches
 from rela.data.views import View, specification
 from rela.errors import ChoiceError
 from rela.pipeline.cores import num_cores
-
-if TYPE_CHECKING:  # a package after this one
-    from rela.representations.maps import MapTargets
 
 _PREFETCH_BATCHES = 3
 NO_CROPS = np.empty((0, 0, 5), np.uint16)
@@ -70,6 +67,17 @@ def _ahead(batches: Iterable[_Batch], at_once: int = _PREFETCH_BATCHES) -> Itera
     yield from pending
 
 
+class Maps(Protocol):
+    """What a loader needs of `rela.representations.maps.MapTargets`."""
+
+    @property
+    def values(self) -> Tensor:
+        """[R, k² · d], a row per image or crop."""
+
+    def window(self, beton: Beton) -> NDArray[np.float64]:
+        """What a map shows of every image: top, left, height, width in pixels, [N, 4]."""
+
+
 class ViewLoader:
     """Iterates over one epoch in batches; Lightning calls `sampler.set_epoch` before each epoch.
 
@@ -100,7 +108,7 @@ class ViewLoader:
         accumulate: int = 1,
         crops: NDArray[np.uint16] | None = None,
         rows: NDArray[np.int64] | None = None,
-        maps: "MapTargets | None" = None,
+        maps: Maps | None = None,
     ) -> None:
         if crops is not None:
             check_crops(crops, beton)
