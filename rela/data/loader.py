@@ -68,7 +68,7 @@ def _ahead(batches: Iterable[_Batch], at_once: int = _PREFETCH_BATCHES) -> Itera
 
 
 class Maps(Protocol):
-    """What a loader needs of `rela.representations.maps.MapTargets`."""
+    """What a loader needs of `rela.training.maps.MapTargets`."""
 
     @property
     def values(self) -> Tensor:
@@ -85,7 +85,7 @@ class ViewLoader:
     `label` int64 [B]; `index` int64 [B]; and `targets`, a tensor [B, d] for each view, if `targets`
     [N, d] was given. With `crops` (uint16 [N, K, 5], see rela.data.crops) each view replays one of its
     image's K crops, and `targets` [N · K, d] has a row for each crop. With `maps` (see
-    rela.representations.maps), `maps` [B, k² · d] and `boxes` float32 [B, 4] for each view: what the view
+    rela.training.maps), `maps` [B, k² · d] and `boxes` float32 [B, 4] for each view: what the view
     shows of its map; without crops no view may be mirrored then. With `pin_memory`, views and targets are in
     page-locked memory, which a GPU copies asynchronously. The incomplete last batch of an epoch is dropped
     (its batch-norm statistics would differ).

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 from torchvision.ops import roi_align
 
-from rela.representations.maps import MapFormat
+from rela.training.maps import MapFormat
 
 
 def resampled(maps: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,6 @@ from rela.pipeline.files import read_regular, replace_file
 from rela.pipeline.spent import Spent
 from rela.priors.earlier_run import BACKBONE_FILE, write_identity
 from rela.priors.prior import PriorIdentity
-from rela.representations.maps import MapFormat, MapTargets
 from rela.representations.targets import Targets
 from rela.training.checkpoints import RunCheckpoint, clear_useless, newest_checkpoint
 from rela.training.diagnosis import Facts, facts_of_images, target_std
@@ -43,6 +42,7 @@ from rela.training.handover import AdaptiveHandOver, FixedHandOver, HandOver
 from rela.training.initial_weights import load_initial
 from rela.training.loggers import open_loggers, parse_loggers
 from rela.training.map_loss import MapLoss
+from rela.training.maps import MapFormat, MapTargets
 from rela.training.precision import default_precision
 from rela.training.progress import LiveProgress, remove_progress
 from rela.training.run_directory import (

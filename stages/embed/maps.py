@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from rela.data.beton.reader import Beton
     from rela.representations.embedder import Embedder
-    from rela.representations.maps import MapFormat
+    from rela.training.maps import MapFormat
 
 STAGE_VERSION = 1
 FORMAT_FILE = "format.bin"  # beside the parts, then beside the maps
@@ -261,7 +261,7 @@ def _settle_format(
     """The projection of the parts: fitted once, recorded beside them, used by every process."""
     import numpy as np
 
-    from rela.representations.maps import MapFormat, fitted_rows
+    from rela.training.maps import MapFormat, fitted_rows
 
     path, dense = store.directory / FORMAT_FILE, wanted.dense
     if path.exists():
@@ -287,7 +287,7 @@ def _settle_format(
 
 
 def _read_format(path: Path) -> "MapFormat":
-    from rela.representations.maps import MapFormat
+    from rela.training.maps import MapFormat
 
     try:
         return MapFormat.from_bytes(read_regular(path))

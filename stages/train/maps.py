@@ -14,7 +14,7 @@ from rela.stages.workspace.workspace import Workspace
 from rela.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from rela.representations.maps import MapTargets
+    from rela.training.maps import MapTargets
 
 
 def chosen_maps(
@@ -56,7 +56,7 @@ def _model(identity: PriorIdentity) -> tuple[str, str, int]:
 def open_map_targets(maps: Representations, num_images: int) -> "MapTargets":
     """The maps of an artifact, mapped from the disk; raises CorruptArtifactError if they are damaged."""
     from rela.pipeline.files import read_regular
-    from rela.representations.maps import MapFormat, open_maps
+    from rela.training.maps import MapFormat, open_maps
 
     format_ = MapFormat.from_bytes(read_regular(maps.sound_file(FORMAT_FILE)))
     identity = priors_of(maps)[0][0]

@@ -1,4 +1,4 @@
-"""The loss on maps (rela.training.map_loss, rela.representations.maps), against plain NumPy.
+"""The loss on maps (rela.training.map_loss, rela.training.maps), against plain NumPy.
 
 - RoIAlign of a box of a map, and which positions are known;
 - the cosine per position; a loss of 0 for a student that gives what is cached;
@@ -21,8 +21,8 @@ from rela.data.crops import CropPlan
 from rela.data.loader import ViewLoader
 from rela.data.views import View
 from rela.models.preprocessing import Preprocessing
-from rela.representations.maps import MapFormat, MapTargets, fitted_rows
 from rela.training.map_loss import MapLoss, resampled
+from rela.training.maps import MapFormat, MapTargets, fitted_rows
 
 SIDE, WIDTH, CHANNELS = 5, 3, 8
 BOXES = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.1, 0.35, 0.73, 0.9], [-0.31, 0.2, 0.5, 1.4]])

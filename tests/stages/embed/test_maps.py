@@ -26,7 +26,7 @@ from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
 from rela.pipeline.files import read_regular
 from rela.pipeline.parts import PartStore
 from rela.priors import PriorRequest, resolve
-from rela.representations.maps import MapFormat
+from rela.training.maps import MapFormat
 from rela.training.two_stage import TwoStage
 
 PRIOR = "random:timm:test_resnet"
