@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -200,10 +200,8 @@ class EmbedJob(Job):
         ]
         dense = part_of(self.request, DenseSettings)
         if dense.dense:
-            found += [
-                find_maps(outlook.workspace, dataset, r, dense, self.settings, split)
-                for (r,) in layers
-            ]
+            look = partial(find_maps, outlook.workspace, dataset)
+            found += [look(r, dense, self.settings, split) for (r,) in layers]
         return None if None in found else found[0]
 
     def estimate(self, outlook: Outlook) -> Estimate:
@@ -215,8 +213,7 @@ class EmbedJob(Job):
         if not dense.dense:
             return cost
         size = bytes_of_maps(dataset.num_images(split) * (self.settings.crops or 1), dense)
-        of_maps = Estimate(cost.seconds, f"as long again for {human_bytes(size)} of maps")
-        return cost + of_maps
+        return cost + Estimate(cost.seconds, f"as long again for {human_bytes(size)} of maps")
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
         """Embed."""
