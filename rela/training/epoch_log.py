@@ -14,10 +14,12 @@ from torch import Tensor
 from rela.data.loader import ViewLoader
 from rela.representations.quality import effective_rank, feature_std
 from rela.training.diagnosis import Diagnosis, Facts
-from rela.training.progress import LiveProgress, Rates, Snapshot
+from rela.training.progress import LiveProgress, Rates, Snapshot, estimate
 from rela.training.run_directory import append_record, read_records
 
 _SHOWN_STEPS = 50  # over which the live line averages
+_SECONDS_BEFORE_ESTIMATE = 10.0  # of steps after the first one
+_SHORTEST_ESTIMATE = 60.0  # seconds to go; less needs no words
 _LOGGED = (
     "loss", "rho", "lr", "images_per_second", "data_wait_share", "online_accuracy", "effective_rank",
     "feature_std",
@@ -50,7 +52,7 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._mark = self._epoch_start = 0.0
         self._stage = 0
         self._stages: set[int] = set()  # of the epoch's steps
-        self._announced = False
+        self._announced = self._estimated = False
         self._waited_before = self._waited_at_start = 0.0
         self._elapsed_earlier = self._waited_earlier = 0.0
 
@@ -123,6 +125,12 @@ class EpochLog(pl.Callback):  # type: ignore[misc]
         self._images_seen += self.loader.batch_size
         self._rates.mark(now, self._images_seen, self.loader.wait_seconds)
         self.live.update(now, lambda: self._snapshot(trainer, pl_module))
+        if not self._estimated and self._rates.seconds > _SECONDS_BEFORE_ESTIMATE:
+            self._estimated = True
+            if trainer.is_global_zero:
+                snapshot = self._snapshot(trainer, pl_module)
+                if (snapshot.eta_seconds or 0.0) >= _SHORTEST_ESTIMATE:
+                    self._say(estimate(snapshot))
 
     def _snapshot(self, trainer: pl.Trainer, module: Any) -> Snapshot:
         """The current progress; waits for the device, so it is taken only now and then."""

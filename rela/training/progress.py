@@ -17,6 +17,8 @@ from rela.pipeline.files import replace_file, temporary_of
 _LINE_SECONDS, _FILE_SECONDS = 0.5, 3.0
 _WINDOW_SECONDS = 30.0
 _BAR_COLUMNS = 20
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+_FEWEST_UNITS = 2  # "90 minutes", not "2 hours"
 _MARGIN_COLUMNS = 1  # a full line makes some terminals wrap
 
 
@@ -58,6 +60,11 @@ class Rates:
     def clear(self) -> None:
         """Forget the marks: the following steps have another speed."""
         self._marks.clear()
+
+    @property
+    def seconds(self) -> float:
+        """Between the first and the last mark."""
+        return self._marks[-1][0] - self._marks[0][0] if self._marks else 0.0
 
     def current(self) -> tuple[float | None, float | None]:
         """Images per second and the fraction of time spent waiting; None before two marks."""
@@ -180,6 +187,17 @@ def clock(seconds: float) -> str:
     if hours >= 48:
         return f"{hours // 24} d {hours % 24} h"
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
+
+
+def estimate(now: Snapshot) -> str:
+    """How long the rest takes, in words; for logs, where there is no live line."""
+    assert now.eta_seconds is not None
+    unit, seconds = next(
+        u for u in _UNITS if now.eta_seconds >= _FEWEST_UNITS * u[1] or u == _UNITS[-1]
+    )
+    count = round(now.eta_seconds / seconds)
+    least = "; more if steps of stage 2 are slower" if now.eta_is_least else ""
+    return f"about {count} {unit}{'s' * (count != 1)} to go at the speed of the first steps{least}"
 
 
 def write_progress(path: Path, snapshot: Snapshot) -> None:

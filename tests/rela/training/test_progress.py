@@ -18,12 +18,14 @@ from small_runs import PLAN, STEPS_PER_EPOCH, beton, on_the_cpu, train
 from snapshots import NOW
 
 from rela.data.beton.reader import Beton
+from rela.training import epoch_log
 from rela.training import progress as live_progress
 from rela.training.progress import (
     LiveProgress,
     Rates,
     Snapshot,
     clock,
+    estimate,
     format_line,
     remove_progress,
     write_progress,
@@ -166,7 +168,30 @@ def test_the_file_holds_the_snapshot_and_who_took_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(1.0, "1 second"), (75.0, "75 seconds"), (150.0, "2 minutes"), (7000.0, "117 minutes"),
+     (7300.0, "2 hours"), (2e5, "2 days")],
+)  # fmt: skip
+def test_the_rest_of_the_time_in_words(seconds: float, words: str) -> None:
+    late = replace(NOW, eta_seconds=seconds, eta_is_least=False)
+    assert estimate(late) == f"about {words} to go at the speed of the first steps"
+    assert estimate(replace(late, eta_is_least=True)).endswith(
+        "; more if steps of stage 2 are slower"
+    )
+
+
 # Real runs
+
+
+def test_a_run_says_once_how_long_it_will_take(
+    tmp_path: Path, beton: Beton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_SECONDS_BEFORE_ESTIMATE", "_SHORTEST_ESTIMATE"):
+        monkeypatch.setattr(epoch_log, name, 0)
+    said: list[str] = []
+    train(replace(PLAN, epochs=2), tmp_path, beton, said.append)
+    assert ["to go at the speed" in line for line in said].count(True) == 1
 
 
 def test_a_run_that_goes_on_shows_the_totals_of_the_whole(
