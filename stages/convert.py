@@ -226,10 +226,12 @@ def _write(
 
 def _num_workers(chosen: int | None, say: Say) -> int:
     """One process per core by default, and at most four: more only compete."""
-    most = _MOST_WORKERS_PER_CORE * num_cores()
-    if chosen is not None and chosen > most:
-        say(f"--workers {chosen}: {most} are started, {_MOST_WORKERS_PER_CORE} for each core here")
-    return min(chosen or num_cores(), most)
+    cores = num_cores()
+    started = min(chosen or cores, _MOST_WORKERS_PER_CORE * cores)
+    if chosen is not None and chosen > cores:
+        has = f"this process may use {cores} core{'s' * (cores > 1)}"
+        say(f"--workers {chosen}: {has}; {started} are started, and more than {cores} only compete")
+    return started
 
 
 def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -> ImageSource:

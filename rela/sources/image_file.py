@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 # Formats that Pillow names but cannot decode, or decodes by starting another program (EPS).
 NOT_PICTURES = frozenset(["BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"])
@@ -39,6 +39,8 @@ _BEGINNINGS = {  # of files that are found under the names of images
     b"ii*\0": "a TIFF or raw photo of a kind that Pillow cannot read; save it as PNG",
     b"mm\0*": "a TIFF or raw photo of a kind that Pillow cannot read; save it as PNG",
 }
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_CHANNELS, _TIFF_FORMAT = 258, 262, 277, 339
+_TIFF_KINDS = {1: "whole numbers", 2: "signed numbers", 3: "floating-point numbers"}
 _DICOM_AT = 128  # bytes before its mark
 
 
@@ -110,6 +112,8 @@ def opened_image(content: bytes) -> Iterator[Image.Image]:
     except MemoryError as error:
         raise BadImageError("too large: not enough memory to decode it") from error
     except Exception as error:  # Pillow's plugins raise errors of any type
+        if found := _unreadable_tiff(content):
+            raise BadImageError(found) from error
         raise BadImageError(f"damaged: {str(error).strip() or type(error).__name__}") from error
 
 
@@ -133,8 +137,32 @@ def _open(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
+def _unreadable_tiff(content: bytes) -> str:
+    """What a TIFF holds that Pillow does not read, and what it reads; empty for others."""
+    if content[:4] not in (b"II*\0", b"MM\0*"):
+        return ""
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        channels, bits = int(tags.get(_TIFF_CHANNELS, 1)), int(tags[_TIFF_BITS][0])
+        kind = _TIFF_KINDS[tags.get(_TIFF_FORMAT, (1,))[0]]
+    except Exception:  # of any type, for a damaged or hostile file
+        return ""
+    is_coloured = channels <= 4 and bits <= 16 and tags.get(_TIFF_PHOTOMETRIC) != 1
+    if (channels <= 2 and bits <= 32) or (is_coloured and kind == _TIFF_KINDS[1]):
+        return ""
+    return (
+        f"a TIFF of {channels} channel{'s' * (channels > 1)} of {bits}-bit {kind}; expected gray, RGB or "
+        "RGBA of 8 or 16 bits, or gray of 32-bit floats; choose channels and save it so"
+    )
+
+
 def _not_an_image(content: bytes) -> str:
     """What a file is that Pillow cannot open, by its first bytes."""
+    if found := _unreadable_tiff(content):
+        return found
     start = content[:_DICOM_AT].lstrip().lower()
     found = next((words for begin, words in _BEGINNINGS.items() if start.startswith(begin)), "")
     if content[_DICOM_AT : _DICOM_AT + 4] == b"DICM":

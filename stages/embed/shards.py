@@ -14,6 +14,7 @@ from typing import Any
 from rela.data.beton.encoded import Listing, Outcome, pack
 from rela.data.beton.encoding import StoredImage
 from rela.data.beton.reader import Beton, open_beton
+from rela.data.beton.worker_pool import WorkerPool
 from rela.data.beton.writer import WriteResult, write_beton
 from rela.errors import ChoiceError, DataError, one_line
 from rela.options import check_options, part_of
@@ -81,7 +82,7 @@ def embed_shards(
     say(f"prior {prior.identity.name}, layer {prior.identity.layer}, sees "
         f"{prior.identity.preprocessing.words()}")  # fmt: skip
     work = _Work(remote, prior, settings, store, say)
-    with store.in_use():
+    with store.in_use(), work.pool:
         describe(store, f"representations of the shards at {url} by {prior.identity.name}", "embed")
         here = fill(store, remote, remote.shards, request.part, work.convert, work.embed, say)
         artifact = None
@@ -145,7 +146,7 @@ class _Work:
             remote, prior, settings, store, say,
         )  # fmt: skip
         self.encoding = encoding_by(ConvertSettings())
-        self.num_embedded = 0
+        self.num_embedded, self.pool = 0, WorkerPool(num_cores())
         self._embedder: Any = None
         self._rounding = Rounding(_Names([]), "train", settings.dtype, say)
 
@@ -155,7 +156,7 @@ class _Work:
         source = read_shard(file, shard.name, self.remote.kind, SourceOptions(), url)
         path = file.with_name("images.beton")
         samples = source.splits["train"]
-        result = write_beton(path, source.root, samples, self.encoding, num_cores())
+        result = write_beton(path, source.root, samples, self.encoding, self.pool)
         if result.tally.largest:
             raise ChoiceError(
                 f"{one_line(url)} has images of more than 8 bits of an undeclared range, such as "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rela.data.beton.encoded import Listing, pack, unpack
 from rela.data.beton.encoding import Encoding
+from rela.data.beton.worker_pool import WorkerPool
 from rela.data.beton.writer import encode_all
 from rela.pipeline import Say
 from rela.pipeline.fingerprint import fingerprint
@@ -63,12 +64,12 @@ def gathered(
 
     def compute(shard: Shard, file: Path) -> bytearray:
         found = read_shard(file, shard.name, remote.kind, options, remote.url_of(shard))
-        encoded = encode_all(found.root, found.splits["train"], encoding, workers, settings.seed)
+        encoded = encode_all(found.root, found.splits["train"], encoding, pool, settings.seed)
         listing = Listing(found.class_names, found.stray_files, found.notes, found.num_skipped)
         return pack(listing, encoded)
 
     store = PartStore(workspace.parts_dir(fingerprint(meaning)), len(shards))
-    with store.in_use():
+    with store.in_use(), WorkerPool(workers) as pool:
         describe(store, f"shards of data set {name}", "convert")
         here = fill(store, remote, shards, (0, 1), lambda shard, file: file, compute, say)
         source = _joined(store, remote, {split: len(by_split[n]) for split, n in chosen.items()})

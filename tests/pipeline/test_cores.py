@@ -67,7 +67,10 @@ def test_more_workers_than_cores_can_feed_are_not_started():
     said: list[str] = []
     chosen = [convert._num_workers(n, said.append) for n in (None, 1, 8, 64)]
     assert chosen == [2, 1, 8, 8]
-    assert said == ["--workers 64: 8 are started, 4 for each core here"]
+    assert said == [
+        f"--workers {n}: this process may use 2 cores; 8 are started, and more than 2 only compete"
+        for n in (8, 64)
+    ]
 
 
 @pytest.mark.usefixtures("limited")

@@ -28,7 +28,7 @@ from rela.stages.workspace.workspace import Workspace
 def encode_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool for every shard would take seconds."""
     monkeypatch.setattr(
-        "rela.data.beton.writer.ordered_map", lambda work, tasks, _: map(work, tasks)
+        "rela.data.beton.writer.WorkerPool.map", lambda _, work, tasks: map(work, tasks)
     )
 
 
@@ -123,9 +123,9 @@ def test_a_killed_job_repeats_only_its_unfinished_shard(
             writes.append(arguments)
             if len(writes) == 3:
                 raise KeyboardInterrupt
-            return map(*arguments[:2])  # type: ignore[arg-type]
+            return map(*arguments[1:])  # type: ignore[arg-type]
 
-        patch.setattr("rela.data.beton.writer.ordered_map", dies)
+        patch.setattr("rela.data.beton.writer.WorkerPool.map", dies)
         with pytest.raises(KeyboardInterrupt):
             convert_here(tmp_path / "remote", f"file://{tars}")
     left = status(Workspace(tmp_path / "remote")).resumable

@@ -8,6 +8,7 @@ dies ends the writing with an error instead of holding a page forever.
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rela.data.beton.encoded import Encoded, Outcome
 from rela.data.beton.encoding import Encoding, StoredImage, encode_image
 from rela.data.beton.tally import Tally
-from rela.data.beton.worker_pool import WorkerDiedError, ordered_map
+from rela.data.beton.worker_pool import WorkerDiedError, WorkerPool
 from rela.data.ffcv_format import (
     ALLOCATION,
     FIELD_TYPE_IDS,
@@ -59,11 +60,13 @@ def write_beton(
     root: Path,
     samples: Sequence[Sample],
     encoding: Encoding,
-    num_workers: int,
+    num_workers: int | WorkerPool,
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda count: None,
 ) -> WriteResult:
     """Write `samples` (files relative to `root`) to `destination`, in their order.
+
+    `num_workers`: of processes for this file, or a pool of them for several files.
 
     Unusable images are left out and listed in `bad_images`; the caller decides whether to keep the
     file. `on_progress` is called with the number of images done since the last call. Raises DataError
@@ -163,7 +166,11 @@ class _BetonFile:
 
 
 def encode_all(
-    root: Path, samples: Sequence[Sample], encoding: Encoding, num_workers: int, seed: int
+    root: Path,
+    samples: Sequence[Sample],
+    encoding: Encoding,
+    num_workers: int | WorkerPool,
+    seed: int,
 ) -> Iterator[tuple[Sample, Outcome]]:
     """Every sample with its outcome, in order; raises DataError if a worker dies."""
     if samples and isinstance(samples[0].place, Encoded):  # all are, and nothing is to be computed
@@ -173,9 +180,13 @@ def encode_all(
     encode = functools.partial(_encode_chunk, root, encoding, seed)
     done = 0
     try:
-        for chunk, outcomes in zip(chunks, ordered_map(encode, chunks, num_workers), strict=True):
-            yield from zip(chunk, outcomes, strict=True)
-            done += len(chunk)
+        with ExitStack() as stack:
+            pool = num_workers
+            if not isinstance(pool, WorkerPool):
+                pool = stack.enter_context(WorkerPool(pool))
+            for chunk, outcomes in zip(chunks, pool.map(encode, chunks), strict=True):
+                yield from zip(chunk, outcomes, strict=True)
+                done += len(chunk)
     except WorkerDiedError as error:
         near = one_line(str(root / samples[done].path))
         raise DataError(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import run_python
 
-from rela.data.beton.worker_pool import WorkerDiedError, ordered_map
+from rela.data.beton.worker_pool import WorkerDiedError, WorkerPool, ordered_map
 
 
 def slow_if_even(number: int) -> int:
@@ -100,3 +100,16 @@ def test_a_script_needs_no_main_guard(tmp_path: Path):
     )
     result = run_python(script)
     assert result.stdout == "once\n[True, False]\n", result.stderr
+
+
+def test_a_pool_keeps_its_processes_from_one_map_to_the_next():
+    with WorkerPool(2) as pool:
+        first = set(pool.map(process_id, range(8)))
+        assert set(pool.map(process_id, range(8))) <= first and len(first) <= 2
+        with pytest.raises(ValueError, match="seven"):
+            list(pool.map(refuse_seven, range(20)))
+        assert list(pool.map(abs, [-1])) == [1], "it starts again after a failure"
+
+
+def process_id(_: int) -> int:
+    return os.getpid()

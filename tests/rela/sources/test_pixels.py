@@ -392,3 +392,37 @@ def test_a_heic_photo_is_turned_once(number, by_container):
 def test_other_files_of_that_container_are_no_images():
     with pytest.raises(BadImageError, match="not an image that Pillow can read"):
         decode_image(heic(b"isom"))
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "what"),
+    [
+        (np.zeros((4, 6, 5), np.uint16), {}, "5 channels of 16-bit whole numbers"),
+        (
+            np.zeros((4, 6, 3), np.float32),
+            {"bits": 32, "sample_format": 3},
+            "3 channels of 32-bit floating",
+        ),
+        (
+            np.zeros((4, 6, 4), np.float32),
+            {"bits": 32, "sample_format": 3},
+            "4 channels of 32-bit floating",
+        ),
+        (
+            np.zeros((4, 6, 5), np.float32),
+            {"bits": 32, "sample_format": 3, "planes": True},
+            "5 channels of 32-bit floating-point numbers",
+        ),
+        (np.zeros((4, 6, 1)), {"bits": 64, "sample_format": 3}, "1 channel of 64-bit floating"),
+    ],
+)
+def test_a_tiff_of_other_channels_is_refused_with_what_is_read(values, options, what):
+    with pytest.raises(BadImageError, match=f"a TIFF of {what}.*; expected gray, RGB or RGBA"):
+        decode_image(tiff(values, **options))
+
+
+def test_a_damaged_tiff_is_still_called_damaged():
+    whole = tiff(np.zeros((40, 60, 3), np.uint8), bits=8)
+    with pytest.raises(BadImageError, match=r"damaged|not an image") as caught:
+        decode_image(whole[:8] + whole[2000:])
+    assert "channels" not in str(caught.value)

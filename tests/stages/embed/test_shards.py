@@ -40,7 +40,7 @@ PRIOR = {"prior": "random:shufflenet_v2_x0_5", "image_size": 32, "threads": 1}
 def encode_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool for every shard would take seconds."""
     monkeypatch.setattr(
-        "rela.data.beton.writer.ordered_map", lambda work, tasks, _: map(work, tasks)
+        "rela.data.beton.writer.WorkerPool.map", lambda _, work, tasks: map(work, tasks)
     )
 
 
@@ -134,14 +134,14 @@ def test_a_killed_job_repeats_only_its_unfinished_shard(
     expected = files_of(artifact_of(embed_url(tmp_path / "whole", f"file://{tars}")))
     encoded: list[object] = []
 
-    def dies(work: object, tasks: list[object], _: int) -> Iterator[object]:
+    def dies(_: object, work: object, tasks: list[object]) -> Iterator[object]:
         encoded.append(tasks)
         if len(encoded) == 4:
             raise KeyboardInterrupt
         return map(work, tasks)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("rela.data.beton.writer.ordered_map", dies)
+        patch.setattr("rela.data.beton.writer.WorkerPool.map", dies)
         with pytest.raises(KeyboardInterrupt):
             embed_url(tmp_path / "parts", f"file://{tars}", shard="0/1")
         begun = len(encoded)
