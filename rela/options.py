@@ -123,7 +123,8 @@ def _may_be_none(described: "Field[Any]") -> bool:
 def _fits_argument(described: "Field[Any]", value: Any) -> bool:
     """Whether a positional value is a name, a path where one is expected, or a list of names."""
     if isinstance(value, list | tuple):
-        return described.default == () and all(isinstance(each, str) for each in value)
+        kinds = (str, Path) if described.metadata["kind"] is Path else str
+        return described.default == () and all(isinstance(each, kinds) for each in value)
     if isinstance(value, Path):
         return Path in get_args(described.type)
     return isinstance(value, str) or (value is None and described.default is None)

@@ -1,5 +1,6 @@
 """The request that made a data set, and the command that makes it again."""
 
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ def command(request: Convert, **changed: Any) -> str:
     return command_of("convert", request, **changed)
 
 
-def asked(source: str | Path, settings: ConvertSettings) -> dict[str, str]:
+def asked(request: Convert, settings: ConvertSettings) -> dict[str, str]:
     """The options that say which images, with whole paths: not part of the meaning, see `deciding`."""
-    source = source if is_url(source) else Path(source).absolute()
+    sources = [str(s if is_url(s) else Path(s).absolute()) for s in request.sources]
     given = {name: getattr(settings, name) for name in SOURCE_SETTINGS}
     root = settings.image_root
-    given |= {"source": source, "image_root": root and root.absolute()}
+    given |= {"source": sources[0], "image_root": root and root.absolute()}
+    given["more"] = shlex.join(sources[1:]) or None
     return {name: str(value) for name, value in given.items() if value is not None}
 
 
@@ -32,8 +34,9 @@ def request_of(dataset: DataSet) -> Convert:
     """The request that made a data set; without its options in one of an earlier version."""
     known = {**dataset.manifest.parameters, **dataset.asked}
     source = known.pop("source", None) or dataset.source or "path/to/images"
+    more = shlex.split(known.pop("more", ""))
     options = {f.name: known.get(f.name) for f in fields(ConvertSettings)}
     if dataset.content.bad_images:
         options["on_bad_image"] = "skip"
     given = {name: value for name, value in options.items() if value is not None}
-    return Convert(source, name=dataset.name, **given)
+    return Convert(source, more, name=dataset.name, **given)

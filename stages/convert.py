@@ -25,6 +25,7 @@ from rela.sources import default_name, is_url, open_source
 from rela.sources.labels import quoted_classes
 from rela.sources.pixels import PixelRules
 from rela.sources.remote import list_shards
+from rela.sources.several import joined
 from rela.sources.source import ImageSource, Sample
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.subset import at_most
@@ -45,11 +46,14 @@ from rela.stages.remove import depending, remove_directory, thing_at
 from rela.stages.requests import Convert
 from rela.stages.same_images import (
     STAGE_VERSION,
+    again,
     deciding,
     is_older,
     may_be_of,
+    older,
     source_digest,
     sources_digest,
+    taken,
 )
 from rela.stages.settings import ConvertSettings
 from rela.stages.shards.gather import gathered, options_of
@@ -57,7 +61,7 @@ from rela.stages.shards.parts import listing_key
 from rela.stages.workspace import summary as summaries
 from rela.stages.workspace.dataset import DataSet, index_lines
 from rela.stages.workspace.encoding import encoding_by
-from rela.stages.workspace.workspace import Workspace, check_name, free_name, open_as, slug
+from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
 
 _MOST_WORKERS_PER_CORE = 4
 
@@ -87,9 +91,14 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     raises DataError listing them, and writes nothing.
     """
     check_options(request)
-    if not is_url(request.source):
-        images = read_source(Path(request.source), part_of(request, ConvertSettings))
+    if not any(map(is_url, request.sources)):
+        _name_of(request)  # refused before hours of listing
+        images = read_source(list(map(Path, request.sources)), part_of(request, ConvertSettings))
         return _write(workspace, request, images, say)
+    if request.more:
+        raise ChoiceError(
+            "a URL is the only SRC: convert it by itself, or give one URL for all shards"
+        )
     settings = part_of(request, ConvertSettings)
     remote = list_shards(str(request.source), settings.format)
     name, key = _name_of(request), listing_key(remote, settings)
@@ -123,6 +132,8 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
 
 def _name_of(request: Convert) -> str:
     """The name of the data set; raises ChoiceError if it cannot be one."""
+    if request.more and not request.name:
+        raise ChoiceError(f"{len(request.sources)} sources make one data set; give its --name")
     return check_name(request.name or slug(default_name(request.source)), "data set")
 
 
@@ -198,7 +209,7 @@ def _write(
         for split, result in results.items():
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         manifest = _manifest(images, settings, results, rules, bad, Spent.now() - start)
-        manifest.provenance["asked"] = asked(request.source, settings)
+        manifest.provenance["asked"] = asked(request, settings)
         if shards is not None:
             manifest.provenance["shards"] = shards
         reasons = [(path, without_numbers(reason)) for path, reason in bad]
@@ -234,13 +245,17 @@ def _num_workers(chosen: int | None, say: Say) -> int:
     return started
 
 
-def read_source(source: Path, settings: ConvertSettings, compare: bool = True) -> ImageSource:
-    """List the images of a source, with a validation split.
+def read_source(
+    source: Path | Sequence[Path], settings: ConvertSettings, compare: bool = True
+) -> ImageSource:
+    """List the images of a source, or of several as one, with a validation split.
 
     If one is cut from train, files are opened to find copies of an image; not without `compare`.
     """
     with bar_of_bytes("list the images") as listed:
-        found = open_source(source, settings.format, options_of(settings), listed)
+        paths = [source] if isinstance(source, Path) else source
+        each = [open_source(p, settings.format, options_of(settings), listed) for p in paths]
+        found = each[0] if len(each) == 1 else joined(paths, each)
     return _with_val(found, settings, compare)
 
 
@@ -267,14 +282,6 @@ def _other_range(request: Convert, images: ImageSource, needed: Encoding) -> Cho
     )
 
 
-def taken(existing: DataSet, request: Convert) -> ChoiceError:
-    """The error for a name that another data set has."""
-    return ChoiceError(
-        f"{existing.path} already holds a data set made from other images or with other options; "
-        f"choose another --name, or replace it with `{command(request, replace=True)}`"
-    )
-
-
 def _remove_old(workspace: Workspace, path: Path, say: Say) -> None:
     """Remove the data set that is replaced; what depends on it stays, and is named."""
     others = [f"{thing.words} ({thing.why})" for thing in depending(workspace, path)]
@@ -285,26 +292,10 @@ def _remove_old(workspace: Workspace, path: Path, say: Say) -> None:
         )
 
 
-def older(existing: DataSet, remedy: str) -> ChoiceError:
-    """The error for a name that such a data set has."""
-    return ChoiceError(
-        f"data set {existing.name} was made by an earlier version of rela, which dropped alpha, ignored "
-        "the rotation in EXIF and took 12 bits for 16; it stays usable by its name. To convert the images "
-        f"again: {remedy}"
-    )
-
-
-def again(existing: DataSet, workspace: Workspace, request: Convert) -> str:
-    """The command that converts the same images under a free name."""
-    whole = request.val_fraction is None and "val" not in existing.splits
-    also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
-    return f"`{command(request, name=free_name(existing.name, workspace.has_dataset))}`{also}"
-
-
 def _cut_since(existing: DataSet, request: Convert) -> ChoiceError:
     """What `_taken` says, or the reason if only the default of --val-fraction makes the difference."""
     plain = replace(part_of(request, ConvertSettings), val_fraction=0.0)
-    whole = read_source(Path(request.source), plain)
+    whole = read_source(list(map(Path, request.sources)), plain)
     same = "val" not in existing.splits and may_be_of(existing, whole, plain)
     if not same or existing.content.sources_sha256 != source_digest(whole):
         return taken(existing, request)

@@ -12,9 +12,17 @@ from rela.pipeline import Say
 from rela.sources import default_name
 from rela.sources.source import ImageSource, Sample
 from rela.stages.conversion import command, request_of
-from rela.stages.convert import again, convert, format_result, older, read_source, taken
+from rela.stages.convert import convert, format_result, read_source
 from rela.stages.requests import Convert
-from rela.stages.same_images import deciding, is_older, may_be_of, source_digest
+from rela.stages.same_images import (
+    again,
+    deciding,
+    is_older,
+    may_be_of,
+    older,
+    source_digest,
+    taken,
+)
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.workspace import Workspace, free_name, open_as, slug
@@ -123,7 +131,7 @@ def say_if_changed(workspace: Workspace, dataset: DataSet, source: Path, say: Sa
     try:
         made = request_of(dataset)
         settings = replace(part_of(made, ConvertSettings), val_fraction=0.0)
-        images = read_source(Path(made.source), settings, compare=False)
+        images = read_source(list(map(Path, made.sources)), settings, compare=False)
     except RelaError as error:
         say(f"cannot check whether {shown} has changed since data set {name} was made: {error}")
         return

@@ -72,11 +72,15 @@ def refused(
         return DataError(elsewhere)
     if len(bad) > SHOWN_BAD_IMAGES:
         write_atomic(listed, left_out_csv(images, bad))
-    return DataError(_bad_image_list(images.url or str(request.source), bad, listed, skip))
+    return DataError(
+        _bad_image_list(images.url or ", ".join(map(str, request.sources)), bad, listed, skip)
+    )
 
 
 def _begin_elsewhere(images: ImageSource, request: Convert, bad: BadImages) -> str:
     """What to say of a table none of whose paths exists; empty otherwise."""
+    if request.more:
+        return ""
     source, total = Path(request.source), sum(map(len, images.splits.values()))
     is_table = source.is_file() and source.name.lower().endswith(csv_table.SUFFIXES)
     if not is_table or len(bad) < total or not all(_is_missing(reason) for _, reason in bad):

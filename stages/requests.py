@@ -151,9 +151,16 @@ class Convert(ConvertSettings, Request):
     """Images to convert to a data set."""
 
     source: str | Path = argument("SRC", kind=Path)
+    more: str | Path | Sequence[str | Path] = argument("[SRC]...", (), kind=Path)
     name: str | None = option(None, "Name of the data set.", shown="that of SRC")
     workers: int | None = option(None, "Worker processes.", minimum=1, shown="all cores")
     replace: bool = option(False, "Replace the data set of that name, if it holds other images.")
+
+    @property
+    def sources(self) -> list[str | Path]:
+        """All of them, which become one data set."""
+        more = [self.more] if isinstance(self.more, str | Path) else self.more
+        return [self.source, *more]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -1,17 +1,20 @@
-"""Whether a data set holds the images of a source, by settings, names and contents."""
+"""Whether a data set holds the images of a source, and what to do about a name that another one has."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
+from rela.errors import ChoiceError
 from rela.pipeline.fingerprint import ordered_digest
 from rela.sources.pixels import colour_in_words, colour_of
 from rela.sources.source import ImageSource
-from rela.stages.conversion import SOURCE_SETTINGS
+from rela.stages.conversion import SOURCE_SETTINGS, command
 from rela.stages.display import progress_bar
+from rela.stages.requests import Convert
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.workspace import Workspace, free_name
 
 STAGE_VERSION = 2  # 1: alpha was dropped, EXIF ignored, every value of 16 bits divided by 257
 
@@ -74,3 +77,27 @@ def sources_digest(images: ImageSource, digests: dict[str, dict[str, str]]) -> s
         for split, samples in images.splits.items()
         for s in samples
     )
+
+
+def taken(existing: DataSet, request: Convert) -> ChoiceError:
+    """The error for a name that another data set has."""
+    return ChoiceError(
+        f"{existing.path} already holds a data set made from other images or with other options; "
+        f"choose another --name, or replace it with `{command(request, replace=True)}`"
+    )
+
+
+def older(existing: DataSet, remedy: str) -> ChoiceError:
+    """The error for a name that such a data set has."""
+    return ChoiceError(
+        f"data set {existing.name} was made by an earlier version of rela, which dropped alpha, ignored "
+        "the rotation in EXIF and took 12 bits for 16; it stays usable by its name. To convert the images "
+        f"again: {remedy}"
+    )
+
+
+def again(existing: DataSet, workspace: Workspace, request: Convert) -> str:
+    """The command that converts the same images under a free name."""
+    whole = request.val_fraction is None and "val" not in existing.splits
+    also = "; add --val-fraction 0 to have them all in train, as before" if whole else ""
+    return f"`{command(request, name=free_name(existing.name, workspace.has_dataset))}`{also}"

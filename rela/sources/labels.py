@@ -119,7 +119,7 @@ def merge_classes(
     lists = list(dict.fromkeys(tuple(each) for each in class_lists))
     if any(lists) and not all(lists):
         raise DataError(
-            f"{one_line(where)}: some shards have labels, and some have none; label all images, or none"
+            f"{one_line(where)}: some of its parts have labels, and some have none; label all images, or none"
         )
     if len(lists) < 2:
         names: list[str] = list(*lists)

@@ -162,6 +162,8 @@ def _check_priors(workspace: Workspace, jobs: list[Job], request: Embed | Train)
 
 def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:
     check_options(request)
+    if request.more:
+        raise ChoiceError("a recipe converts one source; convert several by `rela convert`")
     source = Path(request.source)
     find_kind(source, request.format)
     name = check_name(request.name or slug(default_name(source)), "data set")

@@ -52,7 +52,7 @@ MISTAKES = [
     ("embed pictures --model resnet18", 2, ["no option --model; did you mean --prior?"]),
     ("export --format timm", 2, ["no option --format; did you mean --to?"]),
     ("export some timm", 2, ["unexpected timm: export takes [RUN]"]),
-    ("convert a.png b.png c.png d.png e.png f.png", 2, ["unexpected b.png, c.png, d.png and 2 more"]),
+    ("convert a.png b.png c.png d.png e.png f.png", 2, ["6 sources make one data set", "--name"]),
     ("convert pictures --overwrite", 2, ["no option --overwrite; did you mean --replace?"]),
     ("convert ''", 2, ["SRC is empty; give a value"]),
     ("convert pictures --name ''", 2, ["--name is empty"]),
