@@ -78,7 +78,7 @@ MISTAKES = [
     # sources
     ("convert damaged", 65, ["`rela convert damaged --on-bad-image skip`", "a/0.png: empty file"]),
     ("embed damaged --prior resnet18", 65, ["`rela convert damaged --on-bad-image skip`", "a/0.png"]),
-    ("convert https://example.org/images.tar", 65, ["is a URL", "download"]),
+    ("convert https://127.0.0.1:9/images.tar", 74, ["cannot read https://127.0.0.1:9/", "run the same"]),
     ("convert pictures --format csv", 65, ["pictures: found a folder, expected a CSV"]),
     ("convert pictures --image-column x", 2, ["--image-column does not apply to pictures (", "--format"]),
     ("convert pictures", 2, ["`rela convert pictures --val-fraction 0`", "--name pictures-val`"]),
