@@ -25,9 +25,9 @@ from rela.sources import default_name, is_url, open_source
 from rela.sources.labels import quoted_classes
 from rela.sources.pixels import PixelRules
 from rela.sources.remote import list_shards
-from rela.sources.several import joined
 from rela.sources.source import ImageSource, Sample
 from rela.sources.splits.held_out import find_copies, with_val
+from rela.sources.splits.several import joined
 from rela.sources.splits.subset import at_most
 from rela.stages.conversion import asked, command
 from rela.stages.display import bar_of_bytes, progress_bar
