@@ -66,16 +66,15 @@ class KnownRows:
         the digests of files. What is used is protected from clean-ups until the stack is closed.
         """
         held = ExitStack()
-        shared: list[tuple[int, Representations]] = []
+        shared: list[tuple[Representations, NDArray[np.int64], NDArray[Any]]] = []
         for other in others:
             try:
-                shared.append((int((self._found_in(other)[0] >= 0).sum()), other))
+                shared.append((other, *self._found_in(other)))
             except RelaError as error:
                 say(f"not reused: {error}")
-        for count, other in sorted(shared, key=lambda each: -each[0]):
-            rows, values = self._found_in(other)
+        for other, rows, values in sorted(shared, key=lambda each: -int((each[1] >= 0).sum())):
             new = (rows >= 0) & (self._donor < 0)
-            if not count or not new.any():
+            if not new.any():
                 continue
             theirs = _arithmetic_of(other)
             why = (

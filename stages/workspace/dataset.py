@@ -246,25 +246,28 @@ class DataSet(Result, Artifact):
 
     def index(self, split: str = "train") -> list[dict[str, str]]:
         """The rows of a split's CSV: index, label, path, source_sha256, stored_sha256."""
-        path = self.index_path(split)
+        return list(self._index_rows(split))
+
+    def _index_rows(self, split: str) -> Iterator[dict[str, str]]:
+        """One after the other: a million rows in memory take a gigabyte."""
+        path, columns = self.index_path(split), set(INDEX_COLUMNS)
         try:
             with open(
                 path, encoding="utf-8", errors="surrogateescape", newline="", opener=regular_file
             ) as file:
-                rows = list(csv.DictReader(file))
+                for row in csv.DictReader(file):
+                    if None in row or None in row.values() or set(row) != columns:
+                        names = ", ".join(INDEX_COLUMNS)
+                        raise DataError(
+                            f"{path} is damaged: expected the columns {names}; convert the images again"
+                        )
+                    yield row
         except csv.Error as error:
             raise DataError(f"{path} is damaged ({error}); convert the images again") from error
-        columns = set(INDEX_COLUMNS)
-        if any(None in row or None in row.values() or set(row) != columns for row in rows):
-            raise DataError(
-                f"{path} is damaged: expected the columns {', '.join(INDEX_COLUMNS)}; convert the images "
-                "again"
-            )
-        return rows
 
     def image_sha256s(self, split: str = "train") -> list[str]:
         """Digest of every stored image of a split, by row; raises DataError if the CSV is damaged."""
-        digests = [row["stored_sha256"] for row in self.index(split)]
+        digests = [row["stored_sha256"] for row in self._index_rows(split)]
         is_sound = all(map(str.isascii, digests))
         if not is_sound or ordered_digest(digests) != self.images_sha256(split):
             raise DataError(
