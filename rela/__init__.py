@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rela.stages.api import (
-        Preprocessing,
         clean_cache,
         convert,
         demo,
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Preprocessing",
     "clean_cache",
     "convert",
     "demo",

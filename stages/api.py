@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rela.models.own_code.networks import register as register
-from rela.models.preprocessing import Preprocessing as Preprocessing
 from rela.options import checked_function, keyword_function
 from rela.pipeline import Say
 from rela.stages import backbone as _backbone

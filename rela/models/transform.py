@@ -114,7 +114,7 @@ def _not_reproducible(step: Any, reason: str) -> ChoiceError:
     return ChoiceError(
         f"preprocessing: {one_line(repr(step))} cannot be reproduced ({one_line(reason)}); expected "
         "Resize(SHORTER_SIDE), CenterCrop(SIDE), ToTensor(), Normalize(mean, std), or "
-        "rela.Preprocessing(resize, crop, interpolation, mean, std)"
+        "rela.models.preprocessing.Preprocessing"
     )
 
 
