@@ -19,8 +19,7 @@ def _as_it_is(function: Any = None, *_: Any, **__: Any) -> Any:
 # Imported by libraries, not needed by commands, and without a switch: a third of the time to the first step
 # of a training. PyTorch's compiler: torchvision, Lightning and PyTorch's optimizers import it to keep
 # functions from being compiled; as long as it is not imported, nothing is. torchmetrics imports SciPy's
-# signals and matplotlib, Numba SciPy's linear algebra, Lightning counters of operations (with Triton) and
-# cloud storage.
+# signals and matplotlib, Numba SciPy's linear algebra, Lightning counters of operations (with Triton).
 LATE: dict[str, dict[str, Any]] = {
     "torch._dynamo": {"disable": _as_it_is, "graph_break": lambda: None, "OptimizedModule": None},
     "torch._dynamo.utils": {"is_compile_supported": None},
@@ -29,8 +28,6 @@ LATE: dict[str, dict[str, Any]] = {
     "scipy.signal": {"hamming": None},
     "scipy.linalg": {},
     "scipy.linalg.cython_blas": {},
-    "gcsfs": {"GCSFileSystem": None},
-    "s3fs": {"S3FileSystem": None},
 }
 
 

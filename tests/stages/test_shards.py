@@ -17,6 +17,7 @@ from tar_shards import labelled, png, shard
 
 from rela.errors import UnavailableError
 from rela.sources.remote import Shard, Shards, list_shards
+from rela.stages.commandline.process import LATE
 from rela.stages.convert import convert
 from rela.stages.requests import Convert
 from rela.stages.workspace.dataset import DataSet
@@ -214,3 +215,11 @@ def test_images_of_an_undeclared_range_need_their_bits(rela: object, tmp_path: P
     shard(tars / "x-0.tar", [("a.png", file.getvalue())])
     line = f"convert file://{tars}/x-0.tar --workers 1"
     assert_refused(tmp_path, line, 2, ["more than 8 bits", "--bits 10"])
+
+
+def test_no_file_system_is_imported_late():
+    """fsspec asks for a class, which the stand-in of one is not."""
+    from fsspec.registry import known_implementations
+
+    modules = {each["class"].partition(".")[0] for each in known_implementations.values()}
+    assert not modules & {name.partition(".")[0] for name in LATE}
