@@ -50,8 +50,8 @@ class Joining:
 
     def dataset(self) -> DataSet | None:
         """The names of the images, if these shards were embedded before, by any prior."""
-        there = self.workspace.datasets()
-        return next((d for d in there if d.facts.provenance.shards == self.shards_key), None)
+        names = (d for d in self.workspace.datasets() if not d.has_images)
+        return next((d for d in names if d.facts.provenance.shards == self.shards_key), None)
 
     @cached_property
     def name(self) -> str:
