@@ -135,7 +135,7 @@ MISTAKES = [
     ("embed pictures --prior file:folder --arch resnet18", 74, ["folder is a folder", "weights file"]),
     ("neighbors one.png --dataset flat --prior a+b", 2, ["no model 'a'"]),
     ("neighbors one.png --dataset flat --prior resnet18+resnet50", 2, ["--prior resnet18 --prior resnet50"]),
-    ("neighbors", 2, ["expected one of IMAGE, --duplicates, --outliers, found none"]),
+    ("neighbors", 2, ["expected one of IMAGE, --text, --duplicates, --outliers, found none"]),
     ("neighbors one.png --outliers", 2, ["found IMAGE and --outliers; for example `rela neighbors --dup"]),
     ("neighbors one.png --k 3", 2, ["--k requires --outliers, found IMAGE; remove it"]),
     ("neighbors --outliers --threshold 0.9", 2, ["--threshold requires --duplicates, found --outliers"]),

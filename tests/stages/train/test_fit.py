@@ -27,7 +27,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training that warns and ends at once."""
 
     def train(settings: Any, directory: Path, *rest: Any) -> TrainingOutcome:
-        rest[-1]("warning: all features are alike")
+        rest[5]("warning: all features are alike")
         for name in DIGESTED_FILES:
             if not (directory / name).exists():
                 (directory / name).write_text(name)
@@ -77,7 +77,7 @@ def test_what_matters_is_said_first_and_what_is_next_last(
 def test_two_runs_begin_at_the_same_moment(
     rela: Rela, images: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    taken, original = Path("workspace/runs/images-byol-1"), train._new_run_directory
+    taken, original = Path("workspace/runs/images-byol-1"), train.new_run_directory
 
     def before_the_other(*arguments: Any) -> Path:
         """The other process locks the directory that this one has chosen, then writes its settings."""
@@ -89,7 +89,7 @@ def test_two_runs_begin_at_the_same_moment(
             threading.Timer(0.2, write, ['{"fingerprint": "another"}']).start()
         return directory
 
-    monkeypatch.setattr(train, "_new_run_directory", before_the_other)
+    monkeypatch.setattr(train, "new_run_directory", before_the_other)
     with contextlib.ExitStack() as other:
         rela("train", "--prior", "none", *TINY)
     assert taken.with_name("images-byol-2").joinpath("manifest.json").is_file()
