@@ -18,7 +18,6 @@ from rela.pipeline import Say
 from rela.pipeline.errors import PipelineError
 from rela.pipeline.locks import in_use
 from rela.pipeline.spent import Spent
-from rela.priors import PriorIdentity
 from rela.representations.matrix_file import open_matrix
 from rela.stages.embed.arithmetic import Arithmetic
 from rela.stages.embed.wanted import Wanted
@@ -173,15 +172,10 @@ class KnownRows:
 
 def with_the_same_key(wanted: Wanted) -> list[Representations]:
     """Representations of any images with the key of `wanted` but for these."""
-    identity, settings = wanted.prior.identity, wanted.settings
     return [
         each
         for each in wanted.workspace.representations()
-        if isinstance(each.prior, PriorIdentity)
-        and not each.content.shards
-        and each.prior.key() == identity.key()
-        and (each.dtype, each.precision, each.content.crops)
-        == (settings.dtype, settings.precision, settings.crops)
+        if not each.content.shards and each.fingerprint == wanted.key_of(each.images_sha256)
     ]
 
 

@@ -46,10 +46,14 @@ class Wanted:
     @cached_property
     def key(self) -> str:
         """SHA-256 of what decides the features."""
+        return self.key_of(self.images_sha256)
+
+    def key_of(self, images_sha256: str) -> str:
+        """The same of other images."""
         meaning: dict[str, Any] = {
             "stage": "embed",
             "version": STAGE_VERSION,
-            "images": self.images_sha256,
+            "images": images_sha256,
             "prior": self.prior.identity.key(),
             "dtype": self.settings.dtype,
         }

@@ -159,6 +159,16 @@ def with_other_rows(rela: Rela, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rela.stages.embed.parts._CHECKED_ON", ("cpu",))
 
 
+def test_rows_of_another_version_of_the_key_are_not_used(
+    rela: Rela, counts: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    convert(rela, "workspace", "before", {"1": 1, "2": 2, "3": 3})
+    convert(rela, "workspace", "after", {"2": 2, "1": 1, "3": 4})
+    rela("embed", "before", *EMBED)
+    monkeypatch.setattr("rela.priors.prior.EMBEDDING_VERSION", 2)
+    assert "reused" not in rela("embed", "after", *EMBED).output
+
+
 REFUSED: dict[str, tuple[Callable[..., None] | None, tuple[object, ...], str]] = {
     "batches": (None, ("--batch-size", 8), "computed in batches of 4, not 8"),
     "engine": (None, ("--engine", "onednn"), "computed with --engine eager; add that"),
