@@ -10,6 +10,8 @@
 - fashion: the first 10,000 training images of Fashion-MNIST, and its 10,000 test images, 28 pixels;
   fashion-all: all 60,000.
 - clipart: folders of drawings on white, 64 pixels, without duplicates; every fifth is for validation.
+- masks: one or two drawings of the clip-art on a blurred random texture, 96 pixels, with masks, in the layout
+  of Pascal VOC 2012: class 0 is the texture, 1 to 5 are folders of the clip-art; 400 train and 150 val images.
 - emoji: 99 subcategories, 64 pixels on white; the validation images are those of a vendor never seen.
 - lite0: EfficientNet-Lite0, trained on ImageNet, with the names of timm's `tf_efficientnet_lite0`.
 """
@@ -27,6 +29,7 @@ from PIL import Image, ImageOps
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 CLIPART = Path("/usr/share/openclipart/png")
 EMOJI = {"google": "train", "facebook": "train", "apple": "train", "twitter": "val"}
+PASTED = ("animals", "food", "people", "transportation", "buildings")
 SIDE = 64
 
 
@@ -76,6 +79,38 @@ def emoji(output: Path) -> None:
                 save(image, output / split / entry["subcategory"] / name)
 
 
+def masks(output: Path, num_images: tuple[int, int] = (400, 150), side: int = 96) -> None:
+    """Drawings on textures; train and val show different drawings."""
+    random = np.random.default_rng(0)
+    drawings: dict[tuple[str, int], list[Path]] = {}
+    for label, folder in enumerate(PASTED, start=1):
+        for number, path in enumerate(sorted((CLIPART / folder).rglob("*.png"))[:250]):
+            drawings.setdefault(("val" if number % 4 == 0 else "train", label), []).append(path)
+    for split, count in zip(("train", "val"), num_images, strict=True):
+        names = [f"{split}{number:04d}" for number in range(count)]
+        for name in names:
+            cells = random.integers(0, 256, (6, 6, 3), np.uint8)
+            image = Image.fromarray(cells).resize((side, side), Image.Resampling.BICUBIC)
+            mask = Image.new("L", (side, side))
+            for label in random.choice(np.arange(1, len(PASTED) + 1), random.integers(1, 3), False):
+                path = random.choice(np.array(drawings[split, int(label)]))
+                with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
+                    opened.draft("RGBA", (2 * side, 2 * side))
+                    size = int(random.integers(side * 2 // 5, side * 2 // 3))
+                    drawing = ImageOps.contain(opened.convert("RGBA"), (size, size))
+                place = tuple(int(random.integers(0, side - each + 1)) for each in drawing.size)
+                alpha = drawing.getchannel("A")
+                image.paste(drawing, place, alpha)
+                mask.paste(int(label), place, alpha.point(lambda value: 255 * (value > 127)))
+            save(image, output / "JPEGImages" / f"{name}.jpg")
+            save(mask, output / "SegmentationClass" / f"{name}.png")
+            if split == "train":
+                save(image, output.with_name(f"{output.name}-train") / f"{name}.png")
+        listed = output / "ImageSets" / "Segmentation" / f"{split}.txt"
+        listed.parent.mkdir(parents=True, exist_ok=True)
+        listed.write_text("\n".join(names))
+
+
 def lite0(output: Path) -> None:
     """The names of efficientnet_pytorch → timm's: both list the same tensors in the same order."""
     import timm
@@ -105,7 +140,13 @@ def save(image: Image.Image, path: Path) -> None:
     image.save(path)
 
 
-MAKERS = {"fashion": fashion, "fashion-all": fashion_all, "clipart": clipart, "emoji": emoji}
+MAKERS = {
+    "fashion": fashion,
+    "fashion-all": fashion_all,
+    "clipart": clipart,
+    "emoji": emoji,
+    "masks": masks,
+}
 
 
 def main() -> None:

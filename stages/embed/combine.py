@@ -83,8 +83,7 @@ def embed_priors(
         raise ChoiceError("--dense keeps the maps of one --prior; embed the others without it")
     maps = [
         embed_maps(workspace, dataset, r, dense, settings, request.split, part, say)
-        for (r,) in layers
-        if dense.dense
+        for (r,) in (layers if dense.dense else ())
     ]
     results = [
         embed_all(workspace, dataset, requests, settings, request.split, part, say, layers[i:])
