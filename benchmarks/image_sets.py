@@ -11,7 +11,7 @@
   fashion-all: all 60,000.
 - clipart: folders of drawings on white, 64 pixels, without duplicates; every fifth is for validation.
 - masks: one or two drawings of the clip-art on a blurred random texture, 96 pixels, with masks, in the layout
-  of Pascal VOC 2012: class 0 is the texture, 1 to 5 are folders of the clip-art; 400 train and 150 val images.
+  of Pascal VOC 2012: class 0 is the texture, 1 to 5 folders of the clip-art; 400 train and 150 val images.
 - emoji: 99 subcategories, 64 pixels on white; the validation images are those of a vendor never seen.
 - lite0: EfficientNet-Lite0, trained on ImageNet, with the names of timm's `tf_efficientnet_lite0`.
 """
