@@ -296,7 +296,7 @@ def build_module(
 def _stage1_views(settings: ResolvedSettings, maps: MapTargets | None) -> tuple[View, ...]:
     """Those of the paper; never mirrored where a map of the whole image would have to be mirrored, too.
 
-    Features of a mirrored image are not the mirrored features (cosine 0.87, benchmarks/RESULTS.md).
+    Features of a mirrored image are not the mirrored features.
     """
     views = stage1_views(settings.image_size)
     if maps is None or maps.crops is not None:
