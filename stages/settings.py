@@ -223,7 +223,9 @@ class EvaluateSettings:
         minimum=1,
     )
     voc: str | Path | None = option(
-        None, "For segmentation: a folder in the layout of Pascal VOC 2012.", shown="none"
+        None,
+        "For segmentation and dense-knn: a folder in the layout of Pascal VOC 2012.",
+        shown="none",
     )
     voc_classes: int = option(
         SEGMENTATION_PROTOCOL.num_classes,

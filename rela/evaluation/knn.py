@@ -21,15 +21,33 @@ def knn_accuracy(
 ) -> float:
     """Top-1 accuracy in [0, 1] of the class with the largest sum of weights.
 
+    As `knn_predictions`; labels int64 [N].
+    """
+    predicted = knn_predictions(
+        train_features, train_labels, val_features, num_classes, protocol, device
+    )
+    return int((predicted == val_labels.cpu()).sum()) / len(val_labels)
+
+
+def knn_predictions(
+    train_features: Features,
+    train_labels: Tensor,
+    val_features: Features,
+    num_classes: int,
+    protocol: KNNProtocol,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Of each validation row, the class with the largest sum of weights; int64 [M], on the CPU.
+
     Features float32 or float16 [N, D], also memory-mapped, labels int64 [N]. k is `protocol.neighbours(N)`,
     at most the number of training rows. Whatever the numbers of rows, classes and neighbours, blocks of
     64 MiB are in memory at a time. Raises DataError for features that are not finite.
     """
     device = torch.device(device)
     k = protocol.neighbours(len(train_labels))
-    train_labels, val_labels = train_labels.to(device), val_labels.to(device)
+    train_labels = train_labels.to(device)
     query_rows = min(_QUERY_ROWS, block_rows(num_classes))
-    correct = 0
+    predicted = torch.empty(len(val_features), dtype=torch.int64)
     for rows, queries in blocks(val_features, device, block_rows(max(k, val_features.shape[1]))):
         check_finite(queries, "validation")
         similarities, labels = _neighbours(
@@ -40,8 +58,8 @@ def knn_accuracy(
             part = slice(some, some + query_rows)
             votes = torch.zeros(len(weights[part]), num_classes, device=device)
             votes.scatter_add_(1, labels[part], weights[part])
-            correct += int((votes.argmax(dim=1) == val_labels[rows][part]).sum())
-    return correct / len(val_labels)
+            predicted[rows][part] = votes.argmax(dim=1).cpu()
+    return predicted
 
 
 def _neighbours(

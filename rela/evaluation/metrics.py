@@ -40,11 +40,14 @@ def confusion_matrix(predicted: "Tensor", labels: "Tensor", num_classes: int) ->
 
 
 def segmentation_measures(confusion: NDArray[np.int64]) -> dict[str, float]:
-    """`miou` and `pixel_accuracy` in [0, 1], and `num_scored_classes`.
+    """`miou` and `pixel_accuracy` in [0, 1], `num_scored_classes`, `chance_miou` and `chance_accuracy`.
 
     The IoU of a class is TP / (TP + FP + FN); the mean is over the classes that occur in labels or
-    predictions.
+    predictions. Chance predicts the most frequent class everywhere: its share p of the labels is the
+    accuracy, and the IoU of that class; that of every other class in the labels is 0.
     """
+    labels = confusion.sum(axis=1)
+    largest = float(labels.max() / labels.sum())
     correct = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - correct
     scored = union > 0
@@ -52,4 +55,6 @@ def segmentation_measures(confusion: NDArray[np.int64]) -> dict[str, float]:
         "miou": float((correct[scored] / union[scored]).mean()),
         "pixel_accuracy": float(correct.sum() / confusion.sum()),
         "num_scored_classes": int(scored.sum()),
+        "chance_miou": largest / int((labels > 0).sum()),
+        "chance_accuracy": largest,
     }

@@ -37,6 +37,9 @@ class Measure:
 
 TOP1, TOP5 = Measure("top1", "top-1"), Measure("top5", "top-5")
 MIOU, PIXEL_ACCURACY = Measure("miou", "mIoU"), Measure("pixel_accuracy", "pixel accuracy")
+POSITION_ACCURACY = Measure("position_accuracy", "position accuracy")
+# What predicting the most frequent class everywhere reaches.
+CHANCE = Measure("chance_miou", "chance mIoU"), Measure("chance_accuracy", "chance accuracy")
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,7 @@ class SegmentationProtocol:
     name: ClassVar[str] = "segmentation"
     title: ClassVar[str] = name
     data: ClassVar[Data] = "voc"
-    measures: ClassVar[tuple[Measure, ...]] = (MIOU, PIXEL_ACCURACY)
+    measures: ClassVar[tuple[Measure, ...]] = (MIOU, PIXEL_ACCURACY, *CHANCE)
     is_random: ClassVar[bool] = True
 
     def describe(self, found: Found) -> str:
@@ -232,6 +235,44 @@ class SegmentationProtocol:
             f"{found['image_size']}²{own}, adam, lr {self.lr:g} constant, {self.epochs} epochs, "
             f"{_batch(found, self.batch_size)}, last epoch; {self.num_classes} classes, void left "
             "out; mIoU over the classes in masks or predictions"
+        )
+
+
+@dataclass(frozen=True)
+class DenseKNNProtocol(KNNProtocol):
+    """The k-NN of vectors, of the positions of the feature maps of a frozen backbone.
+
+    Images are resized to `image_size`² pixels. The class of a position is the most frequent one in its patch
+    of the mask. `max_positions` of the training images are neighbours; all of the validation images are
+    predicted. Nothing is trained, so that the figures are of the features alone.
+    """
+
+    k: int = 20
+    num_classes: int = 21
+    image_size: int = 224
+    max_positions: int = 20_000
+    data: ClassVar[Data] = "voc"
+    measures: ClassVar[tuple[Measure, ...]] = (MIOU, POSITION_ACCURACY, *CHANCE)
+    is_random: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """`dense-knn`."""
+        return "dense-knn"
+
+    @property
+    def title(self) -> str:
+        """`dense 20-NN`."""
+        return f"dense {super().title}"
+
+    def describe(self, found: Found) -> str:
+        """One line for tables and reports; `found` has `k`, `map`, `image_size` and numbers of positions."""
+        cut = "" if found["k"] == self.k else f" (all train positions; {self.k} asked for)"
+        return (
+            f"k = {found['k']}{cut}, T = {self.temperature:g}, cosine, positions of {found['map']} feature "
+            f"maps of images stretched to {found['image_size']}², {found['num_train_positions']:,} of the "
+            f"training images, all {found['num_val_positions']:,} of the validation images; class by the "
+            "majority of the labelled pixels of a patch; mIoU over the classes in patches or predictions"
         )
 
 
@@ -253,12 +294,12 @@ KNN_PROTOCOLS = (KNNProtocol(20), KNNProtocol(200))
 FINETUNE_PROTOCOLS = (
     FinetuneProtocol(100, 30), FinetuneProtocol(10, 30), FinetuneProtocol(1, 60),
 )  # fmt: skip
-SEGMENTATION_PROTOCOL = SegmentationProtocol()
+SEGMENTATION_PROTOCOL, DENSE_KNN_PROTOCOL = SegmentationProtocol(), DenseKNNProtocol()
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         *KNN_PROTOCOLS, LOGISTIC_PROTOCOL, REFERENCE_PROTOCOL, LIGHTLY_PROTOCOL,
-        *FINETUNE_PROTOCOLS, SEGMENTATION_PROTOCOL,
+        *FINETUNE_PROTOCOLS, SEGMENTATION_PROTOCOL, DENSE_KNN_PROTOCOL,
     )
 }  # fmt: skip
 # Two of different kinds, so that they can contradict each other.

@@ -99,7 +99,9 @@ def over_runs(evaluations: Sequence[Evaluation]) -> Spreads:
     of_each = [over_probe_seeds(evaluation) for evaluation in evaluations]
     return {
         protocol: {
-            key: Spread.of([found[protocol][key].mean for found in of_each]) for key in measures
+            key: Spread.of([found[protocol][key].mean for found in of_each])
+            for key in measures
+            if all(key in found[protocol] for found in of_each)
         }
         for protocol, measures in of_each[0].items()
     }

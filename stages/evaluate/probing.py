@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rela.evaluation.protocols import (
     AugmentedLinearProtocol,
+    DenseKNNProtocol,
     FinetuneProtocol,
     KNNProtocol,
     LinearProtocol,
@@ -49,7 +50,7 @@ class Probing:
     model: KnownPrior | None = None
     voc: VocFolder | None = None
     _features: "dict[str, tuple[Tensor, Tensor]]" = field(default_factory=dict, init=False)
-    _maps: "_Maps | None" = field(default=None, init=False)
+    _maps: "dict[int, _Maps]" = field(default_factory=dict, init=False)  # by the size asked for
 
     def measure(self, protocol: Protocol, seed: int) -> dict[str, Any]:
         """The figures of one protocol with one probe seed."""
@@ -100,11 +101,19 @@ class Probing:
         total = protocol.epochs * len(train.masks)
         with progress_bar(total, f"{protocol.name}, probe seed {seed}", "img") as bar:
             found = segmentation_probe(train, val, head, protocol, seed, self._device, bar.update)
-        map_shape = "×".join(str(side) for side in shape)
         return {
-            **found, "map": map_shape, "image_size": size, "num_train_images": len(train.masks),
+            **found, "map": _times(shape), "image_size": size, "num_train_images": len(train.masks),
             "num_val_images": len(val.masks),
         }  # fmt: skip
+
+    def dense_knn(self, protocol: DenseKNNProtocol, seed: int) -> dict[str, Any]:
+        """mIoU and accuracy of the nearest positions of feature maps."""
+        from rela.evaluation.dense_knn import dense_knn
+
+        _, (size, *shape), train, val = self._feature_maps(protocol)
+        with progress_bar(len(val.masks), f"{protocol.name}, probe seed {seed}", "img") as bar:
+            found = dense_knn(train, val, protocol, seed, self._device, bar.update)
+        return {**found, "map": _times(shape), "image_size": size}
 
     @cached_property
     def _device(self) -> "torch.device":
@@ -140,12 +149,12 @@ class Probing:
         with self.features_of(split) as values:
             yield values, torch.from_numpy(self.dataset.open(split).labels)
 
-    def _feature_maps(self, protocol: SegmentationProtocol) -> "_Maps":
-        """The maps of both splits, computed for the first probe seed and kept."""
+    def _feature_maps(self, protocol: SegmentationProtocol | DenseKNNProtocol) -> "_Maps":
+        """The maps of both splits, computed for the first probe seed and kept for all on --voc."""
         from rela.evaluation.feature_maps import compute_feature_maps, map_size
         from rela.evaluation.segmentation import head_for
 
-        if self._maps is None:
+        if protocol.image_size not in self._maps:
             assert self.voc is not None and self.model is not None
             backbone, identity = self.model.load(), self.model.identity
             shape = map_size(backbone, protocol.image_size, identity.preprocessing.crop)
@@ -157,8 +166,12 @@ class Probing:
                         self.workspace.evaluations_dir, self._device, self.settings.threads, bar.update,
                     )  # fmt: skip
                 splits.append(maps)
-            self._maps = head_for(backbone), shape, splits[0], splits[1]
-        return self._maps
+            self._maps[protocol.image_size] = head_for(backbone), shape, splits[0], splits[1]
+        return self._maps[protocol.image_size]
+
+
+def _times(shape: list[int]) -> str:
+    return "×".join(str(side) for side in shape)
 
 
 @contextmanager
@@ -176,4 +189,5 @@ MEASURE: dict[type, Callable[[Probing, Any, int], dict[str, Any]]] = {
     AugmentedLinearProtocol: Probing.finetune,
     FinetuneProtocol: Probing.finetune,
     SegmentationProtocol: Probing.segmentation,
+    DenseKNNProtocol: Probing.dense_knn,
 }

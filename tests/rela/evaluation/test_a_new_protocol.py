@@ -86,7 +86,7 @@ def test_it_is_measured_without_labels_and_a_recipe_shows_it_beside_others(
     measured = found["evaluations"][0]["results"]["accuracies"]["rank"]
     assert measured["rank"] == pytest.approx(expected)
     assert found["over_probe_seeds"][0]["rank"]["rank"]["mean"] == pytest.approx(expected)
-    assert "segmentation|rank" in "".join(help_text.split())
+    assert "dense-knn|rank" in "".join(help_text.split())
 
     [row] = json.loads(result)["results"]
     record = read_json(tmp_path / "workspace/runs/images-byol-1/eval.json")

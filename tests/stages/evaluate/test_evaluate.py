@@ -18,7 +18,13 @@ from finished_runs import finished_run
 from pictures import MakeTree, save_tree
 from PIL import Image
 
-from rela.evaluation.protocols import PROTOCOLS, FinetuneProtocol, KNNProtocol, SegmentationProtocol
+from rela.evaluation.protocols import (
+    PROTOCOLS,
+    DenseKNNProtocol,
+    FinetuneProtocol,
+    KNNProtocol,
+    SegmentationProtocol,
+)
 from rela.stages.evaluate.evaluate import evaluate
 from rela.stages.evaluate.probing import Probing
 from rela.stages.recipe.results import results_of
@@ -212,14 +218,19 @@ def test_segmentation_of_a_run_and_of_a_prior_without_a_data_set(
 ):
     small = SegmentationProtocol(image_size=64, batch_size=2, epochs=1)
     monkeypatch.setitem(PROTOCOLS, "segmentation", small)
+    monkeypatch.setitem(PROTOCOLS, "dense-knn", DenseKNNProtocol(image_size=64, max_positions=9))
     rela(*TRAIN)
     asked = ("--protocol", "segmentation", "--voc", voc)
     found = read_json(rela("eval", *asked, "--seeds", 2, "--json"))
     figures = found["evaluations"][0]["results"]["accuracies"]["segmentation"]
     assert 0 <= figures["miou"] <= figures["pixel_accuracy"] <= 1
     assert (figures["num_train_images"], figures["num_val_images"]) == (4, 2)
-    words = rela("--workspace", "elsewhere", "eval", *PRIOR, *asked, "--verbose").stdout
+    both = (*asked, "--protocol", "dense-knn")
+    words = rela("--workspace", "elsewhere", "eval", *PRIOR, *both, "--verbose").stdout
     assert "mIoU %  pixel accuracy %" in words
+    assert "chance mIoU %  chance accuracy %  position accuracy %" in words
+    assert "k = 9 (all train positions; 20 asked for), T = 0.07, cosine, positions of" in words
+    assert measured["dense-knn"] == 1
     assert "frozen backbone, FCN head on 1024×2×2 feature maps, stretched to 64²" in words
     assert measured["segmentation"] == 3
     rela("eval", *asked)
