@@ -80,7 +80,7 @@ def test_it_is_measured_without_labels_and_a_recipe_shows_it_beside_others(
     expected = effective_rank(open_matrix(path).values.astype(np.float32))
     assert f"{expected:.2f}" in words.splitlines()[3]
     assert "effective rank" in words.splitlines()[1]
-    assert "rank: effective rank of 12 training images" in words
+    assert "RankMe: effective rank of 12 training images" in words
     found = json.loads(answer)
     assert found["cached"]
     measured = found["evaluations"][0]["results"]["accuracies"]["rank"]
