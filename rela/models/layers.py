@@ -96,8 +96,9 @@ class LayerFeatures(nn.Module):
             top = [each for each, _ in backbone.named_children()]
             close = difflib.get_close_matches(name, modules, n=4)
             meant = f"did you mean {', '.join(close)}? " if close else ""
+            the = "The" if close else "the"
             raise ChoiceError(
-                f"--layer {layer}: no such layer; {meant}The outermost are {', '.join(top)}"
+                f"--layer {layer}: no such layer; {meant}{the} outermost are {', '.join(top)}"
             )
 
     def _module(self, layer: str) -> str:

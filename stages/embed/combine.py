@@ -1,6 +1,7 @@
 """Representations of several priors → their concatenation, an artifact of the same kind."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError
-from rela.options import part_of
+from rela.options import option_words, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint
@@ -79,6 +80,8 @@ def embed_priors(
         for each in chain(*layers):
             identify(workspace, each)
     dense = part_of(request, DenseSettings)
+    if not dense.dense and (unused := option_words(DenseSettings, vars(dense))):
+        raise ChoiceError(f"{unused[0]} requires --dense; remove it, or add --dense 7")
     if dense.dense and len(layers[0]) > 1:
         raise ChoiceError("--dense keeps the maps of one --prior; embed the others without it")
     maps = [
@@ -273,9 +276,13 @@ def _write(
 def format_result(result: EmbedResult | CombineResult | LayersResult) -> str:
     """The result and its path; for a combination, its components first; of several layers, each in turn."""
     if isinstance(result, LayersResult):
-        text = "\n".join([*map(format_maps, result.maps), *map(format_result, result.layers)])
-        learns = result.maps and text.endswith("`") and "next: `rela train " in text
-        return f"{text.removesuffix('`')} --dense 1`" if learns else text
+        lines = [*map(format_maps, result.maps), *map(format_result, result.layers)]
+        if result.maps:
+            lines = [
+                re.sub(r"^(next: `rela train .*)`\Z", r"\1 --dense 1`", t, flags=re.M)
+                for t in lines
+            ]
+        return "\n".join(lines)
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:

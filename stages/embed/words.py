@@ -46,8 +46,11 @@ def format_location(artifact: Representations, names: Path, was_there: bool) -> 
     workspace, content = Workspace.around(artifact), artifact.content
     dataset = workspace.dataset(names.parent.name)
     trained_on = workspace.representations(dataset.images_sha256())
-    if any(each.prior.key() == artifact.prior.key() for each in trained_on):
-        lines.append(next_command("train", content.dataset, "--prior", shown_name(artifact)))
+    same_prior = [each for each in trained_on if each.prior.key() == artifact.prior.key()]
+    if same_prior:  # of several, such as with crops and without, the name of this one
+        its_own = len(same_prior) > 1 and artifact.name in [each.name for each in same_prior]
+        name = artifact.name if its_own else shown_name(artifact)
+        lines.append(next_command("train", content.dataset, "--prior", name))
     else:
         how = EmbedSettings(crops=content.crops, dtype=artifact.dtype)
         known = priors_of(artifact)

@@ -30,12 +30,13 @@ from rela.stages.workspace.workspace import Workspace
 class ExportResult(Result):
     """The file or folder, its size and the Python that loads it.
 
-    Of a run, or of the features of a prior; `preprocessing`: None for a combination of priors.
+    Of a run, or of the features of a prior for `dataset`; `preprocessing`: None for a combination of priors.
     """
 
     path: Path
     run: str | None
     prior: str | None
+    dataset: str | None
     to: str
     num_bytes: int
     preprocessing: dict[str, Any] | None
@@ -60,7 +61,7 @@ def export(workspace: Workspace, request: requests.Export, say: Say = print) -> 
     settings, embedding = part_of(request, ExportSettings), part_of(request, EmbedSettings)
     _refuse_unused(request, settings)
     if settings.prior is not None:
-        run, name = None, settings.prior
+        run = None
         dataset = workspace.dataset(settings.dataset, "--dataset")
         found = cached_splits(workspace, dataset, settings.prior, say)
         first = next(iter(found.values()))
@@ -71,7 +72,7 @@ def export(workspace: Workspace, request: requests.Export, say: Say = print) -> 
         snippet = write_features(dataset, found, description, path, settings)
     else:
         trained = run_or_snapshot(workspace, request.run, say)
-        run, name = trained.name, None
+        run, name, dataset = trained.name, None, None
         path = destination(run, settings)
         identity = read_identity(trained.path)
         known = identity.preprocessing.as_dict()
@@ -84,6 +85,7 @@ def export(workspace: Workspace, request: requests.Export, say: Say = print) -> 
         path=path,
         run=run,
         prior=name,
+        dataset=None if dataset is None else dataset.name,
         to=settings.to,
         num_bytes=directory_bytes(path) if path.is_dir() else path.stat().st_size,
         preprocessing=known,
@@ -129,8 +131,10 @@ def format_result(result: ExportResult) -> str:
         )
     lines.append(pasteable("load it with:", result.snippet))
     lines.append(
-        next_command("neighbors", "--duplicates")
-        if result.run is None
-        else next_command("eval", result.run)
+        next_command(
+            "neighbors", "--duplicates", "--dataset", result.dataset, "--prior", result.prior
+        )
+        if result.dataset is not None and result.prior is not None
+        else next_command("eval", str(result.run))
     )
     return "\n".join(lines)

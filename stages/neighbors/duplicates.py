@@ -184,5 +184,9 @@ def in_words(result: Duplicates) -> str:
         lines.append(
             f"{len(groups) - len(shown):,} more groups: --count shows more, --json lists all"
         )
-    lines.append(next_command("neighbors", "--outliers", "--dataset", result.dataset))
+    lines.append(
+        next_command(
+            "neighbors", "--outliers", "--dataset", result.dataset, "--prior", result.prior
+        )
+    )
     return "\n".join(lines)

@@ -104,6 +104,8 @@ def in_words(result: Outliers) -> str:
             f"is {result.median:.4f}",
             format_table(*result.tables()["outliers"]),
             f"picture of these: {result.picture}",
-            next_command("neighbors", "--duplicates", "--dataset", result.dataset),
+            next_command(
+                "neighbors", "--duplicates", "--dataset", result.dataset, "--prior", result.prior
+            ),
         ]
     )

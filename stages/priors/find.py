@@ -82,6 +82,7 @@ def find_cached(
             matching = []
     of_data_set = f"data set {dataset.name} ({split})"
     if not matching and requests and name is not None:
+        refuse_maps(workspace, dataset, name, split)
         for each in requests:
             if not workspace.has_run(each.name.removeprefix("run:")):
                 refuse_unknown(workspace, each)
@@ -216,6 +217,17 @@ def shown_name(representations: Representations) -> str:
     workspace = Workspace.around(representations)
     others = workspace.representations(representations.images_sha256)
     return shown_names([representations.prior, *(other.prior for other in others)])[0]
+
+
+def refuse_maps(workspace: Workspace, dataset: DataSet, name: str, split: str = "train") -> None:
+    """Raise ChoiceError if `name` is that of maps, as printed by `rela embed` or `rela status`."""
+    if name.endswith(" maps)") or name in [
+        maps.name for maps in workspace.maps(dataset.images_sha256(split))
+    ]:
+        raise ChoiceError(
+            f"--prior {name} names maps, which `rela train --dense 1` finds by itself; expected vectors"
+            f"{embedded_in_words(workspace.representations(dataset.images_sha256(split)))}"
+        )
 
 
 def embedded_in_words(cached: Sequence[Representations]) -> str:

@@ -23,7 +23,9 @@ def chosen_maps(
     settings: TrainSettings,
     representations: Representations | None,
 ) -> Representations | None:
-    """With --dense, the maps of the same images and crops by a prior of `representations`, at any layer.
+    """With --dense, the maps of the same images and crops by a prior of `representations`.
+
+    Those of its layer, else of any.
 
     Raises ChoiceError, with the command that makes them, or that removes others, unless there is one.
     """
@@ -36,6 +38,9 @@ def chosen_maps(
         for maps in workspace.maps(representations.images_sha256)
         if maps.content.crops == crops and _model(priors_of(maps)[0][0]) in models
     ]
+    keys = [identity.key() for identity, _ in priors_of(representations)]
+    same_layer = [maps for maps in found if priors_of(maps)[0][0].key() in keys]
+    found = same_layer or found
     if len(found) == 1:
         return found[0]
     if found:

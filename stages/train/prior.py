@@ -7,7 +7,12 @@ from rela.priors import POOLED, PriorRequest
 from rela.priors.names import is_called, shown_names
 from rela.priors.prior import JOINT
 from rela.stages.embed.combine import embed_all
-from rela.stages.priors.find import embedded_in_words, matching_representations, require_one
+from rela.stages.priors.find import (
+    embedded_in_words,
+    matching_representations,
+    refuse_maps,
+    require_one,
+)
 from rela.stages.priors.identify import UnusedPriorError, refuse_unknown
 from rela.stages.priors.records import priors_of
 from rela.stages.priors.requests import prior_request, requests_of
@@ -64,6 +69,7 @@ def chosen_representations(
                 f"{with_crops}{others}; run `{command}` first, or train without one: --prior none"
             )
         return require_one(cached, f"priors are embedded for data set {dataset.name}", " (or none)")
+    refuse_maps(workspace, dataset, settings.prior)
     requests = training_requests(workspace, dataset, settings)
     # a random prior requires neither a choice nor a download
     builds = may_build and (embed_first or settings.prior == RANDOM_PRIOR)

@@ -9,6 +9,8 @@
 
 import csv
 import json
+import re
+import shlex
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -102,6 +104,20 @@ def test_an_interrupted_embedding_goes_on_to_the_same_bytes(
     for name in ("representations.h5", "format.bin"):
         assert (maps_in() / name).read_bytes() == (maps_in("whole") / name).read_bytes()
     assert "10 × 2 × 2 × 8 maps of data set images (train) already exist" in rela(*DENSE).output
+
+
+def test_the_printed_commands_of_several_layers_take_the_maps_of_each(rela: Rela, tree: Path):
+    both = rela(*DENSE, "--layer", "layer2", "--layer", "layer3").output
+    with_crops = rela(*EMBED, "--layer", "layer2", "--crops", 2).output
+    commands = re.findall("^next: `rela (train .*)`$", both + with_crops, re.M)
+    assert len(commands) == 3 and "--prior random:timm:test_resnet-seed0@layer3@64px" in commands[1]
+    again = rela(*DENSE, "--layer", "layer2").output  # of which there are features of crops by now
+    [command] = re.findall("^next: `rela (train .*)`$", again, re.M)
+    rela(*shlex.split(command), *TRAIN[1:], "--epochs", 1, "--name", "run")
+    maps = read_json(Path("workspace/runs/run/config.json"))["maps"]
+    [made] = Path("workspace/representations").glob(f"*{maps[:12]}/manifest.json")
+    assert read_json(made)["content"]["prior"]["layer"] == "layer2"
+    assert "names maps" in rela("train", "--prior", made.parent.name, exit_code=2).output
 
 
 def test_a_small_disk_and_a_small_map_are_refused_before_the_work(
