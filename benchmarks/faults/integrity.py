@@ -38,6 +38,7 @@ def integrity(trials: int, scratch: Path) -> Iterator[Tally]:
     representations = next(
         each for each in space.representations(dataset.images_sha256()) if each.content.run is None
     )
+    (maps,) = space.maps(dataset.images_sha256())
     store = PartStore(scratch / "parts", 1)
     store.write(0, random.Random(0).randbytes(_PART_BYTES))
     newest = newest_checkpoint(run.path / "checkpoints")
@@ -52,6 +53,10 @@ def integrity(trials: int, scratch: Path) -> Iterator[Tally]:
         "representations": (
             representations.path / REPRESENTATIONS_FILE,
             lambda: representations.sound_file(REPRESENTATIONS_FILE),
+        ),
+        "maps": (
+            maps.path / REPRESENTATIONS_FILE,
+            lambda: maps.sound_file(REPRESENTATIONS_FILE),
         ),
         "representations, for the rows of another data set": (
             representations.path / REPRESENTATIONS_FILE,

@@ -20,6 +20,7 @@ _WORDS: dict[str, tuple[object, ...]] = {
     "convert some": ("convert", "--val-fraction", 0.2, "--name", "some", "--max-images", 800),
     "embed some": ("embed", "some", *_PRIOR),
     "embed": ("embed", "digits", *_PRIOR),
+    "maps": ("embed", "digits", *_PRIOR, "--dense", 1),
     "targets": (),  # no command of its own
     "train": (
         "train", "digits", "--name", "run", "--model", "shufflenet_v2_x0_5", "--image-size", 32,
@@ -82,16 +83,22 @@ class Stage:
 
 
 def each_stage(scratch: Path, only: Collection[str]) -> Iterator[Stage]:
-    """Those in `only`, in the order in which they build on each other; all leave their workspaces."""
+    """Those in `only`, in the order in which they build on each other; it ends with the last of them.
+
+    Of nothing, all are run. Each leaves its workspace.
+    """
     import_everything()
     before = scratch / "before-all"
     shutil.rmtree(before, ignore_errors=True)
     before.mkdir(parents=True)
     digits = write_digits(scratch / "digits")
+    last = [name for name in _WORDS if name in only][-1:]
     for name, words in _WORDS.items():
         stage = Stage(name, (*words, digits) if "convert" in words else words, before, scratch)
         if name in only:
             yield stage
+        if [name] == last:
+            return
         before = stage.undisturbed[0]
 
 

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("names", "trials", "totals"),
     [
-        (("kill", "concurrency", "integrity"), 1, [1] * (5 + 3 + 9)),
+        (("kill", "concurrency", "integrity"), 1, [1] * (6 + 3 + 10)),
         (("files",), 5, [17, 13, 12, 11, *[6] * 9, *[8] * 6, 50, 15, 26]),
         (("images",), 6, [*[6] * 10, 60, 2, 12]),
     ],
