@@ -29,7 +29,9 @@ BLOCK = re.compile(
     r"(?:<!-- not run: (?P<why>.*?) -->\n)?```(?P<language>bash|python)\n(?P<text>.*?)```", re.S
 )
 SMALL = {"model": "shufflenet_v2_x0_5", "image_size": 32, "batch_size": 24, "epochs": 1}
-OF_PAGE = {"tutorial.md": SMALL | {"image_size": 16, "batch_size": 128}}  # with more images
+OF_PAGE = {
+    "tutorial.md": SMALL | {"model": "timm:test_resnet", "image_size": 16, "batch_size": 128}
+}  # with more images
 
 
 def blocks(page: Path) -> list[tuple[str, str, str]]:
