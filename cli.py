@@ -103,6 +103,7 @@ def train(
     from rela.training.settings import WHERE_TO_RUN
 
     given = {f.name: getattr(request, f.name) for f in fields(request) if is_typed(f.name)}
+    given.pop("workspace", None)  # an option of every command, not of a run
     if not resume:
         chosen = replace(request, **{**preset(preset_name), **given})
         return stage.train(workspace, chosen, say), stage.format_result

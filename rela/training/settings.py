@@ -32,7 +32,7 @@ class TrainSettings:
     )
     dense: float | None = option(
         None,
-        "Weight in stage 1 of the loss on maps, which `rela embed --dense` keeps, beside that on vectors.",
+        "Weight in stage 1 of the loss on maps (--dense of rela embed), beside that on vectors.",
         minimum=0,
         shown="0: without maps",
     )

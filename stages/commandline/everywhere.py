@@ -1,5 +1,6 @@
 """`--workspace` and `--debug`: options of every command, before its name or after it."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -35,6 +36,16 @@ def options(of_program: bool = False) -> list[click.Option]:
             help="Show the traceback of an error.",
         ),
     ]
+
+
+def typed_workspace(ctx: click.Context) -> str:
+    """`--workspace PLACE ` as it was typed; empty if it was not."""
+    program = ctx.find_root()
+    if program.get_parameter_source("workspace") is not click.core.ParameterSource.COMMANDLINE:
+        return ""
+    place = program.params["workspace"]  # several before the command, one after it
+    one = place[-1] if isinstance(place, tuple) else place
+    return f"--workspace {shlex.quote(one_line(str(one)))} "
 
 
 def _one_workspace(

@@ -128,12 +128,15 @@ def say(message: str) -> None:
 
 
 def lines_of(text: str) -> str:
-    """The text with control characters escaped, but for line breaks.
+    """The text with control characters escaped, but for line breaks; its commands have the workspace.
 
     Names of files, classes and runs come from elsewhere and may hold anything. All that is printed for
     people passes here.
     """
-    return "\n".join(map(one_line, text.split("\n")))
+    context = click.get_current_context(silent=True)
+    given = "" if context is None else everywhere.typed_workspace(context)
+    lines = map(one_line, text.split("\n"))
+    return "\n".join(line.replace("`rela ", f"`rela {given}") for line in lines)
 
 
 def is_typed(option: str) -> bool:

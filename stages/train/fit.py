@@ -247,7 +247,7 @@ def _maps_of(
     if maps is None:
         raise ChoiceError(
             f"the maps that run {directory.name} is trained on are missing ({config.maps[:12]}); embed "
-            "them again with `rela embed` and --dense, then resume"
+            "them again as before, then resume"
         )
     return maps
 

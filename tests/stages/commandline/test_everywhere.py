@@ -42,3 +42,19 @@ def test_names_are_completed_from_a_workspace_after_the_command(tmp_path: Path):
     shell = ShellComplete(main, {}, "rela", "_RELA_COMPLETE")
     words = ["train", "--workspace", str(tmp_path / "ws")]
     assert [item.value for item in shell.get_completions(words, "ph")] == ["photos"]
+
+
+def test_printed_commands_have_the_workspace_that_was_typed(rela: Rela, small_tree: Path):
+    place = "my work"
+    said = rela("convert", small_tree, "--workspace", place).output
+    assert "`rela --workspace 'my work' embed" in said
+    assert (
+        "`rela --workspace 'my work' embed"
+        in rela("--workspace", place, "train", exit_code=2).output
+    )
+    assert "`rela embed" in rela("convert", small_tree).output
+
+
+def test_resume_takes_a_workspace(rela: Rela, tmp_path: Path):
+    said = rela("train", "--resume", "--workspace", "elsewhere", exit_code=2).output
+    assert "0 interrupted runs in elsewhere: nothing to resume" in said

@@ -19,7 +19,8 @@ LAYERS = ("pooled", "layer2", "layer3:flat")
 
 @pytest.fixture(autouse=True)
 def parts_of_four_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
+    for module in ("matrix_file", "targets"):
+        monkeypatch.setattr(f"rela.representations.{module}.ROWS_PER_PART", 4)
 
 
 @pytest.fixture
