@@ -1,8 +1,8 @@
 """The campaigns of benchmarks/faults in their quick size; `scripts/faults` runs the full one.
 
-Covers: kill -9 at an instant of every stage, a flipped bit in everything that
-is kept, hostile and damaged files, damaged images and odd folders: all promises hold. And the campaigns
-notice when one does not.
+Covers: kill -9 at an instant of every stage, a flipped bit in everything that is kept; and, marked as slow,
+hostile and damaged files, damaged images and odd folders: all promises hold. And the campaigns notice when
+one does not.
 """
 
 import importlib
@@ -26,8 +26,10 @@ REPOSITORY = Path(__file__).parents[2]
     ("names", "trials", "totals"),
     [
         (("kill", "integrity"), 1, [1] * (6 + 10)),
-        (("files",), 2, [17, 13, 12, 11, *[3] * 9, *[8] * 6, 50, 15, 26]),
-        (("images",), 3, [*[3] * 10, 30, 2, 12]),
+        pytest.param(
+            ("files",), 2, [17, 13, 12, 11, *[3] * 9, *[8] * 6, 50, 15, 26], marks=pytest.mark.slow
+        ),
+        pytest.param(("images",), 3, [*[3] * 10, 30, 2, 12], marks=pytest.mark.slow),
     ],
 )
 def test_what_is_promised_holds(

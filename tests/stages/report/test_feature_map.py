@@ -21,6 +21,7 @@ def test_the_plane_is_scikit_learns():
     assert principal_plane(features[:1]).shape == (1, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the package's own
 def test_umap_keeps_digits_together():
     pytest.importorskip("umap")
