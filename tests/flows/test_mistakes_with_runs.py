@@ -76,7 +76,7 @@ CALLS: list[tuple[Call, str]] = [
     (lambda: rela.train("images", prior="none", epochs=None), "epochs = None"),
     (lambda: rela.train("images", prior="none", logger=None), "logger = None"),
     (lambda: rela.train("images", prior="none", devices=1), r"devices = 1 \(int\): expected a string"),
-    (lambda: rela.train("images", prior="none", model=torch.nn.Linear(2, 2)), r"model = .* \(Linear\)"),
+    (lambda: rela.train("images", prior="none", model=torch.nn.Linear(2, 2)), "model cannot take images"),
     (lambda: rela.train("images", prior="none", model=""), "model is empty"),
     (lambda: rela.resume("half", devices=1), r"resume\(\): devices = 1 \(int\): expected str or None"),
     (lambda: rela.resume("done", epochs="5"), r"epochs = '5' \(str\): expected int or None"),

@@ -18,7 +18,6 @@ from pictures import MakeTree
 from rela.errors import DataError
 from rela.sources.image_folder import scan
 from rela.sources.source import FileRange, Held, Sample
-from rela.sources.splits import held_out
 from rela.sources.splits.held_out import find_copies, hold_out, with_val
 from rela.sources.splits.subset import evenly
 from rela.stages.dataset_of import say_if_changed
@@ -132,8 +131,8 @@ def test_copies_are_found_without_reading_what_cannot_be_one(tmp_path, monkeypat
     samples += [Sample("held", 0, Held(b"yy")), Sample("gone", 0), Sample("gone too", 0)]
     samples.append(Sample("part", 0, FileRange(str(tmp_path / "i"), 0, len(long))))
     read: list[str] = []
-    plain = held_out._digest
-    monkeypatch.setattr(held_out, "_digest", lambda r, s: read.append(s.path) or plain(r, s))
+    plain = Sample.sha256
+    monkeypatch.setattr(Sample, "sha256", lambda s, root: read.append(s.path) or plain(s, root))
     done: list[int] = []
     found = find_copies(tmp_path, samples, done.append)
     groups = Counter(found.values())
@@ -208,7 +207,7 @@ def test_a_folder_that_has_changed_is_never_embedded_without_a_word(
     os.utime(tree / "c0/0.png")  # touched, but the same
     assert changes() == ""
     read: list[str] = []
-    monkeypatch.setattr("rela.stages.dataset_of.source_sha256", lambda root, s: read.append(s.path))
+    monkeypatch.setattr(Sample, "sha256", lambda sample, root: read.append(sample.path))
     assert changes() != "" and read == ["c0/0.png"]  # nothing else is read
     monkeypatch.undo()
     monkeypatch.chdir(tree.parent)
