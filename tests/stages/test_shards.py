@@ -161,6 +161,7 @@ def test_shards_in_memory_have_a_version():
 
 
 def test_a_real_s3_server(tmp_path: Path, tars: Path, monkeypatch: pytest.MonkeyPatch):
+    # pip takes minutes to find versions of both that go together: not in the extra `test`
     moto = pytest.importorskip("moto.server")
     pytest.importorskip("s3fs")
     import boto3
