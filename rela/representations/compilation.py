@@ -2,19 +2,16 @@
 
 import statistics
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rela.errors import ChoiceError, one_line
-from rela.representations.engines import Engine, Forward, compare
+from rela.representations.engines import LEAST_COSINE, LEAST_GAIN, Engine, Forward, compare
 
 COMPILED = "compiled"
 LEAST_SECONDS = 60.0  # of all forward passes; compiling takes 8 to 18 s
-_LEAST_COSINE = 0.99
-_LEAST_GAIN = 1.2
 _ROUNDS = 3
 
 
@@ -56,12 +53,12 @@ def try_compiled(
     ratios = [_seconds(eager, images) / _seconds(compiled, images) for _ in range(_ROUNDS)]
     engine = Engine(COMPILED, "float16", statistics.median(ratios))
     engine = compare(engine, features.double(), exact.double())
-    if not engine.cosine >= _LEAST_COSINE:
-        raise ChoiceError(f"{engine.words}, at least {_LEAST_COSINE} expected; use --engine eager")
-    return engine if must or statistics.median(ratios) >= _LEAST_GAIN else None
+    if not engine.cosine >= LEAST_COSINE:
+        raise ChoiceError(f"{engine.words}, at least {LEAST_COSINE} expected; use --engine eager")
+    return engine if must or statistics.median(ratios) >= LEAST_GAIN else None
 
 
-def _seconds(forward: Callable[[Tensor], Tensor], images: Tensor) -> float:
+def _seconds(forward: Forward, images: Tensor) -> float:
     start = time.perf_counter()
     float(forward(images)[0, 0])  # waits for the GPU
     return time.perf_counter() - start

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
@@ -49,6 +49,10 @@ class EmbedResult(Result):
         """The representations, and what they took."""
         known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
         return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
+
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def embed(
@@ -157,37 +161,11 @@ def row_order(num_crops: int) -> str:
     return "row i belongs to the sample whose field `index` is i"
 
 
-def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
-    """Join all parts in one HDF5 file and publish it, or take that of a faster process.
-
-    The recorded cost is that of every part, interrupted calls and other shards included, plus
-    this call's start and joining.
-    """
-    import numpy as np
-
-    from rela.data.crops import CropPlan
-    from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
-
-    dataset, split, settings = wanted.dataset, wanted.split, wanted.settings
-    identity, num_images = wanted.prior.identity, dataset.num_images(split)
-    width = identity.feature_dim
-
-    def parts() -> Any:
-        for part in range(store.num_parts):
-            stored = store.read(part)
-            if stored is None:
-                raise DataError(
-                    f"part {part} of {store.directory} was damaged; run the command again"
-                )
-            rows = np.frombuffer(stored, settings.dtype).reshape(-1, width)
-            for start in range(0, len(rows), ROWS_PER_PART):
-                yield rows[start : start + ROWS_PER_PART]
-
-    crops = None
-    if settings.crops:
-        crops = CropPlan(settings.crops).draw(dataset.open(split))
-    num_rows = num_images * (settings.crops or 1)
-    attributes = {
+def attributes_of(
+    identity: PriorIdentity, dataset: DataSet, split: str, num_crops: int
+) -> dict[str, Any]:
+    """What a file of features says of itself."""
+    return {
         "prior": identity.name,
         "architecture": identity.arch,
         "weights_sha256": identity.weights_sha256,
@@ -197,9 +175,45 @@ def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
         "dataset_fingerprint": dataset.fingerprint,
         "split": split,
         "class_names": json.dumps(dataset.content.class_names),
-        "crops_per_image": settings.crops,
-        "row_order": row_order(settings.crops),
+        "crops_per_image": num_crops,
+        "row_order": row_order(num_crops),
     }
+
+
+def joined_rows(store: PartStore, dtype: str, width: int) -> "Iterator[NDArray[Any]]":
+    """The rows [n, width] of all parts, n ≤ ROWS_PER_PART at a time; DataError if a part is damaged."""
+    import numpy as np
+
+    from rela.representations.matrix_file import ROWS_PER_PART
+
+    for part in range(store.num_parts):
+        stored = store.read(part)
+        if stored is None:
+            raise DataError(f"part {part} of {store.directory} was damaged; run the command again")
+        rows = np.frombuffer(stored, dtype).reshape(-1, width)
+        for start in range(0, len(rows), ROWS_PER_PART):
+            yield rows[start : start + ROWS_PER_PART]
+
+
+def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
+    """Join all parts in one HDF5 file and publish it, or take that of a faster process.
+
+    The recorded cost is that of every part, interrupted calls and other shards included, plus
+    this call's start and joining.
+    """
+
+    from rela.data.crops import CropPlan
+    from rela.representations.matrix_file import write_matrix
+
+    dataset, split, settings = wanted.dataset, wanted.split, wanted.settings
+    identity, num_images = wanted.prior.identity, dataset.num_images(split)
+    width = identity.feature_dim
+
+    crops = None
+    if settings.crops:
+        crops = CropPlan(settings.crops).draw(dataset.open(split))
+    num_rows = num_images * (settings.crops or 1)
+    attributes = attributes_of(identity, dataset, split, settings.crops)
     engine, arithmetic = recorded_engine(store), recorded_arithmetic(store)
     seal_start = Spent.now()
     spent = store.spent() + overhead
@@ -208,7 +222,7 @@ def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
         path = directory / REPRESENTATIONS_FILE
         write_matrix(
             path,
-            parts(),
+            joined_rows(store, settings.dtype, width),
             (num_rows, width),
             settings.dtype,
             attributes,

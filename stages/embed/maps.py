@@ -6,9 +6,8 @@ They are representations of another shape, beside the vectors: an artifact in pa
 import json
 import shutil
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
@@ -24,11 +23,11 @@ from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorRequest
 from rela.stages.display import human_bytes, progress_bar
-from rela.stages.embed.embed import EmbedResult, row_order
+from rela.stages.embed.embed import EmbedResult, joined_rows, row_order
 from rela.stages.embed.engine import settle_engine
 from rela.stages.embed.rounding import Rounding
-from rela.stages.embed.wanted import SHOWN_NAME
-from rela.stages.priors.identify import KnownPrior, identify
+from rela.stages.embed.wanted import Wanted
+from rela.stages.priors.identify import identify
 from rela.stages.settings import DenseSettings, EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import (
@@ -36,7 +35,7 @@ from rela.stages.workspace.representations import (
     Representations,
     describe_parts,
 )
-from rela.stages.workspace.workspace import Workspace, open_as, slug
+from rela.stages.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,26 +51,16 @@ FORMAT_FILE = "format.bin"  # beside the parts, then beside the maps
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Wanted(Wanted):
     """Maps of one split by a prior: their name, their fingerprint, and where they are."""
 
-    workspace: Workspace
-    dataset: DataSet
-    split: str
-    prior: KnownPrior
     dense: DenseSettings
-    settings: EmbedSettings
-
-    @cached_property
-    def images_sha256(self) -> str:
-        return self.dataset.images_sha256(self.split)
 
     @property
     def num_rows(self) -> int:
         return self.dataset.num_images(self.split) * (self.settings.crops or 1)
 
-    @cached_property
-    def key(self) -> str:
+    def key_of(self, images_sha256: str) -> str:
         from rela.data.crops import CROPS_VERSION
 
         settings, crops = self.settings, {"num": self.settings.crops, "version": CROPS_VERSION}
@@ -79,7 +68,7 @@ class _Wanted:
             {
                 "stage": "maps",
                 "version": STAGE_VERSION,
-                "images": self.images_sha256,
+                "images": images_sha256,
                 "prior": self.prior.identity.key(),
                 "side": self.dense.dense,
                 "width": self.dense.dense_width,
@@ -90,17 +79,8 @@ class _Wanted:
         )
 
     @property
-    def destination(self) -> Path:
-        crops = f"-{self.settings.crops}crops" if self.settings.crops else ""
-        prior = f"{slug(self.prior.identity.name)[:SHOWN_NAME]}{crops}"
-        side = f"{self.dense.dense}x{self.dense.dense}"
-        name = f"{self.dataset.name}-{self.split}-{prior}-{side}-{self.key[:12]}"
-        return self.workspace.representations_dir / name
-
-    def find(self) -> Representations | None:
-        """The artifact, under any name."""
-        existing = open_as(Representations, self.destination)
-        return existing or self.workspace.representations_by_key(self.images_sha256, self.key)
+    def shape(self) -> str:
+        return f"-{self.dense.dense}x{self.dense.dense}"
 
 
 def bytes_of_maps(num_rows: int, dense: DenseSettings) -> int:
@@ -125,7 +105,7 @@ def embed_maps(
     """
     start = Spent.now()
     check_options(dense)
-    wanted = _Wanted(workspace, dataset, split, identify(workspace, request), dense, settings)
+    wanted = _Wanted(workspace, dataset, split, identify(workspace, request), settings, dense)
     existing, names = wanted.find(), dataset.index_path(split)
     if existing is not None:
         mark_used(existing.path)
@@ -173,7 +153,7 @@ def find_maps(
         prior = identify(workspace, request, may_build=False)
     except ChoiceError:
         return None
-    return _Wanted(workspace, dataset, split, prior, dense, settings).find()
+    return _Wanted(workspace, dataset, split, prior, settings, dense).find()
 
 
 def _say_size(wanted: _Wanted, store: PartStore, say: Say) -> None:
@@ -226,8 +206,8 @@ def _embed_parts(
         network, prior.identity.preprocessing, settings.device, settings.batch_size,
         settings.threads,
     )  # fmt: skip
-    settle_engine(embedder, beton, [store], settings, say)
     embedder.try_float16(beton)
+    settle_engine(embedder, beton, [store], settings, say)
     format_ = _settle_format(wanted, store, embedder, beton, crops)
     embedder.finish = format_.project
     is_finite = Rounding(wanted.dataset, wanted.split, "float32", say)
@@ -299,25 +279,13 @@ def _read_format(path: Path) -> "MapFormat":
 
 def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations:
     """Join all parts in one HDF5 file and publish it, or take that of a faster process."""
-    import numpy as np
 
     from rela.data.crops import CropPlan
-    from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
+    from rela.representations.matrix_file import write_matrix
 
     dataset, settings, identity = wanted.dataset, wanted.settings, wanted.prior.identity
     format_ = _read_format(store.directory / FORMAT_FILE)
     columns = format_.side**2 * format_.width
-
-    def parts() -> Any:
-        for part in range(store.num_parts):
-            stored = store.read(part)
-            if stored is None:
-                raise DataError(
-                    f"part {part} of {store.directory} was damaged; run the command again"
-                )
-            rows = np.frombuffer(stored, format_.dtype).reshape(-1, columns)
-            for start in range(0, len(rows), ROWS_PER_PART):
-                yield rows[start : start + ROWS_PER_PART]
 
     crops = None
     if settings.crops:
@@ -341,7 +309,14 @@ def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations
         (directory / FORMAT_FILE).write_bytes(format_.to_bytes())
         path = directory / REPRESENTATIONS_FILE
         shape = wanted.num_rows, columns
-        write_matrix(path, parts(), shape, format_.dtype, attributes, crops)
+        write_matrix(
+            path,
+            joined_rows(store, format_.dtype, columns),
+            shape,
+            format_.dtype,
+            attributes,
+            crops,
+        )
         return Manifest(
             kind="representations",
             fingerprint=wanted.key,

@@ -4,7 +4,6 @@ Nothing here grows with the number of images but the files: parts are read one a
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from rela.sources import default_name
 from rela.sources.labels import merge_classes
 from rela.sources.remote import Shards
 from rela.sources.source import ImageSource, Sample
-from rela.stages.embed.embed import row_order
+from rela.stages.embed.embed import attributes_of
 from rela.stages.embed.engine import recorded_engine
 from rela.stages.embed.wanted import SHOWN_NAME, Wanted
 from rela.stages.left_out import LEFT_OUT_FILE, left_out_csv
@@ -90,19 +89,7 @@ def seal_shards(join: Joining, store: PartStore, overhead: Spent) -> Representat
         join.workspace.datasets_dir / join.name, DataSet, join.dataset, parts.write_names
     )
     wanted, identity, settings = join.wanted(dataset), join.prior.identity, join.settings
-    attributes = {
-        "prior": identity.name,
-        "architecture": identity.arch,
-        "weights_sha256": identity.weights_sha256,
-        "preprocessing": json.dumps(identity.preprocessing.as_dict()),
-        "layer": identity.layer,
-        "dataset": dataset.name,
-        "dataset_fingerprint": dataset.fingerprint,
-        "split": "train",
-        "class_names": json.dumps(dataset.content.class_names),
-        "crops_per_image": 0,
-        "row_order": row_order(0),
-    }
+    attributes = attributes_of(identity, dataset, "train", 0)
     engine = recorded_engine(store)
     spent = store.spent() + overhead
 

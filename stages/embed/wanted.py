@@ -66,11 +66,16 @@ class Wanted:
         return fingerprint(meaning)
 
     @property
+    def shape(self) -> str:
+        """In the name, what is beside the prior; empty for vectors."""
+        return ""
+
+    @property
     def destination(self) -> Path:
         """Where they are to be."""
         with_crops = f"-{self.settings.crops}crops" if self.settings.crops else ""
         prior = f"{slug(self.prior.identity.name)[:SHOWN_NAME]}{with_crops}"
-        name = f"{self.dataset.name}-{self.split}-{prior}-{self.key[:12]}"
+        name = f"{self.dataset.name}-{self.split}-{prior}{self.shape}-{self.key[:12]}"
         return self.workspace.representations_dir / name
 
     def find(self) -> Representations | None:
