@@ -66,12 +66,6 @@ class _LateModule(ModuleType):
         return getattr(_import(self.__name__), name)
 
 
-def import_now(name: str) -> None:
-    """Import the module itself if a stand-in has its place; raises ImportError."""
-    if isinstance(sys.modules.get(name), _LateModule):
-        _import(name)
-
-
 def _import(name: str) -> ModuleType:
     """The module itself, in place of its stand-in and of those beside it."""
     package = name.partition(".")[0]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError, UnavailableError, one_line, require
-from rela.pipeline.late_modules import import_now
 from rela.sources.file_patterns import fixed_part, ranges_filled
 from rela.sources.splits.tree import is_system_name
 
@@ -17,7 +16,6 @@ KIND_OF_SUFFIX = {".tar": "webdataset", ".parquet": "huggingface"}
 _VERSIONS = ("ETag", "etag", "md5Hash", "crc32c", "blob_id", "checksum")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 _NAMED = 3
-_LATE = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +110,6 @@ def _store(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it."""
     fsspec = require("fsspec", "cloud", f"reading {one_line(url)}")
     try:
-        if url.partition("://")[0] in _LATE:  # fsspec asks for a class
-            import_now(_LATE[url.partition("://")[0]])
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise ChoiceError(

@@ -6,7 +6,6 @@ folders behind file://, memory, and a real S3 server (moto's) in this process.
 
 import io
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from refusals import assert_refused
 from tar_shards import labelled, png, shard
 
 from rela.errors import UnavailableError
-from rela.pipeline.late_modules import import_late
 from rela.sources.remote import Shard, Shards, list_shards
 from rela.stages.commandline.process import LATE
 from rela.stages.convert import convert
@@ -166,8 +164,6 @@ def test_a_real_s3_server(tmp_path: Path, tars: Path, monkeypatch: pytest.Monkey
     pytest.importorskip("s3fs")
     import boto3
 
-    monkeypatch.delitem(sys.modules, "s3fs")
-    import_late({"s3fs": {"S3FileSystem": None}})  # as every command does
     server = moto.ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:
