@@ -1,5 +1,7 @@
 """What a command does to its process before anything heavy is imported."""
 
+import atexit
+import gc
 from typing import Any
 
 from rela.distributed.ranks import end_with_launcher
@@ -32,7 +34,12 @@ LATE: dict[str, dict[str, Any]] = {
 
 
 def prepare_process() -> None:
-    """End with the launcher, use the cores that there are, import late what is hardly ever used."""
+    """End with the launcher, use the cores that there are, import late what is hardly ever used.
+
+    At the end Python looks for cycles among all objects, twice: half a second after PyTorch was imported,
+    although the memory goes with the process. Frozen, they are left out.
+    """
     end_with_launcher()
     limit_threads()
     import_late(LATE)
+    atexit.register(gc.freeze)
