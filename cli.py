@@ -308,7 +308,7 @@ def status(
 def remove(workspace: Any, request: "requests.Remove") -> Shown:
     """Remove data sets, representations and runs; refuse if other things depend on them, and name those.
 
-    NAME is that of `rela cache ls`, or KIND:NAME where two kinds share it, such as run:photos.
+    NAME is that of `rela cache ls`, a path, or KIND:NAME where two kinds share it, such as run:photos.
     """
     from rela.stages import remove as stage
 

@@ -19,7 +19,7 @@ from rela.pipeline.errors import (
 from rela.pipeline.files import fsync
 from rela.pipeline.fingerprint import file_sha256
 from rela.pipeline.locks import REMOVED_PREFIX
-from rela.pipeline.manifest import Manifest
+from rela.pipeline.manifest import Manifest, remedy
 from rela.pipeline.owner import is_abandoned, owner_token
 
 _STAGING_PREFIX = ".staging-"
@@ -55,13 +55,12 @@ class Artifact:
     def sound_file(self, name: str) -> Path:
         """The path of one file, its digest compared; raises CorruptArtifactError if it differs."""
         path, expected = self.path / name, self.manifest.file_sha256.get(name)
-        remedy = f"remove {self.path} and run the stage that made it again"
         if expected is None or not path.is_file():
-            raise CorruptArtifactError(f"{path} is missing from {self.path}; {remedy}")
+            raise CorruptArtifactError(f"{path} is missing from {self.path}; {remedy(self.path)}")
         found = file_sha256(path)
         if found != expected:
             raise CorruptArtifactError(
-                f"{path} is damaged: SHA-256 {found[:12]}, expected {expected[:12]}; {remedy}"
+                f"{path} is damaged: SHA-256 {found[:12]}, expected {expected[:12]}; {remedy(self.path)}"
             )
         return path
 

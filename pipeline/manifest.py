@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +15,8 @@ from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.spent import Spent
 
 MANIFEST_NAME = "manifest.json"
+_MAKES = {"datasets": "convert", "representations": "embed", "targets": "train", "runs": "train"}
+_MAKERS = {*_MAKES.values(), "eval"}
 # Packages that can change a result; rela.priors adds those that models come from.
 VERSIONED_PACKAGES = {"rela", "torch", "lightly", "ffcv", "numpy", "h5py", "numba"}
 
@@ -31,9 +35,13 @@ def installed_versions() -> dict[str, str]:
     return versions
 
 
-def provenance(spent: Spent | None = None) -> dict[str, Any]:
-    """Where, when and with what: recorded for people, never part of a fingerprint."""
+def provenance(spent: Spent | None = None, command: Sequence[str] = ()) -> dict[str, Any]:
+    """Where, when and with what: recorded for people, never part of a fingerprint.
+
+    `command`: the words that make the same again.
+    """
     return {
+        **({"command": [*command]} if command else {}),
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "finished_unix_seconds": round(time.time(), 3),
@@ -53,7 +61,7 @@ class Manifest:
     - `parameters`: every resolved setting;
     - `content`: kind-specific facts (class names, counts, shapes);
     - `file_sha256`: digest of every file, by name relative to the artifact's directory;
-    - `provenance`: host, times, versions.
+    - `provenance`: host, times, versions, command.
     """
 
     kind: str
@@ -96,13 +104,12 @@ class Manifest:
         ) as error:
             reason = getattr(error, "strerror", type(error).__name__)
             raise CorruptArtifactError(
-                f"{path} is not a readable manifest ({reason}); "
-                f"remove {directory} and run the stage that made it again"
+                f"{path} is not a readable manifest ({reason}); {remedy(directory)}"
             ) from error
         if found != expected:
             raise CorruptArtifactError(
                 f"{path} was changed after it was written: digest {found[:12]}, expected "
-                f"{str(expected)[:12]}; remove {directory} and run the stage that made it again"
+                f"{str(expected)[:12]}; {remedy(directory)}"
             )
         return manifest
 
@@ -121,3 +128,33 @@ def _refuse_odd_entries(manifest: Manifest) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
             raise ValueError("a file outside of the artifact")
+
+
+def remedy(directory: Path) -> str:
+    """What to do about a damaged result, for the end of a message: the commands that make it again.
+
+    Its manifest names the one that made it. Without that, the folder tells which kind of command did. What
+    depends on the result stays.
+    """
+    remove = shlex.join(["rela", "rm", str(directory), "--force"])
+    try:
+        command = json.loads(read_regular(directory / MANIFEST_NAME))["provenance"]["command"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        command = None
+    if _is_command(command):
+        return f"make it again with `{remove} && {shlex.join(command)}`"
+    verb = _MAKES.get(directory.parent.name)
+    makes = f"`rela {verb} …` makes it again" if verb else "run the command that made it again"
+    return f"remove it with `{remove}`; {makes}"
+
+
+def _is_command(words: Any) -> bool:
+    """Whether these are words of a command that makes a result; a manifest may come from anywhere."""
+    return (
+        isinstance(words, list)
+        and len(words) > 2
+        and all(isinstance(word, str) and word.isprintable() and "`" not in word for word in words)
+        and words[0] == "rela"
+        and words[1] in _MAKERS
+        and not any(word.startswith("--trust") for word in words)
+    )

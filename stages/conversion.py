@@ -7,7 +7,7 @@ from typing import Any
 
 from rela.sources import is_url
 from rela.sources.source import SourceOptions
-from rela.stages.requests import Convert, command_of
+from rela.stages.requests import Convert, command_of, words_of
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
 
@@ -28,6 +28,22 @@ def asked(request: Convert, settings: ConvertSettings) -> dict[str, str]:
     given |= {"source": sources[0], "image_root": root and root.absolute()}
     given["more"] = shlex.join(sources[1:]) or None
     return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def made_by(request: Convert, name: str) -> list[str]:
+    """The words of the command that converts the same again from any folder."""
+    root = request.image_root
+    whole = [str(s) if is_url(s) else str(Path(s).absolute()) for s in request.sources]
+    return words_of(
+        "convert",
+        request,
+        source=whole[0],
+        more=whole[1:],
+        image_root=root and Path(root).absolute(),
+        name=name,
+        workers=None,
+        replace=False,
+    )
 
 
 def request_of(dataset: DataSet) -> Convert:

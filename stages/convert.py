@@ -29,7 +29,7 @@ from rela.sources.source import ImageSource, Sample
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.several import joined
 from rela.sources.splits.subset import at_most
-from rela.stages.conversion import asked, command
+from rela.stages.conversion import asked, command, made_by
 from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
@@ -210,6 +210,7 @@ def _write(
             (directory / f"{split}.csv").write_bytes(_index_csv(result))
         manifest = _manifest(images, settings, results, rules, bad, Spent.now() - start)
         manifest.provenance["asked"] = asked(request, settings)
+        manifest.provenance["command"] = made_by(request, name)
         if shards is not None:
             manifest.provenance["shards"] = shards
         reasons = [(path, without_numbers(reason)) for path, reason in bad]

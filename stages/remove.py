@@ -1,6 +1,7 @@
 """Remove data sets, representations, targets and runs by name, and say what depends on them."""
 
 import math
+import shlex
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class RemoveResult(Result):
 
 
 def remove(workspace: Workspace, request: Remove) -> RemoveResult:
-    """Remove what the names stand for: NAME or KIND:NAME, or the name of a prior that one thing is made by.
+    """Remove what the names stand for: NAME, KIND:NAME or a path, or a prior that one thing is made by.
 
     Raises ChoiceError for unknown and ambiguous names, and where something else depends on them, unless
     that is removed too (`dependents`) or left as it is (`force`); BusyError for what a job uses.
@@ -194,6 +195,15 @@ def _own_features(workspace: Workspace, thing: Thing) -> Iterator[Thing]:
 
 def _find(workspace: Workspace, name: str) -> Thing:
     parents = {kind.replace(" ", ""): path for kind, path in parents_of(workspace).items()}
+    if "/" in name:  # the path that a message names
+        path = Path(name)
+        kinds = {parent.resolve(): kind for kind, parent in parents.items()}
+        kind = kinds.get(path.parent.resolve())
+        if kind is not None and path.is_dir():
+            return thing_at(kind, path) if path.name[0] != "." else _listed(workspace, path.name)
+        if (path / MANIFEST_NAME).is_file():
+            place = shlex.quote(str(path.parent.parent))
+            raise ChoiceError(f"{name} is not in {workspace.root}; choose --workspace {place}")
     prefix, colon, rest = name.partition(":")
     wanted = {prefix: rest} if colon and prefix in parents else dict.fromkeys(parents, name)
     found = [

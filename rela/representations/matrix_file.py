@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rela.data.memory import blocks
 from rela.errors import DataError, UnavailableError
+from rela.pipeline.manifest import remedy
 from rela.representations.safe_hdf5 import (
     OddHdf5Error,
     PlainArray,
@@ -98,7 +99,7 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
     """
 
     def damaged(reason: str) -> DataError:
-        return DataError(f"{path} cannot be used: {reason}; remove its folder and embed again")
+        return DataError(f"{path} cannot be used: {reason}; {remedy(path.parent)}")
 
     try:
         if not path.is_file():
@@ -153,7 +154,7 @@ def stack_matrices(path: Path, matrices: Sequence[Matrix]) -> Matrix:
     """
     kinds = {(matrix.values.shape[1], matrix.values.dtype) for matrix in matrices}
     if len(kinds) > 1:
-        raise DataError(f"{path} cannot be used: its files differ in width or type; embed again")
+        raise DataError(f"{path} cannot be used: its files differ in width or type; {remedy(path)}")
     values: Any = StackedRows([matrix.values for matrix in matrices])
     return Matrix(path, values, matrices[0].attributes)
 

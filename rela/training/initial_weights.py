@@ -6,6 +6,7 @@ from torch import nn
 
 from rela.errors import DataError
 from rela.models.weights import load_strict, read_state_dict, recorded, save_weights, state_sha256
+from rela.pipeline.manifest import remedy
 from rela.training.run_directory import INITIAL_FILE
 
 _DIGEST = "weights_sha256"
@@ -23,10 +24,13 @@ def load_initial(backbone: nn.Module, directory: Path) -> None:
     Raises DataError if they are missing or damaged.
     """
     path = directory / INITIAL_FILE
-    remedy = f"remove {directory} and train again"
     if not path.is_file():
-        raise DataError(f"{path}, the weights that the run begins with, is missing; {remedy}")
+        raise DataError(
+            f"{path}, the weights that the run begins with, is missing; {remedy(directory)}"
+        )
     state = read_state_dict(path)
     if state_sha256(state) != recorded(path).get(_DIGEST):
-        raise DataError(f"{path}, the weights that the run begins with, is damaged; {remedy}")
+        raise DataError(
+            f"{path}, the weights that the run begins with, is damaged; {remedy(directory)}"
+        )
     load_strict(backbone, state, [], str(path))

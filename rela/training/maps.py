@@ -17,6 +17,7 @@ from torch import Tensor
 from rela.data.beton.reader import Beton
 from rela.errors import DataError
 from rela.models.preprocessing import Preprocessing
+from rela.pipeline.manifest import remedy
 from rela.representations.matrix_file import open_matrix
 from rela.representations.projection import Projection, fit_projection
 
@@ -159,7 +160,7 @@ def open_maps(
     if matrix.values.shape != expected or matrix.values.dtype != np.dtype(format_.dtype):
         raise DataError(
             f"{path} contains {list(matrix.values.shape)} of {matrix.values.dtype}, expected "
-            f"{list(expected)} of {format_.dtype}; remove its folder and embed again"
+            f"{list(expected)} of {format_.dtype}; {remedy(path.parent)}"
         )
     matrix.values.flags.writeable = False
     with warnings.catch_warnings():  # the mapping is read-only and never written

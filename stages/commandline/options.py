@@ -4,6 +4,7 @@ import errno
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, fields
 from importlib import import_module
@@ -28,6 +29,9 @@ _CALLED_ELSEWHERE = {
     "force": ("replace",), "format": ("to",), "model": ("prior",), "size": ("image-size", "max-side"),
     "out": ("output",), "run": ("prior",), "resize": ("max-side",), "checkpoint": ("weights",),
 }  # fmt: skip
+
+
+_COMMANDS, _PROGRAM = re.compile(r"`rela [^`]*"), re.compile(r"(^`|&& )rela ")
 
 
 class RequestCommand(click.Command):
@@ -135,8 +139,11 @@ def lines_of(text: str) -> str:
     """
     context = click.get_current_context(silent=True)
     given = "" if context is None else everywhere.typed_workspace(context)
-    lines = map(one_line, text.split("\n"))
-    return "\n".join(line.replace("`rela ", f"`rela {given}") for line in lines)
+
+    def placed(found: re.Match[str]) -> str:
+        return _PROGRAM.sub(lambda program: program[0] + given, found[0])
+
+    return "\n".join(_COMMANDS.sub(placed, one_line(line)) for line in text.split("\n"))
 
 
 def is_typed(option: str) -> bool:

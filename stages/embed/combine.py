@@ -30,7 +30,9 @@ from rela.stages.embed.results import CombineResult, LayersResult
 from rela.stages.embed.wanted import SHOWN_NAME
 from rela.stages.embed.words import format_location
 from rela.stages.embed.words import format_result as format_embed_result
+from rela.stages.priors.again import embed_commands
 from rela.stages.priors.identify import identify
+from rela.stages.priors.records import priors_of
 from rela.stages.priors.requests import requests_of
 from rela.stages.requests import Embed, repeats_the_command
 from rela.stages.settings import DenseSettings, EmbedSettings
@@ -178,6 +180,9 @@ def combine(
     images = dataset.images_sha256(split)
     prior = Combination(tuple(c.prior for c in components if isinstance(c.prior, PriorIdentity)))
     crops = _equal_crops(components)
+    how = EmbedSettings(crops=crops, dtype=dtype, precision=components[0].precision)
+    known = [prior for component in components for prior in priors_of(component)]
+    words = embed_commands(workspace, dataset, known, how, split)[-1]
     with_crops = f"-{crops}crops" if crops else ""
     name = f"{dataset.name}-{split}-{slug(prior.name)[:SHOWN_NAME]}{with_crops}-{key[:12]}"
     destination = workspace.representations_dir / name
@@ -214,7 +219,7 @@ def combine(
                 "split": split,
                 "crops": crops,
             },
-            provenance=provenance(Spent.now() - start)
+            provenance=provenance(Spent.now() - start, words)
             | {
                 "components_seconds": [component.spent.seconds for component in components],
                 "components_cpu_seconds": [component.spent.cpu_seconds for component in components],

@@ -247,7 +247,7 @@ def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
                 "dataset": dataset.name,
                 "split": split,
             },
-            provenance=provenance(spent + (Spent.now() - seal_start))
+            provenance=provenance(spent + (Spent.now() - seal_start), wanted.command)
             | {"batch_size": settings.batch_size, "device": settings.device}
             | ({"arithmetic": arithmetic} if arithmetic else {})
             | ({"engine": asdict(engine)} if engine is not None else {}),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError, DataError
-from rela.options import check_options
+from rela.options import check_options, option_words
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached, clear_abandoned
 from rela.pipeline.errors import AlreadyPublishedError, StorageError
@@ -18,7 +18,7 @@ from rela.pipeline.files import read_regular, replacing
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.lease import Leases
 from rela.pipeline.locks import in_use, mark_used
-from rela.pipeline.manifest import Manifest, provenance
+from rela.pipeline.manifest import Manifest, provenance, remedy
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorRequest
@@ -77,6 +77,10 @@ class _Wanted(Wanted):
                 "crops": crops if settings.crops else None,
             }
         )
+
+    @property
+    def command(self) -> list[str]:
+        return [*super().command, *option_words(DenseSettings, vars(self.dense))]
 
     @property
     def shape(self) -> str:
@@ -248,8 +252,7 @@ def _settle_format(
         return _read_format(path)
     if store.finished():
         raise DataError(
-            f"{path} is missing, without which the finished parts mean nothing; remove {store.directory} "
-            "and run the same command again"
+            f"{path} is missing, without which the finished parts mean nothing; {remedy(store.directory)}"
         )
     one_crop = None if crops is None else crops[:, :1]
     num_values = embedder(beton, np.arange(1), crops=one_crop).size
@@ -272,9 +275,7 @@ def _read_format(path: Path) -> "MapFormat":
     try:
         return MapFormat.from_bytes(read_regular(path))
     except DataError as error:
-        raise DataError(
-            f"{path} is damaged; remove {path.parent} and run the same command again"
-        ) from error
+        raise DataError(f"{path} is damaged; {remedy(path.parent)}") from error
 
 
 def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations:
@@ -331,7 +332,7 @@ def _seal(wanted: _Wanted, store: PartStore, overhead: Spent) -> Representations
                 "dataset": dataset.name,
                 "split": wanted.split,
             },
-            provenance=provenance(spent + (Spent.now() - seal_start)),
+            provenance=provenance(spent + (Spent.now() - seal_start), wanted.command),
         )
 
     return cached(wanted.destination, Representations, wanted.find, fill)[0]

@@ -115,7 +115,7 @@ def seal_shards(join: Joining, store: PartStore, overhead: Spent) -> Representat
                 "split": "train",
                 "shards": shards,
             },
-            provenance=provenance(spent + (Spent.now() - seal_start))
+            provenance=provenance(spent + (Spent.now() - seal_start), wanted.command)
             | {"batch_size": settings.batch_size, "device": settings.device}
             | ({"engine": asdict(engine)} if engine is not None else {}),
         )

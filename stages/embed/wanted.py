@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.pipeline.fingerprint import fingerprint
+from rela.stages.priors.again import embed_commands
 from rela.stages.priors.identify import KnownPrior
 from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
@@ -64,6 +65,13 @@ class Wanted:
 
             meaning["crops"] = {"num": self.settings.crops, "version": CROPS_VERSION}
         return fingerprint(meaning)
+
+    @property
+    def command(self) -> list[str]:
+        """The words of the command that makes them."""
+        known = [(self.prior.identity, self.prior.run)]
+        [words] = embed_commands(self.workspace, self.dataset, known, self.settings, self.split)
+        return words
 
     @property
     def shape(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rela.errors import ChoiceError, DataError
 from rela.options import option_words
 from rela.pipeline import Say
-from rela.pipeline.manifest import MANIFEST_NAME
+from rela.pipeline.manifest import MANIFEST_NAME, remedy
 from rela.priors import PriorRequest
 from rela.priors.names import is_called, shown_names
 from rela.priors.prior import combined
@@ -157,7 +157,7 @@ def with_names(
     if len(matrix.values) != len(rows) * (crops or 1):
         raise DataError(
             f"{matrix.path} has {len(matrix.values)} rows for {len(rows)} images of data set {dataset.name}; "
-            "remove its folder and embed again"
+            f"{remedy(representations.path)}"
         )
     paths = [row["path"] for row in rows]
     return NamedRepresentations(matrix.values, paths, labels, class_names, matrix.attributes, crops)

@@ -7,6 +7,7 @@ from rela.errors import ChoiceError, DataError
 from rela.evaluation.protocols import KNN_PROTOCOLS
 from rela.options import part_of
 from rela.pipeline.locks import in_use
+from rela.pipeline.manifest import remedy
 from rela.priors.names import shown_names
 from rela.result import Result, Table
 from rela.stages.display import format_table, next_command
@@ -184,7 +185,7 @@ def _rows(
         raise DataError(f"{path} holds {len(values)} rows, the data set has {num_images} images")
     rows = np.asarray(values[chosen])
     if not np.isfinite(rows).all():
-        raise DataError(f"{path} contains NaN or Inf; remove its folder and embed again")
+        raise DataError(f"{path} contains NaN or Inf; {remedy(path)}")
     return rows
 
 

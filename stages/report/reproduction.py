@@ -7,7 +7,6 @@ from typing import Any
 
 from rela.errors import RelaError
 from rela.models.own_code.networks import MODULE_PREFIX
-from rela.options import option_words
 from rela.stages.conversion import request_of
 from rela.stages.evaluate.groups import OF_PRIOR_ONLY
 from rela.stages.priors.again import embed_commands
@@ -16,9 +15,9 @@ from rela.stages.requests import words_of
 from rela.stages.settings import EmbedSettings
 from rela.stages.train.resolve import NO_METHOD, check_settings, resolve_hyperparameters
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.run import Run, begun_from
+from rela.stages.workspace.run import Run, train_words
 from rela.stages.workspace.workspace import Workspace
-from rela.training.settings import OPTIMIZER_FIELDS, WHERE_TO_RUN, TrainSettings
+from rela.training.settings import OPTIMIZER_FIELDS, TrainSettings
 
 
 def commands_for(workspace: Workspace, run: Run) -> list[str]:
@@ -26,9 +25,8 @@ def commands_for(workspace: Workspace, run: Run) -> list[str]:
 
     Resolved settings are explicit, so that changed defaults of a later version have no effect.
     """
-    name, prior = run.content.dataset, run.content.prior
-    train = ["rela", "train", name, "--prior", prior or "none"]
-    train += _settings_words(run.settings)
+    name = run.content.dataset
+    train = train_words(name, run.content.prior, run.settings)
     try:
         dataset = workspace.dataset_of(name, run.dataset_fingerprint)
     except RelaError:
@@ -60,15 +58,8 @@ def counterpart(run: Run, prior: str) -> str:
         if own.optimizer == settings.optimizer:
             is_own = {n: getattr(own, n) == getattr(settings, n) for n in OPTIMIZER_FIELDS}
             settings = replace(settings, **{n: v for n, v in unset.items() if is_own[n]})
-    words = ["rela", "train", run.content.dataset, "--prior", prior]
-    words += _settings_words(settings)
+    words = train_words(run.content.dataset, prior, settings)
     return _in_python(words) or shlex.join(words)
-
-
-def _settings_words(settings: TrainSettings) -> list[str]:
-    """Options of `rela train`; a network of own code brings its weights."""
-    without = {"prior", *WHERE_TO_RUN, *(["init"] if begun_from(settings) is None else [])}
-    return option_words(TrainSettings, vars(settings), without)
 
 
 def _in_python(words: list[str]) -> str | None:

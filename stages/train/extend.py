@@ -70,7 +70,9 @@ def _of_another_process(directory: Path, config: Config) -> Path:
         read_config(directory).fingerprint == config.fingerprint
     )
     if not is_same:
-        raise ChoiceError(f"{directory} already exists and is another run; remove it first")
+        raise ChoiceError(
+            f"{directory} already exists and is another run; `rela rm run:{directory.name}` removes it"
+        )
     return directory
 
 

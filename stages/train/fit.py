@@ -42,6 +42,7 @@ from rela.stages.workspace.run import (
     begun_from,
     cost_of,
     read_config,
+    train_words,
 )
 from rela.stages.workspace.workspace import Workspace, open_as
 from rela.training.run_directory import INITIAL_FILE
@@ -230,11 +231,40 @@ def _run_locked(
             "online_accuracy": outcome.online_accuracy,
         },
         file_sha256={name: file_sha256(directory / name) for name in DIGESTED_FILES},
-        provenance=provenance(Spent(sum(outcome.seconds.values()), outcome.cpu_seconds)),
+        provenance=provenance(
+            Spent(sum(outcome.seconds.values()), outcome.cpu_seconds),
+            _command(workspace, dataset, representations, directory, config),
+        ),
     )
     manifest.write(directory)
     (directory / INITIAL_FILE).unlink(missing_ok=True)  # by now the checkpoint has more
     return TrainResult(Run(directory, manifest), False)
+
+
+def _command(
+    workspace: Workspace,
+    dataset: DataSet,
+    representations: Representations | None,
+    directory: Path,
+    config: Config,
+) -> list[str]:
+    """The words of the command that trains the same run again; none if it extends one that is gone."""
+    if config.extends is None:
+        prior = None if representations is None else shown_name(representations)
+        words = train_words(dataset.name, prior, config.settings)
+        return [*words, "--name", directory.name]
+    before = next((run for run in workspace.runs() if run.fingerprint == config.extends), None)
+    if before is None:
+        return []
+    return [
+        "rela",
+        "train",
+        "--resume",
+        "--name",
+        before.name,
+        "--epochs",
+        str(config.settings.epochs),
+    ]
 
 
 def _maps_of(

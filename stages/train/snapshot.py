@@ -116,5 +116,5 @@ def _write(
             "snapshot_of": directory.name,
             "epochs_done": record["epochs_done"],
         },
-        provenance=provenance(Spent.now() - start),
+        provenance=provenance(Spent.now() - start, ["rela", "eval", directory.name]),
     )

@@ -12,6 +12,7 @@ from rela.pipeline import Say
 from rela.pipeline.errors import BusyError, CorruptArtifactError
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.locks import holder
+from rela.pipeline.manifest import remedy
 from rela.stages.display import next_command
 from rela.stages.requests import Train, repeats_the_command
 from rela.stages.snippets import pasteable, run_snippet
@@ -309,7 +310,7 @@ def _go_on(
     if _fingerprint(dataset, resolved, config.extends, config.maps) != config.fingerprint:
         raise CorruptArtifactError(
             f"{directory / CONFIG_FILE} was changed after the run began, or comes from another version "
-            f"of rela; remove {directory} and train again"
+            f"of rela; {remedy(directory)}"
         )
     cached = workspace.representations(dataset.images_sha256())
     if resolved.prior not in (NO_PRIOR, *(a.fingerprint for a in cached)):

@@ -15,6 +15,7 @@ from rela.errors import ChoiceError, DataError, one_line
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.files import regular_file
 from rela.pipeline.fingerprint import ordered_digest
+from rela.pipeline.manifest import remedy
 from rela.result import Result
 from rela.stages.workspace.schema import Int, Timing, checked_manifest
 
@@ -218,7 +219,7 @@ class DataSet(Result, Artifact):
         beton = open_beton(path, len(self.content.class_names))
         if len(beton) != expected:
             raise DataError(
-                f"{path} holds {len(beton)} images, its manifest says {expected}; convert the images again"
+                f"{path} holds {len(beton)} images, its manifest says {expected}; {remedy(self.path)}"
             )
         return beton
 
@@ -259,11 +260,11 @@ class DataSet(Result, Artifact):
                     if None in row or None in row.values() or set(row) != columns:
                         names = ", ".join(INDEX_COLUMNS)
                         raise DataError(
-                            f"{path} is damaged: expected the columns {names}; convert the images again"
+                            f"{path} is damaged: expected the columns {names}; {remedy(self.path)}"
                         )
                     yield row
         except csv.Error as error:
-            raise DataError(f"{path} is damaged ({error}); convert the images again") from error
+            raise DataError(f"{path} is damaged ({error}); {remedy(self.path)}") from error
 
     def image_sha256s(self, split: str = "train") -> list[str]:
         """Digest of every stored image of a split, by row; raises DataError if the CSV is damaged."""
@@ -271,8 +272,8 @@ class DataSet(Result, Artifact):
         is_sound = all(map(str.isascii, digests))
         if not is_sound or ordered_digest(digests) != self.images_sha256(split):
             raise DataError(
-                f"{self.index_path(split)} is damaged: its digests are not those of the images; convert the "
-                "images again"
+                f"{self.index_path(split)} is damaged: its digests are not those of the images; "
+                f"{remedy(self.path)}"
             )
         return digests
 

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from msgspec import Struct, to_builtins
 
 from rela.errors import ChoiceError
-from rela.options import check_options
+from rela.options import check_options, option_words
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import write_atomic
+from rela.pipeline.manifest import remedy
 from rela.priors.earlier_run import BACKBONE_FILE, IDENTITY_FILE
 from rela.result import Result
 from rela.stages.workspace.dataset import DataSet
@@ -29,7 +30,7 @@ from rela.stages.workspace.schema import (
     read_json,
 )
 from rela.training.run_directory import METRICS_FILE, read_records
-from rela.training.settings import TrainSettings
+from rela.training.settings import WHERE_TO_RUN, TrainSettings
 
 ITSELF, SEEDED = "itself", "seeded"  # in `init`: a network's own weights, given or by the seed
 CONFIG_FILE, COST_FILE, LOCK_FILE = "config.json", "cost.json", ".lock"
@@ -100,9 +101,7 @@ def read_config(directory: Path) -> Config:
         check_options(settings)
         check_options(replace(settings, precision=found.precision))
     except (OSError, ValueError, ChoiceError) as error:
-        raise CorruptArtifactError(
-            f"{path} is damaged ({error}); remove {directory} and train again"
-        ) from error
+        raise CorruptArtifactError(f"{path} is damaged ({error}); {remedy(directory)}") from error
     return Config(
         found.fingerprint, found.dataset, settings, found.representations, found.precision,
         found.extends, found.maps,
@@ -282,6 +281,13 @@ def begun_from(settings: TrainSettings) -> str | None:
     """Whose weights a run began with, NAME of NAME#DIGEST; None if they were random or the model's own."""
     name = None if settings.init is None else settings.init.rpartition("#")[0] or settings.init
     return None if name in (ITSELF, SEEDED) else name
+
+
+def train_words(dataset: str, prior: str | None, settings: TrainSettings) -> list[str]:
+    """`rela train` with every setting that is not the default; a network of own code brings its weights."""
+    without = {"prior", *WHERE_TO_RUN, *(["init"] if begun_from(settings) is None else [])}
+    options = option_words(TrainSettings, vars(settings), without)
+    return ["rela", "train", dataset, "--prior", prior or "none", *options]
 
 
 def cost_of(

@@ -14,6 +14,7 @@ import msgspec
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.files import read_regular
+from rela.pipeline.manifest import remedy
 
 _LIMIT = 1 << 63
 Int = Annotated[int, msgspec.Meta(gt=-_LIMIT, le=_LIMIT - 1)]
@@ -87,5 +88,5 @@ def checked_manifest(artifact: Artifact, kind: type[T]) -> T:
         return as_type(vars(artifact.manifest), kind, "manifest")
     except ValueError as error:
         raise CorruptArtifactError(
-            f"{artifact.path} is damaged: {error}; remove it and run the stage that made it again"
+            f"{artifact.path} is damaged: {error}; {remedy(artifact.path)}"
         ) from error

@@ -15,6 +15,7 @@ from rela.pipeline import artifact as artifacts
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
 from rela.pipeline.locks import holder
+from rela.pipeline.manifest import remedy
 from rela.sources import find_kind
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations, Targets
@@ -301,5 +302,5 @@ def _of_kind(kind: type[N], found: Noun) -> N:
 def _other_kind(artifact: Artifact, expected: str) -> CorruptArtifactError:
     return CorruptArtifactError(
         f"{artifact.path} is damaged: manifest.kind: found {artifact.manifest.kind!r}, expected "
-        f"{expected}; remove it and run the stage that made it again"
+        f"{expected}; {remedy(artifact.path)}"
     )

@@ -152,14 +152,14 @@ def test_changed_representations_are_not_trained_on(failing: Failing, images: Pa
     [path] = (WORKSPACE / "representations").glob("*/representations.h5")
     flip_bit(path)
     message = failing(65, "train", "--epochs", 1, *TINY)
-    assert f"{path} is damaged" in message and "run the stage that made it again" in message
+    assert f"{path} is damaged" in message and "make it again with `rela rm" in message
 
 
 def test_a_truncated_beton_is_refused_when_opened(failing: Failing, images: Path):
     path = WORKSPACE / "datasets/images/train.beton"
     path.write_bytes(path.read_bytes()[:-100])
     message = failing(65, "train", "--prior", "none", "--epochs", 1, *TINY)
-    assert "not a complete beton" in message and "convert the images again" in message
+    assert "not a complete beton" in message and "make it again with `rela rm" in message
 
 
 def test_a_changed_manifest_is_refused(failing: Failing, images: Path):

@@ -33,7 +33,8 @@ def run_rela(*arguments: object, exit_code: int = 0) -> Result:
 
 def printed_commands(output: str) -> list[str]:
     """The `rela …` in backticks, in their order; names of commands alone are left out."""
-    found = re.findall(r"`(rela [^`\n]+)`", output)
+    lines = re.findall(r"`(rela [^`\n]+)`", output)
+    found = [command for line in lines for command in re.split(r" && (?=rela )", line)]
     return [c for c in dict.fromkeys(found) if len(c.split()) > 2 and "…" not in c]
 
 

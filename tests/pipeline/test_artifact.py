@@ -93,7 +93,7 @@ def test_a_published_artifact_verifies_until_a_file_changes(destination):
     path = destination / "file.txt"
     path.write_text("hellp")
     was, found = (hashlib.sha256(text).hexdigest()[:12] for text in (b"hello", b"hellp"))
-    remedy = f"remove {destination} and run the stage that made it again"
+    remedy = f"remove it with `rela rm {destination} --force`; run the command that made it again"
     with pytest.raises(CorruptArtifactError) as caught:
         artifact.verify()
     assert str(caught.value) == f"{path} is damaged: SHA-256 {found}, expected {was}; {remedy}"

@@ -86,7 +86,7 @@ def test_a_bit_changed_or_an_end_cut_off_anywhere_in_a_manifest_is_detected(tmp_
 @pytest.mark.parametrize("text", ["", "[]", "null", "{}", '{"manifest_sha256": 1}', "[" * 100_000])
 def test_other_json_is_not_a_manifest(tmp_path, text):
     (tmp_path / MANIFEST_NAME).write_text(text)
-    with pytest.raises(CorruptArtifactError, match="run the stage"):
+    with pytest.raises(CorruptArtifactError, match="remove it with `rela rm"):
         Manifest.read(tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_a_manifest_of_odd_entries_is_refused_though_its_digest_is_right(tmp_pat
         Manifest.read(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path / MANIFEST_NAME} is not a readable manifest ({reason}); "
-        f"remove {tmp_path} and run the stage that made it again"
+        f"remove it with `rela rm {tmp_path} --force`; run the command that made it again"
     )
 
 
@@ -123,7 +123,7 @@ def test_a_manifest_that_was_changed_says_so_with_both_digests(tmp_path):
         Manifest.read(tmp_path)
     assert str(caught.value) == (
         f"{path} was changed after it was written: digest {found[:12]}, expected {was[:12]}; "
-        f"remove {tmp_path} and run the stage that made it again"
+        f"remove it with `rela rm {tmp_path} --force`; run the command that made it again"
     )
 
 

@@ -25,6 +25,7 @@ from rela.data.ffcv_format import (
 )
 from rela.data.memory import release_pages
 from rela.errors import DataError
+from rela.pipeline.manifest import remedy
 
 MAX_PIXELS = 89_478_485  # of one image: Pillow's limit, which `rela convert` keeps
 
@@ -74,17 +75,17 @@ def open_beton(path: Path, num_classes: int | None = None) -> Beton:
     """
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{path} is not a file, expected a beton; convert the images again")
+            raise DataError(f"{path} is not a file, expected a beton; {remedy(path.parent)}")
         data = np.memmap(path, np.uint8, "r")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; run `rela convert` first") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # a file of zero bytes
-        raise DataError(f"{path} is empty, expected a beton; convert the images again") from error
+        raise DataError(f"{path} is empty, expected a beton; {remedy(path.parent)}") from error
 
     def damaged(reason: str) -> DataError:
-        return DataError(f"{path} is not a complete beton: {reason}; convert the images again")
+        return DataError(f"{path} is not a complete beton: {reason}; {remedy(path.parent)}")
 
     def read(offset: int, dtype: Any, count: int) -> NDArray[Any]:
         if offset + count * dtype.itemsize > data.size:
@@ -149,5 +150,5 @@ def raise_undecodable(beton: Beton, rows: NDArray[np.int64], status: NDArray[np.
         )
         raise DataError(
             f"{beton.path}: the stored image {row} {what} ({bad.size} of {rows.size} in this batch); "
-            "the file is damaged, convert the images again"
+            f"the file is damaged; {remedy(beton.path.parent)}"
         )
