@@ -7,6 +7,9 @@ import torch
 from command_line import Rela, run_rela
 from pictures import SMALL_TREE, MakeTree, save_tree
 
+# imported before a test changes ROWS_PER_PART, which they would keep for all later tests
+from rela.representations import concatenation, feature_files, targets  # noqa: F401
+
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:

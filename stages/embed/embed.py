@@ -80,26 +80,15 @@ def embed(
     existing = wanted.find()
     names, parts_directory = dataset.index_path(split), workspace.parts_dir(wanted.key)
     if existing is not None:
+        existing.verify_quickly()
         mark_used(existing.path)
         clear_abandoned(existing.path)
         shutil.rmtree(parts_directory, ignore_errors=True)  # left by a slower call
         return EmbedResult(existing, names, True, 0, (Spent.now() - start).seconds)
-    if prior.note:
-        say(prior.note)
-    identity = prior.identity
-    what = "prior" if prior.run is None else "run"
-    of_val = " (val)" if split == "val" else ""
     at_others = (
         Wanted(workspace, dataset, split, identify(workspace, r), settings) for r in beside
     )
     others = [each for each in at_others if each.find() is None]
-    layers = " and ".join([identity.layer, *(each.prior.identity.layer for each in others)])
-    say(f"{what} {identity.name}{of_val}, layer {layers}, sees {identity.preprocessing.words()}")
-    for other in workspace.representations(wanted.images_sha256):
-        if isinstance(other.prior, PriorIdentity) and _differs_in_preprocessing(
-            other.prior, identity
-        ):
-            say(f"not reused: {other.name}, where it saw {other.prior.preprocessing.words()}")
     from rela.representations.matrix_file import ROWS_PER_PART
 
     num_images = dataset.num_images(split)
@@ -114,8 +103,10 @@ def embed(
                 describe_parts(its_store, dataset.name, split, its.prior.identity.name, num_images)
                 filled.append(Filled(its, its_store))
         todo = store.missing(*shard)
+        if todo:  # else they were computed with another layer
+            _say_prior(wanted, others, say)
         mine = len(range(shard[0], store.num_parts, shard[1]))
-        if len(todo) < mine:
+        if 0 < len(todo) < mine:
             say(f"resuming after {mine - len(todo)} of {mine} parts")
         num_embedded, spent_on_parts = embed_parts(filled, todo, say)
         artifact = None
@@ -130,6 +121,22 @@ def embed(
     if artifact is not None:  # after its lock file is closed: NFS keeps open files
         shutil.rmtree(store.directory, ignore_errors=True)
     return EmbedResult(artifact, names, False, num_embedded, (Spent.now() - start).seconds)
+
+
+def _say_prior(wanted: Wanted, others: Sequence[Wanted], say: Callable[[str], None]) -> None:
+    """Say which prior sees what, at which layers, and what is not reused because it saw something else."""
+    prior, identity = wanted.prior, wanted.prior.identity
+    if prior.note:
+        say(prior.note)
+    what = "prior" if prior.run is None else "run"
+    of_val = " (val)" if wanted.split == "val" else ""
+    layers = " and ".join([identity.layer, *(each.prior.identity.layer for each in others)])
+    say(f"{what} {identity.name}{of_val}, layer {layers}, sees {identity.preprocessing.words()}")
+    for other in wanted.workspace.representations(wanted.images_sha256):
+        if isinstance(other.prior, PriorIdentity) and _differs_in_preprocessing(
+            other.prior, identity
+        ):
+            say(f"not reused: {other.name}, where it saw {other.prior.preprocessing.words()}")
 
 
 def _differs_in_preprocessing(one: PriorIdentity, other: PriorIdentity) -> bool:

@@ -112,6 +112,7 @@ def embed_maps(
     wanted = _Wanted(workspace, dataset, split, identify(workspace, request), settings, dense)
     existing, names = wanted.find(), dataset.index_path(split)
     if existing is not None:
+        existing.verify_quickly()
         mark_used(existing.path)
         clear_abandoned(existing.path)
         shutil.rmtree(workspace.parts_dir(wanted.key), ignore_errors=True)
@@ -165,10 +166,11 @@ def _say_size(wanted: _Wanted, store: PartStore, say: Say) -> None:
     dense, crops = wanted.dense, wanted.settings.crops
     size = bytes_of_maps(wanted.num_rows, dense)
     of_crops = f" of {crops} crops each" if crops else ""
+    images = f"{wanted.dataset.num_images(wanted.split):,} images{of_crops}"
+    values = f"at most {dense.dense_width} components of {dense.dense_dtype}"
     say(
-        f"maps: {wanted.dataset.num_images(wanted.split):,} images{of_crops} × {dense.dense} × {dense.dense} "
-        f"positions × {dense.dense_width} components of {dense.dense_dtype}: {human_bytes(size)} on disk, "
-        "twice that while the parts are joined"
+        f"maps of {wanted.prior.identity.layer}: {images} × {dense.dense} × {dense.dense} positions × "
+        f"{values}: {human_bytes(size)} on disk, twice that while the parts are joined"
     )
     there = sum(path.stat().st_size for path in store.finished())
     place = wanted.workspace.root

@@ -68,6 +68,7 @@ def embed_shards(
     remote, prior = list_shards(url), identify(workspace, prior_request)
     join = Joining(workspace, remote, listing_key(remote, ConvertSettings()), prior, settings)
     if (existing := join.find()) is not None:
+        existing.verify_quickly()
         mark_used(existing.path)
         return EmbedResult(existing, join.names, True, 0, (Spent.now() - start).seconds)
     meaning = {

@@ -65,6 +65,12 @@ class TrainResult(Result):
         return {**self.artifact.shown(), "cached": self.cached}
 
 
+def finished_before(run: Run) -> TrainResult:
+    """The result of a training that is done already; raises CorruptArtifactError if its run is damaged."""
+    run.verify_quickly()
+    return TrainResult(run, True)
+
+
 def fit_run(
     workspace: Workspace,
     dataset: DataSet,
@@ -93,7 +99,7 @@ def fit_run(
         clear_abandoned_files(directory)
         finished = open_as(Run, directory)
         if finished is not None:
-            return TrainResult(finished, True)
+            return finished_before(finished)
         if (directory / CONFIG_FILE).is_file():
             found = read_config(directory)
             if found.fingerprint != config.fingerprint:

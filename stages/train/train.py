@@ -22,7 +22,7 @@ from rela.stages.train.directory import (
     remove_if_never_begun,
 )
 from rela.stages.train.extend import begin_extension, extended_config
-from rela.stages.train.fit import TrainResult, all_settings, fit_run
+from rela.stages.train.fit import TrainResult, all_settings, finished_before, fit_run
 from rela.stages.train.maps import chosen_maps
 from rela.stages.train.prior import NO_PRIOR, chosen_representations
 from rela.stages.train.processes import (
@@ -120,7 +120,7 @@ def _train(
     config = _config(dataset, resolved, representations, maps)
     finished = _finished(workspace, config, name)
     if finished is not None:
-        return TrainResult(finished, True)
+        return finished_before(finished)
     if request.verbose:
         say(all_settings(config))
     for directory in workspace.unfinished_runs():
@@ -238,7 +238,7 @@ def _resume(
         if chosen not in unfinished:
             finished = open_as(Run, workspace.runs_dir / chosen)
             if finished is not None:
-                return TrainResult(finished, True)
+                return finished_before(finished)
             raise ChoiceError(
                 f"no interrupted run {chosen!r} in {workspace.root}; found "
                 f"{', '.join(interrupted) or 'none'}"
@@ -266,7 +266,7 @@ def _extend(
     config = replace(config, fingerprint=key)
     finished = _finished(workspace, config, None)
     if finished is not None:
-        return TrainResult(finished, True)
+        return finished_before(finished)
     begun = (
         path
         for path in workspace.unfinished_runs()

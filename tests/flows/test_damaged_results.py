@@ -82,8 +82,11 @@ def test_the_printed_commands_make_it_again(rela: Rela, here: Path, what: str):
     said = rela(*PLACE, "cache", "verify", exit_code=65).stdout
     line, *others = re.findall(r"`(rela [^`]*)`", said)
     assert len(others) == (what == "targets")
-    for command in line.split(" && "):
-        rela(*shlex.split(command)[1:])
+    commands = [shlex.split(command)[1:] for command in line.split(" && ")]
+    for make in commands[1:]:  # which says so itself, not that it exists
+        assert f"`{line}`" in rela(*make, exit_code=65).stderr
+    for command in commands:
+        rela(*command)
     rela(*PLACE, "cache", "verify")
     gone = {damaged.parent.name} if what == "targets" else set()  # the next training makes them
     assert results().keys() == before.keys() - gone

@@ -78,6 +78,7 @@ def test_one_pass_gives_each_layer_the_bytes_it_has_alone(
         rela(*EMBED, *options(LAYERS), exit_code=130)
     passes.clear()
     said = rela(*EMBED, *options(LAYERS)).output
+    assert said.count(" sees ") == said.count("resuming after") == 1
     assert "layer layer2 and layer3:flat" in said and "already exist" in said
     assert sum(passes) <= 32 and matrices("workspace") == alone
     passes.clear()
