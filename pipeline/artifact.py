@@ -191,10 +191,11 @@ def abandoned(parent: Path, used_before: float = 0.0) -> list[Path]:
 
 
 def clear_abandoned(destination: Path) -> None:
-    """Remove staging directories of `destination` whose process on this host has ended.
+    """Remove what jobs of this host that have ended were making of `destination`, or removing.
 
     Called by `staging` and `cached`.
     """
+    names = tuple(f"{prefix}{destination.name}@" for prefix in (_STAGING_PREFIX, REMOVED_PREFIX))
     for path in abandoned(destination.parent):
-        if path.name.startswith(f"{_STAGING_PREFIX}{destination.name}@"):
+        if path.name.startswith(names):
             shutil.rmtree(path, ignore_errors=True)

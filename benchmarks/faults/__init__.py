@@ -25,7 +25,6 @@ CAMPAIGNS = {
 }
 IN_FILE = {"resume": "kill", "concurrency": "kill"}
 
-STAGES = ("convert", "embed", "maps", "targets", "train", "eval")
 BY_STAGE = ("kill", "storage", "concurrency")
 
 

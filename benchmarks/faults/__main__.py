@@ -5,7 +5,8 @@ import sys
 from argparse import Namespace
 
 from benchmarks.command_line import named_parser, run_named
-from benchmarks.faults import BY_STAGE, CAMPAIGNS, IN_FILE, STAGES, Tally
+from benchmarks.faults import BY_STAGE, CAMPAIGNS, IN_FILE, Tally
+from benchmarks.faults.commands import COMMANDS
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
         "scripts/faults", "What is promised when things break, tried by breaking them.", CAMPAIGNS
     )
     one = f"try this one only ({', '.join(BY_STAGE)})"
-    parser.add_argument("--stage", action="append", choices=STAGES, help=one)
+    parser.add_argument("--stage", action="append", choices=COMMANDS, help=one)
     parser.add_argument("--trials", type=int, default=0, help="of every kind, not the usual number")
     found = run_named(parser, CAMPAIGNS, campaign)
     sys.exit(any(tally.broken for tallies in found.values() for tally in tallies))
@@ -22,7 +23,7 @@ def main() -> None:
 def campaign(name: str, arguments: Namespace) -> list[Tally]:
     """Run one, with its counts on stderr as they come."""
     module = importlib.import_module(f"benchmarks.faults.{IN_FILE.get(name, name)}")
-    stages = [tuple(arguments.stage or STAGES)] if name in BY_STAGE else []
+    stages = [tuple(arguments.stage or COMMANDS)] if name in BY_STAGE else []
     tallies = []
     for tally in getattr(module, name)(arguments.trials, arguments.scratch, *stages):
         print(tally.lines()[0], file=sys.stderr, flush=True)

@@ -18,15 +18,22 @@ _MARK = "RELA_TRIAL"
 
 def import_everything() -> None:
     """What the stages import when they run, once for all jobs; nothing of it is run here."""
+    import faiss  # noqa: F401
+    import fsspec  # noqa: F401
     import h5py  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
     import timm  # noqa: F401
     import torch
 
+    import rela.data.beton.contact_sheet
     import rela.data.beton.writer
     import rela.evaluation.linear
     import rela.methods.byol
     import rela.representations.embedder
+    import rela.representations.feature_files
+    import rela.representations.neighbors
     import rela.representations.targets
+    import rela.training.maps
     import rela.training.run  # noqa: F401
 
     torch.set_num_threads(1)  # so that no threads are lost by forking

@@ -16,8 +16,7 @@ from benchmarks.faults.faulty import break_at
 from benchmarks.faults.jobs import Job
 from benchmarks.faults.stages import LIMIT_SECONDS, Stage, each_stage
 
-_KILLS, _STEPS, _NUM_JOBS = 200, 100, 4
-_CONCURRENT = {"convert": 30, "embed": 100, "train": 20}
+_KILLS, _STEPS, _NUM_JOBS, _CONCURRENT = 200, 100, 4, 20
 _TRY_AGAIN = 75
 _TINY_TRAIN = (
     "train", "digits", "--name", "run", "--model", "timm:test_resnet", "--image-size", 32, "--epochs", 6,
@@ -78,10 +77,10 @@ def _killed_in(stage: Stage, step: int, workspace: Path) -> str:
 
 def concurrency(trials: int, scratch: Path, only: Collection[str]) -> Iterator[Tally]:
     """Four jobs on one key at once, one of them killed: one sound artifact, nothing waits for ever."""
-    for stage in each_stage(scratch, _CONCURRENT.keys() & set(only)):
+    for stage in each_stage(scratch, only):
         tally = Tally(f"{stage.name}: {_NUM_JOBS} at once, one killed")
         draw = random.Random(stage.name)
-        for _ in range(trials or _CONCURRENT[stage.name]):
+        for _ in range(trials or _CONCURRENT):
             # four share two cores
             seconds = draw.uniform(0, stage.undisturbed[2] * _NUM_JOBS / 2)
             four = functools.partial(_four, stage, seconds)

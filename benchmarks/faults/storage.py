@@ -18,7 +18,8 @@ from pathlib import Path
 
 from benchmarks.faults import Tally
 from benchmarks.faults.jobs import Job
-from benchmarks.faults.stages import LIMIT_SECONDS, Stage, copy_of, each_stage
+from benchmarks.faults.stages import LIMIT_SECONDS, OUT, Stage, copy_of, each_stage
+from rela.pipeline.files import directory_bytes
 
 _TRIALS, _INJECTIONS, _DRAWS = 40, 15, 5
 _PLENTY_BYTES = 2**30
@@ -34,13 +35,16 @@ def storage(trials: int, scratch: Path, only: Collection[str]) -> Iterator[Tally
         draw = random.Random(stage.name)
         full = Tally(f"{stage.name}: a full disk, then room")
         with _disk(scratch / "disk") as disk:
-            needed = _used_bytes(disk, stage.undisturbed[0]) - _used_bytes(disk, stage.before)
+            after = stage.undisturbed[0]
+            needed = max(  # what is replaced is there until it is
+                _used_bytes(disk, after) - _used_bytes(disk, stage.before),
+                directory_bytes(after / OUT),
+            )
             for _ in range(trials or _TRIALS):
                 full.count(_with_room(stage, disk, int(draw.uniform(0, 1.1) * needed)))
         yield full
-        if stage.words:
+        if calls := _calls(stage):
             refused = Tally(f"{stage.name}: one system call fails, then run again")
-            calls = _calls(stage)
             errors = itertools.cycle(_ERRORS)
             for error in itertools.islice(errors, min(trials or _INJECTIONS, _INJECTIONS)):
                 refused.count(_with_error(stage, error, calls, draw))
@@ -105,7 +109,7 @@ def _traced(stage: Stage, workspace: Path, *options: str) -> tuple[Job, list[str
     trace = stage.scratch / "strace.log"
     job = Job.program(
         "strace", "-f", "-y", "--seccomp-bpf", "-o", trace, "-e", f"trace=execve,{_CALLS}", *options,
-        sys.executable, "-m", "rela", "--workspace", workspace, *stage.words,
+        sys.executable, "-m", "benchmarks.faults.stages", stage.scratch, stage.name, workspace,
         log=stage.scratch / "log",
     )  # fmt: skip
     job.wait(2 * LIMIT_SECONDS)

@@ -1,8 +1,10 @@
 """Small real images, and what a workspace holds, to compare an interrupted job with an uninterrupted one."""
 
 import hashlib
+import io
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,33 @@ def write_digits(folder: Path, count: int = 1500, side: int = 16) -> Path:
     return folder
 
 
+def write_shards(folder: Path, images: Path, count: int = 5) -> Path:
+    """The same images in tar files, with a text that names their class; made once."""
+    if folder.is_dir():
+        return folder
+    unfinished = folder.with_suffix(".unfinished")
+    unfinished.mkdir(parents=True, exist_ok=True)
+    paths = sorted(images.rglob("*.*"))
+    for shard in range(count):
+        with tarfile.open(unfinished / f"{shard}.tar", "w") as tar:
+            for path in paths[shard::count]:
+                tar.add(path, path.name)
+                label = path.parent.name.encode()
+                member = tarfile.TarInfo(f"{path.stem}.cls")
+                member.size = len(label)
+                tar.addfile(member, io.BytesIO(label))
+    unfinished.rename(folder)
+    return folder
+
+
 def content_of(root: Path) -> dict[str, str]:
-    """Digest of every file under `root`, by name; of JSON without the times in it.
+    """Digest of every file under `root`, or of the file `root`, by name; of JSON without the times in it.
 
     Names of work in progress are kept as they are, so leftovers show. Of files that tell times only
     the name counts.
     """
     found = {}
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+    for path in sorted(p for p in (root, *root.rglob("*")) if p.is_file()):
         name = str(path.relative_to(root))
         if "events.out" in name:
             continue  # TensorBoard's, one for every attempt
@@ -55,7 +76,7 @@ def content_of(root: Path) -> dict[str, str]:
             found[name] = ""
         elif path.suffix in (".json", ".jsonl"):
             lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-            texts = [json.dumps(_timeless(json.loads(line)), sort_keys=True) for line in lines]
+            texts = [json.dumps(timeless(json.loads(line)), sort_keys=True) for line in lines]
             found[name] = _sha256("\n".join(texts).encode())
         else:
             found[name] = _sha256(path.read_bytes())
@@ -74,7 +95,10 @@ def difference(found: dict[str, str], expected: dict[str, str]) -> str:
 def unsound_artifacts(workspace: Path) -> str:
     """What passes for complete and is not, in words; empty if there is nothing of the kind."""
     space = Workspace(workspace)
-    parents = (space.datasets_dir, space.representations_dir, space.targets_dir, space.runs_dir)
+    parents = (
+        space.datasets_dir, space.representations_dir, space.targets_dir, space.runs_dir,
+        workspace / "out",
+    )  # fmt: skip
     for parent in parents:
         for path in parent.iterdir() if parent.is_dir() else ():
             try:
@@ -86,15 +110,15 @@ def unsound_artifacts(workspace: Path) -> str:
     return ""
 
 
-def _timeless(value: Any) -> Any:
+def timeless(value: Any) -> Any:
     """Without entries that tell when, where and how long."""
     if isinstance(value, dict):
         return {
-            key: _timeless(inner)
+            key: timeless(inner)
             for key, inner in value.items()
             if key not in _TIMES and not key.endswith(("_seconds", "_per_second", "wait_share"))
         }
-    return [_timeless(inner) for inner in value] if isinstance(value, list) else value
+    return [timeless(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _sha256(content: bytes) -> str:

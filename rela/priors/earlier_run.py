@@ -26,14 +26,23 @@ def read_identity(directory: Path) -> PriorIdentity:
         raise DataError(f"{path} is missing or damaged; train the run again") from error
 
 
-def load_backbone(directory: Path, identity: PriorIdentity) -> Any:
-    """The run's backbone in eval mode; raises DataError if the weights are not the recorded ones."""
-    from rela.models.backbones import build_backbone
-    from rela.models.weights import load_strict, read_state_dict, state_sha256
+def read_backbone(directory: Path, identity: PriorIdentity) -> dict[str, Any]:
+    """The run's weights by name; raises DataError if they are not the recorded ones."""
+    from rela.models.weights import read_state_dict, state_sha256
 
     path = directory / BACKBONE_FILE
-    backbone = build_backbone(identity.arch, identity.image_size)
-    load_strict(backbone, read_state_dict(path), [], str(path))
-    if state_sha256(backbone.state_dict()) != identity.weights_sha256:
+    state = read_state_dict(path)
+    if state_sha256(state) != identity.weights_sha256:
         raise DataError(f"{path} was changed after the run finished; train the run again")
+    return state
+
+
+def load_backbone(directory: Path, identity: PriorIdentity) -> Any:
+    """The run's backbone in eval mode; raises as `read_backbone`."""
+    from rela.models.backbones import build_backbone
+    from rela.models.weights import load_strict
+
+    state = read_backbone(directory, identity)
+    backbone = build_backbone(identity.arch, identity.image_size)
+    load_strict(backbone, state, [], str(directory / BACKBONE_FILE))
     return backbone.eval()

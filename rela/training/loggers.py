@@ -89,8 +89,8 @@ def _tensorboard(directory: Path, run: str) -> Any:
     from pytorch_lightning.loggers import TensorBoardLogger
 
     record = directory / "tensorboard" / TensorBoardLogger.NAME_HPARAMS_FILE
-    if not record.is_file():
-        record.unlink(missing_ok=True)  # a pipe or a broken link
+    # a pipe, a broken link, or what a killed training began to write: it would never be written again
+    record.unlink(missing_ok=True)
     return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
 
 

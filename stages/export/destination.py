@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from rela.errors import ChoiceError, UnavailableError
@@ -76,16 +76,28 @@ def writing(path: Path, settings: ExportSettings, manifest: Manifest) -> Iterato
         return
     with staging(path, "--output") as directory:
         yield directory
-        hidden = path.with_name(f"{REMOVED_PREFIX}{path.name}@{owner_token()}")
-        if settings.force and _export_at(path):
-            os.rename(path, hidden)
-        try:
+        with _set_aside(path) if settings.force else nullcontext():
             publish(directory, path, manifest)
-        except BaseException:
-            if hidden.exists():
+
+
+@contextmanager
+def _set_aside(path: Path) -> Iterator[None]:
+    """Move the exported folder at `path`, if there is one, away for the body, and back if that makes none.
+
+    If this process is killed, the next export to `path` removes it.
+    """
+    hidden = path.with_name(f"{REMOVED_PREFIX}{path.name}@{owner_token()}")
+    if _export_at(path):
+        with suppress(FileNotFoundError):  # another job has just done so
+            os.rename(path, hidden)
+    try:
+        yield
+    finally:
+        if path.exists():  # made by the body, or by another job
+            shutil.rmtree(hidden, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
                 os.rename(hidden, path)
-            raise
-        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _export_at(path: Path) -> Artifact | None:

@@ -66,8 +66,12 @@ class TrainResult(Result):
 
 
 def finished_before(run: Run) -> TrainResult:
-    """The result of a training that is done already; raises CorruptArtifactError if its run is damaged."""
+    """The result of a training that is done already, rid of what it left if it was killed at its very end.
+
+    Raises CorruptArtifactError if the run is damaged.
+    """
     run.verify_quickly()
+    _remove_start(run.path)
     return TrainResult(run, True)
 
 
@@ -243,7 +247,7 @@ def _run_locked(
         ),
     )
     manifest.write(directory)
-    (directory / INITIAL_FILE).unlink(missing_ok=True)  # by now the checkpoint has more
+    _remove_start(directory)
     return TrainResult(Run(directory, manifest), False)
 
 
@@ -271,6 +275,12 @@ def _command(
         "--epochs",
         str(config.settings.epochs),
     ]
+
+
+def _remove_start(directory: Path) -> None:
+    """Remove the weights that a finished run began with: its checkpoint has more."""
+    with contextlib.suppress(OSError):  # others may only read the workspace
+        (directory / INITIAL_FILE).unlink()
 
 
 def _maps_of(

@@ -16,7 +16,7 @@ from rela.models.own_code.networks import full_name, is_own
 from rela.pipeline.fingerprint import file_sha256
 from rela.priors import POOLED, PriorRequest
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
-from rela.priors.earlier_run import BACKBONE_FILE, read_identity
+from rela.priors.earlier_run import BACKBONE_FILE, read_backbone, read_identity
 from rela.priors.names import WEIGHTS_SUFFIXES
 from rela.priors.timm import PREFIX as TIMM_PREFIX
 from rela.stages.priors.identify import identify
@@ -159,7 +159,7 @@ def _warm_start(workspace: Workspace, dataset: DataSet, init: str, may_build: bo
 
 
 def _named(workspace: Workspace, dataset: DataSet, name: str, may_build: bool) -> WarmStart:
-    from rela.models.weights import read_checkpoint, read_state_dict, recorded_run
+    from rela.models.weights import read_checkpoint, recorded_run
 
     run_name, path = name.removeprefix("run:"), Path(name.removeprefix(FILE_PREFIX))
     if workspace.has_run(run_name):
@@ -167,7 +167,7 @@ def _named(workspace: Workspace, dataset: DataSet, name: str, may_build: bool) -
         identity, file = read_identity(run.path), run.path / BACKBONE_FILE
         return WarmStart(
             f"run:{run.name}", identity.weights_sha256, identity.arch,
-            lambda: read_state_dict(file), file,
+            lambda: read_backbone(run.path, identity), file,
         )  # fmt: skip
     if path.is_file():
         recorded = recorded_run(path)

@@ -281,8 +281,10 @@ def test_what_is_found_finished_is_rid_of_what_others_left(destination):
     publish_one(destination)
     living = left_by_a_killed_job(destination, os.getpid())
     left = left_by_a_killed_job(destination)
+    removed = left_by_a_killed_job(destination)
+    removed = removed.rename(str(removed).replace(".staging-", ".removed-"))
     clear_abandoned(destination)
-    assert not left.exists() and living.exists()
+    assert not left.exists() and not removed.exists() and living.exists()
 
 
 def test_publishing_syncs_files_and_folders_then_the_manifest_then_the_name(

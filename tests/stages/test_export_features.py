@@ -25,6 +25,7 @@ from PIL import Image
 
 from rela.errors import ChoiceError
 from rela.representations import feature_files
+from rela.stages.export import destination
 from rela.stages.priors.find import open_representations
 from rela.stages.workspace.workspace import Workspace
 
@@ -176,6 +177,37 @@ def test_only_exported_folders_are_replaced(embedded: Rela, tmp_path: Path):
     names = {path.name for path in (tmp_path / "other").iterdir()}
     assert names == {"features.npy", "labels.npy", "images.csv", "manifest.json"}
     assert not list(tmp_path.glob(".*"))
+
+
+def test_of_two_jobs_that_replace_a_folder_one_is_told(
+    embedded: Rela, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The other publishes, or takes the old folder away, at the worst moment; nothing is left beside it."""
+    command = ("export", "--prior", f"{PRIOR}-seed0", "--to", "npy", "--output", "mine", "--force")
+    embedded(*command)
+    publish, rename = destination.publish, os.rename
+
+    def too_late(*arguments: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(destination, "publish", publish)
+            embedded(*command)
+        return publish(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(destination, "publish", too_late)
+        [line] = embedded(*command, exit_code=75).stderr.splitlines()[-1:]
+    assert "another job has just made" in line
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "mine", "workspace"}
+
+    def taken(source: Any, target: Any) -> None:
+        if Path(source).name == "mine":
+            rename(source, tmp_path / "theirs")
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", taken)
+        embedded(*command)
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "mine", "theirs", "workspace"}
 
 
 @pytest.mark.parametrize(("package", "extra"), [("pyarrow", "hf"), ("faiss", "faiss")])

@@ -61,10 +61,13 @@ def test_what_is_not_installed_is_said_before_anything_is_computed(
 
 
 @pytest.mark.timeout(60)
-def test_tensorboard_waits_for_no_pipe(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.write_text("l")])
+def test_a_pipe_or_what_a_killed_training_wrote_gives_way_to_the_hyperparameters(
+    tmp_path: Path, make: Callable[[Path], object]
+) -> None:
     record = tmp_path / "tensorboard" / "hparams.yaml"
     record.parent.mkdir()
-    os.mkfifo(record)
+    make(record)
     with open_loggers(("tensorboard",), tmp_path, "a-run", {"lr": 0.1}) as (logger,):
         logger.save()
     assert record.read_text() == "lr: 0.1\n"

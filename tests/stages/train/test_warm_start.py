@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import TINY, Rela, printed_commands, read_json
+from damages import flip_bit
 from finished_runs import finished_run
 from safetensors.torch import load_file
 from torch import Tensor
@@ -63,7 +64,11 @@ def test_the_student_begins_with_the_weights_and_resumes_without_the_file(begun:
     said = rela("train", *plain, "--init", "moved.pth").stderr  # the same bytes: the same run
     assert "resuming the interrupted run warm" in said
     assert "timm:test_resnet, views of 32×32 pixels, by byol, from the weights of file:/" in said
-    assert not Path("workspace/runs/warm", INITIAL_FILE).exists()
+    kept = Path("workspace/runs/warm", INITIAL_FILE)
+    assert not kept.exists()
+    kept.touch()  # as a training leaves it that is killed between its manifest and its end
+    rela("train", *plain, "--init", "moved.pth")
+    assert not kept.exists()
     row = read_json(rela("status", "--json"))["runs"][0]
     assert (row["name"], row["init"]) == ("warm", f"file:{Path('own.pth').absolute()}")
     said = rela("train", *plain, "--init", "own.pth#0123456789abcdef", exit_code=74).stderr
@@ -99,3 +104,10 @@ def test_other_architectures_are_refused_with_the_one_that_fits(begun: Begun, re
     assert "is damaged; remove" in rela("train", "--resume", exit_code=65).stderr
     kept.unlink()
     assert "is missing; remove" in rela("train", "--resume", exit_code=65).stderr
+
+
+def test_weights_of_a_run_that_were_changed_are_no_start(rela: Rela, images: Path, tmp_path: Path):
+    run = finished_run(tmp_path / "workspace", "images", MODEL, "first").path
+    flip_bit(run / BACKBONE_FILE, -1)
+    message = rela("train", "--prior", "none", *TINY, "--init", "first", exit_code=65).stderr
+    assert f"first/{BACKBONE_FILE} was changed after the run finished" in message
