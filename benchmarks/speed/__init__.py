@@ -8,6 +8,7 @@ BENCHMARKS = {
     "engines": "engines and precisions of rela embed on a CPU against eager float32",
     "embedding_peers": "rela embed end to end against lightly_train.embed and timm, DataLoader, h5py",
     "stage1": "a step on cached targets against a step with the prior in it; fetching targets",
+    "stage1_peer": "an epoch of stage 1 against LightlyTrain's distillation",
     "precision": "steps of both stages on a CPU: float32 as torch has it, rela's float32, bfloat16",
     "stage2": "a BYOL step against the plain module",
     "converting": "rela convert against FFCV's own writer",
