@@ -3,6 +3,7 @@
 # name → what it measures; the module of that name has run(rounds, scratch) -> list of results.
 BENCHMARKS = {
     "loading": "two augmented views per image: JPEG and raw at 224 px, raw at 32 px",
+    "loading_peers": "the same against Albumentations, SPDL, DALI, by CPU seconds",
     "data_wait": "share of a training step spent waiting for batches",
     "embedding": "rela embed: images per second against the forward pass alone",
     "engines": "engines and precisions of rela embed on a CPU against eager float32",

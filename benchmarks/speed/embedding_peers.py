@@ -13,7 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.speed.comparison import Comparison, Figure, compare
-from benchmarks.speed.peer_environment import cpu_seconds_of_children, environment, run_process
+from benchmarks.speed.peer_environment import (
+    LIGHTLY_TRAIN,
+    cpu_seconds_of_children,
+    environment,
+    run_process,
+)
 from benchmarks.speed.photos import write_photos
 
 MODEL, SIZE, BATCH_SIZE = "tf_efficientnet_lite0", 224, 128
@@ -25,7 +30,7 @@ FASTEST = "openvino"
 def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
     """Images per second and per CPU second; the agreement of features."""
     home = scratch / "peers"
-    python = environment(home / "environment")
+    python = environment(home / "environment", LIGHTLY_TRAIN)
     weights, checkpoint = home / "weights.pth", home / "lightly" / "checkpoints" / "last.ckpt"
     if not checkpoint.exists():
         some = write_photos(home / "photos", 16, HEIGHT, WIDTH)

@@ -2,7 +2,6 @@
 
 The same images, student (ResNet-18 at 64 px) and teacher, an untrained ResNet-18. `rela` has cached the
 teacher's features and takes two views of each image; LightlyTrain takes one and runs the teacher on it.
-Processes of FEW epochs are subtracted from those of MANY, so that starts and endings do not count.
 """
 
 import shutil
@@ -12,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.comparison import Comparison, compare
-from benchmarks.speed.peer_environment import cpu_seconds_of_children, environment, run_process
+from benchmarks.speed.peer_environment import (
+    LIGHTLY_TRAIN,
+    environment,
+    per_cpu_second,
+    run_process,
+)
 from benchmarks.speed.photos import write_photos
 from rela.training.precision import has_bf16
 
@@ -25,7 +29,7 @@ PRIOR = f"random:{MODEL}@{SIZE}px"
 def run(rounds: int, scratch: Path) -> list[Comparison]:
     """Images per CPU second."""
     home = scratch / "peers"
-    python, workspace = environment(home / "environment"), home / "workspace-stage1"
+    python, workspace = environment(home / "environment", LIGHTLY_TRAIN), home / "workspace-stage1"
     photos = write_photos(home / f"photos-{SIDE}", COUNT, SIDE, SIDE)
     _rela(workspace, "convert", photos, "--name", "photos", "--val-fraction", "0")
     _rela(workspace, "embed", "photos", "--prior", PRIOR)
@@ -38,29 +42,21 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
                 "--batch-size", BATCH_SIZE, "--epochs", epochs, "--precision", precision,
             )  # fmt: skip
 
-        return lambda: _rate(train)
+        return lambda: per_cpu_second(COUNT, train, FEW, MANY)
 
     def theirs() -> float:
-        return _rate(
-            lambda epochs: run_process(
+        def distil(epochs: int) -> None:
+            run_process(
                 python, "-m", "benchmarks.speed.stage1_peer", photos, epochs, home / "distilled"
             )
-        )
+
+        return per_cpu_second(COUNT, distil, FEW, MANY)
 
     sides = {"rela train --method none, 32-true": ours("32-true"), "LightlyTrain": theirs}
     if has_bf16():
         sides["the same in bf16-mixed"] = ours("bf16-mixed")
     title = f"stage 1, {MODEL} at {SIZE} px, batches of {BATCH_SIZE}, by CPU seconds"
     return [compare(title, "img/s", sides, rounds, {"LightlyTrain": 1.3})]
-
-
-def _rate(train: Callable[[int], object]) -> float:
-    seconds = []
-    for epochs in (FEW, MANY):
-        before = cpu_seconds_of_children()
-        train(epochs)
-        seconds.append(cpu_seconds_of_children() - before)
-    return COUNT * (MANY - FEW) / (seconds[1] - seconds[0])
 
 
 def _rela(workspace: Path, *words: object) -> None:
