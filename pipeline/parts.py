@@ -9,9 +9,11 @@ import hashlib
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rela.pipeline.files import (
     IrregularFileError,
@@ -30,6 +32,7 @@ _SPENT = struct.Struct("<dd")
 _FORMAT = b"2"  # digested, so that parts in another layout count as missing
 _LOCK_NAME = ".lock"
 _PART_PREFIX = "part-"
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,48 @@ class PartStore:
 
     def _path(self, part: int) -> Path:
         return self.directory / f"{_PART_PREFIX}{part:06d}"
+
+
+class SharedParts:
+    """The parts `todo` of a store, of which other processes may compute some; leases last for the body.
+
+    `say_waiting` is called once, with the number of parts that others compute, if nothing else is left.
+    """
+
+    def __init__(
+        self, store: PartStore, todo: list[int], say_waiting: Callable[[int], None]
+    ) -> None:
+        self.store = store
+        self._todo, self._written, self._say_waiting = todo, set[int](), say_waiting
+        self._leases = Leases(store.directory)
+
+    def __enter__(self) -> "SharedParts":
+        self._leases.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._leases.__exit__(*raised)
+
+    def rounds(self) -> Iterator[Iterator[int]]:
+        """Until none is missing: those that this process computes, and writes before the next round.
+
+        Ends early if another process has joined all parts and removed them.
+        """
+        todo, has_waited = self._todo, False
+        while todo and self.store.directory.is_dir():
+            self._written.clear()
+            yield self.store.claim(todo, self._leases)
+            todo = [p for p in todo if p not in self._written and self.store.read(p) is None]
+            if todo and not self._written:
+                if not has_waited:
+                    self._say_waiting(len(todo))
+                has_waited = True
+                time.sleep(_POLL_SECONDS)
+
+    def write(self, part: int, content: bytes | bytearray, spent: Spent) -> None:
+        """Publish a part that `rounds` gave, with what it cost."""
+        self.store.write(part, content, spent, self._leases)
+        self._written.add(part)
 
 
 def _digest(*body: bytes | bytearray) -> bytes:

@@ -20,8 +20,7 @@ from rela.stages import requests
 from rela.stages.backbone import Backbone
 from rela.stages.convert import ConvertResult
 from rela.stages.embed import combine as _combine
-from rela.stages.embed.embed import EmbedResult
-from rela.stages.embed.results import CombineResult, LayersResult
+from rela.stages.embed.results import CombineResult, EmbedResult, LayersResult
 from rela.stages.evaluate import evaluate as _evaluate
 from rela.stages.evaluate.table import Evaluations
 from rela.stages.export import export as _export

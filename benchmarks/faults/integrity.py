@@ -17,20 +17,19 @@ from rela.pipeline.artifact import find_artifacts, open_artifact
 from rela.pipeline.errors import PipelineError
 from rela.pipeline.manifest import MANIFEST_NAME
 from rela.pipeline.parts import PartStore
-from rela.priors import PriorRequest
+from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.earlier_run import BACKBONE_FILE
 from rela.representations.feature_files import FEATURES_FILE, IMAGES_FILE
-from rela.representations.matrix_file import open_matrix
-from rela.stages.embed.arithmetic import Arithmetic
-from rela.stages.embed.maps import FORMAT_FILE
-from rela.stages.embed.reuse import KnownRows
+from rela.stages.embed.format import FORMAT_FILE
+from rela.stages.embed.reuse import Donor, KnownRows
+from rela.stages.embed.wanted import Vectors
 from rela.stages.priors.find import with_names
-from rela.stages.priors.identify import identify
+from rela.stages.priors.identify import KnownPrior, identify
+from rela.stages.settings import EmbedSettings
 from rela.stages.train.maps import open_map_targets
 from rela.stages.train.targets import TARGETS_FILE
 from rela.stages.train.warm_start import begun_with
 from rela.stages.workspace.representations import Representations
-from rela.stages.workspace.schema import as_type
 from rela.stages.workspace.workspace import Workspace
 from rela.training.checkpoints import newest_checkpoint
 from rela.training.initial_weights import load_initial, write_initial
@@ -176,11 +175,12 @@ def _is_read(read: Callable[[], object]) -> bool:
 
 def _rows_taken_from(representations: Representations) -> bool:
     """Whether an embedding of the same images by the same prior would take its rows."""
-    matrix = open_matrix(representations.file, verify=False)
-    assert matrix.images is not None
-    here = as_type(representations.arithmetic, Arithmetic)
-    known = KnownRows(
-        np.asarray(matrix.images), None, *matrix.values.shape[1:], representations.dtype
-    )
-    with known.take_from([representations], here, lambda line: None):
+    identity, images = representations.prior, representations.matrix(verify=False).images
+    assert isinstance(identity, PriorIdentity) and images is not None
+    space = Workspace.around(representations)
+    kind = Vectors(space, KnownPrior(identity, lambda: None), EmbedSettings())
+    donor = Donor(representations, kind)
+    assert donor.arithmetic is not None
+    known = KnownRows(np.asarray(images), None, b"")
+    with known.take_from([donor], donor.arithmetic, lambda line: None):
         return bool(known.donors)

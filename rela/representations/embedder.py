@@ -30,6 +30,7 @@ class Embedder:
     """A backbone in eval mode with its preprocessing, on one device.
 
     float16 autocast on a GPU, float32 on the CPU. `device` is "auto", "cpu", "cuda" or "cuda:1".
+    `num_images` decides the size of a forward pass if they come in several betons.
     `arithmetic` says what it computes in: "float32", "autocast" or "float16"; `engine` what computes it.
     """
 
@@ -40,13 +41,14 @@ class Embedder:
         device: str = "auto",
         batch_size: int = 128,
         num_threads: int | None = None,
+        num_images: int | None = None,
     ) -> None:
         self.device = choose_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.backbone = backbone.eval().to(self.device).to(memory_format=torch.channels_last)
         self.preprocessing = preprocessing
-        self.batch_size, self.num_threads = batch_size, num_threads
+        self.batch_size, self.num_threads, self.num_images = batch_size, num_threads, num_images
         self._exact_weights: Weights | None = None
         self.finish: Callable[[Tensor], Tensor] | None = None  # what is done with features [B, D]
         self.engine, self._forward = Engine(), cast(Forward, self.backbone)
@@ -146,7 +148,7 @@ class Embedder:
         requested before those in front of them are finished.
         """
         num_crops = 1 if crops is None else crops.shape[1]
-        size = images_per_batch(self.batch_size, len(beton), num_crops)
+        size = images_per_batch(self.batch_size, self.num_images or len(beton), num_crops)
         begun: deque[NDArray[np.int64]] = deque()  # rows of a part
         counts: deque[int] = deque()  # rows of a batch that are no copies
 

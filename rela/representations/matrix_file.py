@@ -148,7 +148,7 @@ def open_matrix(path: Path, verify: bool = True) -> Matrix:
 
 
 def stack_matrices(path: Path, matrices: Sequence[Matrix]) -> Matrix:
-    """The rows of several files in `path` as one matrix, with the attributes of the first.
+    """The rows of several files in `path` as one matrix, with the attributes of the first and all digests.
 
     Raises DataError if they differ in width or type.
     """
@@ -156,7 +156,9 @@ def stack_matrices(path: Path, matrices: Sequence[Matrix]) -> Matrix:
     if len(kinds) > 1:
         raise DataError(f"{path} cannot be used: its files differ in width or type; {remedy(path)}")
     values: Any = StackedRows([matrix.values for matrix in matrices])
-    return Matrix(path, values, matrices[0].attributes)
+    images = [each.images for each in matrices if each.images is not None]
+    all_images = np.concatenate(images) if len(images) == len(matrices) else None
+    return Matrix(path, values, matrices[0].attributes, images=all_images)
 
 
 def _sound_crops(

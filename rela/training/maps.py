@@ -5,6 +5,7 @@ fitted once, to some of the images, and kept beside the maps.
 """
 
 import hashlib
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,14 @@ _FITTED_IMAGES, _FITTED_VALUES = 512, 1 << 26
 _DIGEST_BYTES = 32
 
 
-def fitted_rows(num_images: int, num_values: int) -> NDArray[np.int64]:
-    """The images that the projection is fitted to, evenly spaced; `num_values` features of each."""
-    count = min(num_images, _FITTED_IMAGES, max(2, _FITTED_VALUES // num_values))
-    return np.linspace(0, num_images - 1, count).astype(np.int64)
+def fitted_images(keys: NDArray[np.bytes_], num_values: int) -> NDArray[np.int64]:
+    """The images that the projection is fitted to, by `keys` [N], digests of each; `num_values` of a map.
+
+    Those with the smallest digests: like drawn at random, but whatever their order, and mostly the same after
+    a few images were added or removed. Copies count once.
+    """
+    count = min(_FITTED_IMAGES, max(2, _FITTED_VALUES // num_values))
+    return np.unique(keys, return_index=True)[1][:count]
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,32 @@ class MapFormat:
         return self.projection.width
 
     @property
+    def num_features(self) -> int:
+        """k² · C, of the network."""
+        return self.side**2 * len(self.projection.mean)
+
+    @property
+    def columns(self) -> int:
+        """k² · d, of a row."""
+        return self.side**2 * self.width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """k, k, d."""
+        return self.side, self.side, self.width
+
+    @property
     def dtype(self) -> str:
         """`int8` or `float16`."""
         return "float16" if self.step is None else "int8"
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """What a file of maps says of itself."""
+        shape = {"map_shape": json.dumps(self.shape)}
+        return (
+            shape if self.step is None else {**shape, "int8_step": json.dumps(self.step.tolist())}
+        )
 
     def project(self, features: Tensor) -> Tensor:
         """[B, k² · C] float32 → [B, k² · d] float32, on the same device."""
@@ -156,7 +184,7 @@ def open_maps(
     """
     matrix = open_matrix(path, verify=False)
     num_rows = num_images * (1 if matrix.crops is None else matrix.crops.shape[1])
-    expected = num_rows, format_.side**2 * format_.width
+    expected = num_rows, format_.columns
     if matrix.values.shape != expected or matrix.values.dtype != np.dtype(format_.dtype):
         raise DataError(
             f"{path} contains {list(matrix.values.shape)} of {matrix.values.dtype}, expected "

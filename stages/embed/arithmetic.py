@@ -100,11 +100,17 @@ def _processor() -> str:
 def record_arithmetic(store: PartStore, arithmetic: Arithmetic) -> None:
     """Beside the parts, one file for each way in which parts are computed."""
     known = asdict(arithmetic)
+    if _record_of(store, known).exists():
+        return
     if store.finished() and not list(store.directory.glob(f"{_PREFIX}*")):
         known = {}  # parts of an earlier version
-    path = store.directory / f"{_PREFIX}{fingerprint(known)[:12]}.json"
+    path = _record_of(store, known)
     if not path.exists() and store.directory.is_dir():
         write_atomic(path, json.dumps(known).encode())
+
+
+def _record_of(store: PartStore, known: dict[str, Any]) -> Path:
+    return store.directory / f"{_PREFIX}{fingerprint(known)[:12]}.json"
 
 
 def recorded_arithmetic(store: PartStore) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError, DataError
-from rela.options import option_words, part_of
+from rela.options import check_options, option_words, part_of
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.fingerprint import fingerprint
@@ -21,12 +21,13 @@ from rela.priors import PriorIdentity, PriorRequest
 from rela.priors.prior import Combination
 from rela.sources import is_url
 from rela.stages.embed.embed import (
-    EmbedResult,
     embed,
+    embed_wanted,
     find_representations,
+    wanted_vectors,
 )
-from rela.stages.embed.maps import embed_maps, format_maps
-from rela.stages.embed.results import CombineResult, LayersResult
+from rela.stages.embed.maps import format_maps, wanted_maps
+from rela.stages.embed.results import CombineResult, EmbedResult, LayersResult
 from rela.stages.embed.wanted import SHOWN_NAME
 from rela.stages.embed.words import format_location
 from rela.stages.embed.words import format_result as format_embed_result
@@ -34,7 +35,7 @@ from rela.stages.priors.again import embed_commands
 from rela.stages.priors.identify import identify
 from rela.stages.priors.records import priors_of
 from rela.stages.priors.requests import requests_of
-from rela.stages.requests import Embed, command_of, repeats_the_command
+from rela.stages.requests import Embed, repeats_the_command
 from rela.stages.settings import DenseSettings, EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
@@ -57,7 +58,6 @@ def embed_priors(
         from rela.stages.embed.shards import embed_shards  # imports OpenCV
 
         return embed_shards(workspace, url, request, say)
-    _refuse_lists(request)
     part, by_layer = request.part, request.by_layer
     settings = part_of(request, EmbedSettings)
     if which is None or workspace.has_dataset(str(which)):
@@ -87,10 +87,9 @@ def embed_priors(
         raise ChoiceError(f"{unused[0]} requires --dense; remove it, or add --dense 7")
     if dense.dense and len(layers[0]) > 1:
         raise ChoiceError("--dense keeps the maps of one --prior; embed the others without it")
-    maps = [
-        embed_maps(workspace, dataset, r, dense, settings, request.split, part, say)
-        for (r,) in (layers if dense.dense else ())
-    ]
+    check_options(settings)
+    check_options(dense)
+    maps = _embed_maps(workspace, dataset, layers, request, say) if dense.dense else []
     results = [
         embed_all(workspace, dataset, requests, settings, request.split, part, say, layers[i:])
         for i, requests in enumerate(layers, start=1)
@@ -98,15 +97,22 @@ def embed_priors(
     return results[0] if len(results) == 1 and not maps else LayersResult(results, maps)
 
 
-def _refuse_lists(request: Embed) -> None:
-    """Raise ChoiceError, with the command to type instead, for several layers in one text."""
-    layers = [request.layer] if isinstance(request.layer, str) else list(request.layer)
-    each = [layer for text in layers for layer in text.split(",") if layer]
-    if len(each) > len(layers):
-        command = command_of("embed", request, layer=each)
-        raise ChoiceError(
-            f"--layer {','.join(layers)} is not a layer; give each by itself: `{command}`"
-        )
+def _embed_maps(
+    workspace: Workspace,
+    dataset: DataSet,
+    layers: Sequence[Sequence[PriorRequest]],
+    request: Embed,
+    say: Say,
+) -> list[EmbedResult]:
+    """The maps of one prior at these layers; its vectors are computed in the same forward passes."""
+    settings, dense = part_of(request, EmbedSettings), part_of(request, DenseSettings)
+    requests = [r for (r,) in layers]
+    maps = [wanted_maps(workspace, dataset, r, dense, settings, request.split) for r in requests]
+    vectors = [wanted_vectors(workspace, dataset, r, settings, request.split) for r in requests]
+    return [
+        embed_wanted(each, request.part, say, [*maps[i:], *vectors])
+        for i, each in enumerate(maps, start=1)
+    ]
 
 
 def _shards(workspace: Workspace, which: str | Path | None) -> str | None:
@@ -140,7 +146,9 @@ def embed_all(
     settings = settings or EmbedSettings()
 
     def embed_one(number: int) -> EmbedResult:
-        at_other_layers = [layer[number] for layer in beside]
+        at_other_layers = [
+            wanted_vectors(workspace, dataset, layer[number], settings, split) for layer in beside
+        ]
         request = requests[number]
         return embed(workspace, dataset, request, settings, split, shard, say, at_other_layers)
 

@@ -1,55 +1,38 @@
 """A data set and a prior → representations, computed once."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError
 from rela.options import check_options
-from rela.pipeline.artifact import cached, clear_abandoned
-from rela.pipeline.locks import in_use, mark_used
+from rela.pipeline import Say
+from rela.pipeline.artifact import cached
+from rela.pipeline.locks import in_use
 from rela.pipeline.manifest import Manifest, provenance
-from rela.pipeline.parts import PartStore
+from rela.pipeline.parts import PartStore, SharedParts
 from rela.pipeline.spent import Spent
 from rela.priors import PriorIdentity, PriorRequest
-from rela.result import Result
+from rela.stages.display import progress_bar
 from rela.stages.embed.arithmetic import recorded_arithmetic
 from rela.stages.embed.engine import begun_with, recorded_engine
-from rela.stages.embed.parts import Filled, embed_parts
-from rela.stages.embed.wanted import Wanted
+from rela.stages.embed.format import FORMAT_FILE
+from rela.stages.embed.frame import existing, in_parts
+from rela.stages.embed.results import EmbedResult
+from rela.stages.embed.rows import Filled, ForwardPass, Images, Rows
+from rela.stages.embed.wanted import Vectors, Wanted
 from rela.stages.priors.identify import identify
 from rela.stages.settings import EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import (
     REPRESENTATIONS_FILE,
     Representations,
-    describe_parts,
+    describe,
 )
 from rela.stages.workspace.workspace import Workspace
-
-
-@dataclass(frozen=True, repr=False)
-class EmbedResult(Result):
-    """The representations (None while other shards still work), and whether they existed.
-
-    `names` is the CSV of the data set; column `path` of its row i is the image of row i.
-    """
-
-    artifact: Representations | None
-    names: Path
-    cached: bool
-    num_embedded: int
-    seconds: float
-
-    def shown(self) -> dict[str, Any]:
-        """The representations, and what they took."""
-        known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
-        return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
-
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,88 +45,27 @@ def embed(
     settings: EmbedSettings | None = None,
     split: str = "train",
     shard: tuple[int, int] = (0, 1),
-    say: Callable[[str], None] = print,
-    beside: Sequence[PriorRequest] = (),
+    say: Say = print,
+    beside: Sequence[Wanted] = (),
 ) -> EmbedResult:
-    """Embed every image of one split with the prior; existing representations are reused.
-
-    `beside`: the same prior at other layers, whose missing parts are computed in the same forward pass.
-    `shard` (i, n) computes every n-th part from i on; the process that finds all parts finished joins
-    them. An interrupted call keeps its finished parts for the next one. Raises DataError naming the
-    images for which the prior returns NaN or Inf.
-    """
-    start = Spent.now()
+    """Embed every image of one split with the prior; as `embed_wanted`."""
     settings = settings or EmbedSettings()
     check_options(settings)
-    prior = identify(workspace, request)
-    wanted = Wanted(workspace, dataset, split, prior, settings)
-    existing = wanted.find()
-    names, parts_directory = dataset.index_path(split), workspace.parts_dir(wanted.key)
-    if existing is not None:
-        existing.verify_quickly()
-        mark_used(existing.path)
-        clear_abandoned(existing.path)
-        shutil.rmtree(parts_directory, ignore_errors=True)  # left by a slower call
-        return EmbedResult(existing, names, True, 0, (Spent.now() - start).seconds)
-    at_others = (
-        Wanted(workspace, dataset, split, identify(workspace, r), settings) for r in beside
-    )
-    others = [each for each in at_others if each.find() is None]
-    from rela.representations.matrix_file import ROWS_PER_PART
-
-    num_images = dataset.num_images(split)
-    store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
-    with in_use(dataset.path), store.in_use(), ExitStack() as stores_in_use:
-        describe_parts(store, dataset.name, split, prior.identity.name, num_images)
-        filled = [Filled(wanted, store)]
-        for its in others:
-            its_store = PartStore(workspace.parts_dir(its.key), store.num_parts)
-            if begun_with(its_store) in (None, begun_with(store)):
-                stores_in_use.enter_context(its_store.in_use())
-                describe_parts(its_store, dataset.name, split, its.prior.identity.name, num_images)
-                filled.append(Filled(its, its_store))
-        todo = store.missing(*shard)
-        if todo:  # else they were computed with another layer
-            _say_prior(wanted, others, say)
-        mine = len(range(shard[0], store.num_parts, shard[1]))
-        if 0 < len(todo) < mine:
-            say(f"resuming after {mine - len(todo)} of {mine} parts")
-        num_embedded, spent_on_parts = embed_parts(filled, todo, say)
-        artifact = None
-        if not store.missing():
-            try:
-                artifact = _seal(wanted, store, Spent.now() - start - spent_on_parts)
-            except (DataError, FileNotFoundError):  # a faster process removes the parts
-                artifact = wanted.find()
-                if artifact is None:
-                    raise
-        artifact = artifact or wanted.find()
-    if artifact is not None:  # after its lock file is closed: NFS keeps open files
-        shutil.rmtree(store.directory, ignore_errors=True)
-    return EmbedResult(artifact, names, False, num_embedded, (Spent.now() - start).seconds)
+    wanted = wanted_vectors(workspace, dataset, request, settings, split)
+    return embed_wanted(wanted, shard, say, beside)
 
 
-def _say_prior(wanted: Wanted, others: Sequence[Wanted], say: Callable[[str], None]) -> None:
-    """Say which prior sees what, at which layers, and what is not reused because it saw something else."""
-    prior, identity = wanted.prior, wanted.prior.identity
-    if prior.note:
-        say(prior.note)
-    what = "prior" if prior.run is None else "run"
-    of_val = " (val)" if wanted.split == "val" else ""
-    layers = " and ".join([identity.layer, *(each.prior.identity.layer for each in others)])
-    say(f"{what} {identity.name}{of_val}, layer {layers}, sees {identity.preprocessing.words()}")
-    for other in wanted.workspace.representations(wanted.images_sha256):
-        if isinstance(other.prior, PriorIdentity) and _differs_in_preprocessing(
-            other.prior, identity
-        ):
-            say(f"not reused: {other.name}, where it saw {other.prior.preprocessing.words()}")
-
-
-def _differs_in_preprocessing(one: PriorIdentity, other: PriorIdentity) -> bool:
-    """Whether they are equal but for what they see of an image, at the same input size or not."""
-    return one.preprocessing != other.preprocessing and (
-        (one.arch, one.weights_sha256, one.layer) == (other.arch, other.weights_sha256, other.layer)
-    )
+def wanted_vectors(
+    workspace: Workspace,
+    dataset: DataSet,
+    request: PriorRequest,
+    settings: EmbedSettings,
+    split: str = "train",
+    may_build: bool = True,
+) -> Wanted:
+    """What `embed` makes; raises as `identify`."""
+    prior = identify(workspace, request, may_build)
+    return Wanted(Vectors(workspace, prior, settings), dataset, split)
 
 
 def find_representations(
@@ -155,10 +77,140 @@ def find_representations(
 ) -> Representations | None:
     """The representations that `embed` would reuse, if any; builds and writes nothing."""
     try:
-        prior = identify(workspace, request, may_build=False)
+        return wanted_vectors(workspace, dataset, request, settings, split, False).find()
     except ChoiceError:
         return None
-    return Wanted(workspace, dataset, split, prior, settings).find()
+
+
+def embed_wanted(
+    wanted: Wanted, shard: tuple[int, int], say: Say, beside: Sequence[Wanted] = ()
+) -> EmbedResult:
+    """Make these representations of every image of a split; existing ones are reused.
+
+    `beside`: others of the same images by the same prior, whose missing parts are computed in the same
+    forward pass. `shard` (i, n) computes every n-th part from i on; the process that finds all parts finished
+    joins them. An interrupted call keeps its finished parts for the next one. Raises DataError naming the
+    images for which the prior returns NaN or Inf.
+    """
+    start, workspace, dataset = Spent.now(), wanted.kind.workspace, wanted.dataset
+    parts_directory = workspace.parts_dir(wanted.key)
+    if (result := existing(wanted, parts_directory, start)) is not None:
+        return result
+    from rela.representations.matrix_file import ROWS_PER_PART
+
+    num_images = dataset.num_images(wanted.split)
+    store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
+    beside = [each for each in beside if each.find() is None]
+    wanted.kind.check(num_images, store, say)
+
+    def make(held: ExitStack) -> tuple[int, Spent]:
+        held.enter_context(in_use(dataset.path))
+        _describe(wanted, store)
+        filled = [Filled(wanted.kind, store, say)]
+        for its in beside:
+            its_store = PartStore(workspace.parts_dir(its.key), store.num_parts)
+            if begun_with(its_store) in (None, begun_with(store)):
+                held.enter_context(its_store.in_use())
+                _describe(its, its_store)
+                filled.append(Filled(its.kind, its_store, say))
+        todo = store.missing(*shard)
+        if not todo:  # they were computed beside others
+            return 0, Spent()
+        _say_what(wanted, beside, say)
+        mine = len(range(shard[0], store.num_parts, shard[1]))
+        if len(todo) < mine:
+            of_what = " of the maps" if wanted.kind.grid else ""
+            say(f"resuming after {mine - len(todo)} of {mine} parts{of_what}")
+        return _make_parts(wanted, filled, todo, say)
+
+    return in_parts(wanted, store, start, make, lambda spent: _seal(wanted, store, spent))
+
+
+def _say_what(wanted: Wanted, beside: Sequence[Wanted], say: Say) -> None:
+    """The prior, its layers and what it sees; representations where that is the only difference."""
+    prior, identity = wanted.kind.prior, wanted.kind.prior.identity
+    if prior.note:
+        say(prior.note)
+    what = "prior" if prior.run is None else "run"
+    of_val = " (val)" if wanted.split == "val" else ""
+    kinds = [each.kind for each in (wanted, *beside)]
+    layers = " and ".join(
+        f"{kind.prior.identity.layer}{kind.grid and f' in {kind.grid} positions'}" for kind in kinds
+    )
+    say(f"{what} {identity.name}{of_val}, layer {layers}, sees {identity.preprocessing.words()}")
+    for other in wanted.kind.workspace.representations_and_maps(wanted.images_sha256):
+        if (
+            bool(other.content.map) == bool(wanted.kind.grid)
+            and isinstance(other.prior, PriorIdentity)
+            and _differs_in_preprocessing(other.prior, identity)
+        ):
+            say(f"not reused: {other.name}, where it saw {other.prior.preprocessing.words()}")
+
+
+def _differs_in_preprocessing(one: PriorIdentity, other: PriorIdentity) -> bool:
+    """Whether they are equal but for what they see of an image, at the same input size or not."""
+    return one.preprocessing != other.preprocessing and (
+        (one.arch, one.weights_sha256, one.layer) == (other.arch, other.weights_sha256, other.layer)
+    )
+
+
+def _describe(wanted: Wanted, store: PartStore) -> None:
+    what = "maps" if wanted.kind.grid else "representations"
+    name, split = wanted.dataset.name, wanted.split
+    by = f"{what} of {name} ({split}) by {wanted.kind.prior.identity.name}"
+    describe(store, by, "embed", wanted.dataset.num_images(split))
+
+
+def _make_parts(
+    wanted: Wanted, filled: Sequence[Filled], todo: list[int], say: Say
+) -> tuple[int, Spent]:
+    """Make the parts `todo` of the first, and the same parts of the others in the same forward passes.
+
+    Returns the number of images that were embedded, and what the parts cost here. Waits for parts that other
+    processes make. A row does not depend on other rows, so the bytes of a part do not depend on who makes
+    which, nor on what is taken from elsewhere.
+    """
+    import numpy as np
+
+    from rela.data.crops import CropPlan
+    from rela.representations.matrix_file import part_rows
+
+    dataset, split, crops = wanted.dataset, wanted.split, wanted.kind.settings.crops
+    beton = dataset.open(split)
+    drawn = CropPlan(crops).draw(beton) if crops else None
+    images = Images(beton, wanted.image_digests, drawn, lambda: dataset.index(split))
+    rows_todo = np.concatenate([part_rows(part, len(beton)) for part in todo])
+    count, all_spent, store = 0, Spent(), filled[0].store
+
+    def say_waiting(count: int) -> None:
+        say(f"waiting for {count} parts that other processes work on")
+
+    with ExitStack() as held:
+        rows = Rows(ForwardPass(filled, len(beton), say), images, rows_todo, held)
+        for words in rows.words():
+            say(words)
+        num_there = len(beton) - rows.num_to_embed(rows_todo)
+        bar = progress_bar(len(beton), f"embed {split}", "img", initial=num_there)
+        held.enter_context(bar)
+        shared = held.enter_context(SharedParts(store, todo, say_waiting))
+        for claimed in shared.rounds():
+            begun = list[int]()
+
+            def rows_of_claimed(claimed: Iterator[int], begun: list[int]) -> Iterator[Any]:
+                for part in claimed:
+                    begun.append(part)
+                    yield part_rows(part, len(beton))
+
+            start = Spent.now()
+            for num_embedded, found in rows.parts(rows_of_claimed(claimed, begun), bar.update):
+                part, spent = begun.pop(0), Spent.now() - start
+                stored = [(v.tobytes(), spent / len(found) + known) for v, known in found]
+                for its, content in zip(filled[1:], stored[1:], strict=True):
+                    if its.store.read(part) is None:
+                        its.store.write(part, *content)
+                shared.write(part, *stored[0])
+                count, all_spent, start = count + num_embedded, all_spent + spent, Spent.now()
+    return count, all_spent
 
 
 def row_order(num_crops: int) -> str:
@@ -168,10 +220,9 @@ def row_order(num_crops: int) -> str:
     return "row i belongs to the sample whose field `index` is i"
 
 
-def attributes_of(
-    identity: PriorIdentity, dataset: DataSet, split: str, num_crops: int
-) -> dict[str, Any]:
+def attributes_of(kind: Vectors, dataset: DataSet, split: str) -> dict[str, Any]:
     """What a file of features says of itself."""
+    identity, num_crops = kind.prior.identity, kind.settings.crops
     return {
         "prior": identity.name,
         "architecture": identity.arch,
@@ -187,7 +238,73 @@ def attributes_of(
     }
 
 
-def joined_rows(store: PartStore, dtype: str, width: int) -> "Iterator[NDArray[Any]]":
+def manifest_of(
+    wanted: Wanted, store: PartStore, dtype: str, shape: Sequence[int], spent: Spent, **content: Any
+) -> Manifest:
+    """What is recorded of representations of this shape, computed in the parts of `store`."""
+    prior, settings = wanted.kind.prior, wanted.kind.settings
+    engine, arithmetic = recorded_engine(store), recorded_arithmetic(store)
+    return Manifest(
+        kind="representations",
+        fingerprint=wanted.key,
+        inputs={"images": wanted.images_sha256, "prior": prior.identity.weights_sha256},
+        parameters={
+            "dtype": dtype,
+            "layer": prior.identity.layer,
+            "crops": settings.crops,
+            "precision": settings.precision,
+        },
+        content={
+            "shape": list(shape),
+            "crops": settings.crops,
+            "prior": prior.identity.as_dict(),
+            "run": prior.run,
+            "dataset": wanted.dataset.name,
+            "split": wanted.split,
+            **content,
+        },
+        provenance=provenance(spent, wanted.command)
+        | {"batch_size": settings.batch_size, "device": settings.device}
+        | ({"arithmetic": arithmetic} if arithmetic else {})
+        | ({"engine": asdict(engine)} if engine is not None else {}),
+    )
+
+
+def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
+    """Join all parts in one HDF5 file and publish it, or take that of a faster process.
+
+    The recorded cost is that of every part, interrupted calls and other shards included, plus
+    this call's start and joining.
+    """
+    from rela.data.crops import CropPlan
+    from rela.representations.matrix_file import write_matrix
+
+    dataset, split, kind = wanted.dataset, wanted.split, wanted.kind
+    recorded = kind.recorded_format(store.directory)
+    if recorded is None:
+        raise FileNotFoundError(store.directory / FORMAT_FILE)
+    format_, num_crops = kind.read_format(recorded), kind.settings.crops
+    crops = CropPlan(num_crops).draw(dataset.open(split)) if num_crops else None
+    shape = dataset.num_images(split) * (num_crops or 1), format_.columns
+    attributes = attributes_of(kind, dataset, split) | format_.attributes
+    start, spent = Spent.now(), store.spent() + overhead
+
+    def fill(directory: Path) -> Manifest:
+        rows = _joined_rows(store, format_.dtype, format_.columns)
+        write_matrix(
+            directory / REPRESENTATIONS_FILE, rows, shape, format_.dtype, attributes, crops,
+            wanted.image_digests,
+        )  # fmt: skip
+        if recorded:
+            (directory / FORMAT_FILE).write_bytes(recorded)
+        all_spent, map_shape = spent + (Spent.now() - start), list(format_.shape)
+        more = {"map": map_shape} if map_shape else {}
+        return manifest_of(wanted, store, format_.dtype, shape, all_spent, **more)
+
+    return cached(wanted.destination, Representations, wanted.find, fill)[0]
+
+
+def _joined_rows(store: PartStore, dtype: str, width: int) -> "Iterator[NDArray[Any]]":
     """The rows [n, width] of all parts, n ≤ ROWS_PER_PART at a time; DataError if a part is damaged."""
     import numpy as np
 
@@ -200,64 +317,3 @@ def joined_rows(store: PartStore, dtype: str, width: int) -> "Iterator[NDArray[A
         rows = np.frombuffer(stored, dtype).reshape(-1, width)
         for start in range(0, len(rows), ROWS_PER_PART):
             yield rows[start : start + ROWS_PER_PART]
-
-
-def _seal(wanted: Wanted, store: PartStore, overhead: Spent) -> Representations:
-    """Join all parts in one HDF5 file and publish it, or take that of a faster process.
-
-    The recorded cost is that of every part, interrupted calls and other shards included, plus
-    this call's start and joining.
-    """
-
-    from rela.data.crops import CropPlan
-    from rela.representations.matrix_file import write_matrix
-
-    dataset, split, settings = wanted.dataset, wanted.split, wanted.settings
-    identity, num_images = wanted.prior.identity, dataset.num_images(split)
-    width = identity.feature_dim
-
-    crops = None
-    if settings.crops:
-        crops = CropPlan(settings.crops).draw(dataset.open(split))
-    num_rows = num_images * (settings.crops or 1)
-    attributes = attributes_of(identity, dataset, split, settings.crops)
-    engine, arithmetic = recorded_engine(store), recorded_arithmetic(store)
-    seal_start = Spent.now()
-    spent = store.spent() + overhead
-
-    def fill(directory: Path) -> Manifest:
-        path = directory / REPRESENTATIONS_FILE
-        write_matrix(
-            path,
-            joined_rows(store, settings.dtype, width),
-            (num_rows, width),
-            settings.dtype,
-            attributes,
-            crops,
-            wanted.image_digests,
-        )
-        return Manifest(
-            kind="representations",
-            fingerprint=wanted.key,
-            inputs={"images": wanted.images_sha256, "prior": identity.weights_sha256},
-            parameters={
-                "dtype": settings.dtype,
-                "layer": identity.layer,
-                "crops": settings.crops,
-                "precision": settings.precision,
-            },
-            content={
-                "shape": [num_rows, width],
-                "crops": settings.crops,
-                "prior": identity.as_dict(),
-                "run": wanted.prior.run,
-                "dataset": dataset.name,
-                "split": split,
-            },
-            provenance=provenance(spent + (Spent.now() - seal_start), wanted.command)
-            | {"batch_size": settings.batch_size, "device": settings.device}
-            | ({"arithmetic": arithmetic} if arithmetic else {})
-            | ({"engine": asdict(engine)} if engine is not None else {}),
-        )
-
-    return cached(wanted.destination, Representations, wanted.find, fill)[0]

@@ -39,11 +39,12 @@ def settle_engine(
     beton: "Beton",
     stores: Sequence[PartStore],
     settings: EmbedSettings,
+    num_images: int,
     say: Say,
 ) -> None:
     """Compute by the engine with which the parts were begun, else by the one that is chosen now.
 
-    `stores`: of one forward pass, begun with one engine or not at all.
+    `stores`: of one forward pass, begun with one engine or not at all; `num_images`: of the whole job.
 
     Raises ChoiceError for an engine or precision that cannot be used here.
     """
@@ -60,12 +61,11 @@ def settle_engine(
     if engine is not None and engine.name in (_ON_GPU if on_cpu else _ON_CPU):
         engine = Engine()  # the finished parts are of another device
     if engine is None:
-        num_images = len(beton) * (settings.crops or 1)
         if not on_cpu:
-            embedder.choose_compiled(beton, num_images, wanted, say)
+            embedder.choose_compiled(beton, num_images * (settings.crops or 1), wanted, say)
         else:
             arithmetic = "float32" if precision == "auto" else precision
-            embedder.choose_engine(beton, asked_engine(settings, len(beton)), arithmetic, say)
+            embedder.choose_engine(beton, asked_engine(settings, num_images), arithmetic, say)
         if on_cpu or embedder.engine.name in _ON_GPU:  # eager on a GPU has no record
             with contextlib.suppress(AlreadyPublishedError):  # another process was faster
                 _record(stores[0], embedder.engine)

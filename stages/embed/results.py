@@ -1,4 +1,4 @@
-"""What several priors, or several layers, give: the results of each."""
+"""What embeddings give: of one prior, of several, or of several layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,8 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from rela.result import Result, Table
-from rela.stages.embed.embed import EmbedResult
 from rela.stages.workspace.representations import Representations
+
+
+@dataclass(frozen=True, repr=False)
+class EmbedResult(Result):
+    """The representations (None while other shards still work), and whether they existed.
+
+    `names` is the CSV of the data set; column `path` of its row i is the image of row i.
+    """
+
+    artifact: Representations | None
+    names: Path
+    cached: bool
+    num_embedded: int
+    seconds: float
+
+    def shown(self) -> dict[str, Any]:
+        """The representations, and what they took."""
+        known = {"waits for": "other shards"} if self.artifact is None else self.artifact.shown()
+        return {**known, "cached": self.cached, "seconds": round(self.seconds, 1)}
 
 
 @dataclass(frozen=True, repr=False)

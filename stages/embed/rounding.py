@@ -1,37 +1,36 @@
 """Round features to the stored dtype; reject NaN and Inf, warn about lost precision."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rela.errors import DataError
+from rela.pipeline import Say
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+Names = Callable[[], list[dict[str, str]]]
 
 _NAMED_IMAGES = 5
 # float16 has a relative precision of 5e-4 above 6e-5, and less below
 _COARSE = 0.01
 
 
-class Named(Protocol):
-    """What has a name for every row of a split, as a DataSet does."""
-
-    def index(self, split: str) -> list[dict[str, str]]:
-        """A dictionary for every row; its name is `path`."""
-
-
 class Rounding:
-    """Rounds features of one split of a data set; warns once if they lose more than 1 %."""
+    """Rounds features; warns once if they lose more than 1 %.
 
-    def __init__(self, dataset: Named, split: str, dtype: str, say: Callable[[str], None]) -> None:
-        self.dataset, self.split, self.dtype, self._say = dataset, split, dtype, say
+    `names`: what returns a dictionary for every row of the images; its name is `path`.
+    """
+
+    def __init__(self, names: Names, dtype: str, say: Say) -> None:
+        self.names, self.dtype, self._say = names, dtype, say
         self._has_said = False
 
     def __call__(
         self, rows: "NDArray[np.int64]", features: "NDArray[np.float32]"
     ) -> "NDArray[Any]":
-        """Features [R, D] of these R rows of the split, in the stored dtype.
+        """Features [R, D] of these R rows, in the stored dtype.
 
         Raises DataError naming the images for which they are NaN or Inf.
         """
@@ -54,7 +53,7 @@ class Rounding:
         return values
 
     def _not_finite(self, bad: "NDArray[np.int64]") -> str:
-        index = self.dataset.index(self.split)
+        index = self.names()
         paths = ", ".join(index[row]["path"] for row in bad[:_NAMED_IMAGES])
         more = f" and {bad.size - _NAMED_IMAGES} more" if bad.size > _NAMED_IMAGES else ""
         hint = ""

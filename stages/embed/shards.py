@@ -5,22 +5,21 @@ set of the same images.
 """
 
 import shlex
-import shutil
-from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rela.data.beton.encoded import Listing, Outcome, pack
 from rela.data.beton.encoding import StoredImage
 from rela.data.beton.reader import Beton, open_beton
 from rela.data.beton.worker_pool import WorkerPool
 from rela.data.beton.writer import WriteResult, write_beton
-from rela.errors import ChoiceError, DataError, one_line
+from rela.errors import ChoiceError, one_line
 from rela.options import check_options, part_of
+from rela.pipeline import Say
 from rela.pipeline.cores import num_cores
 from rela.pipeline.fingerprint import fingerprint
-from rela.pipeline.locks import mark_used
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.priors import PriorRequest
@@ -28,12 +27,12 @@ from rela.sources import read_shard
 from rela.sources.pixels import Origin
 from rela.sources.remote import Shard, Shards, list_shards
 from rela.sources.source import ImageSource, SourceOptions
-from rela.stages.embed.embed import EmbedResult
-from rela.stages.embed.engine import settle_engine
-from rela.stages.embed.rounding import Rounding
+from rela.stages.embed.frame import existing, in_parts
+from rela.stages.embed.results import EmbedResult
+from rela.stages.embed.rows import Filled, ForwardPass, Images, Rows
 from rela.stages.embed.shards_joined import Joining, seal_shards
-from rela.stages.embed.wanted import STAGE_VERSION
-from rela.stages.priors.identify import KnownPrior, identify
+from rela.stages.embed.wanted import STAGE_VERSION, Vectors, digests_of
+from rela.stages.priors.identify import identify
 from rela.stages.requests import Embed
 from rela.stages.settings import ConvertSettings, EmbedSettings
 from rela.stages.shards.parts import fill, listing_key
@@ -41,7 +40,11 @@ from rela.stages.workspace.encoding import encoding_by
 from rela.stages.workspace.representations import describe
 from rela.stages.workspace.workspace import Workspace
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _LARGEST_DEFAULT_SIZE = 224
+_MANY_IMAGES = 1 << 40  # in all shards, as long as nobody has counted them
 _KEPT = Origin("")  # an image that was converted, whatever it was
 
 
@@ -54,9 +57,7 @@ class _Converted:
     path: Path
 
 
-def embed_shards(
-    workspace: Workspace, url: str, request: Embed, say: Callable[[str], None]
-) -> EmbedResult:
+def embed_shards(workspace: Workspace, url: str, request: Embed, say: Say) -> EmbedResult:
     """Embed all images of the shards at `url` with one prior; existing representations are reused.
 
     The names of the images become a data set without images. Bad images are left out and listed. Raises
@@ -66,39 +67,34 @@ def embed_shards(
     check_options(settings)
     prior_request = _prior_request(request)
     remote, prior = list_shards(url), identify(workspace, prior_request)
-    join = Joining(workspace, remote, listing_key(remote, ConvertSettings()), prior, settings)
-    if (existing := join.find()) is not None:
-        existing.verify_quickly()
-        mark_used(existing.path)
-        return EmbedResult(existing, join.names, True, 0, (Spent.now() - start).seconds)
+    kind = Vectors(workspace, prior, settings)
+    wish = Joining(kind, remote, listing_key(remote, ConvertSettings()))
     meaning = {
         "stage": "embed shards",
         "version": STAGE_VERSION,
-        "shards": join.shards_key,
+        "shards": wish.shards_key,
         "prior": prior.identity.key(),
         "dtype": settings.dtype,
         "precision": settings.precision,
     }
     store = PartStore(workspace.parts_dir(fingerprint(meaning)), len(remote.shards))
+    if (result := existing(wish, store.directory, start)) is not None:
+        return result
     say(f"prior {prior.identity.name}, layer {prior.identity.layer}, sees "
         f"{prior.identity.preprocessing.words()}")  # fmt: skip
-    work = _Work(remote, prior, settings, store, say)
-    with store.in_use(), work.pool:
+
+    def make(held: ExitStack) -> tuple[int, Spent]:
+        work = _Work(remote, Filled(kind, store, say), say)
+        held.enter_context(work.pool)
         describe(store, f"representations of the shards at {url} by {prior.identity.name}", "embed")
-        here = fill(store, remote, remote.shards, request.part, work.convert, work.embed, say)
-        artifact = None
-        if not store.missing():
-            try:
-                artifact = seal_shards(join, store, Spent.now() - start - here)
-            except (DataError, FileNotFoundError):  # a faster process removes the parts
-                if (artifact := join.find()) is None:
-                    raise
-        artifact = artifact or join.find()
-    if artifact is not None:
-        shutil.rmtree(store.directory, ignore_errors=True)
-    return EmbedResult(
-        artifact, join.names, False, work.num_embedded, (Spent.now() - start).seconds
-    )
+        spent = fill(store, remote, remote.shards, request.part, work.convert, work.embed, say)
+        new, reused = work.num_embedded, work.num_reused
+        if reused:
+            are = "image is" if new == 1 else "images are"
+            say(f"reused {reused:,} of {reused + new:,} rows; {new:,} {are} embedded")
+        return new, spent
+
+    return in_parts(wish, store, start, make, lambda spent: seal_shards(wish, store, spent))
 
 
 def _prior_request(request: Embed) -> PriorRequest:
@@ -121,35 +117,14 @@ def _prior_request(request: Embed) -> PriorRequest:
     )
 
 
-@dataclass(frozen=True)
-class _Names:
-    """The images of a shard, as Rounding names them."""
-
-    rows: list[dict[str, str]]
-
-    def index(self, split: str) -> list[dict[str, str]]:
-        """All of them."""
-        return self.rows
-
-
 class _Work:
-    """What one process does with shards; its network is loaded with the first."""
+    """What one process does with shards; its network is loaded with the first image that needs it."""
 
-    def __init__(
-        self,
-        remote: Shards,
-        prior: KnownPrior,
-        settings: EmbedSettings,
-        store: PartStore,
-        say: Callable[[str], None],
-    ) -> None:
-        self.remote, self.prior, self.settings, self.store, self.say = (
-            remote, prior, settings, store, say,
-        )  # fmt: skip
-        self.encoding = encoding_by(ConvertSettings())
-        self.num_embedded, self.pool = 0, WorkerPool(num_cores())
-        self._embedder: Any = None
-        self._rounding = Rounding(_Names([]), "train", settings.dtype, say)
+    def __init__(self, remote: Shards, filled: Filled, say: Say) -> None:
+        self.remote, self.encoding = remote, encoding_by(ConvertSettings())
+        self.num_embedded = self.num_reused = 0
+        self.pool = WorkerPool(num_cores())
+        self._forward = ForwardPass([filled], _MANY_IMAGES, say)
 
     def convert(self, shard: Shard, file: Path) -> _Converted:
         """The beton of a shard, beside its copy, which is removed."""
@@ -167,20 +142,20 @@ class _Work:
         file.unlink()
         return _Converted(source, result, path)
 
-    def embed(self, shard: Shard, converted: _Converted) -> bytearray:
-        """The part of a shard: its names and digests with its features."""
+    def embed(self, shard: Shard, converted: _Converted) -> tuple[bytearray, Spent]:
+        """The part of a shard, its names and digests with its features, and what reused ones cost."""
         result, source = converted.result, converted.source
         stored: dict[str, tuple[str, StoredImage]] = {}
+        spent = Spent()
         if result.samples:
             beton = open_beton(converted.path, len(source.class_names))
             sizes = zip(beton.modes, beton.heights, beton.widths, strict=True)
             named = zip(result.samples, result.source_sha256, sizes, strict=True)
-            for (sample, digest, size), row in zip(
-                named, self._features(beton, result), strict=True
-            ):
+            features, spent = self._features(beton, result)
+            for (sample, digest, size), row in zip(named, features, strict=True):
                 mode, height, width = map(int, size)
-                stored[sample.path] = digest, StoredImage(row, mode, height, width, _KEPT, False)
-        self.num_embedded += len(stored)
+                image = StoredImage(row.tobytes(), mode, height, width, _KEPT, False)
+                stored[sample.path] = digest, image
         bad = dict(
             zip((path for path, _ in result.bad_images), result.bad_image_sha256, strict=True)
         )
@@ -194,38 +169,27 @@ class _Work:
             )
             for s in source.splits["train"]
         ]
-        return pack(Listing(source.class_names, [], [], {}), encoded, result.image_sha256)
+        listing = Listing(source.class_names, [], [], {})
+        return pack(listing, encoded, result.image_sha256), spent
 
-    def _features(self, beton: Beton, result: WriteResult) -> Iterator[bytes]:
-        """Each image's features in the stored type. Raises DataError naming images for NaN and Inf."""
+    def _features(self, beton: Beton, result: WriteResult) -> tuple["NDArray[Any]", Spent]:
+        """The features [N, D] of the images of a shard, and what those cost that are taken from elsewhere.
+
+        Raises DataError naming images for NaN and Inf.
+        """
         import numpy as np
 
         from rela.representations.matrix_file import ROWS_PER_PART, part_rows
 
-        embedder = self._embedder_for(beton)
-        paths = [{"path": sample.path} for sample in result.samples]
-        self._rounding.dataset = _Names(paths)
-        parts = (part_rows(part, len(beton)) for part in range(-(-len(beton) // ROWS_PER_PART)))
-        for rows, features in embedder.parts(beton, parts):
-            if not np.isfinite(features).all() and embedder.back_to_autocast():
-                features = embedder(beton, rows)
-            for row in self._rounding(rows, features):
-                yield row.tobytes()
-            beton.release_pages()
-
-    def _embedder_for(self, beton: Beton) -> Any:
-        """The embedder of this process; whether it computes in float16 depends on the shard alone."""
-        from rela.representations.embedder import Embedder
-
-        settings, is_new = self.settings, self._embedder is None
-        if is_new:
-            self._embedder = Embedder(
-                self.prior.load(), self.prior.identity.preprocessing, settings.device,
-                settings.batch_size, settings.threads,
-            )  # fmt: skip
-        self._embedder.back_to_autocast()
-        if settings.dtype == "float16":
-            self._embedder.try_float16(beton)
-        if is_new:
-            settle_engine(self._embedder, beton, [self.store], settings, self.say)
-        return self._embedder
+        digests, num_images = digests_of(result.image_sha256), len(beton)
+        names = [{"path": sample.path} for sample in result.samples]
+        images, every = Images(beton, digests, None, lambda: names), np.arange(num_images)
+        parts = (part_rows(part, num_images) for part in range(-(-num_images // ROWS_PER_PART)))
+        with ExitStack() as held:
+            rows = Rows(self._forward, images, every, held)
+            self.num_reused += num_images - rows.num_to_embed(every)
+            found = list(rows.parts(parts))
+        self.num_embedded += sum(count for count, _ in found)
+        blocks = [block for _, (block,) in found]
+        spent = sum((cost for _, cost in blocks), Spent())
+        return np.concatenate([values for values, _ in blocks]), spent

@@ -6,7 +6,7 @@ Nothing here grows with the number of images but the files: parts are read one a
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,14 @@ from rela.sources import default_name
 from rela.sources.labels import merge_classes
 from rela.sources.remote import Shards
 from rela.sources.source import ImageSource, Sample
-from rela.stages.embed.embed import attributes_of
-from rela.stages.embed.engine import recorded_engine
-from rela.stages.embed.wanted import SHOWN_NAME, Wanted
+from rela.stages.embed.embed import attributes_of, manifest_of
+from rela.stages.embed.wanted import SHOWN_NAME, Vectors, Wanted, digests_of
 from rela.stages.left_out import LEFT_OUT_FILE, left_out_csv
-from rela.stages.priors.identify import KnownPrior
 from rela.stages.same_images import deciding
-from rela.stages.settings import ConvertSettings, EmbedSettings
+from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet, index_lines
 from rela.stages.workspace.representations import Representations
-from rela.stages.workspace.workspace import Workspace, free_name, slug
+from rela.stages.workspace.workspace import free_name, slug
 
 _Row = tuple[Sample, Encoded]
 
@@ -41,15 +39,13 @@ _Row = tuple[Sample, Encoded]
 class Joining:
     """What the shards of a store become by one prior; `shards_key` tells these shards from others."""
 
-    workspace: Workspace
+    kind: Vectors
     remote: Shards
     shards_key: str
-    prior: KnownPrior
-    settings: EmbedSettings
 
     def dataset(self) -> DataSet | None:
         """The names of the images, if these shards were embedded before, by any prior."""
-        names = (d for d in self.workspace.datasets() if not d.has_images)
+        names = (d for d in self.kind.workspace.datasets() if not d.has_images)
         return next((d for d in names if d.facts.provenance.shards == self.shards_key), None)
 
     @cached_property
@@ -57,19 +53,15 @@ class Joining:
         """That of the data set."""
         existing = self.dataset()
         wanted = f"{slug(default_name(self.remote.url))}-shards"
-        taken = self.workspace.has_dataset(wanted)
-        return (
-            existing.name
-            if existing
-            else free_name(wanted, self.workspace.has_dataset)
-            if taken
-            else wanted
-        )
+        is_taken = self.kind.workspace.has_dataset
+        if existing:
+            return existing.name
+        return free_name(wanted, is_taken) if is_taken(wanted) else wanted
 
     @property
     def names(self) -> Path:
         """The CSV with the name of each image."""
-        return self.workspace.datasets_dir / self.name / "train.csv"
+        return self.kind.workspace.datasets_dir / self.name / "train.csv"
 
     def find(self) -> Representations | None:
         """The representations, if they exist."""
@@ -78,47 +70,24 @@ class Joining:
 
     def wanted(self, dataset: DataSet) -> Wanted:
         """What the representations are called, and by which fingerprint."""
-        return Wanted(self.workspace, dataset, "train", self.prior, self.settings)
+        return Wanted(self.kind, dataset, "train")
 
 
 def seal_shards(join: Joining, store: PartStore, overhead: Spent) -> Representations:
     """Publish the names and the representations, or take those of a faster process."""
     seal_start = Spent.now()
     parts = _Parts(join, store)
-    dataset, _ = cached(
-        join.workspace.datasets_dir / join.name, DataSet, join.dataset, parts.write_names
-    )
-    wanted, identity, settings = join.wanted(dataset), join.prior.identity, join.settings
-    attributes = attributes_of(identity, dataset, "train", 0)
-    engine = recorded_engine(store)
+    datasets = join.kind.workspace.datasets_dir
+    dataset, _ = cached(datasets / join.name, DataSet, join.dataset, parts.write_names)
+    wanted, identity = join.wanted(dataset), join.kind.prior.identity
+    attributes = attributes_of(join.kind, dataset, "train")
     spent = store.spent() + overhead
 
     def fill(directory: Path) -> Manifest:
         shards = parts.write_features(directory, attributes)
-        num_rows = sum(shard["num_rows"] for shard in shards)
-        return Manifest(
-            kind="representations",
-            fingerprint=wanted.key,
-            inputs={"images": wanted.images_sha256, "prior": identity.weights_sha256},
-            parameters={
-                "dtype": settings.dtype,
-                "layer": identity.layer,
-                "crops": 0,
-                "precision": settings.precision,
-            },
-            content={
-                "shape": [num_rows, identity.feature_dim],
-                "crops": 0,
-                "prior": identity.as_dict(),
-                "run": join.prior.run,
-                "dataset": dataset.name,
-                "split": "train",
-                "shards": shards,
-            },
-            provenance=provenance(spent + (Spent.now() - seal_start), wanted.command)
-            | {"batch_size": settings.batch_size, "device": settings.device}
-            | ({"engine": asdict(engine)} if engine is not None else {}),
-        )
+        shape = sum(shard["num_rows"] for shard in shards), identity.feature_dim
+        all_spent = spent + (Spent.now() - seal_start)
+        return manifest_of(wanted, store, join.kind.settings.dtype, shape, all_spent, shards=shards)
 
     return cached(wanted.destination, Representations, wanted.find, fill)[0]
 
@@ -217,7 +186,7 @@ class _Parts:
         """Write a matrix and a CSV of names for every shard; what the manifest says of each."""
         from rela.representations.matrix_file import ROWS_PER_PART, write_matrix
 
-        identity, dtype = self.join.prior.identity, self.join.settings.dtype
+        identity, dtype = self.join.kind.prior.identity, self.join.kind.settings.dtype
         found = []
         for number, ((_, good), shard) in enumerate(
             zip(self._rows(), self.join.remote.shards, strict=True)
@@ -229,7 +198,9 @@ class _Parts:
                     values[i : i + ROWS_PER_PART] for i in range(0, len(values), ROWS_PER_PART)
                 )
                 path = directory / f"{name}.h5"
-                write_matrix(path, parts, values.shape, dtype, attributes | {"shard": shard.name})
+                about = attributes | {"shard": shard.name}
+                images = digests_of([place.row.stored_sha256 for _, place in good])
+                write_matrix(path, parts, values.shape, dtype, about, images=images)
             with open(directory / f"{name}.csv", "wb") as file:
                 file.writelines(index_lines(_named(good)))
             found.append({"name": shard.name, "file": f"{name}.h5", "num_rows": len(good)})

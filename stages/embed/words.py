@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from rela.stages.display import next_command
-from rela.stages.embed.embed import EmbedResult, row_order
+from rela.stages.embed.embed import row_order
+from rela.stages.embed.results import EmbedResult
 from rela.stages.priors.again import embed_command
 from rela.stages.priors.find import shown_name
 from rela.stages.priors.records import priors_of

@@ -213,7 +213,7 @@ class EmbedJob(Job):
         if not dense.dense:
             return cost
         size = bytes_of_maps(dataset.num_images(split) * (self.settings.crops or 1), dense)
-        return cost + Estimate(cost.seconds, f"as long again for {human_bytes(size)} of maps")
+        return cost + Estimate(0.0, f"{human_bytes(size)} of maps")  # of the same passes
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
         """Embed."""

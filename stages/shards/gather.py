@@ -62,11 +62,11 @@ def gathered(
         "seed": settings.seed if settings.write_mode == "proportion" else None,
     }
 
-    def compute(shard: Shard, file: Path) -> bytearray:
+    def compute(shard: Shard, file: Path) -> tuple[bytearray, Spent]:
         found = read_shard(file, shard.name, remote.kind, options, remote.url_of(shard))
         encoded = encode_all(found.root, found.splits["train"], encoding, pool, settings.seed)
         listing = Listing(found.class_names, found.stray_files, found.notes, found.num_skipped)
-        return pack(listing, encoded)
+        return pack(listing, encoded), Spent()
 
     store = PartStore(workspace.parts_dir(fingerprint(meaning)), len(shards))
     with store.in_use(), WorkerPool(workers) as pool:

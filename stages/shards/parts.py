@@ -4,7 +4,6 @@ A killed job repeats only the shards that it had not finished, and any number of
 share the workspace, take shards from one another.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +15,12 @@ from typing import TypeVar
 from rela.pipeline import Say
 from rela.pipeline.artifact import staging
 from rela.pipeline.fingerprint import fingerprint
-from rela.pipeline.lease import Leases
-from rela.pipeline.parts import PartStore
+from rela.pipeline.parts import PartStore, SharedParts
 from rela.pipeline.spent import Spent
 from rela.sources.remote import Shard, Shards
 from rela.stages.display import progress_bar
 from rela.stages.settings import ConvertSettings
 
-_POLL_SECONDS = 0.5
 T = TypeVar("T")
 _Prepared = tuple[ExitStack, T]  # what a shard became, and what removes it
 
@@ -41,16 +38,17 @@ def fill(
     shards: list[Shard],
     share: tuple[int, int],
     prepare: Callable[[Shard, Path], T],
-    compute: Callable[[Shard, T], bytes | bytearray],
+    compute: Callable[[Shard, T], tuple[bytearray, Spent]],
     say: Say,
 ) -> Spent:
     """Compute the missing parts of `share` (i, n), one for each shard; returns what that took.
 
     `prepare`: of a shard and its copy here, called in a thread; `compute`: of the shard and that, to the
-    content of its part. The next shard is copied and prepared while one is computed. Waits for parts that
-    other processes compute. Ends early if another process has joined all parts and removed them.
+    content of its part and what of it was taken from elsewhere. The next shard is copied and prepared while
+    one is computed. Waits for parts that other processes compute. Ends early if another process has joined
+    all parts and removed them.
     """
-    todo, has_waited, all_spent = store.missing(*share), False, Spent()
+    todo, all_spent = store.missing(*share), Spent()
     mine = len(range(share[0], len(shards), share[1]))
     if len(todo) < mine:
         say(f"resuming after {mine - len(todo):,} of {mine:,} shards")
@@ -61,28 +59,23 @@ def fill(
             prepared = prepare(shards[part], remote.fetch(shards[part], folder))
             return stack.pop_all(), prepared
 
+    def say_waiting(count: int) -> None:
+        say(f"waiting for {count:,} shards that other processes work on")
+
     with (
         progress_bar(mine, "shards", "shard", initial=mine - len(todo)) as bar,
-        Leases(store.directory) as leases,
+        SharedParts(store, todo, say_waiting) as shared,
         ThreadPoolExecutor(1) as pool,
     ):
-        while todo and store.directory.is_dir():
-            made = set()
-            for part, (stack, prepared) in _one_ahead(store.claim(todo, leases), fetch, pool):
+        for claimed in shared.rounds():
+            for part, (stack, prepared) in _one_ahead(claimed, fetch, pool):
                 start = Spent.now()
                 with stack:
-                    content = compute(shards[part], prepared)
+                    content, known = compute(shards[part], prepared)
                 spent = Spent.now() - start
-                store.write(part, content, spent, leases)
+                shared.write(part, content, spent + known)
                 all_spent += spent
-                made.add(part)
                 bar.update()
-            todo = [part for part in todo if part not in made and store.read(part) is None]
-            if todo and not made:
-                if not has_waited:
-                    say(f"waiting for {len(todo):,} shards that other processes work on")
-                has_waited = True
-                time.sleep(_POLL_SECONDS)
     return all_spent
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError
 from rela.priors import PriorIdentity
-from rela.stages.embed.maps import FORMAT_FILE
+from rela.stages.embed.format import FORMAT_FILE
 from rela.stages.priors.again import embed_command
 from rela.stages.priors.records import priors_of
 from rela.stages.settings import EmbedSettings

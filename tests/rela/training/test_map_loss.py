@@ -22,7 +22,7 @@ from rela.data.loader import ViewLoader
 from rela.data.views import View
 from rela.models.preprocessing import Preprocessing
 from rela.training.map_loss import MapLoss, resampled
-from rela.training.maps import MapFormat, MapTargets, fitted_rows
+from rela.training.maps import MapFormat, MapTargets, fitted_images
 
 SIDE, WIDTH, CHANNELS = 5, 3, 8
 BOXES = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.1, 0.35, 0.73, 0.9], [-0.31, 0.2, 0.5, 1.4]])
@@ -80,9 +80,14 @@ def test_what_is_stored_is_the_projection_at_every_position(dtype: str, least: f
 
 
 def test_the_projection_is_fitted_to_a_bounded_number_of_images():
-    assert fitted_rows(3, 10).tolist() == [0, 1, 2]
-    assert len(fitted_rows(100_000, 10)) == 512 and fitted_rows(100_000, 10)[-1] == 99_999
-    assert len(fitted_rows(100_000, 14 * 14 * 2048)) < 200
+    keys = np.random.default_rng(0).bytes(32 * 10_000)
+    images = np.frombuffer(keys, "S32")
+    fitted = fitted_images(images, 10)
+    assert sorted(images.tolist())[:512] == images[fitted].tolist()
+    shuffled = np.random.default_rng(1).permutation(np.concatenate([images, images[:99]]))
+    assert images[fitted].tolist() == shuffled[fitted_images(shuffled, 10)].tolist()
+    assert fitted_images(images[[2, 0, 2]], 10).size == 2
+    assert len(fitted_images(images, 14 * 14 * 2048)) < 200
 
 
 def test_the_loss_is_one_minus_the_cosine_where_the_map_is_known():

@@ -3,9 +3,11 @@
 - a data set that gained, lost, renamed or reordered images, that shares some, or that holds copies;
 - rows of another arithmetic, and damaged ones, are not used, and it is said why;
 - an interrupted embedding goes on, also without the rows that it began with;
-- with crops, rows of images that keep their place.
+- with crops, rows of images that keep their place;
+- maps, if their projection stays; with the vectors they take one pass, and two processes share it.
 """
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from command_line import Rela, read_json
 from damages import flip_bit
 from PIL import Image
 
+from rela.pipeline import parts
 from rela.pipeline.fingerprint import file_sha256
+from rela.pipeline.lease import Leases
 from rela.pipeline.manifest import Manifest
 from rela.pipeline.parts import PartStore
 from rela.representations.embedder import Embedder
@@ -60,14 +64,15 @@ def convert(rela: Rela, workspace: str, name: str, images: dict[str, int]) -> No
     rela("--workspace", workspace, "convert", folder, "--name", name, "--workers", 1)
 
 
-def artifact(workspace: str, name: str) -> Path:
-    [path] = Path(workspace).glob(f"representations/{name}-*")
+def artifact(workspace: str, name: str, maps: bool = False) -> Path:
+    found = Path(workspace).glob(f"representations/{name}-*")
+    [path] = [each for each in found if (each / "format.bin").is_file() == maps]
     return path
 
 
-def content(workspace: str, name: str) -> tuple[bytes, Any]:
-    """The features, and what the manifest says of them."""
-    path = artifact(workspace, name)
+def content(workspace: str, name: str, maps: bool = False) -> tuple[bytes, Any]:
+    """The features, and what the manifest says of them, such as the digest of a projection."""
+    path = artifact(workspace, name, maps)
     manifest = read_json(path / "manifest.json")
     del manifest["provenance"], manifest["manifest_sha256"]
     return (path / "representations.h5").read_bytes(), manifest
@@ -156,7 +161,7 @@ def with_other_rows(rela: Rela, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Manifest.read(path)
     found.file_sha256["representations.h5"] = file_sha256(path / "representations.h5")
     found.write(path)
-    monkeypatch.setattr("rela.stages.embed.parts._CHECKED_ON", ("cpu",))
+    monkeypatch.setattr("rela.stages.embed.rows._CHECKED_ON", ("cpu",))
 
 
 def test_rows_of_another_version_of_the_key_are_not_used(
@@ -241,3 +246,84 @@ def test_with_crops_rows_belong_to_their_place(rela: Rela, counts: list[int]):
     assert f"reused 36 of 38 rows from {name}; 1 image is embedded" in said
     assert counts == [4]
     assert content("workspace", "after") == fresh(rela, images, "--crops", 2)
+
+
+DENSE = ("--dense", 2, "--dense-width", 8)
+MAPS = ("--image-size", 64, *DENSE)
+
+
+@pytest.fixture
+def few_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as many as there are images."""
+    monkeypatch.setattr("rela.training.maps._FITTED_IMAGES", 5)
+
+
+def least_digests(name: str) -> list[str]:
+    """Of the images that a projection is fitted to."""
+    with open(f"workspace/datasets/{name}/train.csv") as file:
+        return sorted({row["stored_sha256"] for row in csv.DictReader(file)})[:5]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_maps_are_taken_if_their_projection_stays(
+    rela: Rela, counts: list[int], few_fitted: None, change: str
+):
+    images, num_new, says = CHANGES[change]
+    convert(rela, "workspace", "before", BEFORE)
+    rela("embed", "before", *EMBED, *MAPS)
+    convert(rela, "workspace", "after", images)
+    counts.clear()
+    said = rela("embed", "after", *EMBED, *MAPS).output
+    name = artifact("workspace", "before", maps=True).name
+    assert says.format(artifact("workspace", "before").name) in said
+    stays = least_digests("before") == least_digests("after")
+    assert stays == (change != "shares some"), "of these images"
+    if stays:
+        assert says.format(name) in said
+        assert counts == [4] * -(-num_new // 4)
+    else:
+        assert f"not reused: {name}, computed with a projection fitted to other images" in said
+        assert counts == [4] * (5 + 2)  # all images, and those that it is fitted to
+    convert(rela, "fresh", "after", images)
+    rela("--workspace", "fresh", "embed", "after", *EMBED, *MAPS)
+    for maps in (False, True):
+        assert content("workspace", "after", maps) == content("fresh", "after", maps)
+
+
+def test_maps_and_vectors_take_one_pass_and_have_the_bytes_of_two(
+    rela: Rela, counts: list[int], few_fitted: None
+):
+    convert(rela, "workspace", "before", BEFORE)
+    rela("embed", "before", *EMBED, *MAPS)
+    assert counts == [4] * (5 + 2)
+    convert(rela, "fresh", "before", BEFORE)
+    rela("--workspace", "fresh", "embed", "before", *EMBED, "--image-size", 64)
+    counts.clear()
+    rela("--workspace", "fresh", "embed", "before", *EMBED, *MAPS)
+    assert counts == [4] * (5 + 2)
+    for maps in (False, True):
+        assert content("workspace", "before", maps) == content("fresh", "before", maps)
+
+
+def test_two_processes_share_the_parts_of_maps(
+    rela: Rela, counts: list[int], few_fitted: None, monkeypatch: pytest.MonkeyPatch
+):
+    convert(rela, "fresh", "before", BEFORE)
+    rela("--workspace", "fresh", "embed", "before", *EMBED, *MAPS)
+    expected = artifact("fresh", "before", maps=True)
+    key = read_json(expected / "manifest.json")["fingerprint"]
+    with h5py.File(expected / "representations.h5") as file:
+        theirs = file["representations"][4:8].tobytes()
+    convert(rela, "workspace", "before", BEFORE)
+    rela("embed", "before", *EMBED, "--image-size", 64)
+    store = PartStore(Path("workspace/representations") / f".parts-{key[:32]}", 5)
+    store.directory.mkdir()
+    with Leases(store.directory) as others:
+        assert list(store.claim([1], others)) == [1]
+        monkeypatch.setattr(
+            parts.time, "sleep", lambda _seconds: store.write(1, theirs, leases=others)
+        )
+        counts.clear()
+        said = rela("embed", "before", *EMBED, *MAPS).output
+    assert "waiting for 1 parts" in said and counts == [4] * (4 + 2)
+    assert content("workspace", "before", maps=True) == content("fresh", "before", maps=True)

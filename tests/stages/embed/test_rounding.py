@@ -21,7 +21,7 @@ def make_rounding(small_tree: Path, tmp_path: Path) -> Callable[[str], tuple[Rou
 
     def make(dtype: str) -> tuple[Rounding, list[str]]:
         said: list[str] = []
-        return Rounding(dataset, "train", dtype, said.append), said
+        return Rounding(dataset.index, dtype, said.append), said
 
     return make
 

@@ -1,6 +1,7 @@
 """Shards embedded where they are: the features of a data set of the same images, a file for each shard.
 
-The expected features are those of one converted data set, which other tests compare with plain PyTorch.
+The expected features are those of one converted data set, which other tests compare with plain PyTorch. Rows
+that exist, of other shards or of a data set, are not computed again.
 """
 
 import contextlib
@@ -8,6 +9,7 @@ import csv
 import io
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +23,11 @@ from command_line import REPOSITORY
 from refusals import assert_refused
 from tar_shards import labelled, png, shard
 
+from rela.representations.embedder import Embedder
 from rela.representations.stacked import StackedRows
 from rela.stages.convert import convert
 from rela.stages.embed.combine import embed_priors
-from rela.stages.embed.embed import EmbedResult
+from rela.stages.embed.results import EmbedResult
 from rela.stages.neighbors.neighbors import neighbors
 from rela.stages.priors.find import open_representations
 from rela.stages.priors.rank import rank
@@ -153,6 +156,82 @@ def test_a_killed_job_repeats_only_its_unfinished_shard(
     assert files_of(found) == expected
     other = artifact_of(embed_url(tmp_path / "halves", f"file://{tars}", shard="1/2"))
     assert files_of(other) == expected
+
+
+CHANGED: dict[str, tuple[Callable[[Path], object], int, str]] = {
+    "under another name": (lambda tars: None, 0, "reused 6 of 6 rows; 0 images are embedded"),
+    "fewer": (lambda tars: (tars / "1.tar").unlink(), 0, "reused 4 of 4 rows; 0 images are embedded"),
+    "more": (
+        lambda tars: shard(tars / "3.tar", labelled(29, ["b", "b"])),
+        1,
+        "reused 6 of 8 rows; 2 images are embedded",
+    ),
+    "in other shards": (
+        lambda tars: (
+            (tars / "0.tar").unlink(), shard(tars / "9.tar", labelled(1, ["b", "a", "b"]))
+        ),
+        1,
+        "reused 5 of 6 rows; 1 image is embedded",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images of every forward pass."""
+    seen, features = list[int](), Embedder.features
+
+    def counted(self: Embedder, images: object) -> object:
+        seen.append(len(images))  # type: ignore[arg-type]
+        return features(self, images)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Embedder, "features", counted)
+    return seen
+
+
+@pytest.mark.parametrize("how", CHANGED)
+@pytest.mark.parametrize("first", ["shards", "a data set"])
+def test_rows_that_exist_are_taken_by_shards(
+    tmp_path: Path, tars: Path, passes: list[int], how: str, first: str
+):
+    change, num_new, says = CHANGED[how]
+    here, options = tmp_path / "here", {"engine": "eager", "batch_size": 4}
+    if first == "shards":
+        embed_url(here, f"file://{tars}", **options)
+    else:
+        named = {"name": "x", "workers": 1, "on_bad_image": "skip", "val_fraction": 0.0}
+        convert(Workspace(here), Convert(tars, **named), lambda line: None)
+        embed_url(here, "x", **options)
+    changed = shutil.copytree(tars, tmp_path / "elsewhere/tars")
+    change(changed)
+    passes.clear()
+    said = list[str]()
+    request = Embed(f"file://{changed}", **PRIOR | options)
+    found = artifact_of(embed_priors(Workspace(here), request, said.append))  # type: ignore[arg-type]
+    assert says in said and passes == [4] * num_new
+    fresh = embed_url(tmp_path / "fresh/elsewhere", f"file://{changed}", **options)
+    assert rows_of(found) == rows_of(artifact_of(fresh))
+    assert found.fingerprint == artifact_of(fresh).fingerprint
+
+
+def rows_of(artifact: Representations) -> bytes:
+    return artifact.matrix().values[:].tobytes()
+
+
+def test_a_data_set_takes_rows_of_shards(tmp_path: Path, tars: Path, passes: list[int]):
+    here, options = tmp_path / "here", {"engine": "eager", "batch_size": 4}
+    embed_url(here, f"file://{tars}", **options)
+    passes.clear()
+    said = list[str]()
+    for workspace in (here, tmp_path / "fresh"):
+        named = {"name": "x", "workers": 1, "val_fraction": 0.0}
+        convert(Workspace(workspace), Convert(tars / "[02].tar", **named), lambda line: None)
+        request = Embed("x", **PRIOR | options)
+        found = artifact_of(embed_priors(Workspace(workspace), request, said.append))  # type: ignore[arg-type]
+        if workspace == here:
+            expected = found.file.read_bytes()
+            assert not passes and "reused 4 of 4 rows from tars-shards-train-" in "".join(said)
+    assert found.file.read_bytes() == expected and passes == [4]
 
 
 REFUSED = {
