@@ -5,12 +5,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rela.sources import is_url
+from rela.errors import ChoiceError
+from rela.sources import default_name, is_url
+from rela.sources.file_patterns import shards_of_range
 from rela.sources.source import SourceOptions
 from rela.stages.requests import Convert, command_of, words_of
 from rela.stages.settings import ConvertSettings
 from rela.stages.workspace.dataset import DataSet
+from rela.stages.workspace.workspace import check_name, slug
 
+_LONGEST_NAME = 40  # of those that are proposed
 # which images are read, not how they are stored: the digest of the sources covers them
 SOURCE_SETTINGS = ("format", *(described.name for described in fields(SourceOptions)))
 
@@ -28,6 +32,29 @@ def asked(request: Convert, settings: ConvertSettings) -> dict[str, str]:
     given |= {"source": sources[0], "image_root": root and root.absolute()}
     given["more"] = shlex.join(sources[1:]) or None
     return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def name_of(request: Convert) -> str:
+    """The name of the data set; raises ChoiceError if it cannot be one."""
+    if request.more and not request.name:
+        name = slug("-".join(map(default_name, request.sources)))
+        raise ChoiceError(
+            by_one_pattern(request)
+            or f"{len(request.sources)} sources make one data set; give it a name, as in "
+            f"`{command(request, name=name if len(name) <= _LONGEST_NAME else 'all')}`"
+        )
+    return check_name(request.name or slug(default_name(request.source)), "data set")
+
+
+def by_one_pattern(request: Convert) -> str | None:
+    """What to say of shards that a shell made of one pattern; None of others."""
+    pattern = shards_of_range([*map(str, request.sources)])
+    if pattern is None:
+        return None
+    return (
+        f"the shell made {len(request.sources)} sources of one pattern; quote it: "
+        f"`{command(request, source=pattern, more=[])}`"
+    )
 
 
 def made_by(request: Convert, name: str) -> list[str]:

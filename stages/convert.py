@@ -21,7 +21,7 @@ from rela.pipeline.fingerprint import fingerprint, ordered_digest
 from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.result import Result, Table
-from rela.sources import default_name, is_url, open_source
+from rela.sources import is_url, open_source
 from rela.sources.labels import quoted_classes
 from rela.sources.pixels import PixelRules
 from rela.sources.remote import list_shards
@@ -29,7 +29,7 @@ from rela.sources.source import ImageSource, Sample
 from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.several import joined
 from rela.sources.splits.subset import at_most
-from rela.stages.conversion import asked, command, made_by
+from rela.stages.conversion import asked, by_one_pattern, command, made_by, name_of
 from rela.stages.display import bar_of_bytes, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
@@ -61,7 +61,7 @@ from rela.stages.shards.parts import listing_key
 from rela.stages.workspace import summary as summaries
 from rela.stages.workspace.dataset import DataSet, index_lines
 from rela.stages.workspace.encoding import encoding_by
-from rela.stages.workspace.workspace import Workspace, check_name, open_as, slug
+from rela.stages.workspace.workspace import Workspace, open_as
 
 _MOST_WORKERS_PER_CORE = 4
 
@@ -92,16 +92,17 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
     """
     check_options(request)
     if not any(map(is_url, request.sources)):
-        _name_of(request)  # refused before hours of listing
+        name_of(request)  # refused before hours of listing
         images = read_source(list(map(Path, request.sources)), part_of(request, ConvertSettings))
         return _write(workspace, request, images, say)
     if request.more:
         raise ChoiceError(
-            "a URL is the only SRC: convert it by itself, or give one URL for all shards"
+            by_one_pattern(request)
+            or "a URL is the only SRC: convert it by itself, or give one URL for all shards"
         )
     settings = part_of(request, ConvertSettings)
     remote = list_shards(str(request.source), settings.format)
-    name, key = _name_of(request), listing_key(remote, settings)
+    name, key = name_of(request), listing_key(remote, settings)
 
     def find() -> ConvertResult | None:
         """By names, sizes and versions of the shards, none of which is read."""
@@ -130,13 +131,6 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
         return found
 
 
-def _name_of(request: Convert) -> str:
-    """The name of the data set; raises ChoiceError if it cannot be one."""
-    if request.more and not request.name:
-        raise ChoiceError(f"{len(request.sources)} sources make one data set; give its --name")
-    return check_name(request.name or slug(default_name(request.source)), "data set")
-
-
 def _write(
     workspace: Workspace,
     request: Convert,
@@ -147,7 +141,7 @@ def _write(
 ) -> ConvertResult:
     """Write the data set of these images, or find it; `shards`: the key of shards that they are from."""
     start, settings = start or Spent.now(), part_of(request, ConvertSettings)
-    name = _name_of(request)
+    name = name_of(request)
     destination = workspace.datasets_dir / name
     for line in oddities(images):
         say(line)

@@ -7,29 +7,30 @@ environment below the scratch folder. PEER_IMAGES="512 5000" sets the numbers of
 
 import os
 import shutil
-import subprocess
 import sys
-import sysconfig
 import time
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.speed.comparison import Comparison, Figure, compare
+from benchmarks.speed.peer_environment import (
+    LIGHTLY_TRAIN,
+    cpu_seconds_of_children,
+    environment,
+    run_process,
+)
 from benchmarks.speed.photos import write_photos
 
 MODEL, SIZE, BATCH_SIZE = "tf_efficientnet_lite0", 224, 128
 COUNTS = tuple(int(word) for word in os.environ.get("PEER_IMAGES", "512").split())
 HEIGHT, WIDTH = 375, 500
-PEER = "lightly-train==0.18.0"
-REPOSITORY = Path(__file__).parents[2]
 FASTEST = "openvino"
 
 
 def run(rounds: int, scratch: Path) -> list[Comparison | Figure]:
     """Images per second and per CPU second; the agreement of features."""
     home = scratch / "peers"
-    python = _environment(home / "environment")
+    python = environment(home / "environment", LIGHTLY_TRAIN)
     weights, checkpoint = home / "weights.pth", home / "lightly" / "checkpoints" / "last.ckpt"
     if not checkpoint.exists():
         some = write_photos(home / "photos", 16, HEIGHT, WIDTH)
@@ -90,9 +91,9 @@ def _timed(
     name: str, work: Callable[[], object], count: int, cpu: dict[str, list[float]]
 ) -> Callable[[], float]:
     def rate() -> float:
-        start, before = time.perf_counter(), _cpu_seconds()
+        start, before = time.perf_counter(), cpu_seconds_of_children()
         work()
-        seconds, cpu_seconds = time.perf_counter() - start, _cpu_seconds() - before
+        seconds, cpu_seconds = time.perf_counter() - start, cpu_seconds_of_children() - before
         print(f"{name}: {seconds:.1f} s, {cpu_seconds:.1f} CPU s", file=sys.stderr, flush=True)
         cpu.setdefault(name, []).append(count / cpu_seconds)
         return count / seconds
@@ -100,38 +101,12 @@ def _timed(
     return rate
 
 
-def _cpu_seconds() -> float:
-    """Of all processes that have ended below this one."""
-    spent = os.times()
-    return spent.children_user + spent.children_system
-
-
-def _environment(folder: Path) -> Path:
-    """The Python of an environment with LightlyTrain and everything that is installed here."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder)
-        here = sysconfig.get_paths()["purelib"]
-        site = next(folder.glob("lib/python*/site-packages"))
-        (site / "shared.pth").write_text(here)
-        subprocess.run([python, "-m", "pip", "install", "-q", PEER], check=True)
-    return python
-
-
 def _rela(workspace: Path, *words: object) -> None:
-    _run(sys.executable, "-m", "cli", "--workspace", workspace, *words)
+    run_process(sys.executable, "-m", "cli", "--workspace", workspace, *words)
 
 
 def _call(python: object, side: str, *words: object) -> None:
-    _run(python, "-m", "benchmarks.speed.embedding_peers", side, *words)
-
-
-def _run(*words: object) -> None:
-    ran = subprocess.run(
-        [str(word) for word in words], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    if ran.returncode:
-        raise RuntimeError(ran.stderr[-3000:])
+    run_process(python, "-m", "benchmarks.speed.embedding_peers", side, *words)
 
 
 def _cosine(workspace: Path, plain: Path) -> float:

@@ -91,6 +91,8 @@ class LayerFeatures(nn.Module):
             if "class" in name and not tokens.has_class:
                 raise ChoiceError(f"--layer {layer}: this {model} has no class token; use patches")
             return
+        if "," in name:
+            raise ChoiceError(f"--layer {layer} names several layers; give one of them")
         modules = [each for each, _ in backbone.named_modules() if each]
         if name not in modules:
             top = [each for each, _ in backbone.named_children()]

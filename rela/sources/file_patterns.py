@@ -5,7 +5,7 @@ import glob
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rela.errors import DataError, one_line
@@ -135,3 +135,17 @@ def ranges_filled(text: str) -> Iterator[str]:
     for number in range(first, last + 1):
         filled = f"{number:0{len(found[1])}}"
         yield from ranges_filled(text[: found.start()] + filled + text[found.end() :])
+
+
+def shards_of_range(names: Sequence[str]) -> str | None:
+    """a-08.tar, a-09.tar → `a-{08..09}.tar`, which a shell has filled; None of other names, or of one."""
+    if not names[0].endswith((".tar", ".parquet")):
+        return None
+    for first in re.finditer(r"\d+", names[0]):
+        last = re.compile(r"\d+").match(names[-1], first.start())
+        if last is not None and int(last[0]) - int(first[0]) == len(names) - 1 > 0:
+            range_ = f"{{{first[0]}..{last[0]}}}"
+            text = names[0][: first.start()] + range_ + names[0][first.end() :]
+            if [*ranges_filled(text)] == [*names]:
+                return text
+    return None

@@ -5,6 +5,7 @@ import functools
 import inspect
 import json
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import MISSING, Field, asdict, fields
 from importlib import import_module
@@ -51,6 +52,7 @@ class RequestCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Raises UsageError that says how the command is called, for what it does not take."""
         ctx.allow_extra_args = True
+        typed = [*args]
         try:
             rest = super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -59,6 +61,16 @@ class RequestCommand(click.Command):
         if rest and not ctx.resilient_parsing:
             more = f" and {len(rest) - 3} more" if len(rest) > 3 else ""
             takes = " and ".join(p.make_metavar(ctx) for p in self._arguments) or "no name"
+            from rela.sources.file_patterns import shards_of_range
+
+            first = next((word for word in typed if word in map(str, ctx.params.values())), "")
+            if (pattern := shards_of_range([first, *rest])) is not None:
+                words = [pattern if word == first else word for word in typed if word not in rest]
+                command = shlex.join(["rela", str(ctx.info_name), *words])
+                raise click.UsageError(
+                    f"the shell made {len(rest) + 1} names of one pattern; quote it: `{command}`",
+                    ctx,
+                )
             raise click.UsageError(
                 f"unexpected {', '.join(map(one_line, rest[:3]))}{more}: {ctx.info_name} takes {takes} and "
                 "options, which begin with --; run it once for each",

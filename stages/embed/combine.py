@@ -35,7 +35,7 @@ from rela.stages.priors.again import embed_commands
 from rela.stages.priors.identify import identify
 from rela.stages.priors.records import priors_of
 from rela.stages.priors.requests import requests_of
-from rela.stages.requests import Embed, repeats_the_command
+from rela.stages.requests import Embed, command_of, repeats_the_command
 from rela.stages.settings import DenseSettings, EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
@@ -58,6 +58,7 @@ def embed_priors(
         from rela.stages.embed.shards import embed_shards  # imports OpenCV
 
         return embed_shards(workspace, url, request, say)
+    _refuse_lists(request)
     part, by_layer = request.part, request.by_layer
     settings = part_of(request, EmbedSettings)
     if which is None or workspace.has_dataset(str(which)):
@@ -95,6 +96,17 @@ def embed_priors(
         for i, requests in enumerate(layers, start=1)
     ]
     return results[0] if len(results) == 1 and not maps else LayersResult(results, maps)
+
+
+def _refuse_lists(request: Embed) -> None:
+    """Raise ChoiceError, with the command to type instead, for several layers in one text."""
+    layers = [request.layer] if isinstance(request.layer, str) else list(request.layer)
+    each = [layer for text in layers for layer in text.split(",") if layer]
+    if len(each) > len(layers):
+        command = command_of("embed", request, layer=each)
+        raise ChoiceError(
+            f"--layer {','.join(layers)} is not a layer; give each by itself: `{command}`"
+        )
 
 
 def _embed_maps(

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rela.errors import ChoiceError
-from rela.options import part_of
+from rela.options import option_words, part_of
 from rela.pipeline import Say
 from rela.pipeline.locks import in_use
 from rela.priors import PriorRequest
 from rela.stages import requests
 from rela.stages.display import progress_bar
 from rela.stages.priors.find import cached_splits, find_cached, shown_name, with_names
+from rela.stages.priors.records import priors_of
 from rela.stages.priors.requests import requests_of
 from rela.stages.settings import NeighborsSettings, PriorSettings
 from rela.stages.workspace.dataset import DataSet
@@ -86,6 +87,13 @@ def cached_for(
     Raises ChoiceError with the command that makes them.
     """
     described, name = part_of(request, PriorSettings), request.prior
+    if name is None and (unused := option_words(PriorSettings, vars(described))):
+        only = find_cached(workspace, dataset, split, only_centre_crops=True)
+        prior = shown_name(only).removesuffix(f"@{priors_of(only)[0][0].layer}")
+        raise ChoiceError(
+            f"{unused[0]} describes a prior; name it, too: "
+            f"`{requests.command_of('neighbors', request, prior=prior)}`"
+        )
     asked = None if name is None else requests_of(workspace, dataset, name, described)
     by_name = described == PriorSettings()
     found = find_cached(workspace, dataset, split, asked, name, by_name, only_centre_crops=True)

@@ -13,6 +13,7 @@ from rela.priors import PriorRequest
 from rela.priors.names import is_called, shown_names
 from rela.priors.prior import combined
 from rela.stages.priors.identify import identify, refuse_unknown
+from rela.stages.priors.layer import refuse_missing_layer
 from rela.stages.priors.requests import names_of, requests_of
 from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.settings import PriorSettings
@@ -86,6 +87,7 @@ def find_cached(
         for each in requests:
             if not workspace.has_run(each.name.removeprefix("run:")):
                 refuse_unknown(workspace, each)
+            refuse_missing_layer(workspace, each)
         words = [word for each in names_of(workspace, name) for word in ("--prior", each)]
         words += _options_of(requests[0]) + (["--split", split] if split != "train" else [])
         raise ChoiceError(

@@ -14,6 +14,7 @@ from rela.stages.priors.find import (
     require_one,
 )
 from rela.stages.priors.identify import UnusedPriorError, refuse_unknown
+from rela.stages.priors.layer import refuse_layer_of_none, refuse_missing_layer
 from rela.stages.priors.records import priors_of
 from rela.stages.priors.requests import prior_request, requests_of
 from rela.stages.priors.suggested import suggested_embedding
@@ -53,9 +54,12 @@ def chosen_representations(
         with_crops += f" at layer {settings.layer}"
         and_crops += f" --layer {settings.layer}"
         layers = sorted({layer for a in cached for layer in _layers_of(a)})
+        archs = [identity.arch for a in cached for identity, _ in priors_of(a)]
         cached = [a for a in cached if _layers_of(a) == {settings.layer}]
         if layers and not cached:
             with_crops += f" (but at {', '.join(layers)})"
+            if settings.prior is None:
+                refuse_layer_of_none(archs, settings.layer)
     if settings.prior is None:
         # representations by a run trained on these images are for evaluation, not targets
         own = {run.name for run in workspace.runs() if run.images_sha256 == images}
@@ -96,6 +100,8 @@ def chosen_representations(
                 f"prior {settings.prior} is being embedded by other processes; try again"
             )
         return made
+    for request in requests:
+        refuse_missing_layer(workspace, request)
     raise ChoiceError(
         f"prior {settings.prior} has not been embedded for data set {dataset.name}{with_crops}"
         f"{embedded_in_words(cached)}; run "

@@ -16,7 +16,7 @@ from typing import Any
 import h5py
 import pytest
 import torch
-from command_line import TINY, Rela, read_json, run_python
+from command_line import TINY, Rela, read_json
 from pictures import MakeTree
 from torchvision.models import get_model
 
@@ -146,16 +146,6 @@ def test_accumulation_keeps_the_number_of_steps(rela: Rela, images: Path, tmp_pa
         rela("train", "--prior", "none", "--epochs", 2, *TINY, *options)
         manifest = read_json(tmp_path / f"workspace/runs/by{accumulate}/manifest.json")
         assert manifest["content"]["num_steps"] == 2  # 24 images: one batch of 16 an epoch
-
-
-def test_two_processes_train_one_run(rela: Rela, images: Path, tmp_path: Path):
-    words = ("train", "--prior", "none", "--epochs", "2", *TINY, "--devices", "2")
-    result = run_python("-m", "rela", *words, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stdout.count("is finished") == 1
-    run = tmp_path / "workspace/runs/images-byol-1"
-    assert [record["epoch"] for record in read_records(run / "metrics.jsonl")] == [0, 1]
 
 
 def test_a_repaired_image_makes_another_data_set(rela: Rela, small_tree: Path):

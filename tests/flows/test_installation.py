@@ -1,7 +1,7 @@
 """rela as installed from its wheel and its sdist, beside a user's own files.
 
 - one import name: beside `pipeline/`, `stages/` and `cli.py` the functions work, and a training on two
-  devices runs rela's own command line, not the user's;
+  devices is one run by rela's own command line, not the user's;
 - the wheel, the wheel of the sdist and the checkout hold the same modules; tests are left out.
 """
 
@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from command_line import REPOSITORY, run_python
 
+from rela.training.run_directory import read_records
+
 PARTS = (
     "rela", "stages", "pipeline", "recipes", "tests", "cli.py", "pyproject.toml", "MANIFEST.in", "README.md",
     "LICENSE",
@@ -26,7 +28,7 @@ assert rela.__file__.startswith({site!r}), rela.__file__
 rela.convert("images")
 rela.status()
 run = rela.train(
-    prior="none", model="shufflenet_v2_x0_5", image_size=32, batch_size=8, epochs=1, devices="2",
+    prior="none", model="shufflenet_v2_x0_5", image_size=32, batch_size=8, epochs=2, devices="2",
     logger="none", name="first",
 )
 assert run.artifact.name == "first"
@@ -75,6 +77,10 @@ def test_only_rela_is_installed_beside_a_users_own_files(
     done = run_python("script.py", cwd=user, env={"PYTHONPATH": str(site)})
     assert done.returncode == 0, done.stderr
     assert not (user / "ran-the-users-own").exists()
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("epoch 2/2") == 1  # one process prints for both
+    records = read_records(user / "workspace/runs/first/metrics.jsonl")
+    assert [record["epoch"] for record in records] == [0, 1]
 
 
 def test_wheel_sdist_and_checkout_hold_the_same_modules(project: Path, wheel: Path, tmp_path: Path):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from forked import forked
 from tiny_methods import BATCH, SECOND_EPOCH, make_method, perturb_momentum_networks, some_views
 
 METHODS = ("simclr", "mocov2", "mocov3", "barlowtwins", "vicreg", "swav", "dino")
@@ -51,8 +52,14 @@ def run_rank(rank: int, folder: Path) -> None:
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Any]]]:
     """Of a single process, then of each of two."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(run_rank, (folder,), nprocs=2)
-    return [run_steps(0, 1), *(torch.load(folder / f"{rank}.pt") for rank in range(2))]
+    ranks = [forked().Process(target=run_rank, args=(rank, folder)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    alone = run_steps(0, 1)
+    for process in ranks:
+        process.join(120)
+        assert process.exitcode == 0
+    return [alone, *(torch.load(folder / f"{rank}.pt") for rank in range(2))]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -60,7 +60,21 @@ def test_classes_and_splits_are_merged_by_name(tmp_path: Path, small_tree: Path)
 
 
 REFUSED = {
-    "convert images other": (2, ["2 sources make one data set", "--name"]),
+    "convert images other": (
+        2,
+        ["2 sources make one data set", "`rela convert images other --name images-other`"],
+    ),
+    "convert s3://b/a-8.tar s3://b/a-9.tar s3://b/a-10.tar": (
+        2,
+        ["the shell made 3 sources", "`rela convert 's3://b/a-{8..10}.tar'`"],
+    ),
+    "convert a-08.tar a-09.tar a-10.tar": (2, ["`rela convert 'a-{08..10}.tar'`"]),
+    "embed s3://b/1/0.tar s3://b/1/1.tar --prior x": (
+        2,
+        ["the shell made 2 names", "`rela embed 's3://b/1/{0..1}.tar' --prior x`"],
+    ),
+    "embed s3://b/0.tar s3://b/2.tar --prior x": (2, ["unexpected s3://b/2.tar"]),
+    "train a1 a2 --prior none": (2, ["unexpected a2"]),
     "convert images images/train --name x": (2, ["images/train lies in", "leave one out"]),
     "convert images images --name x": (2, ["images lies in", "leave one out"]),
     "convert images flat --name x": (65, ["some of its parts have labels", "images, flat"]),

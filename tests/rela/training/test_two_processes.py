@@ -5,7 +5,6 @@
   adaptive rule fed with the same numbers on both processes, every sample once.
 """
 
-import multiprocessing
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from forked import forked
 from small_runs import PLAN, beton, on_the_cpu
 from tiny_methods import tiny_backbone
 from torch import Tensor, nn
@@ -151,8 +151,7 @@ def go_on_from_different_steps(rank: int, port: int, path: Path, folder: Path) -
 def in_two_processes(function: Callable[..., None], *arguments: Any) -> list[Any]:
     """Started, with their number, a free port and `arguments`."""
     port = free_port()
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=function, args=(r, port, *arguments)) for r in range(2)]
+    ranks = [forked().Process(target=function, args=(r, port, *arguments)) for r in range(2)]
     for process in ranks:
         process.start()
     return ranks

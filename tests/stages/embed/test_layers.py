@@ -7,7 +7,7 @@ training says which one it learns from.
 from pathlib import Path
 
 import pytest
-from command_line import Rela, read_json
+from command_line import Rela, printed_commands, read_json
 
 import rela as library
 from rela.pipeline.parts import PartStore
@@ -93,6 +93,45 @@ def test_a_layer_that_does_not_exist_is_refused_before_any_is_embedded(
 ):
     said = rela(*EMBED, *options(("layer2", "layre3")), exit_code=2).output
     assert "--layer layre3: no such layer; did you mean layer3" in said and not passes
+
+
+PRIOR = EMBED[2]
+OF_OTHERS = ("--layer", "layre3")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["neighbors", "--duplicates", "--prior", PRIOR, *OF_OTHERS],
+        ["neighbors", "--duplicates", "--prior", f"{PRIOR}@layre3"],
+        ["neighbors", "--duplicates", "--prior", "resnet18", *OF_OTHERS],  # never embedded
+        ["train", *OF_OTHERS],
+        ["train", "--prior", PRIOR, *OF_OTHERS],
+        ["eval", "--prior", PRIOR, *OF_OTHERS],
+        ["export", "--to", "npy", "--prior", f"{PRIOR}@layre3"],
+    ],
+)
+def test_a_misspelt_layer_is_answered_with_those_that_there_are(
+    rela: Rela, images: Path, line: list[str]
+):
+    rela(*EMBED, "--layer", "layer2")
+    said = rela(*line, exit_code=2).stderr
+    assert "no such layer; did you mean layer3" in said and not printed_commands(said)
+
+
+def test_several_layers_in_one_text_are_answered_with_the_command(rela: Rela, images: Path):
+    [command] = printed_commands(rela(*EMBED, "--layer", "layer2,layer3", exit_code=2).stderr)
+    rela(*command.split()[1:])
+    assert matrices("workspace").keys() == {"layer2", "layer3"}
+    said = rela("train", "--layer", "layer2,layer3", exit_code=2).stderr
+    assert "names several layers" in said
+
+
+def test_neighbors_do_not_ignore_a_layer_without_a_prior(rela: Rela, images: Path):
+    rela(*EMBED, "--layer", "layer2")
+    said = rela("neighbors", "--duplicates", "--layer", "layer2", exit_code=2).stderr
+    [command] = printed_commands(said)
+    rela(*command.split()[1:])
 
 
 def test_a_recipe_embeds_the_layers_in_one_job(rela: Rela, images: Path, passes: list[int]):
