@@ -130,7 +130,8 @@ def _argument(parameter: inspect.Parameter) -> str:
 def _class(kind: type) -> str:
     rows = []
     for name, member in vars(kind).items():
-        if not name.startswith("_") and inspect.getdoc(member):
+        is_field = not (inspect.isfunction(member) or isinstance(member, property))
+        if not name.startswith("_") and not is_field and inspect.getdoc(member):
             said = (inspect.getdoc(member) or "").split("\n\n")[0]
             shown = name if isinstance(member, property) else f"{name}(…)"
             rows.append(f"| `{shown}` | {_cell(said)} |")

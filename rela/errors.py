@@ -15,9 +15,13 @@ WARNING = "warning: "  # how messages about what may be wrong begin
 
 
 class RelaError(Exception):
-    """A failure with a message for users and an exit status for scripts."""
+    """A failure with a message for users and an exit status for scripts.
+
+    `instead`: the options to give instead, if known, from which the whole command is written.
+    """
 
     exit_status = 70
+    instead: Mapping[str, Any] = MappingProxyType({})
 
 
 class ChoiceError(RelaError):
@@ -33,9 +37,7 @@ class DataError(RelaError):
 
 
 class MisfitError(DataError):
-    """Weights of another architecture; `instead`: the options that name the one that they fit, if known."""
-
-    instead: Mapping[str, str | None] = MappingProxyType({})
+    """Weights of another architecture; `instead` names the one that they fit."""
 
 
 class UnavailableError(RelaError):
@@ -60,6 +62,12 @@ class UnsafeError(RelaError):
     """A file that cannot be opened without running code from it."""
 
     exit_status = 77
+
+
+def instead(error: RelaError, **options: Any) -> RelaError:
+    """The error, whose message is to end with the command that has these options."""
+    error.instead = options
+    return error
 
 
 def one_line(text: str) -> str:

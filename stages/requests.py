@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from rela.errors import ChoiceError, MisfitError, one_line
+from rela.errors import ChoiceError, RelaError, one_line
 from rela.options import argument, option, option_words, part_of
 from rela.pipeline import Say
 from rela.priors import KINDS, POOLED
@@ -118,19 +118,19 @@ def words_of(verb: str, request: "Request", **changed: Any) -> list[str]:
 
 
 def repeats_the_command(verb: str) -> Callable[[Callable[_P, _Result]], Callable[_P, _Result]]:
-    """A job of (workspace, request, ...) whose MisfitError ends with the whole command to type instead."""
+    """A job of (workspace, request, ...) whose errors end with the command to type instead, if known."""
 
     def decorate(job: Callable[_P, _Result]) -> Callable[_P, _Result]:
         @functools.wraps(job)
         def called(*args: _P.args, **kwargs: _P.kwargs) -> _Result:
             try:
                 return job(*args, **kwargs)
-            except MisfitError as error:
+            except RelaError as error:
                 request = args[1] if len(args) > 1 else kwargs["request"]
                 if not error.instead or not isinstance(request, Request):
                     raise
                 command = command_of(verb, request, **error.instead)
-                raise MisfitError(f"{error}: `{command}`") from error
+                raise type(error)(f"{error}: `{command}`") from error
 
         return called
 

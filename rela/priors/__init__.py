@@ -6,7 +6,7 @@ A new kind of prior is one module with what `PriorKind` lists, its line in `KIND
 pyproject.toml. Nothing here imports torch or numpy until a prior is built.
 """
 
-from rela.errors import ChoiceError, MisfitError, one_line
+from rela.errors import ChoiceError, MisfitError, instead, one_line
 from rela.pipeline.manifest import VERSIONED_PACKAGES
 from rela.priors import checkpoint_file, clip, own_network, plugin, timm, torchvision, untrained
 from rela.priors.prior import (
@@ -74,5 +74,4 @@ def resolve(request: PriorRequest) -> Prior:
             f"{one_line(str(request.weights))} does not fit {request.name}; it fits {other}"
         )
         file = f"{checkpoint_file.PREFIX}{request.weights}"
-        better.instead = {"prior": file, "arch": other, "weights": None}
-        raise better from error
+        raise instead(better, prior=file, arch=other, weights=None) from error

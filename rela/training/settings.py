@@ -36,6 +36,12 @@ class TrainSettings:
         minimum=0,
         shown="0: without maps",
     )
+    maps: str | None = option(
+        None,
+        "Name of the maps for --dense, if several are embedded.",
+        shown="those embedded",
+        complete="maps",
+    )
     method: str = option(
         "byol", "The algorithm of stage 2; none: stage 1 only.", choices=tuple(METHODS)
     )

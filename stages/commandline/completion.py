@@ -106,6 +106,14 @@ def _models(workspace: Path) -> list[str]:
     return [*_SOME_PRIORS, "resnet18_small", "timm:", *plugin_names(MODELS)]
 
 
+def _maps(workspace: Path) -> list[str]:
+    return [
+        name
+        for name in _names(workspace / "representations", "format.bin")
+        if name in _names(workspace / "representations")
+    ]
+
+
 def _kept(workspace: Path) -> list[str]:
     kinds = ("datasets", "representations", "targets", "runs")
     return [name for kind in kinds for name in _names(workspace / kind)]
@@ -119,3 +127,4 @@ embedded_priors = _of(_embedded)
 learned_priors = _of(lambda workspace: [*_embedded(workspace), "none", "random"])
 priors = _of(_priors)
 models = _of(_models)
+maps = _of(_maps)

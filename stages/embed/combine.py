@@ -1,7 +1,6 @@
 """Representations of several priors → their concatenation, an artifact of the same kind."""
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -310,20 +309,22 @@ def _write(
     return described, len(values[0])
 
 
-def format_result(result: EmbedResult | CombineResult | LayersResult) -> str:
-    """The result and its path; for a combination, its components first; of several layers, each in turn."""
+def format_result(
+    result: EmbedResult | CombineResult | LayersResult, maps: Representations | None = None
+) -> str:
+    """The result and its path; for a combination, its components first; of several layers, each in turn.
+
+    `maps`: those made beside it, with which the next command trains.
+    """
     if isinstance(result, LayersResult):
-        lines = [*map(format_maps, result.maps), *map(format_result, result.layers)]
-        if result.maps:
-            lines = [
-                re.sub(r"^(next: `rela train .*)`\Z", r"\1 --dense 1`", t, flags=re.M)
-                for t in lines
-            ]
-        return "\n".join(lines)
+        beside = [each.artifact for each in result.maps] or [None] * len(result.layers)
+        return "\n".join(
+            [*map(format_maps, result.maps), *map(format_result, result.layers, beside)]
+        )
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:
-            lines += format_location(result.artifact, result.names, result.cached)
+            lines += format_location(result.artifact, result.names, result.cached, maps)
         return "\n".join(lines)
     lines = [format_embed_result(component) for component in result.components]
     if result.artifact is None:

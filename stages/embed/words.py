@@ -30,8 +30,13 @@ def format_result(result: EmbedResult) -> str:
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 
 
-def format_location(artifact: Representations, names: Path, was_there: bool) -> list[str]:
-    """Paths of features and names, and the code that reads both, once; and the next command."""
+def format_location(
+    artifact: Representations,
+    names: Path,
+    was_there: bool,
+    maps: Representations | None = None,
+) -> list[str]:
+    """Paths of features and names, and the code that reads both, once; and the next command, with `maps`."""
     lines, num_shards = list[str](), len(artifact.content.shards)
     if not was_there:
         features = (
@@ -51,9 +56,23 @@ def format_location(artifact: Representations, names: Path, was_there: bool) -> 
     if same_prior:  # of several, such as with crops and without, the name of this one
         its_own = len(same_prior) > 1 and artifact.name in [each.name for each in same_prior]
         name = artifact.name if its_own else shown_name(artifact)
-        lines.append(next_command("train", content.dataset, "--prior", name))
+        learns = ["--prior", name, *_options_of(workspace, maps)]
+        lines.append(next_command("train", content.dataset, *learns))
     else:
         how = EmbedSettings(crops=content.crops, dtype=artifact.dtype)
         known = priors_of(artifact)
         lines.append(f"next: `{embed_command(workspace, dataset, known, how)}`")
     return lines
+
+
+def _options_of(workspace: Workspace, maps: Representations | None) -> list[str]:
+    """Options of a training that learns from the maps, too; named if there are others of this layer."""
+    if maps is None:
+        return []
+    others = workspace.maps(maps.images_sha256)
+    same = [
+        m
+        for m in others
+        if m.prior.key() == maps.prior.key() and m.content.crops == maps.content.crops
+    ]
+    return ["--dense", "1", *(["--maps", maps.name] if len(same) > 1 else [])]

@@ -12,7 +12,7 @@ from rela.training.settings import WHERE_TO_RUN
 
 _NOT_COMPARED = ("seed", *WHERE_TO_RUN)
 _NAMED_FIRST = ("prior", "method", "model")
-OF_PRIOR_ONLY = frozenset({"crops", "target_width", "handover", "head", "anchor"})
+OF_PRIOR_ONLY = frozenset({"crops", "dense", "maps", "target_width", "handover", "head", "anchor"})
 
 # by protocol, then by the measure's key
 Spreads = dict[str, dict[str, Spread]]

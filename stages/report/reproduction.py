@@ -86,4 +86,9 @@ def _embed(workspace: Workspace, run: Run, dataset: DataSet) -> list[list[str]]:
     if run.content.prior in (None, "random") or made is None:
         return []
     how = EmbedSettings(crops=made.content.crops, dtype=made.dtype, precision=made.precision)
-    return embed_commands(workspace, dataset, priors_of(made), how)
+    commands = embed_commands(workspace, dataset, priors_of(made), how)
+    maps = [
+        a.command for a in workspace.maps(made.images_sha256) if a.fingerprint == run.settings.maps
+    ]
+    with_vectors = [m for m in maps if m[: len(commands[-1])] == commands[-1]]
+    return [*commands[: -1 if with_vectors else None], *maps]

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from rela.errors import ChoiceError
+from rela.errors import ChoiceError, instead
+from rela.options import closest
 from rela.priors import PriorIdentity
 from rela.stages.embed.format import FORMAT_FILE
 from rela.stages.priors.again import embed_command
@@ -25,11 +26,14 @@ def chosen_maps(
 ) -> Representations | None:
     """With --dense, the maps of the same images and crops by a prior of `representations`.
 
-    Those of its layer, else of any.
-
-    Raises ChoiceError, with the command that makes them, or that removes others, unless there is one.
+    Those of --maps, else those of its layer, else of any. Raises ChoiceError, with the command that makes
+    them, or their names, unless there is one.
     """
-    if not settings.dense or representations is None:
+    if representations is None:
+        return None
+    if not settings.dense:
+        if settings.maps is not None:
+            raise instead(ChoiceError("--maps requires --dense; add its weight"), dense=1)
         return None
     models = {_model(identity) for identity, _ in priors_of(representations)}
     crops = representations.content.crops
@@ -38,14 +42,25 @@ def chosen_maps(
         for maps in workspace.maps(representations.images_sha256)
         if maps.content.crops == crops and _model(priors_of(maps)[0][0]) in models
     ]
+    if settings.maps is not None and found:
+        names = [maps.name for maps in found]
+        found = [maps for maps in found if settings.maps in (maps.name, maps.fingerprint)]
+        if not found:
+            raise ChoiceError(
+                f"--maps {settings.maps}: no such maps; {closest(settings.maps, names)}"
+            )
     keys = [identity.key() for identity, _ in priors_of(representations)]
     same_layer = [maps for maps in found if priors_of(maps)[0][0].key() in keys]
     found = same_layer or found
     if len(found) == 1:
         return found[0]
     if found:
-        one = " or ".join(f"`rela rm {maps.name}`" for maps in found)
-        raise ChoiceError(f"{len(found)} maps could be used for --dense; keep one: {one}")
+        largest = max(found, key=lambda maps: maps.content.map)
+        error = ChoiceError(
+            f"{len(found)} maps could be used for --dense; choose one with --maps: "
+            f"{', '.join(maps.name for maps in found)}; those of most positions"
+        )
+        raise instead(error, maps=largest.name)
     how = EmbedSettings(crops=crops, dtype=representations.dtype)
     command = embed_command(workspace, dataset, priors_of(representations)[:1], how)
     raise ChoiceError(

@@ -50,6 +50,7 @@ def check_settings(settings: TrainSettings) -> TrainSettings:
             layer=None,
             crops=None,
             dense=None,
+            maps=None,
             anchor=0.0,
         )
     if settings.dense == 0:  # as without
@@ -68,7 +69,7 @@ def say_ignored_options(
     settings: TrainSettings, resolved: TrainSettings, say: Callable[[str], None]
 ) -> None:
     """Say which given options have no effect because there is no stage 1 without a prior."""
-    described = ("handover", "head", "target_width", "layer", "crops", "dense", "anchor")
+    described = ("handover", "head", "target_width", "layer", "crops", "dense", "maps", "anchor")
     without_effect = (n for n in described if getattr(settings, n) != getattr(resolved, n))
     given = [n for n in without_effect if getattr(settings, n) != getattr(TrainSettings, n)]
     if settings.prior == NO_PRIOR and given:

@@ -331,8 +331,8 @@ def _config(
     """The configuration of a new run."""
     prior = None if representations is None else representations.fingerprint
     crops = None if representations is None else representations.content.crops
-    settings = replace(settings, prior=prior or NO_PRIOR, layer=None, crops=crops)
     maps_key = None if maps is None else maps.fingerprint
+    settings = replace(settings, prior=prior or NO_PRIOR, layer=None, crops=crops, maps=maps_key)
     return Config(
         _fingerprint(dataset, settings, maps=maps_key),
         DataSetReference(dataset.name, dataset.fingerprint),
@@ -354,7 +354,7 @@ def _fingerprint(
     deciding = {
         name: digest_of(value) if name == "init" else value
         for name, value in asdict(settings).items()
-        if name not in WHERE_TO_RUN and not (name in ADDED_LATER and value is None)
+        if name not in (*WHERE_TO_RUN, "maps") and not (name in ADDED_LATER and value is None)
     }
     return fingerprint(
         {

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import ChoiceError, MisfitError, UnavailableError, one_line
+from rela.errors import ChoiceError, MisfitError, UnavailableError, instead, one_line
 from rela.models.own_code.networks import full_name, is_own
 from rela.pipeline.fingerprint import file_sha256
 from rela.priors import POOLED, PriorRequest
@@ -77,9 +77,7 @@ class WarmStart:
             if fits is None:
                 raise
             better = MisfitError(f"--init {self.name} does not fit --model {model}; it fits {fits}")
-            if is_trainable(fits):
-                better.instead = {"model": fits}
-            raise better from error
+            raise (instead(better, model=fits) if is_trainable(fits) else better) from error
         return backbone, encoder.note()
 
     def _fits(self, model: str) -> str | None:

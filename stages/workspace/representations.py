@@ -77,6 +77,7 @@ class _Images(Struct, frozen=True):
 
 
 class _Provenance(Timing, frozen=True):
+    command: tuple[str, ...] = ()
     arithmetic: dict[str, Any] | None = None
     components_seconds: tuple[Float, ...] = ()
     components_cpu_seconds: tuple[Float | None, ...] = ()
@@ -129,6 +130,11 @@ class Representations(Result, Artifact):
     def arithmetic(self) -> dict[str, Any] | None:
         """How all rows were computed, see rela.stages.embed.arithmetic; None if not alike or unknown."""
         return self.facts.provenance.arithmetic
+
+    @property
+    def command(self) -> list[str]:
+        """The words of the command that makes them; none in those of earlier versions."""
+        return list(self.facts.provenance.command)
 
     @property
     def file(self) -> Path:

@@ -1,5 +1,6 @@
 """What is written agrees with what is there: README, help texts, CONTRIBUTING, CHANGELOG, scripts."""
 
+import inspect
 import itertools
 import os
 import re
@@ -88,6 +89,13 @@ def test_the_reference_is_that_of_the_code():
     for path in reference["PAGES"]:
         page = path.read_text(encoding="utf-8")
         assert reference["filled"](page) == page, f"run `python docs/reference.py`: {path.name}"
+        for kind in (
+            int,
+            str,
+            tuple,
+            dict,
+        ):  # fields are described by their class, not by their default
+            assert (inspect.getdoc(kind) or "").split("\n")[0] not in page
         assert page.count("\n### ") > 15
 
 

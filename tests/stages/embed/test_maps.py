@@ -28,6 +28,9 @@ from rela.data.views import NORMALIZE_MEAN, NORMALIZE_STD
 from rela.pipeline.files import read_regular
 from rela.pipeline.parts import PartStore
 from rela.priors import PriorRequest, resolve
+from rela.stages.evaluate.groups import varying
+from rela.stages.report.reproduction import commands_for
+from rela.stages.workspace.workspace import Workspace
 from rela.training.maps import MapFormat
 from rela.training.two_stage import TwoStage
 
@@ -122,6 +125,36 @@ def test_the_printed_commands_of_several_layers_take_the_maps_of_each(rela: Rela
     [made] = Path("workspace/representations").glob(f"*{maps[:12]}/manifest.json")
     assert read_json(made)["content"]["prior"]["layer"] == "layer2"
     assert "names maps" in rela("train", "--prior", made.parent.name, exit_code=2).output
+
+
+def test_one_of_several_maps_is_chosen_by_its_name(rela: Rela, tree: Path):
+    rela(*DENSE)
+    both = rela(*DENSE[:-2], "--dense-width", 5, "--dense-dtype", "float16").output
+    [suggested] = re.findall("^next: `rela (train .*)`$", both, re.M)
+    names = [path.name for path in Path("workspace/representations").glob("*-2x2-*")]
+    train = [*TRAIN, "--epochs", 1]
+    said = rela(*train, "--dense", 1, exit_code=2).stderr
+    assert "2 maps could be used for --dense; choose one with --maps: " in said
+    assert all(name in said for name in names)
+    [largest] = printed_commands(said)
+    rela(*shlex.split(largest)[1:], "--name", "largest")
+    rela(*shlex.split(suggested), *TRAIN[1:], "--epochs", 1, "--name", "suggested")
+    made = [
+        read_json(Path(f"workspace/runs/{name}/manifest.json")) for name in ("largest", "suggested")
+    ]
+    chosen = [each["parameters"]["maps"] for each in made]
+    assert {key[:12] for key in chosen} == {name.rpartition("-")[2] for name in names}
+    workspace = Workspace(Path("workspace"))
+    for name, key in zip(("largest", "suggested"), chosen, strict=True):  # as a report prints them
+        *_, embed, again = map(shlex.split, commands_for(workspace, workspace.run(name)))
+        assert "already exist" in rela(*embed[1:]).output and "--dense" in embed
+        assert key in again and "already finished" in rela(*again[1:]).output
+    assert varying(vars(workspace.run(name).settings) for name in ("largest", "suggested")) == [
+        "maps"
+    ]
+    assert "did you mean" in rela(*train, "--dense", 1, "--maps", names[0][:-1], exit_code=2).stderr
+    [with_weight] = printed_commands(rela(*train, "--maps", names[0], exit_code=2).stderr)
+    assert "--dense 1" in with_weight
 
 
 def test_a_small_disk_and_a_small_map_are_refused_before_the_work(

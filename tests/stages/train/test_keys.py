@@ -159,7 +159,7 @@ OTHER_RUN = {
     "anchor": 0.5, "dense": 0.5, "seed": 5, "precision": "bf16-mixed",
 }  # fmt: skip
 SAME_RUN = {"devices": "2", "logger": "none", "checkpoint_minutes": 1.0, "rank_timeout": 1.0}
-FROM_REPRESENTATIONS = {"crops", "layer"}  # which count themselves
+FROM_REPRESENTATIONS = {"crops", "layer", "maps"}  # which count themselves
 
 
 def run_key(workspace: Workspace, **others: object) -> str:
