@@ -102,11 +102,11 @@ def staging(destination: Path, option: str = "--workspace") -> Iterator[Path]:
 
     Leftovers of killed jobs on this host are removed on entry. `option` names the place on the command line.
     """
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(destination)
     directory = destination.with_name(f"{_STAGING_PREFIX}{destination.name}@{owner_token()}")
-    directory.mkdir()
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        clear_abandoned(destination)
+        directory.mkdir()
         yield directory
     except OSError as error:
         if error.errno in STORAGE_ERRORS:

@@ -28,6 +28,7 @@ NOUNS = (
     "snippets",
     "requests",
     "left_out",
+    "output",
     "conversion",
     "priors",
 )

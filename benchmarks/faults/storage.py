@@ -21,7 +21,7 @@ from benchmarks.faults.jobs import Job
 from benchmarks.faults.stages import LIMIT_SECONDS, OUT, Stage, copy_of, each_stage
 from rela.pipeline.files import directory_bytes
 
-_TRIALS, _INJECTIONS, _DRAWS = 40, 15, 5
+_TRIALS, _INJECTIONS, _DRAWS = 40, 15, 10
 _PLENTY_BYTES = 2**30
 _STORAGE_STATUS = 74
 _CALLS = "write,pwrite64,ftruncate,fallocate,fsync,fdatasync,rename,mkdir"

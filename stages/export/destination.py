@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from rela.errors import ChoiceError, UnavailableError
+from rela.errors import ChoiceError
 from rela.pipeline.artifact import Artifact, open_artifact, publish, staging
-from rela.pipeline.files import clear_abandoned_files, replacing
+from rela.pipeline.files import directory_bytes
 from rela.pipeline.locks import REMOVED_PREFIX
 from rela.pipeline.manifest import Manifest
 from rela.pipeline.owner import owner_token
+from rela.stages.output import OPTION, require_folder, written
 from rela.stages.settings import ExportSettings
 
 KIND = "export"  # of the manifest in a folder
@@ -32,7 +33,7 @@ _ENDINGS = {"safetensors": "", "onnx": "", "hdf5-features": "-features", "parque
 def destination(name: str, settings: ExportSettings) -> Path:
     """The file or folder to write for a run or prior of this name.
 
-    Raises ChoiceError if it exists or has the suffix of another format.
+    Raises ChoiceError if it exists or has the suffix of another format, and as `require_folder`.
     """
     suffixes, to = _SUFFIXES[settings.to], settings.to
     default = f"{name}{_ENDINGS.get(to, f'-{to}')}{suffixes[0] if suffixes else ''}"
@@ -45,10 +46,7 @@ def destination(name: str, settings: ExportSettings) -> Path:
         )
     if path.parent.is_file():
         raise ChoiceError(f"--output {path}: {path.parent} is a file; choose another folder")
-    if not path.parent.is_dir():
-        raise UnavailableError(
-            f"{path.parent}: no such folder to write {path.name} to; create it first"
-        )
+    require_folder(path)
     is_ours = path.is_file() if suffixes else _export_at(path) is not None
     if path.exists() and not is_ours:
         raise ChoiceError(
@@ -62,6 +60,11 @@ def destination(name: str, settings: ExportSettings) -> Path:
     return path
 
 
+def num_bytes_of(path: Path) -> int:
+    """Size of a file or a folder."""
+    return directory_bytes(path) if path.is_dir() else path.stat().st_size
+
+
 @contextmanager
 def writing(path: Path, settings: ExportSettings, manifest: Manifest) -> Iterator[Path]:
     """Yield the file or the folder to write; it becomes `path` if the body succeeds.
@@ -70,11 +73,10 @@ def writing(path: Path, settings: ExportSettings, manifest: Manifest) -> Iterato
     AlreadyPublishedError, without --force, if `path` exists by then.
     """
     if _SUFFIXES[settings.to]:
-        clear_abandoned_files(path.parent)
-        with replacing(path, clobber=settings.force, option="--output") as temporary:
+        with written(path, clobber=settings.force) as temporary:
             yield temporary
         return
-    with staging(path, "--output") as directory:
+    with staging(path, OPTION) as directory:
         yield directory
         with _set_aside(path) if settings.force else nullcontext():
             publish(directory, path, manifest)
@@ -90,10 +92,12 @@ def _set_aside(path: Path) -> Iterator[None]:
     if _export_at(path):
         with suppress(FileNotFoundError):  # another job has just done so
             os.rename(path, hidden)
+    is_made = False
     try:
         yield
+        is_made = True
     finally:
-        if path.exists():  # made by the body, or by another job
+        if is_made or path.exists():  # by another job
             shutil.rmtree(hidden, ignore_errors=True)
         else:
             with suppress(FileNotFoundError):

@@ -10,7 +10,6 @@ from rela.errors import ChoiceError
 from rela.models.preprocessing import Preprocessing
 from rela.options import option_words, part_of
 from rela.pipeline import Say
-from rela.pipeline.files import directory_bytes
 from rela.priors.earlier_run import read_identity
 from rela.priors.prior import Combination
 from rela.result import Result
@@ -69,7 +68,7 @@ def export(workspace: Workspace, request: requests.Export, say: Say = print) -> 
         known = None if isinstance(prior, Combination) else prior.preprocessing.as_dict()
         path = destination(re.sub(r"[^\w.@+-]+", "-", f"{dataset.name}-{name}"), settings)
         description = {"prior": name, **({"preprocessing": known} if known else {})}
-        snippet = write_features(dataset, found, description, path, settings)
+        snippet, num_bytes = write_features(dataset, found, description, path, settings)
     else:
         trained = run_or_snapshot(workspace, request.run, say)
         run, name, dataset = trained.name, None, None
@@ -78,16 +77,16 @@ def export(workspace: Workspace, request: requests.Export, say: Say = print) -> 
         known = identity.preprocessing.as_dict()
         if settings.to in FEATURE_FORMATS:
             features = features_of_run(workspace, trained, identity, settings, embedding, say)
-            snippet = write_features(*features, path, settings)
+            snippet, num_bytes = write_features(*features, path, settings)
         else:
-            snippet = export_weights(trained, identity, path, settings)
+            snippet, num_bytes = export_weights(trained, identity, path, settings)
     return ExportResult(
         path=path,
         run=run,
         prior=name,
         dataset=None if dataset is None else dataset.name,
         to=settings.to,
-        num_bytes=directory_bytes(path) if path.is_dir() else path.stat().st_size,
+        num_bytes=num_bytes,
         preprocessing=known,
         snippet=snippet,
         seconds=time.perf_counter() - start,

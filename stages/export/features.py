@@ -12,7 +12,7 @@ from rela.pipeline.locks import in_use
 from rela.pipeline.manifest import Manifest, provenance
 from rela.priors import PriorIdentity, PriorRequest
 from rela.stages.embed.embed import embed
-from rela.stages.export.destination import KIND, writing
+from rela.stages.export.destination import KIND, num_bytes_of, writing
 from rela.stages.export.weights import description_of
 from rela.stages.priors.find import with_names
 from rela.stages.settings import EmbedSettings, ExportSettings
@@ -44,8 +44,8 @@ def features_of_run(
 def write_features(
     dataset: DataSet, found: Mapping[str, Representations], description: Mapping[str, Any],
     path: Path, settings: ExportSettings,
-) -> str:  # fmt: skip
-    """Write them; returns the Python that reads them."""
+) -> tuple[str, int]:  # fmt: skip
+    """Write them; returns the Python that reads them, and the size in bytes."""
     write = _writer(settings.to)
     attributes = {
         **description,
@@ -67,7 +67,8 @@ def write_features(
         splits = {split: with_names(dataset, split, each) for split, each in found.items()}
         with writing(path, settings, manifest) as temporary:
             write(temporary, splits, plain)
-    return features_snippet(settings.to, path.resolve(), next(iter(splits)))
+            num_bytes = num_bytes_of(temporary)  # another job may replace it as soon as it is there
+    return features_snippet(settings.to, path.resolve(), next(iter(splits))), num_bytes
 
 
 def _writer(to: str) -> "Write":

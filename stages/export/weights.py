@@ -9,7 +9,7 @@ from rela.models.preprocessing import Preprocessing
 from rela.pipeline.manifest import Manifest
 from rela.priors import PriorIdentity
 from rela.priors.earlier_run import load_backbone
-from rela.stages.export.destination import KIND, writing
+from rela.stages.export.destination import KIND, num_bytes_of, writing
 from rela.stages.settings import FEATURE_FORMATS, ExportSettings
 from rela.stages.snippets import backbone_snippet, onnx_snippet
 from rela.stages.workspace.run import Run
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def export_weights(run: Run, identity: PriorIdentity, path: Path, settings: ExportSettings) -> str:
-    """Write the backbone; returns the Python that loads it.
+def export_weights(
+    run: Run, identity: PriorIdentity, path: Path, settings: ExportSettings
+) -> tuple[str, int]:
+    """Write the backbone; returns the Python that loads it, and the size in bytes.
 
     Raises ChoiceError, with those that fit, if the format does not fit the model.
     """
@@ -42,9 +44,11 @@ def export_weights(run: Run, identity: PriorIdentity, path: Path, settings: Expo
             save_weights(temporary, backbone, metadata)
         else:
             temporary.write_bytes(_pickled(backbone))
+        num_bytes = num_bytes_of(temporary)
     if settings.to == "onnx":
-        return onnx_snippet(path.resolve(), size)
-    return backbone_snippet(model, size, path.resolve(), with_timm=settings.to == "timm")
+        return onnx_snippet(path.resolve(), size), num_bytes
+    with_timm = settings.to == "timm"
+    return backbone_snippet(model, size, path.resolve(), with_timm=with_timm), num_bytes
 
 
 def _refuse_what_does_not_fit(

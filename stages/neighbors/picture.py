@@ -5,15 +5,19 @@ from pathlib import Path
 
 from rela.data.beton.contact_sheet import MAX_IMAGES, Row, sheet_of
 from rela.data.beton.reader import Beton
-from rela.errors import ChoiceError, UnavailableError
-from rela.pipeline.files import clear_abandoned_files, regular_file, replacing
+from rela.errors import ChoiceError
+from rela.pipeline.files import regular_file
+from rela.stages.output import require_folder, written
 
 _MARK = "rela neighbors"  # in the file: a picture that may be replaced
 _MOST_ROWS = 64
 
 
 def picture_path(given: str | Path | None, dataset: str, what: str) -> Path:
-    """The file to write; raises ChoiceError for a file that is no picture of `rela neighbors`."""
+    """The file to write; raises ChoiceError for a file that is no picture of `rela neighbors`.
+
+    Raises as `require_folder`, too.
+    """
     path = Path(given or f"{dataset}-{what}.png")
     if path.is_dir():
         path = path / f"{dataset}-{what}.png"
@@ -23,10 +27,7 @@ def picture_path(given: str | Path | None, dataset: str, what: str) -> Path:
         raise ChoiceError(
             f"{path} exists and is no picture of `rela neighbors`; choose another --output"
         )
-    if not path.parent.is_dir():
-        raise UnavailableError(
-            f"{path.parent}: no such folder to write {path.name} to; create it first"
-        )
+    require_folder(path)
     return path
 
 
@@ -36,8 +37,7 @@ def write_picture(path: Path, rows: Sequence[Row]) -> None:
 
     mark = PngInfo()
     mark.add_text("Software", _MARK)
-    clear_abandoned_files(path.parent)
-    with replacing(path, option="--output") as temporary:
+    with written(path) as temporary:
         picture = sheet_of(rows[:_MOST_ROWS], titled=any(row.title for row in rows), captioned=True)
         picture.save(temporary, "PNG", pnginfo=mark)
 

@@ -14,10 +14,11 @@ from rela.evaluation.protocols import DEFAULT_PROTOCOLS
 from rela.options import part_of
 from rela.pipeline import Say
 from rela.pipeline.errors import CorruptArtifactError
-from rela.pipeline.files import read_regular, write_atomic
+from rela.pipeline.files import read_regular
 from rela.pipeline.fingerprint import fingerprint
 from rela.result import Result, Table
 from rela.sources.splits.tree import make_output_folder
+from rela.stages.output import require_writable, written
 from rela.stages.priors.rank import Ranking, rank
 from rela.stages.priors.suggested import suggested_embedding
 from rela.stages.report.accuracy import accuracies_of
@@ -100,15 +101,17 @@ def report(workspace: Workspace, request: Report, say: Say = print) -> ReportRes
     ]
     chapters.sort(key=lambda chapter: -sum(len(line.runs) for line in chapter.lines))
     versions = records[-1].run.versions
-    written = time.strftime("%Y-%m-%d %H:%M %Z")
-    page = Page(chapters, numbers, versions, written, about)
+    now = time.strftime("%Y-%m-%d %H:%M %Z")
+    page = Page(chapters, numbers, versions, now, about)
     make_output_folder(output)
     pictures = []
     for drawing in (figure for chapter in chapters for figure in chapter.figures):
         pictures.append(output / f"{drawing.name}.png")
-        write_atomic(pictures[-1], drawing.png)
+        with written(pictures[-1]) as temporary:
+            temporary.write_bytes(drawing.png)
     html = render(page).encode("utf-8", "backslashreplace")  # names may not be UTF-8
-    write_atomic(output / PAGE_FILE, html)
+    with written(output / PAGE_FILE) as temporary:
+        temporary.write_bytes(html)
     return ReportResult(
         output / PAGE_FILE, pictures, list(numbers), {c.dataset: c.headline for c in chapters}
     )
@@ -190,6 +193,7 @@ def _refuse_another(output: Path, about: str) -> None:
             f"--output {output}: expected a folder, in which {PAGE_FILE} is written; "
             f"use --output {shlex.quote(str(output.with_suffix('')))}"
         )
+    require_writable(there)
     if not page.is_file():
         return
     with open(page, "rb") as file:

@@ -267,6 +267,15 @@ def test_a_full_disk_while_building_is_a_storage_error(destination):
     assert list(destination.parent.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_named_with_its_option(destination, monkeypatch):
+    monkeypatch.setattr(os, "mkdir", no_space)
+    with (
+        pytest.raises(StorageError, match="choose another --output"),
+        staging(destination, "--output"),
+    ):
+        raise AssertionError("nothing is built")
+
+
 def test_a_real_full_device_is_a_storage_error(destination):
     with pytest.raises(StorageError, match="No space left"), staging(destination):
         Path("/dev/full").write_bytes(b"x")

@@ -329,6 +329,17 @@ def test_mistakes_are_reported_before_any_work(rela: Rela, make_run: MakeRun, tm
     assert "found first" in rela("export", "nope", exit_code=2).stderr
 
 
+def test_a_read_only_folder_is_refused_before_any_work(
+    rela: Rela, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+):
+    make_run()
+    monkeypatch.setattr("rela.representations.embedder.Embedder", None)
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    for command in (("export",), ("export", "--to", "npy"), ("report",)):
+        [line] = rela(*command, exit_code=74).stderr.splitlines()
+        assert line == "rela: cannot write in .: it is read-only; choose a writable --output"
+
+
 def test_changed_weights_are_not_exported(rela: Rela, make_run: MakeRun):
     path = make_run() / "backbone.safetensors"
     flip_bit(path, -1)

@@ -209,6 +209,15 @@ def test_of_two_jobs_that_replace_a_folder_one_is_told(
         embedded(*command)
     assert {path.name for path in tmp_path.iterdir()} == {"images", "mine", "theirs", "workspace"}
 
+    def replaced_at_once(*arguments: Any) -> Any:
+        made = publish(*arguments)
+        rename(tmp_path / "mine", tmp_path / "set aside")
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(destination, "publish", replaced_at_once)
+        embedded(*command)
+
 
 @pytest.mark.parametrize(("package", "extra"), [("pyarrow", "hf"), ("faiss", "faiss")])
 def test_without_a_package_the_command_that_installs_it_is_named(
