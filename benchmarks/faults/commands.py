@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "embed some": ("convert some", ("embed", "some", *_PRIOR)),
     "embed": ("embed some", ("embed", "digits", *_PRIOR)),
     "maps": ("embed", ("embed", "digits", *_PRIOR, "--dense", "1")),
+    # one pass for both; maps whose projection stays are taken
+    "maps and vectors": ("convert", ("embed", "digits", *_PRIOR, "--dense", "1")),
     "targets": ("maps", ()),  # no command of its own
     "train": ("targets", ("train", "digits", "--name", "run", *_TRAIN)),
     "eval": ("train", ("eval", "run", "--protocol", "knn20", "--protocol", "linear-reference")),

@@ -99,24 +99,27 @@ def embed_wanted(
     from rela.representations.matrix_file import ROWS_PER_PART
 
     num_images = dataset.num_images(wanted.split)
-    store = PartStore(parts_directory, -(-num_images // ROWS_PER_PART))
-    beside = [each for each in beside if each.find() is None]
-    wanted.kind.check(num_images, store, say)
+    num_parts = -(-num_images // ROWS_PER_PART)
+    every = [wanted, *(each for each in beside if each.find() is None)]
+    stores = [PartStore(workspace.parts_dir(each.key), num_parts) for each in every]
+    store = stores[0]
+    if store.missing():
+        wanted.kind.check_layer()
+    for each, its_store in zip(every, stores, strict=True):
+        each.kind.check_size(num_images, its_store, say)
 
     def make(held: ExitStack) -> tuple[int, Spent]:
         held.enter_context(in_use(dataset.path))
-        _describe(wanted, store)
-        filled = [Filled(wanted.kind, store, say)]
-        for its in beside:
-            its_store = PartStore(workspace.parts_dir(its.key), store.num_parts)
-            if begun_with(its_store) in (None, begun_with(store)):
-                held.enter_context(its_store.in_use())
-                _describe(its, its_store)
-                filled.append(Filled(its.kind, its_store, say))
         todo = store.missing(*shard)
         if not todo:  # they were computed beside others
             return 0, Spent()
-        _say_what(wanted, beside, say)
+        filled = []
+        for each, its_store in zip(every, stores, strict=True):
+            if begun_with(its_store) in (None, begun_with(store)):
+                held.enter_context(its_store.in_use())
+                _describe(each, its_store)
+                filled.append(Filled(each.kind, its_store, say))
+        _say_what(every, say)
         mine = len(range(shard[0], store.num_parts, shard[1]))
         if len(todo) < mine:
             of_what = " of the maps" if wanted.kind.grid else ""
@@ -126,14 +129,14 @@ def embed_wanted(
     return in_parts(wanted, store, start, make, lambda spent: _seal(wanted, store, spent))
 
 
-def _say_what(wanted: Wanted, beside: Sequence[Wanted], say: Say) -> None:
+def _say_what(every: Sequence[Wanted], say: Say) -> None:
     """The prior, its layers and what it sees; representations where that is the only difference."""
+    wanted, kinds = every[0], [each.kind for each in every]
     prior, identity = wanted.kind.prior, wanted.kind.prior.identity
     if prior.note:
         say(prior.note)
     what = "prior" if prior.run is None else "run"
     of_val = " (val)" if wanted.split == "val" else ""
-    kinds = [each.kind for each in (wanted, *beside)]
     layers = " and ".join(
         f"{kind.prior.identity.layer}{kind.grid and f' in {kind.grid} positions'}" for kind in kinds
     )

@@ -85,21 +85,22 @@ class Maps(Vectors):
 
         return feature_dim(with_layers(network, [self.layer]), self.prior.identity.image_size)
 
-    def check(self, num_images: int, store: PartStore, say: Say) -> None:
-        """Say how large the maps become.
-
-        Raises StorageError if the disk is too small for them, ChoiceError if the layer has fewer positions.
-        """
-        if store.missing() and not self.of_other_images():  # which would have failed
+    def check_layer(self) -> None:
+        """Raises ChoiceError if the map of the layer has fewer positions."""
+        if not self.of_other_images():  # which would have been refused
             self.num_features(self._network)
+
+    def check_size(self, num_images: int, store: PartStore, say: Say) -> None:
+        """Say how large the maps become; raises StorageError if the disk is too small for them."""
         dense, crops = self.dense, self.settings.crops
         size = bytes_of_maps(num_images * (crops or 1), dense)
         of_crops = f" of {crops} crops each" if crops else ""
-        say(
-            f"maps of {self.prior.identity.layer}: {num_images:,} images{of_crops} × {dense.dense} × "
-            f"{dense.dense} positions × at most {dense.dense_width} components of {dense.dense_dtype}: "
-            f"{human_bytes(size)} on disk, twice that while the parts are joined"
-        )
+        if store.missing():  # else it was said when they were begun
+            say(
+                f"maps of {self.prior.identity.layer}: {num_images:,} images{of_crops} × {dense.dense} × "
+                f"{dense.dense} positions × at most {dense.dense_width} components of {dense.dense_dtype}: "
+                f"{human_bytes(size)} on disk, twice that while the parts are joined"
+            )
         there = sum(path.stat().st_size for path in store.finished())
         place = self.workspace.root
         while not place.is_dir():

@@ -169,9 +169,9 @@ class KnownRows:
 
         An open format becomes theirs if a new one would be fitted to the same images.
         """
-        from rela.training.maps import fitted_images
-
         if self.recorded_format is None:
+            from rela.training.maps import fitted_images
+
             mine, theirs = (
                 keys[fitted_images(keys, other.format.num_features)]
                 for keys in (self.keys, other.keys)

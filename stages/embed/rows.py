@@ -141,13 +141,12 @@ class Rows:
         self._forward, self._images = forward, images
         self._embedder: Embedder | None = None
         is_settled = False
-        while not is_settled:  # else another process has just begun with another format
-            arithmetic = self._choose(rows, held)
+        while not is_settled:  # again if another process has just begun with another format
+            self._record(self._choose(rows, held))  # before the format, which depends on it
             is_settled = all(
                 record_format(c.store.directory, c.recorded_format) == c.recorded_format
                 for c in self._columns
             )
-        self._record(arithmetic)
 
     def words(self) -> list[str]:
         """Of each result, how many rows are taken from elsewhere."""

@@ -81,8 +81,11 @@ class Vectors:
         """The features that the network returns for an image at `layer`."""
         return self.prior.identity.feature_dim
 
-    def check(self, num_images: int, store: PartStore, say: Say) -> None:
-        """Say what has to be said before the work; raises what prevents it."""
+    def check_layer(self) -> None:
+        """Raises ChoiceError if the network has no such features."""
+
+    def check_size(self, num_images: int, store: PartStore, say: Say) -> None:
+        """Say how large the result becomes if that is much; raises StorageError if the disk is too small."""
 
     def recorded_format(self, directory: Path) -> bytes | None:
         """What is kept of the format beside rows, or parts of them; None if it is not decided yet."""
