@@ -50,6 +50,7 @@ class ExportResult(Result):
         }  # fmt: skip
 
 
+@requests.repeats_the_command("export")
 def export(workspace: Workspace, request: requests.Export, say: Say = print) -> ExportResult:
     """Write the backbone of a run, or features, for the program that `request.to` names.
 

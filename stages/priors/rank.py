@@ -1,5 +1,6 @@
 """Ranking of the priors embedded for one data set, in seconds and without training."""
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,10 @@ class RankedPrior:
 
 @dataclass(frozen=True, repr=False)
 class Ranking(Result):
-    """Priors, best first; `cka[i][j]` is the linear CKA of the i-th and the j-th."""
+    """Priors, best first; `cka[i][j]` is the linear CKA of the i-th and the j-th.
+
+    `convert`: the command that makes a data set to train on, if this one has only the names of its images.
+    """
 
     dataset: str
     num_images: int
@@ -54,6 +58,7 @@ class Ranking(Result):
     sorted_by: str
     priors: list[RankedPrior]
     cka: list[list[float]]
+    convert: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -151,6 +156,7 @@ def rank(workspace: Workspace, request: Rank) -> Ranking:
         sorted_by="effective rank" if labels is None else f"{_PROTOCOL.k}-NN accuracy",
         priors=[found[i] for i in order],
         cka=np.round(cka, 6).tolist(),
+        convert=None if dataset.has_images else shlex.join(dataset.command),
     )
 
 
@@ -170,9 +176,11 @@ def format_result(ranking: Ranking) -> str:
     best = next(
         (n for n, p in zip(ranking.names, ranking.priors, strict=True) if not p.own_run), ""
     )
-    return "\n".join(
-        [*lines, *([next_command("train", ranking.dataset, "--prior", best)] if best else [])]
-    )
+    if ranking.convert is not None:
+        lines.append(f"next: `{ranking.convert}`")
+    elif best:
+        lines.append(next_command("train", ranking.dataset, "--prior", best))
+    return "\n".join(lines)
 
 
 def _rows(

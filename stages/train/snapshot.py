@@ -1,8 +1,9 @@
 """The last checkpoint of an unfinished run → a run of its own, NAME@STEP, to evaluate and export."""
 
 import json
+import shlex
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rela.pipeline.manifest import Manifest, provenance
 from rela.pipeline.spent import Spent
 from rela.stages.priors.find import shown_name
 from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.run import COST_FILE, Config, Run, cost_of, read_config
+from rela.stages.workspace.run import COST_FILE, Config, Run, cost_of, read_config, train_words
 from rela.stages.workspace.workspace import Workspace, open_as
 from rela.training.run_directory import CHECKPOINTS_DIR, METRICS_FILE, keep_epochs, last_record
 from rela.training.settings import ResolvedSettings
@@ -34,13 +35,23 @@ def run_or_snapshot(workspace: Workspace, name: str | None, say: Say) -> Run:
     return _snapshot(workspace, unfinished[name], say)
 
 
+def changed_since(workspace: Workspace, dataset: DataSet, config: Config, name: str) -> ChoiceError:
+    """The error for an unfinished run whose data set has other images by now, with the command for them."""
+    made = (a for a in workspace.representations() if a.fingerprint == config.settings.prior)
+    prior = next(map(shown_name, made), "none")
+    words = train_words(dataset.name, prior, replace(config.settings, maps=None))
+    return ChoiceError(
+        f"data set {dataset.name} has changed since run {name} began; start a new run, `{shlex.join(words)}`"
+    )
+
+
 def _snapshot(workspace: Workspace, directory: Path, say: Say) -> Run:
     from rela.training.checkpoints import newest_checkpoint
 
     config = read_config(directory)
     dataset = workspace.dataset_of(config.dataset.name, config.dataset.fingerprint)
     if dataset.fingerprint != config.dataset.fingerprint:
-        raise ChoiceError(f"data set {dataset.name} has changed since run {directory.name} began")
+        raise changed_since(workspace, dataset, config, directory.name)
     found = newest_checkpoint(directory / CHECKPOINTS_DIR, say)
     if found is None:
         raise ChoiceError(f"run {directory.name} has no checkpoint yet; wait for its first one")

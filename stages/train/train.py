@@ -33,6 +33,7 @@ from rela.stages.train.processes import (
     silent,
 )
 from rela.stages.train.resolve import resolve_hyperparameters, resolve_settings, say_ignored_options
+from rela.stages.train.snapshot import changed_since
 from rela.stages.train.warm_start import WarmStart, begun_with, digest_of
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
@@ -304,9 +305,7 @@ def _go_on(
         say(all_settings(config))
     dataset = workspace.dataset_of(config.dataset.name, config.dataset.fingerprint)
     if dataset.fingerprint != config.dataset.fingerprint:
-        raise ChoiceError(
-            f"data set {dataset.name} has changed since run {directory.name} began; start a new run"
-        )
+        raise changed_since(workspace, dataset, config, directory.name)
     if _fingerprint(dataset, resolved, config.extends, config.maps) != config.fingerprint:
         raise CorruptArtifactError(
             f"{directory / CONFIG_FILE} was changed after the run began, or comes from another version "

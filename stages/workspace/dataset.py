@@ -80,6 +80,7 @@ class DataSetContent(Struct, frozen=True):
 
 
 class _Provenance(Timing, frozen=True):
+    command: tuple[str, ...] = ()
     source: str | None = None
     shards: str | None = None
     asked: dict[str, str] = field(default_factory=dict)
@@ -149,6 +150,18 @@ class DataSet(Result, Artifact):
         return self.facts.provenance.asked
 
     @property
+    def command(self) -> list[str]:
+        """The words of the command that converts its images again, without name and validation split."""
+        skip = ["--on-bad-image", "skip"] if self.content.bad_images else []
+        plain = ["rela", "convert", self.source or "SRC", *skip]
+        words = list(self.facts.provenance.command) or plain
+        for option in ("--name", "--val-fraction"):
+            if option in words:
+                at = words.index(option)
+                del words[at : at + 2]
+        return words
+
+    @property
     def source(self) -> str | None:
         """The path that was converted."""
         return self.facts.provenance.source
@@ -168,9 +181,12 @@ class DataSet(Result, Artifact):
         if name not in self.splits:
             if len(self.splits) > 1:
                 raise ChoiceError(f"split {name}: expected one of {', '.join(self.splits)}")
+            command = shlex.join(
+                [*self.command, "--val-fraction", "0.1", "--name", f"{self.name}-val"]
+            )
             raise ChoiceError(
                 f"data set {self.name} has no {name} split, only {', '.join(self.splits)}; convert its "
-                "images with --val-fraction 0.1 and another --name, or from a folder with train/ and val/"
+                f"images with one, `{command}`, or a folder with train/ and val/"
             )
         return self.splits[name]
 
@@ -231,10 +247,9 @@ class DataSet(Result, Artifact):
     def require_images(self) -> None:
         """Raise ChoiceError, with the command that makes a data set with images, if this holds none."""
         if not self.has_images:
-            again = f"rela convert {one_line(shlex.quote(self.source or 'URL'))}"
             raise ChoiceError(
                 f"data set {self.name} has the names of its images, which stayed in their shards; a data set "
-                f"with images is made by `{again}`"
+                f"with images is made by `{shlex.join(self.command)}`"
             )
 
     def labels(self, split: str = "train") -> "NDArray[np.int64]":

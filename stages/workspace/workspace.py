@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from rela.errors import ChoiceError, RelaError, one_line
+from rela.errors import ChoiceError, RelaError, instead, one_line
 from rela.pipeline import artifact as artifacts
 from rela.pipeline.artifact import Artifact
 from rela.pipeline.errors import CorruptArtifactError
@@ -106,17 +106,19 @@ class Workspace:
     def dataset_for(self, run: Run, other: str | None = None) -> DataSet:
         """The data set called `other`, or else the one that the run was trained on.
 
-        Raises ChoiceError if that is gone or holds other images by now.
+        Raises ChoiceError, with the option that names another one, if that is gone or holds other images.
         """
         if other is not None:
             return self.dataset(other, "--dataset")
-        dataset = self.dataset_of(run.content.dataset, run.dataset_fingerprint)
-        if dataset.fingerprint != run.dataset_fingerprint:
-            raise ChoiceError(
-                f"data set {dataset.name} has changed since run {run.name} was trained on it; name one "
-                "with --dataset"
-            )
-        return dataset
+        name, there = run.content.dataset, {d.name: d.fingerprint for d in self.datasets()}
+        if not there or run.dataset_fingerprint in there.values():
+            return self.dataset_of(name, run.dataset_fingerprint)
+        what = "has changed since" if name in there else "is gone;"
+        error = ChoiceError(
+            f"data set {name} {what} run {run.name} was trained on it; choose one with --dataset "
+            f"({', '.join(there)})"
+        )
+        raise instead(error, dataset=name if name in there else next(iter(there)))
 
     def run(self, name: str | None = None) -> Run:
         """The named finished run, or the only one."""

@@ -109,3 +109,27 @@ def test_printed_commands_work(
         if words[0] == "train" and "--resume" not in words:
             words += [*TINY, "--epochs", "1"]  # there are too few images for the default batch
         run_rela(*words, exit_code=NO_NETWORK if "resnet18" in words else 0)
+
+
+REPLACED = ["convert", "changed", "--name", "images", "--replace"]
+
+
+@pytest.mark.parametrize("before", [REPLACED, ["rm", "images", "--force"]])
+@pytest.mark.parametrize(
+    "line", ["eval done", "export done --to npy", "train --resume --name half"]
+)
+def test_a_run_whose_data_set_has_changed_or_is_gone_is_answered_with_a_command_that_works(
+    line: str, before: list[str], state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("RELA_WORKSPACE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    shutil.copytree(state, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    run_rela("convert", "photos", "--name", "photos", "--on-bad-image", "skip")
+    run_rela(*before)
+    if line.startswith("train") and before != REPLACED:
+        return  # it needs the very images
+    said = run_rela(*shlex.split(line), exit_code=2).stderr
+    assert ("has changed since" if before == REPLACED else "is gone") in said
+    [command] = printed_commands(said)
+    run_rela(*shlex.split(command)[1:])

@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import runpy
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from command_line import REPOSITORY
+from command_line import REPOSITORY, run_rela
 from refusals import assert_refused
 from tar_shards import labelled, png, shard
 
@@ -30,6 +31,7 @@ from rela.stages.embed.combine import embed_priors
 from rela.stages.embed.results import EmbedResult
 from rela.stages.neighbors.neighbors import neighbors
 from rela.stages.priors.find import open_representations
+from rela.stages.priors.rank import format_result as format_ranking
 from rela.stages.priors.rank import rank
 from rela.stages.requests import Convert, Embed, Neighbors, Rank
 from rela.stages.train.targets import make_targets
@@ -124,11 +126,14 @@ def test_names_without_images_are_searched_ranked_and_embedded_again(tmp_path: P
     found = neighbors(workspace, Neighbors(image, **request), lambda line: None)
     assert found.neighbors[0].path == "1.tar/0010.png"  # type: ignore[union-attr]
     assert found.neighbors[0].class_name == "c"  # type: ignore[union-attr]
-    assert rank(workspace, Rank()).num_images == 6
+    ranking = rank(workspace, Rank())
+    assert ranking.num_images == 6
+    assert format_ranking(ranking).endswith(f"next: `{ranking.convert}`")
     assert embed_url(workspace.root, f"file://{tars}/*.tar").cached
     again = embed_url(workspace.root, "tars-shards", image_size=64)
     assert not again.cached and again.names == first.names
     assert len(workspace.datasets()) == 1 and len(workspace.representations()) == 2
+    run_rela("--workspace", workspace.root, *shlex.split(str(ranking.convert))[1:])
 
 
 def test_a_killed_job_repeats_only_its_unfinished_shard(
