@@ -131,15 +131,13 @@ def embed_wanted(
 
 def _say_what(every: Sequence[Wanted], say: Say) -> None:
     """The prior, its layers and what it sees; representations where that is the only difference."""
-    wanted, kinds = every[0], [each.kind for each in every]
+    wanted = every[0]
     prior, identity = wanted.kind.prior, wanted.kind.prior.identity
     if prior.note:
         say(prior.note)
     what = "prior" if prior.run is None else "run"
     of_val = " (val)" if wanted.split == "val" else ""
-    layers = " and ".join(
-        f"{kind.prior.identity.layer}{kind.grid and f' in {kind.grid} positions'}" for kind in kinds
-    )
+    layers = " and ".join(_layer_words(each.kind) for each in every)
     say(f"{what} {identity.name}{of_val}, layer {layers}, sees {identity.preprocessing.words()}")
     for other in wanted.kind.workspace.representations_and_maps(wanted.images_sha256):
         if (
@@ -148,6 +146,11 @@ def _say_what(every: Sequence[Wanted], say: Say) -> None:
             and _differs_in_preprocessing(other.prior, identity)
         ):
             say(f"not reused: {other.name}, where it saw {other.prior.preprocessing.words()}")
+
+
+def _layer_words(kind: Vectors) -> str:
+    where = f" in {kind.grid.replace('x', '×')} positions" if kind.grid else ""
+    return f"{kind.prior.identity.layer}{where}"
 
 
 def _differs_in_preprocessing(one: PriorIdentity, other: PriorIdentity) -> bool:

@@ -52,15 +52,14 @@ def in_parts(
     result has no artifact while other shards are missing.
     """
     with store.in_use(), ExitStack() as held:
-        num_embedded, spent = make(held)
-        artifact = None
-        if not store.missing():
-            try:
+        num_embedded, artifact = 0, None
+        try:
+            num_embedded, spent = make(held)
+            if not store.missing():
                 artifact = seal(Spent.now() - start - spent)
-            except (DataError, FileNotFoundError):  # a faster process removes the parts
-                artifact = wish.find()
-                if artifact is None:
-                    raise
+        except (DataError, FileNotFoundError):  # a faster process removes the parts
+            if wish.find() is None:
+                raise
         artifact = artifact or wish.find()
     if artifact is not None:  # after its lock file is closed: NFS keeps open files
         shutil.rmtree(store.directory, ignore_errors=True)

@@ -235,11 +235,6 @@ class _About(Struct, frozen=True):
     verb: str = "embed"
 
 
-def describe_parts(store: PartStore, dataset: str, split: str, prior: str, num_images: int) -> None:
-    """Write a description of the future representations beside the parts."""
-    describe(store, f"representations of {dataset} ({split}) by {prior}", "embed", num_images)
-
-
 def describe(store: PartStore, what: str, verb: str, num_images: int | None = None) -> None:
     """Write beside the parts what they will be, and which command makes them."""
     path = store.directory / _ABOUT_FILE

@@ -8,6 +8,7 @@
 """
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rela.pipeline.lease import Leases
 from rela.pipeline.manifest import Manifest
 from rela.pipeline.parts import PartStore
 from rela.representations.embedder import Embedder
+from rela.stages.embed import embed
 
 EMBED = ("--prior", "random:timm:test_resnet", "--image-size", 32, "--batch-size", 4)
 BEFORE = {f"{number:02}": number for number in range(18)}
@@ -235,21 +237,7 @@ def test_an_interrupted_embedding_goes_on(
     assert content("workspace", "after") == fresh(rela, images)
 
 
-def test_with_crops_rows_belong_to_their_place(rela: Rela, counts: list[int]):
-    images = {**BEFORE, "30": 50}
-    convert(rela, "workspace", "before", BEFORE)
-    rela("embed", "before", *EMBED, "--crops", 2)
-    convert(rela, "workspace", "after", images)
-    counts.clear()
-    said = rela("embed", "after", *EMBED, "--crops", 2).output
-    name = artifact("workspace", "before").name
-    assert f"reused 36 of 38 rows from {name}; 1 image is embedded" in said
-    assert counts == [4]
-    assert content("workspace", "after") == fresh(rela, images, "--crops", 2)
-
-
-DENSE = ("--dense", 2, "--dense-width", 8)
-MAPS = ("--image-size", 64, *DENSE)
+MAPS = ("--image-size", 64, "--dense", 2, "--dense-width", 8)
 
 
 @pytest.fixture
@@ -303,6 +291,43 @@ def test_maps_and_vectors_take_one_pass_and_have_the_bytes_of_two(
     assert counts == [4] * (5 + 2)
     for maps in (False, True):
         assert content("workspace", "before", maps) == content("fresh", "before", maps)
+
+
+def test_with_crops_rows_belong_to_their_place(rela: Rela, counts: list[int], few_fitted: None):
+    images, options = {**BEFORE, "30": 50}, (*EMBED, *MAPS, "--crops", 2)
+    convert(rela, "workspace", "before", BEFORE)
+    rela("embed", "before", *options)
+    convert(rela, "workspace", "after", images)
+    counts.clear()
+    said = rela("embed", "after", *options).output
+    assert counts == [4]
+    convert(rela, "fresh", "after", images)
+    rela("--workspace", "fresh", "embed", "after", *options)
+    for maps in (False, True):
+        name = artifact("workspace", "before", maps).name
+        assert f"reused 36 of 38 rows from {name}; 1 image is embedded" in said
+        assert content("workspace", "after", maps) == content("fresh", "after", maps)
+
+
+def test_a_faster_process_may_remove_the_parts_at_any_time(
+    rela: Rela, counts: list[int], few_fitted: None, monkeypatch: pytest.MonkeyPatch
+):
+    """Also the projection before the parts."""
+    for workspace in ("workspace", "other"):
+        convert(rela, workspace, "before", BEFORE)
+    rela("--workspace", "other", "embed", "before", *EMBED, *MAPS)
+    made = artifact("other", "before", maps=True)
+    rows_of = embed.Rows
+
+    def is_faster(forward: Any, *given: Any) -> Any:
+        shutil.copytree(made, Path("workspace/representations") / made.name, dirs_exist_ok=True)
+        (forward.filled[0].store.directory / "part-000000").touch()
+        return rows_of(forward, *given)
+
+    monkeypatch.setattr(embed, "Rows", is_faster)
+    said = rela("embed", "before", *EMBED, *MAPS).output
+    assert made.name in said
+    assert content("workspace", "before", maps=True) == content("other", "before", maps=True)
 
 
 def test_two_processes_share_the_parts_of_maps(

@@ -28,7 +28,7 @@ from rela.pipeline.locks import exclusive
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
 from rela.stages.workspace.activity import format_under_way, under_way
-from rela.stages.workspace.representations import describe_parts
+from rela.stages.workspace.representations import describe
 from rela.stages.workspace.workspace import Workspace
 from rela.training.progress import write_progress
 
@@ -117,7 +117,7 @@ def test_invalid_progress_is_not_shown(rela: Rela, interrupted: Path, tmp_path: 
 def test_embeds_show_parts_rate_and_who_works_on_them(tmp_path: Path):
     workspace, store = parts_in(tmp_path)
     with store.in_use():
-        describe_parts(store, "letters", "train", "resnet18", 4000)
+        describe(store, "representations of letters (train) by resnet18", "embed", 4000)
         assert under_way(workspace).embeds == []  # nobody's
         with ExitStack() as stack:
             leases = stack.enter_context(Leases(store.directory))
@@ -137,7 +137,7 @@ def test_embeds_show_parts_rate_and_who_works_on_them(tmp_path: Path):
 def test_terminal_escapes_are_not_printed(tmp_path: Path):
     workspace, store = parts_in(tmp_path)
     with store.in_use(), Leases(store.directory) as leases:
-        describe_parts(store, "\x1b[2Jboo", "train", "resnet18", 4000)
+        describe(store, "representations of \x1b[2Jboo (train) by resnet18", "embed", 4000)
         assert list(store.claim([0], leases)) == [0]
         words = format_under_way(under_way(workspace))
     assert "\x1b" not in words and "boo" in words
@@ -189,7 +189,7 @@ def test_watching_ends_by_ctrl_c_with_status_0(rela: Rela, interrupted: Path, as
 def test_impossible_part_counts_show_no_odd_times(tmp_path: Path, num_parts: int, num_images: int):
     workspace, store = parts_in(tmp_path, num_parts)
     with store.in_use(), Leases(store.directory) as leases:
-        describe_parts(store, "letters", "train", "resnet18", num_images)
+        describe(store, "representations of letters (train) by resnet18", "embed", num_images)
         assert leases.take("part-000000")
         for part in (1, 2):
             store.write(part, b"features", Spent(4.0))
