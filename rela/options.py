@@ -199,6 +199,8 @@ def _number(text: str) -> float | None:
 
 # a command, a flag at the beginning with its value, or a flag
 _FLAGS = re.compile(r"(`[^`]*`)|(?:^|(?<=: ))--([a-z-]+) (.+?)(?=: expected )|--([a-z-]+)")
+# a command with a network that only Python gives, of which the shell knows nothing
+_OF_OWN_CODE = re.compile(r"`rela [^`]*\bmodule:([\w.-]+)[^`]*`(?! \(after)")
 _P = ParamSpec("_P")
 _Arguments = TypeVar("_Arguments")
 _Result = TypeVar("_Result")
@@ -220,7 +222,7 @@ def keyword_function(
             _check_names(function.__name__, signature, args, kwargs)
             plain: Any = {name: _of_numpy(value) for name, value in kwargs.items()}
             with _arguments_named(signature):
-                request = arguments(*args, **plain)
+                request = arguments(*args, **_telling(plain))
                 check_options(request)
                 return function(request)
 
@@ -255,9 +257,22 @@ def checked_function(function: Callable[_P, _Result]) -> Callable[_P, _Result]:
                 )
             bound.arguments[name] = plain if several else plain[0]
         with _arguments_named(signature):
-            return function(*bound.args, **bound.kwargs)
+            return function(*bound.args, **_telling(bound.kwargs))
 
     return called
+
+
+def with_needed_code(text: str) -> str:
+    """A message, in which what a command needs follows it, if that is code of the caller's own."""
+    return _OF_OWN_CODE.sub(r"\g<0> (after rela.register(NETWORK, name='\g<1>') in Python)", text)
+
+
+def _telling(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, with a `say` that is told what commands need."""
+    say = arguments.get("say")
+    if not callable(say):
+        return arguments
+    return {**arguments, "say": lambda message: say(with_needed_code(message))}
 
 
 @contextlib.contextmanager
@@ -276,7 +291,7 @@ def _arguments_named(signature: inspect.Signature) -> Iterator[None]:
     try:
         yield
     except (RelaError, PipelineError) as error:
-        error.args = (_FLAGS.sub(in_python, str(error)),)
+        error.args = (with_needed_code(_FLAGS.sub(in_python, str(error))),)
         raise
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from rela.errors import ChoiceError, RelaError, one_line
-from rela.options import argument, option, option_words, part_of
+from rela.options import argument, option, option_words, part_of, with_needed_code
 from rela.pipeline import Say
 from rela.priors import KINDS, POOLED
 from rela.stages.settings import (
@@ -48,6 +48,7 @@ def log(message: str) -> None:
 
     from rela.training.progress import in_notebook
 
+    message = with_needed_code(message)
     logger = logging.getLogger("rela")
     if in_notebook() and not logger.isEnabledFor(logging.INFO):
         print("\n".join(map(one_line, message.split("\n"))))

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from rela.errors import one_line
-from rela.options import flag_name, kind_of, misfit
+from rela.options import flag_name, kind_of, misfit, with_needed_code
 from rela.stages.commandline import completion, everywhere
 from rela.stages.commandline.kinds import FILE, FOLDER, RANGES, Text
 
@@ -155,7 +155,8 @@ def lines_of(text: str) -> str:
     def placed(found: re.Match[str]) -> str:
         return _PROGRAM.sub(lambda program: program[0] + given, found[0])
 
-    return "\n".join(_COMMANDS.sub(placed, one_line(line)) for line in text.split("\n"))
+    lines = with_needed_code(text).split("\n")
+    return "\n".join(_COMMANDS.sub(placed, one_line(line)) for line in lines)
 
 
 def is_typed(option: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, DataError
+from rela.models.own_code.networks import said_of_code
 from rela.options import check_options
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
@@ -271,6 +272,7 @@ def manifest_of(
         },
         provenance=provenance(spent, wanted.command)
         | {"batch_size": settings.batch_size, "device": settings.device}
+        | said_of_code(prior.identity.arch)
         | ({"arithmetic": arithmetic} if arithmetic else {})
         | ({"engine": asdict(engine)} if engine is not None else {}),
     )

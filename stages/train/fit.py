@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rela.distributed.ranks import LAUNCHER_VARIABLE, current_ranks
 from rela.errors import ChoiceError, DataError, LostRankError
-from rela.models.own_code.networks import MODULE_PREFIX
+from rela.models.own_code.networks import MODULE_PREFIX, said_of_code
 from rela.pipeline.errors import BusyError
 from rela.pipeline.files import clear_abandoned_files, fsync, write_atomic
 from rela.pipeline.fingerprint import file_sha256
@@ -244,7 +244,8 @@ def _run_locked(
         provenance=provenance(
             Spent(sum(outcome.seconds.values()), outcome.cpu_seconds),
             _command(workspace, dataset, representations, directory, config),
-        ),
+        )
+        | said_of_code(settings.model),
     )
     manifest.write(directory)
     _remove_start(directory)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rela.errors import ChoiceError
+from rela.models.own_code.networks import said_of_code
 from rela.pipeline import Say
 from rela.pipeline.artifact import cached
 from rela.pipeline.files import write_atomic
@@ -127,5 +128,6 @@ def _write(
             "snapshot_of": directory.name,
             "epochs_done": record["epochs_done"],
         },
-        provenance=provenance(Spent.now() - start, ["rela", "eval", directory.name]),
+        provenance=provenance(Spent.now() - start, ["rela", "eval", directory.name])
+        | said_of_code(settings.model),
     )

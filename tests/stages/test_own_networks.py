@@ -177,3 +177,32 @@ def test_a_module_is_trained_resumed_and_exported_with_its_code(
     assert torch.equal(trained(images), exported(images))
     register(Tiny())  # other weights do not matter for the code of the other run
     assert library.resume("given", say=messages.append).artifact.model != run.artifact.model
+
+
+def test_printed_commands_of_own_code_say_what_they_need(rela: Rela, small_tree: Path):
+    rela("convert", small_tree, "--name", "images")
+    said: list[str] = []
+    made = library.embed(prior=Tiny(), preprocessing=SEEN, say=said.append).artifact
+    assert made is not None
+    assert (
+        made.manifest.provenance["code"]
+        == "identified by a digest of its source, as the caller gave it"
+    )
+    needs = "` (after rela.register(NETWORK, name='Tiny') in Python)"
+    assert f"--split val{needs}" in rela("neighbors", "--duplicates").stderr
+    library.neighbors(duplicates=True, say=said.append)
+    assert said[-1].endswith("embeds val, too") and f"--split val{needs}" in said[-1]
+    with pytest.raises(ChoiceError) as caught:
+        library.train(prior="module:Tiny", crops=2)
+    assert f"--crops 2{needs} first" in str(caught.value)
+    assert (
+        f"--crops 2{needs} first"
+        in rela("train", "--prior", "module:Tiny", "--crops", 2, exit_code=2).stderr
+    )
+    run = library.train(prior="none", model=Tiny, name="own", **SMALL).artifact
+    assert run.manifest.provenance["code"].endswith("as the caller gave it")
+    (made.path / "representations.h5").write_bytes(b"")
+    assert (
+        f"--prior module:Tiny --image-size 16{needs}"
+        in rela("cache", "verify", exit_code=65).stdout
+    )

@@ -135,6 +135,15 @@ def registered(name: str, as_prior: bool = False) -> OwnNetwork:
     return max(reversed(found), key=lambda each: each.has_weights) if as_prior else found[-1]
 
 
+def said_of_code(name: str) -> dict[str, str]:
+    """What a manifest says of an architecture of own code, beside its name; empty for any other."""
+    if name.startswith(MODULE_PREFIX):
+        return {"code": "identified by a digest of its source, as the caller gave it"}
+    if name.startswith(PLUGIN_PREFIX):
+        return {"code": "identified by the version of its package, as that is installed"}
+    return {}
+
+
 def registered_names() -> list[str]:
     """`module:NAME` of all networks that were given."""
     return [name.partition("#")[0] for name in _REGISTERED]
