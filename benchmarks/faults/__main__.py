@@ -21,12 +21,12 @@ def main() -> None:
 
 
 def campaign(name: str, arguments: Namespace) -> list[Tally]:
-    """Run one, with its counts on stderr as they come."""
+    """Run one, with its counts and problems on stderr as they come."""
     module = importlib.import_module(f"benchmarks.faults.{IN_FILE.get(name, name)}")
     stages = [tuple(arguments.stage or COMMANDS)] if name in BY_STAGE else []
     tallies = []
     for tally in getattr(module, name)(arguments.trials, arguments.scratch, *stages):
-        print(tally.lines()[0], file=sys.stderr, flush=True)
+        print("\n".join(tally.lines()), file=sys.stderr, flush=True)
         tallies.append(tally)
     return tallies
 

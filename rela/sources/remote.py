@@ -1,6 +1,7 @@
 """Shards behind a URL: listed by name or pattern, and fetched one at a time, through fsspec."""
 
 import contextlib
+import errno
 import glob
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ KIND_OF_SUFFIX = {".tar": "webdataset", ".parquet": "huggingface"}
 _VERSIONS = ("ETag", "etag", "md5Hash", "crc32c", "blob_id", "checksum")
 _TIMES = ("LastModified", "last_modified", "mtime", "updated", "created")
 _NAMED = 3
+_NOT_OF_A_STORE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # the disk that a shard is copied to
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,8 @@ def _named_failure(url: str) -> Iterator[None]:
     except (DataError, ChoiceError):
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NOT_OF_A_STORE:
+            raise
         what = one_line((str(error).splitlines() or [""])[0] or type(error).__name__)
         raise UnavailableError(
             f"cannot read {one_line(url)}: {what}; check the name and your credentials, then run the same "

@@ -139,6 +139,15 @@ def test_a_killed_job_repeats_only_its_unfinished_shard(
     assert not status(Workspace(tmp_path / "remote")).resumable
 
 
+def test_a_full_disk_here_is_no_failure_of_the_store(tmp_path: Path, tars: Path):
+    shards = list_shards(f"file://{tars}/train-*.tar")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / shards.shards[0].name).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        shards.fetch(shards.shards[0], here)
+
+
 def test_a_shard_that_changes_is_another_one(tmp_path: Path, tars: Path, fetched: list[str]):
     url = f"file://{tars}/train-*.tar"
     first = convert_here(tmp_path, url, "a")
