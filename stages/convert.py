@@ -56,7 +56,7 @@ from rela.stages.same_images import (
     taken,
 )
 from rela.stages.settings import ConvertSettings
-from rela.stages.shards.gather import gathered, options_of
+from rela.stages.shards.gather import clear_gathered, gathered, options_of
 from rela.stages.shards.parts import listing_key
 from rela.stages.workspace import summary as summaries
 from rela.stages.workspace.dataset import DataSet, index_lines
@@ -111,13 +111,14 @@ def convert(workspace: Workspace, request: Convert, say: Say = print) -> Convert
             return None
         return ConvertResult(existing, True, 0.0, summaries.read_summary(existing))
 
+    encoding = encoding_by(settings)
     if (found := find()) is not None:
+        clear_gathered(workspace, remote, settings, encoding)
         return found
     existing = open_as(DataSet, workspace.datasets_dir / name)
     if existing is not None and not request.replace:
         raise taken(existing, request)
-    workers, encoding = _num_workers(request.workers, say), encoding_by(settings)
-    start = Spent.now()
+    workers, start = _num_workers(request.workers, say), Spent.now()
     try:
         with gathered(workspace, remote, name, settings, encoding, workers, say) as (
             images,

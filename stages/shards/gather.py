@@ -31,6 +31,40 @@ def options_of(settings: ConvertSettings) -> SourceOptions:
     return SourceOptions(**{f.name: getattr(settings, f.name) for f in fields(SourceOptions)})
 
 
+class _Found:
+    """The shards of each split that a data set is made of, in its order."""
+
+    def __init__(self, remote: Shards, settings: ConvertSettings) -> None:
+        self.remote, self.settings = remote, settings
+        self.by_split: dict[str, list[Shard]] = {}
+        for shard in remote.shards:
+            self.by_split.setdefault(named_split(Path(shard.name)), []).append(shard)
+        self.chosen, self.ignored = choose_splits(remote.url, self.by_split, settings.split)
+        self.shards = [shard for split in self.chosen.values() for shard in self.by_split[split]]
+
+    def store(self, workspace: Workspace, encoding: Encoding) -> PartStore:
+        """The parts that they become, one for each."""
+        settings = self.settings
+        deciding = ConvertSettings(split=settings.split, image_field=settings.image_field)
+        meaning = {
+            "stage": "encoded shards",
+            "version": STAGE_VERSION,
+            "shards": listing_key(replace(self.remote, shards=self.shards), deciding),
+            "options": str(options_of(settings)),
+            "encoding": str(encoding),
+            "seed": settings.seed if settings.write_mode == "proportion" else None,
+        }
+        return PartStore(workspace.parts_dir(fingerprint(meaning)), len(self.shards))
+
+
+def clear_gathered(
+    workspace: Workspace, remote: Shards, settings: ConvertSettings, encoding: Encoding
+) -> None:
+    """Remove the parts that are left if a job ends between its data set and their removal."""
+    store = _Found(remote, settings).store(workspace, encoding)
+    shutil.rmtree(store.directory, ignore_errors=True)
+
+
 @contextmanager
 def gathered(
     workspace: Workspace,
@@ -46,21 +80,8 @@ def gathered(
     The bytes of images are kept encoded, as parts, which are removed if the body succeeds. Raises as
     `open_source`.
     """
-    by_split: dict[str, list[Shard]] = {}
-    for shard in remote.shards:
-        by_split.setdefault(named_split(Path(shard.name)), []).append(shard)
-    chosen, ignored = choose_splits(remote.url, by_split, settings.split)
-    shards = [shard for split in chosen.values() for shard in by_split[split]]
-    options = options_of(settings)
-    deciding = ConvertSettings(split=settings.split, image_field=settings.image_field)
-    meaning = {
-        "stage": "encoded shards",
-        "version": STAGE_VERSION,
-        "shards": listing_key(replace(remote, shards=shards), deciding),
-        "options": str(options),
-        "encoding": str(encoding),
-        "seed": settings.seed if settings.write_mode == "proportion" else None,
-    }
+    found = _Found(remote, settings)
+    store, options = found.store(workspace, encoding), options_of(settings)
 
     def compute(shard: Shard, file: Path) -> tuple[bytearray, Spent]:
         found = read_shard(file, shard.name, remote.kind, options, remote.url_of(shard))
@@ -68,12 +89,13 @@ def gathered(
         listing = Listing(found.class_names, found.stray_files, found.notes, found.num_skipped)
         return pack(listing, encoded), Spent()
 
-    store = PartStore(workspace.parts_dir(fingerprint(meaning)), len(shards))
     with store.in_use(), WorkerPool(workers) as pool:
         describe(store, f"shards of data set {name}", "convert")
-        here = fill(store, remote, shards, (0, 1), lambda shard, file: file, compute, say)
-        source = _joined(store, remote, {split: len(by_split[n]) for split, n in chosen.items()})
-        source = replace(source, val_name=chosen.get("val", ""), ignored_splits=ignored)
+        here = fill(store, remote, found.shards, (0, 1), lambda shard, file: file, compute, say)
+        source = _joined(
+            store, remote, {s: len(found.by_split[n]) for s, n in found.chosen.items()}
+        )
+        source = replace(source, val_name=found.chosen.get("val", ""), ignored_splits=found.ignored)
         yield source, store.spent() - here
     shutil.rmtree(store.directory, ignore_errors=True)
 

@@ -16,7 +16,9 @@ from refusals import assert_refused
 from tar_shards import labelled, png, shard
 
 from rela.errors import UnavailableError
+from rela.pipeline.errors import StorageError
 from rela.sources.remote import Shard, Shards, list_shards
+from rela.stages import convert as conversion
 from rela.stages.commandline.process import LATE
 from rela.stages.convert import convert
 from rela.stages.requests import Convert
@@ -137,6 +139,22 @@ def test_a_killed_job_repeats_only_its_unfinished_shard(
     assert_same(convert_here(tmp_path / "remote", f"file://{tars}"), expected)
     assert len(fetched) == 2
     assert not status(Workspace(tmp_path / "remote")).resumable
+
+
+def test_parts_of_a_job_that_fails_at_its_very_end_are_removed_by_the_next(
+    tmp_path: Path, tars: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[arg-type]
+        raise StorageError("the folder of the data set, which is there, cannot be synchronized")
+
+    write = conversion._write
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "_write", fails)
+        with pytest.raises(StorageError):
+            convert_here(tmp_path / "remote", f"file://{tars}")
+    convert_here(tmp_path / "remote", f"file://{tars}")
+    assert not list((tmp_path / "remote" / "representations").glob(".*"))
 
 
 def test_a_full_disk_here_is_no_failure_of_the_store(tmp_path: Path, tars: Path):
