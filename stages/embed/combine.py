@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,11 @@ from rela.stages.embed.embed import (
     embed,
     embed_wanted,
     find_representations,
-    wanted_vectors,
+    wanted_of,
 )
-from rela.stages.embed.maps import format_maps, wanted_maps
 from rela.stages.embed.results import CombineResult, EmbedResult, LayersResult
 from rela.stages.embed.wanted import SHOWN_NAME
-from rela.stages.embed.words import format_location
+from rela.stages.embed.words import format_location, format_maps
 from rela.stages.embed.words import format_result as format_embed_result
 from rela.stages.priors.again import embed_commands
 from rela.stages.priors.identify import identify
@@ -89,12 +89,17 @@ def embed_priors(
         raise ChoiceError("--dense keeps the maps of one --prior; embed the others without it")
     check_options(settings)
     check_options(dense)
-    maps = _embed_maps(workspace, dataset, layers, request, say) if dense.dense else []
+    made = partial(wanted_of, workspace, dataset, settings=settings, split=request.split)
+    maps = [made(r, dense=dense) for (r,) in (layers if dense.dense else ())]
+    vectors = [made(r) for (r,) in (layers if maps else ())]  # computed in the same forward passes
+    with_maps = [
+        embed_wanted(each, part, say, [*maps[i:], *vectors]) for i, each in enumerate(maps, start=1)
+    ]
     results = [
         embed_all(workspace, dataset, requests, settings, request.split, part, say, layers[i:])
         for i, requests in enumerate(layers, start=1)
     ]
-    return results[0] if len(results) == 1 and not maps else LayersResult(results, maps)
+    return results[0] if len(results) == 1 and not maps else LayersResult(results, with_maps)
 
 
 def _refuse_lists(request: Embed) -> None:
@@ -106,24 +111,6 @@ def _refuse_lists(request: Embed) -> None:
         raise ChoiceError(
             f"--layer {','.join(layers)} is not a layer; give each by itself: `{command}`"
         )
-
-
-def _embed_maps(
-    workspace: Workspace,
-    dataset: DataSet,
-    layers: Sequence[Sequence[PriorRequest]],
-    request: Embed,
-    say: Say,
-) -> list[EmbedResult]:
-    """The maps of one prior at these layers; its vectors are computed in the same forward passes."""
-    settings, dense = part_of(request, EmbedSettings), part_of(request, DenseSettings)
-    requests = [r for (r,) in layers]
-    maps = [wanted_maps(workspace, dataset, r, dense, settings, request.split) for r in requests]
-    vectors = [wanted_vectors(workspace, dataset, r, settings, request.split) for r in requests]
-    return [
-        embed_wanted(each, request.part, say, [*maps[i:], *vectors])
-        for i, each in enumerate(maps, start=1)
-    ]
 
 
 def _shards(workspace: Workspace, which: str | Path | None) -> str | None:
@@ -158,7 +145,7 @@ def embed_all(
 
     def embed_one(number: int) -> EmbedResult:
         at_other_layers = [
-            wanted_vectors(workspace, dataset, layer[number], settings, split) for layer in beside
+            wanted_of(workspace, dataset, layer[number], settings, split) for layer in beside
         ]
         request = requests[number]
         return embed(workspace, dataset, request, settings, split, shard, say, at_other_layers)

@@ -22,11 +22,12 @@ from rela.stages.embed.arithmetic import recorded_arithmetic
 from rela.stages.embed.engine import begun_with, recorded_engine
 from rela.stages.embed.format import FORMAT_FILE
 from rela.stages.embed.frame import existing, in_parts
+from rela.stages.embed.maps import Maps
 from rela.stages.embed.results import EmbedResult
 from rela.stages.embed.rows import Filled, ForwardPass, Images, Rows
 from rela.stages.embed.wanted import Vectors, Wanted
 from rela.stages.priors.identify import identify
-from rela.stages.settings import EmbedSettings
+from rela.stages.settings import DenseSettings, EmbedSettings
 from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import (
     REPRESENTATIONS_FILE,
@@ -52,21 +53,23 @@ def embed(
     """Embed every image of one split with the prior; as `embed_wanted`."""
     settings = settings or EmbedSettings()
     check_options(settings)
-    wanted = wanted_vectors(workspace, dataset, request, settings, split)
+    wanted = wanted_of(workspace, dataset, request, settings, split)
     return embed_wanted(wanted, shard, say, beside)
 
 
-def wanted_vectors(
+def wanted_of(
     workspace: Workspace,
     dataset: DataSet,
     request: PriorRequest,
     settings: EmbedSettings,
     split: str = "train",
+    dense: DenseSettings | None = None,
     may_build: bool = True,
 ) -> Wanted:
-    """What `embed` makes; raises as `identify`."""
+    """What `embed` makes, or maps with `dense`; raises as `identify`."""
     prior = identify(workspace, request, may_build)
-    return Wanted(Vectors(workspace, prior, settings), dataset, split)
+    kind = Maps(workspace, prior, settings, dense) if dense else Vectors(workspace, prior, settings)
+    return Wanted(kind, dataset, split)
 
 
 def find_representations(
@@ -75,10 +78,11 @@ def find_representations(
     request: PriorRequest,
     settings: EmbedSettings,
     split: str = "train",
+    dense: DenseSettings | None = None,
 ) -> Representations | None:
-    """The representations that `embed` would reuse, if any; builds and writes nothing."""
+    """What `embed_wanted` would reuse, if it exists; builds and writes nothing."""
     try:
-        return wanted_vectors(workspace, dataset, request, settings, split, False).find()
+        return wanted_of(workspace, dataset, request, settings, split, dense, False).find()
     except ChoiceError:
         return None
 

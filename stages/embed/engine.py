@@ -117,7 +117,6 @@ def recorded_engine(store: PartStore) -> Any:
 
 
 def _record(store: PartStore, engine: Any) -> None:
-    store.directory.mkdir(parents=True, exist_ok=True)
     path = store.directory / _FILE
     is_damaged = path.exists() and read_json(path, _Record) is None
     with replacing(path, clobber=is_damaged) as temporary:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rela.errors import DataError
 from rela.pipeline.artifact import clear_abandoned
+from rela.pipeline.errors import StorageError
 from rela.pipeline.locks import mark_used
 from rela.pipeline.parts import PartStore
 from rela.pipeline.spent import Spent
@@ -57,7 +58,7 @@ def in_parts(
             num_embedded, spent = make(held)
             if not store.missing():
                 artifact = seal(Spent.now() - start - spent)
-        except (DataError, FileNotFoundError):  # a faster process removes the parts
+        except (DataError, StorageError, FileNotFoundError):  # a faster process removes the parts
             if wish.find() is None:
                 raise
         artifact = artifact or wish.find()

@@ -1,7 +1,4 @@
-"""A data set and a prior → maps of features, k × k positions per image, computed once.
-
-They are representations of another shape, beside the vectors: an artifact in parts, with the same guarantees.
-"""
+"""Maps of features, k × k positions per image: representations of another shape than vectors."""
 
 import shutil
 from dataclasses import dataclass
@@ -9,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rela.errors import ChoiceError, DataError
+from rela.errors import DataError
 from rela.options import option_words
 from rela.pipeline import Say
 from rela.pipeline.errors import StorageError
@@ -17,16 +14,10 @@ from rela.pipeline.files import read_regular
 from rela.pipeline.fingerprint import fingerprint
 from rela.pipeline.manifest import remedy
 from rela.pipeline.parts import PartStore
-from rela.priors import PriorRequest
 from rela.stages.display import human_bytes
 from rela.stages.embed.format import FORMAT_FILE, Format
-from rela.stages.embed.results import EmbedResult
-from rela.stages.embed.wanted import Vectors, Wanted
-from rela.stages.priors.identify import identify
-from rela.stages.settings import DenseSettings, EmbedSettings
-from rela.stages.workspace.dataset import DataSet
-from rela.stages.workspace.representations import Representations
-from rela.stages.workspace.workspace import Workspace
+from rela.stages.embed.wanted import Vectors
+from rela.stages.settings import DenseSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,42 +147,3 @@ class Maps(Vectors):
 def bytes_of_maps(num_rows: int, dense: DenseSettings) -> int:
     """Size of the file, without its header."""
     return num_rows * dense.dense**2 * dense.dense_width * (1 if dense.dense_dtype == "int8" else 2)
-
-
-def wanted_maps(
-    workspace: Workspace,
-    dataset: DataSet,
-    request: PriorRequest,
-    dense: DenseSettings,
-    settings: EmbedSettings,
-    split: str,
-    may_build: bool = True,
-) -> Wanted:
-    """The maps of these images, which `embed_wanted` makes; raises as `identify`."""
-    prior = identify(workspace, request, may_build)
-    return Wanted(Maps(workspace, prior, settings, dense), dataset, split)
-
-
-def find_maps(
-    workspace: Workspace,
-    dataset: DataSet,
-    request: PriorRequest,
-    dense: DenseSettings,
-    settings: EmbedSettings,
-    split: str,
-) -> Representations | None:
-    """The maps that `embed_wanted` would reuse, if any; builds and writes nothing."""
-    try:
-        return wanted_maps(workspace, dataset, request, dense, settings, split, False).find()
-    except ChoiceError:
-        return None
-
-
-def format_maps(result: EmbedResult) -> str:
-    """The maps and their path."""
-    artifact = result.artifact
-    if artifact is None:
-        return f"this shard of the maps is done ({result.num_embedded:,} images); other shards still work"
-    shape = " × ".join(f"{each:,}" for each in (artifact.content.shape[0], *artifact.content.map))
-    what = f"{shape} maps of data set {artifact.content.dataset} ({artifact.content.split})"
-    return f"{what}{' already exist' if result.cached else ''}: {artifact.path}"

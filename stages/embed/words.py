@@ -30,6 +30,16 @@ def format_result(result: EmbedResult) -> str:
     return f"{what}: {artifact.path}, {result.seconds:.1f} s, {rate:,.0f} images/s"
 
 
+def format_maps(result: EmbedResult) -> str:
+    """The maps and their path."""
+    artifact = result.artifact
+    if artifact is None:
+        return f"this shard of the maps is done ({result.num_embedded:,} images); other shards still work"
+    shape = " × ".join(f"{each:,}" for each in (artifact.content.shape[0], *artifact.content.map))
+    what = f"{shape} maps of data set {artifact.content.dataset} ({artifact.content.split})"
+    return f"{what}{' already exist' if result.cached else ''}: {artifact.path}"
+
+
 def format_location(
     artifact: Representations,
     names: Path,

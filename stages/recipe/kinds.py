@@ -21,7 +21,8 @@ from rela.stages.convert import convert, read_source
 from rela.stages.dataset_of import find_dataset, find_same_names
 from rela.stages.display import human_bytes
 from rela.stages.embed.combine import embed_priors, find_all
-from rela.stages.embed.maps import bytes_of_maps, find_maps
+from rela.stages.embed.embed import find_representations
+from rela.stages.embed.maps import bytes_of_maps
 from rela.stages.embed.results import LayersResult
 from rela.stages.evaluate.evaluate import evaluate_run, with_priors
 from rela.stages.evaluate.measured import Evaluation
@@ -200,8 +201,8 @@ class EmbedJob(Job):
         ]
         dense = part_of(self.request, DenseSettings)
         if dense.dense:
-            look = partial(find_maps, outlook.workspace, dataset)
-            found += [look(r, dense, self.settings, split) for (r,) in layers]
+            look = partial(find_representations, outlook.workspace, dataset)
+            found += [look(r, self.settings, split, dense) for (r,) in layers]
         return None if None in found else found[0]
 
     def estimate(self, outlook: Outlook) -> Estimate:

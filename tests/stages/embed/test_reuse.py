@@ -309,10 +309,10 @@ def test_with_crops_rows_belong_to_their_place(rela: Rela, counts: list[int], fe
         assert content("workspace", "after", maps) == content("fresh", "after", maps)
 
 
+@pytest.mark.parametrize("removed", ["the projection", "all"])
 def test_a_faster_process_may_remove_the_parts_at_any_time(
-    rela: Rela, counts: list[int], few_fitted: None, monkeypatch: pytest.MonkeyPatch
+    rela: Rela, counts: list[int], few_fitted: None, monkeypatch: pytest.MonkeyPatch, removed: str
 ):
-    """Also the projection before the parts."""
     for workspace in ("workspace", "other"):
         convert(rela, workspace, "before", BEFORE)
     rela("--workspace", "other", "embed", "before", *EMBED, *MAPS)
@@ -320,8 +320,14 @@ def test_a_faster_process_may_remove_the_parts_at_any_time(
     rows_of = embed.Rows
 
     def is_faster(forward: Any, *given: Any) -> Any:
+        if not forward.filled[0].kind.grid:
+            return rows_of(forward, *given)
         shutil.copytree(made, Path("workspace/representations") / made.name, dirs_exist_ok=True)
-        (forward.filled[0].store.directory / "part-000000").touch()
+        parts = forward.filled[0].store.directory
+        if removed == "all":
+            shutil.rmtree(parts)
+        else:
+            (parts / "part-000000").touch()
         return rows_of(forward, *given)
 
     monkeypatch.setattr(embed, "Rows", is_faster)
