@@ -20,10 +20,15 @@ from rela.pipeline import Say
 from rela.pipeline.errors import PipelineError
 from rela.pipeline.locks import in_use
 from rela.pipeline.spent import Spent
+from rela.priors import PriorRequest
 from rela.stages.embed.arithmetic import Arithmetic
-from rela.stages.embed.wanted import Vectors
+from rela.stages.embed.wanted import Vectors, Wanted
+from rela.stages.priors.identify import identify
+from rela.stages.settings import EmbedSettings
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import REPRESENTATIONS_FILE, Representations
 from rela.stages.workspace.schema import as_type
+from rela.stages.workspace.workspace import Workspace
 
 _KEY = "S32"  # a SHA-256, which NumPy sorts and compares
 
@@ -102,6 +107,33 @@ def donors_of(kind: Vectors, say: Say) -> list[Donor]:
         except (RelaError, PipelineError) as error:
             say(f"not reused: {error}")
     return donors
+
+
+def num_to_embed(
+    workspace: Workspace,
+    dataset: DataSet,
+    split: str,
+    request: PriorRequest,
+    settings: EmbedSettings,
+) -> int:
+    """How many images need a forward pass by their digests, for an estimate; all if that is not known.
+
+    Rows of another arithmetic count as known.
+    """
+    from rela.data.crops import CropPlan
+
+    num_images = dataset.num_images(split)
+    try:
+        kind = Vectors(workspace, identify(workspace, request, may_build=False), settings)
+        if not kind.of_other_images():
+            return num_images
+        crops = CropPlan(settings.crops).draw(dataset.open(split)) if settings.crops else None
+        left = np.unique(keys_of(Wanted(kind, dataset, split).image_digests, crops))
+        for donor in donors_of(kind, lambda why: None):
+            left = left[donor.find(left) < 0]
+    except (RelaError, PipelineError, OSError):
+        return num_images
+    return len(left)
 
 
 class KnownRows:

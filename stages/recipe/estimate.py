@@ -33,7 +33,7 @@ class Estimate:
     def __add__(self, other: "Estimate") -> "Estimate":
         known = self.seconds is not None and other.seconds is not None
         seconds = (self.seconds or 0.0) + (other.seconds or 0.0) if known else None
-        return Estimate(seconds, "; ".join(dict.fromkeys([self.basis, other.basis])))
+        return Estimate(seconds, "; ".join(filter(None, dict.fromkeys([self.basis, other.basis]))))
 
 
 NOTHING = Estimate(0.0, "")

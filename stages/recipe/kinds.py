@@ -278,8 +278,7 @@ class TrainJob(Job):
             priors = training_requests(outlook.workspace, dataset, resolved)
             how = EmbedSettings(crops=resolved.crops or 0)
             embedding = _embedding(outlook, dataset, priors, how, "train")
-        estimate = outlook.estimator.train(dataset, self.settings)
-        return estimate if embedding is NOTHING else embedding + estimate
+        return embedding + outlook.estimator.train(dataset, self.settings)
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:
         """Train; embed the prior first if necessary."""
@@ -370,14 +369,15 @@ def _embedding(
     split: str,
 ) -> Estimate:
     """The cost of embedding with these priors; NOTHING if earlier jobs do all of it."""
+    from rela.stages.embed.reuse import num_to_embed  # imports NumPy
+
     total = NOTHING
-    num_rows = dataset.num_images(split) * (settings.crops or 1)
     for prior in priors:
         weights = "" if prior.weights is None else f"@{prior.weights.name}"
         if outlook.is_new("embed", dataset.name, split, settings.crops, f"{prior.name}{weights}"):
             model = _model_of(outlook, dataset, prior)
-            cost = outlook.estimator.embed(model, num_rows, settings)
-            total = cost if total is NOTHING else total + cost
+            num_new = num_to_embed(outlook.workspace, dataset, split, prior, settings)
+            total += outlook.estimator.embed(model, num_new * (settings.crops or 1), settings)
     return total
 
 

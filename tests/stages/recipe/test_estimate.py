@@ -6,7 +6,9 @@ Measured speeds themselves are the machine's; that a dry run adds them up is in 
 from pathlib import Path
 
 import pytest
+from command_line import Rela
 from nouns import dataset_of
+from PIL import Image
 
 from rela.stages.recipe.estimate import Estimator
 from rela.stages.recipe.kinds import EmbedJob, Outlook
@@ -76,6 +78,25 @@ def test_a_published_prior_sees_its_own_size_unless_another_is_chosen(
     request = Embed(dataset="digits", prior="resnet18", image_size=chosen)
     job = EmbedJob("recipe.toml", "digits", request, ())
     assert job.estimate(outlook).seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("crops", [0, 2])
+def test_rows_of_images_that_were_embedded_cost_nothing(rela: Rela, images: Path, crops: int):
+    prior = "random:timm:test_resnet"
+    Image.new("RGB", (16, 16)).save(
+        images / "train/cat/new.png"
+    )  # the last, so that the others keep their crops
+    rela("convert", images, "--name", "more")
+    known = estimator()
+    known.rates.embed["timm:test_resnet", 16].add(2.0 * 7, 7, "earlier")
+    outlook = Outlook(Workspace(Path("workspace")), [], known)
+    request = Embed(dataset="more", prior=prior, crops=crops)
+    job = EmbedJob("recipe.toml", "more", request, ())
+    of_all = 2.0 * 25 * (crops or 1)
+    assert job.estimate(outlook).seconds == pytest.approx(of_all)
+    rela("embed", "images", "--prior", prior, "--crops", crops)
+    outlook = Outlook(Workspace(Path("workspace")), [], known)
+    assert job.estimate(outlook).seconds == pytest.approx(of_all / 25)
 
 
 def test_unmeasured_costs_are_unknown():
