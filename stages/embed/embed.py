@@ -108,10 +108,11 @@ def embed_wanted(
     every = [wanted, *(each for each in beside if each.find() is None)]
     stores = [PartStore(workspace.parts_dir(each.key), num_parts) for each in every]
     store = stores[0]
-    if store.missing():
+    if store.missing(*shard):
         wanted.kind.check_layer()
     for each, its_store in zip(every, stores, strict=True):
-        each.kind.check_size(num_images, its_store, say)
+        if its_store.missing(*shard):  # else it was checked before
+            each.kind.check_size(num_images, its_store, say)
 
     def make(held: ExitStack) -> tuple[int, Spent]:
         held.enter_context(in_use(dataset.path))

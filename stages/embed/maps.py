@@ -86,12 +86,11 @@ class Maps(Vectors):
         dense, crops = self.dense, self.settings.crops
         size = bytes_of_maps(num_images * (crops or 1), dense)
         of_crops = f" of {crops} crops each" if crops else ""
-        if store.missing():  # else it was said when they were begun
-            say(
-                f"maps of {self.prior.identity.layer}: {num_images:,} images{of_crops} × {dense.dense} × "
-                f"{dense.dense} positions × at most {dense.dense_width} components of {dense.dense_dtype}: "
-                f"{human_bytes(size)} on disk, twice that while the parts are joined"
-            )
+        say(
+            f"maps of {self.prior.identity.layer}: {num_images:,} images{of_crops} × {dense.dense} × "
+            f"{dense.dense} positions × at most {dense.dense_width} components of {dense.dense_dtype}: "
+            f"{human_bytes(size)} on disk, twice that while the parts are joined"
+        )
         there = sum(path.stat().st_size for path in store.finished())
         place = self.workspace.root
         while not place.is_dir():

@@ -18,7 +18,7 @@ def format_result(result: EmbedResult) -> str:
     """The result and its path."""
     artifact = result.artifact
     if artifact is None:
-        return f"this shard is done ({result.num_embedded:,} images); other shards still work"
+        return _shard_is_done(result)
     content, (rows, width) = artifact.content, artifact.content.shape
     what = f"{rows:,} × {width} representations of data set {content.dataset} ({content.split})"
     if result.cached:
@@ -34,10 +34,16 @@ def format_maps(result: EmbedResult) -> str:
     """The maps and their path."""
     artifact = result.artifact
     if artifact is None:
-        return f"this shard of the maps is done ({result.num_embedded:,} images); other shards still work"
+        return _shard_is_done(result, " of the maps")
     shape = " × ".join(f"{each:,}" for each in (artifact.content.shape[0], *artifact.content.map))
     what = f"{shape} maps of data set {artifact.content.dataset} ({artifact.content.split})"
     return f"{what}{' already exist' if result.cached else ''}: {artifact.path}"
+
+
+def _shard_is_done(result: EmbedResult, of_what: str = "") -> str:
+    """Its images may have been embedded beside those of another layer."""
+    count = f" ({result.num_embedded:,} images)" if result.num_embedded else ""
+    return f"this shard{of_what} is done{count}; other shards still work"
 
 
 def format_location(

@@ -252,7 +252,7 @@ def least_digests(name: str) -> list[str]:
         return sorted({row["stored_sha256"] for row in csv.DictReader(file)})[:5]
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", ["gained", "renamed and reordered", "shares some"])
 def test_maps_are_taken_if_their_projection_stays(
     rela: Rela, counts: list[int], few_fitted: None, change: str
 ):

@@ -39,3 +39,23 @@ def test_every_start_gives_the_same_representations(
     [path] = workspace.glob("representations/*/representations.h5")
     digests[how] = hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(set(digests.values())) == 1
+
+
+def test_shares_of_several_layers_and_maps(
+    rela: Rela, small_tree: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Each process computes its share of all of them in one pass, and says once how large they become."""
+    monkeypatch.setattr("rela.representations.matrix_file.ROWS_PER_PART", 4)
+    words = ("embed", "--prior", "random:timm:test_resnet", "--image-size", 64, "--dense", 2)
+    layers = ("--layer", "layer2", "--layer", "pooled")
+    made = {}
+    for workspace, shares in {"alone": ["0/1"], "shared": ["1/2", "0/2"]}.items():
+        rela("--workspace", workspace, "convert", small_tree)
+        for share in shares:
+            said = rela("--workspace", workspace, *words, *layers, "--shard", share).output
+            assert said.count("on disk") == 2 and said.count(" sees ") == 1
+            is_last = share == shares[-1]
+            assert said.count("other shards still work") == 4 * (not is_last)
+        files = sorted(Path(workspace).glob("representations/*/representations.h5"))
+        made[workspace] = [(file.parent.name, file.read_bytes()) for file in files]
+    assert len(made["alone"]) == 4 and made["alone"] == made["shared"]
