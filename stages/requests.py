@@ -181,6 +181,7 @@ class Embed(PriorSettings, EmbedSettings, DenseSettings, OwnPrior):
         (POOLED,),
         f"{LAYER_HELP} Several are embedded one by one, in one forward pass.",
         shown=POOLED,
+        complete="layers",
     )
     split: str = option("train", "Split to embed.", choices=("train", "val"))
     shard: str | None = option(

@@ -106,10 +106,7 @@ class PriorSettings:
         "Which encoder of a file with several: its name in the file, such as student or state_dict_ema.",
         shown="a teacher or average, else the one that was trained",
     )
-    layer: str = option(
-        "pooled",
-        LAYER_HELP,
-    )
+    layer: str = option("pooled", LAYER_HELP, complete="layers")
     trust_code: bool = option(False, "Allow TorchScript files; loading one runs its code.")
     image_size: int | None = option(
         None,

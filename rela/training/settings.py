@@ -25,7 +25,10 @@ class TrainSettings:
         complete="learned_priors",
     )
     layer: str | None = option(
-        None, "Layer of the prior's features, if several are embedded.", shown="the one embedded"
+        None,
+        "Layer of the prior's features, if several are embedded.",
+        shown="the one embedded",
+        complete="layers",
     )
     crops: int | None = option(
         None, "Crops per image of the targets.", minimum=0, shown="those embedded"

@@ -5,14 +5,21 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 from rela.pipeline.files import read_regular
 from rela.stages.commandline import everywhere
 
-_Completion = Callable[[click.Context, click.Parameter, str], list[str]]
+_Completion = Callable[[click.Context, click.Parameter, str], list[str] | list[CompletionItem[str]]]
 _SETUP = {
     "bash": "rela completion bash >> ~/.bashrc",
     "zsh": "rela completion zsh >> ~/.zshrc",
@@ -20,6 +27,36 @@ _SETUP = {
 }
 _SOME_PRIORS = ("resnet18", "resnet50", "convnext_tiny", "vit_b_16", "vit_b_32")
 _LARGEST_MANIFEST_BYTES = 10_000_000
+_FILE_PREFIX = "file:"  # of a prior
+
+
+@add_completion_class
+class _Bash(BashComplete):
+    """Also of names with colons and @, such as timm:resnet18, at which bash ends words."""
+
+    source_template = BashComplete.source_template.replace(
+        "COMP_CWORD=$COMP_CWORD", 'COMP_CWORD=$COMP_CWORD COMP_LINE="${COMP_LINE:0:COMP_POINT}"'
+    ).replace(
+        "    return 0\n",
+        """\
+    # bash completes what follows the last character at which it ends words
+    local typed="${COMP_LINE:0:COMP_POINT}"
+    typed="${typed##*[[:space:]]}"
+    typed="${typed#--*=}"
+    COMPREPLY=("${COMPREPLY[@]#"${typed%%"${typed##*[$COMP_WORDBREAKS]}"}"}")
+
+    return 0
+""",
+    )
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The finished words, and the one to complete."""
+        line = os.environ.get("COMP_LINE", "")
+        if not line:  # a script of an earlier version
+            return super().get_completion_args()
+        words = split_arg_string(line)
+        incomplete = "" if not words or line[-1].isspace() else words.pop()
+        return words[1:], incomplete
 
 
 class _Shell(click.Choice[str]):
@@ -54,7 +91,11 @@ completion.params += everywhere.options()
 def _of(find: Callable[[Path], Iterable[str]]) -> _Completion:
     """A click callback: the names of `find(workspace)` that begin with the typed text."""
 
-    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    def complete(
+        ctx: click.Context, parameter: click.Parameter, incomplete: str
+    ) -> list[str] | list[CompletionItem[str]]:
+        if incomplete.startswith(_FILE_PREFIX) and find is _priors:
+            return [CompletionItem(incomplete, type="file")]
         known = ctx.find_root().params.get("workspace") or os.environ.get("RELA_WORKSPACE")
         try:
             found = sorted(set(find(Path(known or "./workspace"))))
@@ -75,9 +116,8 @@ def _unfinished_runs(workspace: Path) -> set[str]:
     return set(_names(runs, "config.json")) - set(_names(runs))
 
 
-def _embedded(workspace: Path) -> list[str]:
-    """Names of priors as tables show them."""
-    from rela.priors.names import shown_names
+def _identities(workspace: Path) -> list[Any]:
+    """The priors of representations, and combinations of them."""
     from rela.priors.prior import identity_from_dict
 
     found = []
@@ -87,7 +127,22 @@ def _embedded(workspace: Path) -> list[str]:
             found.append(identity_from_dict(manifest["content"]["prior"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue
-    return shown_names(found)
+    return found
+
+
+def _embedded(workspace: Path) -> list[str]:
+    """Names of priors as tables show them."""
+    from rela.priors.names import shown_names
+
+    return shown_names(_identities(workspace))
+
+
+def _layers(workspace: Path) -> list[str]:
+    """Those embedded, and those that many models have."""
+    found = [
+        part for each in _identities(workspace) for part in getattr(each, "components", (each,))
+    ]
+    return [*(each.layer for each in found), "pooled", "class", "patches"]
 
 
 def _priors(workspace: Path) -> list[str]:
@@ -127,4 +182,5 @@ embedded_priors = _of(_embedded)
 learned_priors = _of(lambda workspace: [*_embedded(workspace), "none", "random"])
 priors = _of(_priors)
 models = _of(_models)
+layers = _of(_layers)
 maps = _of(_maps)

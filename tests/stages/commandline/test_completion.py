@@ -111,7 +111,19 @@ def test_every_shell_gets_the_script_that_click_makes_for_it(shell: str):
     assert "_RELA_COMPLETE" in script
 
 
-def test_a_real_bash_completes(workspace: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [  # what readline appends to what it takes for the beginning of the word
+        ("rela train --prior res", ["resnet18", "resnet18+vit_b_16"]),
+        ("rela train --prior random:re", ["resnet18-seed0@96px"]),
+        ("rela train --prior=random:re", ["resnet18-seed0@96px"]),
+        ("rela train --prior random:resnet18-seed0@", ["96px"]),
+        ("rela train --layer ", ["class", "patches", "pooled"]),
+        ("rela embed --layer po", ["pooled"]),
+        ("rela export --to n", ["npy"]),
+    ],
+)
+def test_a_real_bash_completes(workspace: Path, tmp_path: Path, line: str, expected: list[str]):
     command = tmp_path / "bin" / "rela"
     command.parent.mkdir()
     command.write_text(f"#!{sys.executable}\nfrom rela.cli import main\nmain()\n")  # as pip does
@@ -119,18 +131,18 @@ def test_a_real_bash_completes(workspace: Path, tmp_path: Path):
     script = """
         source <(rela completion bash)
         complete -p rela
-        COMP_WORDS=(rela train --prior res) COMP_CWORD=3
+        COMP_WORDBREAKS=$' \t\n"><=;|&(:@' COMP_LINE="$1" COMP_POINT=${#1}
         _rela_completion rela
         printf '%s\\n' "${COMPREPLY[@]}"
     """
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
     changed = {"PATH": path, "RELA_WORKSPACE": str(workspace), "PYTHONPATH": str(REPOSITORY)}
-    bash = ["bash", "--norc", "-c", script]
+    bash = ["bash", "--norc", "-c", script, "bash", line]
     ended = subprocess.run(bash, env={**os.environ, **changed}, capture_output=True, text=True)
     assert ended.stderr == ""
     registered, *found = ended.stdout.splitlines()
     assert "-F _rela_completion" in registered
-    assert found == ["resnet18", "resnet18+vit_b_16"]
+    assert found == expected
 
 
 def test_completing_imports_nothing_heavy(workspace: Path):
