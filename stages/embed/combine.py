@@ -57,7 +57,7 @@ def embed_priors(
         from rela.stages.embed.shards import embed_shards  # imports OpenCV
 
         return embed_shards(workspace, url, request, say)
-    _refuse_lists(request)
+    check_request(request)
     part, by_layer = request.part, request.by_layer
     settings = part_of(request, EmbedSettings)
     if which is None or workspace.has_dataset(str(which)):
@@ -83,8 +83,6 @@ def embed_priors(
         for each in chain(*layers):
             identify(workspace, each)
     dense = part_of(request, DenseSettings)
-    if not dense.dense and (unused := option_words(DenseSettings, vars(dense))):
-        raise ChoiceError(f"{unused[0]} requires --dense; remove it, or add --dense 7")
     if dense.dense and len(layers[0]) > 1:
         raise ChoiceError("--dense keeps the maps of one --prior; embed the others without it")
     check_options(settings)
@@ -102,8 +100,10 @@ def embed_priors(
     return results[0] if len(results) == 1 and not maps else LayersResult(results, with_maps)
 
 
-def _refuse_lists(request: Embed) -> None:
-    """Raise ChoiceError, with the command to type instead, for several layers in one text."""
+def check_request(request: Embed) -> None:
+    """Raise ChoiceError for several layers in one text, and for options of maps without --dense."""
+    if not request.dense and (unused := option_words(DenseSettings, vars(request))):
+        raise ChoiceError(f"{unused[0]} requires --dense; remove it, or add --dense 7")
     layers = [request.layer] if isinstance(request.layer, str) else list(request.layer)
     each = [layer for text in layers for layer in text.split(",") if layer]
     if len(each) > len(layers):

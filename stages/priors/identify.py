@@ -121,6 +121,9 @@ def identify(workspace: Workspace, request: PriorRequest, may_build: bool = True
 
 def refuse_unknown(workspace: Workspace, request: PriorRequest) -> None:
     """Raise ChoiceError, with what was probably meant, if the name is that of no model; builds nothing."""
+    if request.name.startswith(_RUN_PREFIX):
+        workspace.run(request.name.removeprefix(_RUN_PREFIX))
+        return
     request = from_displayed_name(request)
     try:
         check_known(request.name)

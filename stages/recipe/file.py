@@ -12,6 +12,7 @@ from rela.errors import ChoiceError, UnavailableError
 from rela.options import closest
 from rela.pipeline import Say
 from rela.pipeline.files import regular_file
+from rela.priors.names import WEIGHTS_SUFFIXES
 
 STAGES = ("convert", "embed", "train", "eval")
 _VARIABLES = "variables"
@@ -65,6 +66,10 @@ def read_tables(path: Path, given: Mapping[str, str]) -> list[Table]:
     for name in document:
         if name not in STAGES:
             known = [*(f"[[{stage}]]" for stage in STAGES), f"[{_VARIABLES}]"]
+            if not isinstance(document[name], list | dict):
+                raise ChoiceError(
+                    f"{path}: {name!r} is in no table; write it below a line such as [[train]]"
+                )
             raise ChoiceError(f"{path}: unknown table {name!r}; expected one of {', '.join(known)}")
     fill = _Filler(path, {**defaults, **given}, given)
     tables = []
@@ -147,7 +152,9 @@ class _Filler:
         folder = Path.cwd() if typed else self._path.absolute().parent
         if key in _PATH_KEYS:
             return str(folder / self._home(where, key, result))
-        if key == "prior" and result.startswith(FILE_PREFIX):
+        if key == "init" and Path(result).suffix in WEIGHTS_SUFFIXES:
+            return str(folder / self._home(where, key, result.removeprefix(FILE_PREFIX)))
+        if key in ("prior", "init") and result.startswith(FILE_PREFIX):
             name = self._home(where, key, result.removeprefix(FILE_PREFIX))
             return f"{FILE_PREFIX}{folder / name}"
         return result

@@ -11,12 +11,14 @@ from rela.errors import ChoiceError, RelaError
 from rela.options import check_options, closest, part_of
 from rela.pipeline import Say
 from rela.priors import PriorRequest
-from rela.priors.names import is_called
+from rela.priors.names import WEIGHTS_SUFFIXES, is_called
 from rela.priors.prior import JOINT
 from rela.sources import default_name, find_kind
+from rela.stages.embed.combine import check_request
 from rela.stages.evaluate.evaluate import open_voc_of
 from rela.stages.presets import preset
 from rela.stages.priors.identify import refuse_unknown
+from rela.stages.priors.layer import refuse_missing_layer
 from rela.stages.priors.records import known_identities
 from rela.stages.priors.requests import names_of
 from rela.stages.recipe.file import FILE_PREFIX, Table, read_tables, recipe_file
@@ -77,7 +79,10 @@ def _combinations(table: Table) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     choices: list[list[Any]] = []
     for key, value in table.values.items():
         if key not in kinds:
-            raise ChoiceError(f"unknown key {key!r}; {closest(key, kinds)}")
+            every = {stage: other.keys() for stage, other in KINDS.items()}
+            others = [f"[[{stage}]]" for stage, keys in every.items() if key in keys]
+            meant = f"it belongs to {' and '.join(others)}" if others else closest(key, kinds)
+            raise ChoiceError(f"unknown key {key!r}; {meant}")
         swept = isinstance(value, list) and kinds[key] is not tuple
         if value == []:
             raise ChoiceError(f"{key} = [] has no values; add some, or remove it")
@@ -129,10 +134,14 @@ def _job(
     prior = request.prior
     if stage == "embed":
         check_options(request)
+        check_request(request)
         _check_files(request)
         shown = {"prior": prior, **swept}
     else:
         _check_training(jobs, request, swept)
+        if request.init is not None:
+            _check_init(workspace, jobs, request.init)
+            needs += _makers(jobs, "train", request.init.removeprefix("run:"))
         shown = {key: getattr(request, key) for key in _SHOWN_ALWAYS} | swept
         if prior is not None:  # a prior embedded with its own options, or a combination
             needs += [i for i, job in enumerate(jobs) if job.embeds(prior, request.dataset)]
@@ -158,6 +167,25 @@ def _check_priors(workspace: Workspace, jobs: list[Job], request: Embed | Train)
             is_called(each, name) for each in known
         ):
             refuse_unknown(workspace, PriorRequest(name))
+        layers = [request.layer] if isinstance(request.layer, str) else request.layer or ()
+        for layer in layers:
+            arch = request.arch if isinstance(request, Embed) else None
+            refuse_missing_layer(workspace, PriorRequest(name, arch=arch, layer=layer))
+
+
+def _check_init(workspace: Workspace, jobs: list[Job], init: str) -> None:
+    """Raise ChoiceError for weights to begin with that no job makes, and that are no file and no model."""
+    name = init.partition("#")[0]
+    run, path = name.removeprefix("run:"), Path(name.removeprefix(FILE_PREFIX))
+    if _makers(jobs, "train", run) or workspace.has_run(run) or path.is_file():
+        return
+    if name.startswith(FILE_PREFIX) or path.suffix in WEIGHTS_SUFFIXES:
+        raise ChoiceError(f"{path}: no such weights file")
+    if not any(is_called(each, name) for each in known_identities(workspace, runs=True)):
+        try:
+            refuse_unknown(workspace, PriorRequest(name))
+        except ChoiceError as error:
+            raise ChoiceError(str(error).replace("--prior", "--init")) from error
 
 
 def _conversion(jobs: list[Job], table: Table, request: Convert) -> Job:

@@ -213,7 +213,8 @@ class EmbedJob(Job):
         cost = _embedding(outlook, dataset, priors, self.settings, split)
         if not dense.dense:
             return cost
-        size = bytes_of_maps(dataset.num_images(split) * (self.settings.crops or 1), dense)
+        num_rows = dataset.num_images(split) * (self.settings.crops or 1)
+        size = len(self.request.by_layer) * bytes_of_maps(num_rows, dense)
         return cost + Estimate(0.0, f"{human_bytes(size)} of maps")  # of the same passes
 
     def run(self, workspace: Workspace, made: dict[int, Any], say: Say) -> tuple[Made, bool]:

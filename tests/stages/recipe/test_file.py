@@ -100,6 +100,11 @@ def test_variables_and_paths(load: Load, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_jobs_need_what_makes_their_inputs(load: Load, tmp_path: Path):
     (tmp_path / "best.pt").touch()
+    *_, warm = load(
+        TRAIN + 'name = "first"\nprior = "none"\n[[train]]\nprior = "none"\ninit = "first"\n'
+    )
+    assert warm.needs == (0, 1)
+    assert load(TRAIN + 'init = "best.pt"\n')[1].settings.init == str(tmp_path / "best.pt")
     jobs = load(
         CONVERT + 'name = "one"\n' + CONVERT + 'name = "two"\n'
         '[[train]]\ndataset = "one"\nname = "teacher"\nprior = "none"\n'
@@ -124,6 +129,7 @@ def test_protocols_are_taken_together(load: Load):
 
 
 TRAIN = CONVERT + "[[train]]\n"
+EMBED = CONVERT + '[[embed]]\nprior = "resnet18"\n'
 
 
 @pytest.mark.parametrize(
@@ -165,6 +171,18 @@ TRAIN = CONVERT + "[[train]]\n"
         (TRAIN + '[[eval]]\nprotocol = ["knn"]\n', ["--protocol", "knn20"]),
         (TRAIN + '[[eval]]\nprotocol = "segmentation"\n', ["--voc"]),
         ('[[train]]\nprior = "none"\n', ["no data set", "rela convert"]),
+        ("epochs = 3\n" + TRAIN, ["'epochs' is in no table", "[[train]]"]),
+        (TRAIN + 'engine = "auto"\n', ["unknown key 'engine'; it belongs to [[embed]] and [[eval]]"]),
+        (TRAIN + 'init = "resnet188"\n', ["no model 'resnet188'", "did you mean resnet18"]),
+        (TRAIN + 'init = "own.pth"\n', ["own.pth: no such weights file"]),
+        (TRAIN + 'init = "file:own"\n', ["own: no such weights file"]),
+        (TRAIN + 'init = "run:x"\n', ["no finished run 'x'"]),
+        (TRAIN + 'prior = "resnet18"\nlayer = "layr3"\n', ["did you mean layer3"]),
+        (EMBED + 'layer = ["layer2", "layr3"]\n', ["did you mean layer3"]),
+        (EMBED + 'layer = "layer2,layer3"\n', ["give each by itself"]),
+        (EMBED + "dense_width = 5\n", ["--dense-width requires --dense"]),
+        (EMBED + 'dense = "7"\n', ["dense = '7': expected an integer"]),
+        (EMBED + 'precision = "fp16"\n', ["--precision fp16", "bf16"]),
         (CONVERT + 'name = "a"\n' + CONVERT + 'name = "b"\n[[train]]\n', ["name one of a, b"]),
     ],
 )  # fmt: skip
