@@ -113,6 +113,7 @@ def _traced(stage: Stage, workspace: Path, *options: str) -> tuple[Job, list[str
         log=stage.scratch / "log",
     )  # fmt: skip
     job.wait(2 * LIMIT_SECONDS)
+    job.kill_all()  # the command outlives strace
     return job, trace.read_text(errors="replace").splitlines()
 
 
