@@ -62,13 +62,13 @@ def content_of(root: Path) -> dict[str, str]:
     """Digest of every file under `root`, or of the file `root`, by name; of JSON without the times in it.
 
     Names of work in progress are kept as they are, so leftovers show. Of files that tell times only
-    the name counts.
+    the name counts. Records of priors are left out: who may not write goes on without them.
     """
     found = {}
     for path in sorted(p for p in (root, *root.rglob("*")) if p.is_file()):
         name = str(path.relative_to(root))
-        if "events.out" in name:
-            continue  # TensorBoard's, one for every attempt
+        if "events.out" in name or re.fullmatch(r"priors/\w+\.json", name):
+            continue  # TensorBoard's, one for every attempt; records
         if path.parent.name == "checkpoints":
             name = re.sub(r"\d{8}", "STEP", name)  # some are saved when their time has come
             found[name] = ""

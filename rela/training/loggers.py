@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,19 +47,41 @@ def open_loggers(
     """Yield Lightning's loggers with the hyper-parameters logged; close them when the body ends.
 
     They write to `directory`, and to servers according to their own variables (WANDB_MODE,
-    MLFLOW_TRACKING_URI). Only rank 0 logs. Raises UnavailableError if one cannot start.
+    MLFLOW_TRACKING_URI). Only rank 0 logs. Raises UnavailableError if one cannot start, OSError if the disk
+    refuses what TensorBoard writes.
     """
     loggers, failed = [], True
     try:
         for name in names:
             loggers.append(_opened(name, directory, run, dict(hyperparameters), is_first))
-        yield loggers
+        with _silent_thread():
+            yield loggers
         failed = False
+    except ValueError as error:  # Lightning's, for whatever goes wrong while a figure is logged
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise
     finally:
         for name, logger in zip(names, loggers, strict=False):
             if is_first:
                 with suppress(Exception):  # must not hide the error of the training
                     _close(name, logger, failed)
+
+
+@contextmanager
+def _silent_thread() -> Iterator[None]:
+    """Print nothing if TensorBoard's thread fails: it raises its error where the next figure is logged."""
+    print_it = threading.excepthook
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            print_it(failure)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = print_it
 
 
 def _opened(

@@ -7,8 +7,10 @@
 - what refuses to begin is one line and leaves nothing; the choice of loggers is no other run.
 """
 
+import errno
 import json
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +73,28 @@ def test_a_pipe_or_what_a_killed_training_wrote_gives_way_to_the_hyperparameters
     with open_loggers(("tensorboard",), tmp_path, "a-run", {"lr": 0.1}) as (logger,):
         logger.save()
     assert record.read_text() == "lr: 0.1\n"
+
+
+@pytest.mark.timeout(60)
+def test_a_full_disk_is_raised_in_the_training_and_not_printed_by_tensorboards_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    printed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    monkeypatch.setattr("tensorboard.summary.writer.record_writer.RecordWriter.write", full)
+
+    def log() -> None:
+        with open_loggers(("tensorboard",), tmp_path, "a-run", {"lr": 0.1}) as (logger,):
+            while True:
+                logger.log_metrics({"loss": 1.0}, 0)
+
+    with pytest.raises(OSError, match="No space"):
+        log()
+    assert printed == []
+    assert threading.excepthook == printed.append
 
 
 def test_tensorboard_gets_every_figure_and_the_hyperparameters(
