@@ -9,13 +9,14 @@ from rela.options import part_of
 from rela.pipeline.locks import in_use
 from rela.priors import POOLED, PriorIdentity, PriorRequest
 from rela.priors.checkpoint_file import PREFIX as FILE_PREFIX
-from rela.priors.clip import PREFIX, text_features
+from rela.priors.clip import EXAMPLE, PREFIX, text_features
 from rela.stages import requests
 from rela.stages.neighbors.of_image import Neighbors, found_neighbors
 from rela.stages.neighbors.searched import cached_for
 from rela.stages.priors.again import request_again
-from rela.stages.priors.find import shown_name, with_names
-from rela.stages.settings import NeighborsSettings
+from rela.stages.priors.find import require_one, shown_name, with_names
+from rela.stages.settings import NeighborsSettings, PriorSettings
+from rela.stages.workspace.dataset import DataSet
 from rela.stages.workspace.representations import Representations
 from rela.stages.workspace.workspace import Workspace
 
@@ -29,6 +30,8 @@ def nearest_to(workspace: Workspace, text: str, request: requests.Neighbors) -> 
     settings = part_of(request, NeighborsSettings)
     split = settings.split or "train"
     dataset = workspace.dataset(settings.dataset, "--dataset")
+    if request.prior is None and part_of(request, PriorSettings) == PriorSettings():
+        request = replace(request, prior=_only_clip(workspace, dataset, split).name)
     found, named = cached_for(workspace, dataset, split, request)
     asked = _clip_request(workspace, found, named)
     from rela.representations.neighbors import nearest_neighbors
@@ -45,6 +48,26 @@ def nearest_to(workspace: Workspace, text: str, request: requests.Neighbors) -> 
     return found_neighbors(dataset, split, found, bank, nearest, text=text)
 
 
+def _only_clip(workspace: Workspace, dataset: DataSet, split: str) -> Representations:
+    """The representations by a CLIP model; raises ChoiceError unless there is one."""
+    cached = workspace.representations(dataset.images_sha256(split))
+    of_clip = [each for each in cached if _is_by_clip(each) and not each.content.crops]
+    if not of_clip:
+        of_val = " --split val" if split == "val" else ""
+        raise ChoiceError(
+            f"--text requires features of a CLIP model, and none are embedded for data set {dataset.name} "
+            f"({split}); run `rela embed {dataset.name} --prior {EXAMPLE}{of_val}` first"
+        )
+    return require_one(of_clip, f"CLIP models are embedded for data set {dataset.name} ({split})")
+
+
+def _is_by_clip(found: Representations) -> bool:
+    """Whether these are the vectors of a CLIP model's image tower."""
+    prior = found.prior
+    is_clip = isinstance(prior, PriorIdentity) and prior.arch.startswith(PREFIX)
+    return is_clip and found.content.run is None and prior.as_dict()["layer"] == POOLED
+
+
 def _clip_request(
     workspace: Workspace, found: Representations, named: Sequence[PriorRequest]
 ) -> PriorRequest:
@@ -52,12 +75,11 @@ def _clip_request(
 
     Raises ChoiceError if no such model made them.
     """
-    prior, run = found.prior, found.content.run
-    is_clip = isinstance(prior, PriorIdentity) and prior.arch.startswith(PREFIX) and run is None
-    if not is_clip or prior.as_dict()["layer"] != POOLED:
+    prior = found.prior
+    if not _is_by_clip(found):
         raise ChoiceError(
-            f"--text requires features of a CLIP model, found {one_line(shown_name(found))}; embed with "
-            f"one first: `rela embed {found.content.dataset} --prior clip:ViT-B-16`, then name it: --prior"
+            f"--text requires features of a CLIP model, found {one_line(shown_name(found))}; run "
+            f"`rela embed {found.content.dataset} --prior {EXAMPLE}` first, and give --prior {EXAMPLE}"
         )
     assert isinstance(prior, PriorIdentity)
     asked = request_again(workspace, (prior, None))

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rela.errors import ChoiceError, DataError
+from rela.errors import ChoiceError, DataError, one_line
 from rela.models.own_code.networks import MODULE_PREFIX, registered_names
 from rela.priors import (
     KINDS,
@@ -146,7 +147,10 @@ def _explained(workspace: Workspace, request: PriorRequest, error: ChoiceError) 
             f"{file} has other weights than when it was used here; name their architecture, which "
             f"was --arch {changed[0].arch}"
         )
-    run_names = ", ".join(run.name for run in workspace.runs())
+    runs = [run.name for run in workspace.runs()]
+    if close := get_close_matches(name.removeprefix(_RUN_PREFIX), runs, n=1, cutoff=0.8):
+        return ChoiceError(f"no model and no run {one_line(name)!r}; did you mean {close[0]}?")
+    run_names = ", ".join(runs)
     if run_names and ":" not in name:
         full_stop = "" if str(error).endswith("?") else "."
         return ChoiceError(f"{error}{full_stop} Runs of this workspace: {run_names}")

@@ -36,6 +36,8 @@ MISTAKES = [
     ("embed images --prior half", 2, ["run 'half'", "`rela train --resume --name half`"]),
     ("embed images --prior done --weights x.pt", 2, ["--weights does not apply to the run done"]),
     ("embed images --prior done --image-size 64", 2, ["takes images of 32×32 pixels; remove --image-size"]),
+    ("embed images --prior donee", 2, ["no model and no run 'donee'; did you mean done?"]),
+    ("train images --prior none --init donee", 2, ["no model and no run 'donee'; did you mean done?"]),
     ("train images --prior done --name done", 2, ["`rela embed images --prior done`"]),
     ("eval workspace/runs/done", 2, ["a name is expected, not a path", "did you mean done?"]),
     ("eval done/", 2, ["did you mean done?"]),

@@ -67,6 +67,9 @@ def test_the_nearest_are_those_of_open_clip(
 def test_what_has_no_text_tower_is_refused(rela: Rela, model: open_clip.model.CLIP, images: Path):
     rela("embed", "--prior", "random:timm:test_resnet", "--image-size", 32)
     said = rela("neighbors", "--text", WORDS, exit_code=2).stderr
+    assert "none are embedded for data set images (train)" in said
+    other = ("--prior", "random:timm:test_resnet-seed0@32px")
+    said = rela("neighbors", "--text", WORDS, *other, exit_code=2).stderr
     assert "requires features of a CLIP model, found random:timm:test_resnet" in said
     said = rela("neighbors", "some.png", "--text", WORDS, exit_code=2).stderr
     assert "found IMAGE and --text" in said
@@ -78,3 +81,7 @@ def test_what_has_no_text_tower_is_refused(rela: Rela, model: open_clip.model.CL
     rela("embed", *whole, "--arch", "clip:tiny")
     assert "already exist" in rela("embed", *whole, "--arch", "clip:tiny").stdout
     rela("neighbors", "--text", WORDS, *whole)
+    said = rela(
+        "neighbors", "--text", WORDS, exit_code=65
+    ).stderr  # the only CLIP model of the two priors
+    assert "tower.safetensors has no text tower" in said
