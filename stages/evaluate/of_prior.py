@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from rela.errors import ChoiceError, UnavailableError, failure_of
 from rela.evaluation.protocols import FinetuneProtocol
 from rela.pipeline import Say
+from rela.pipeline.artifact import staging
 from rela.stages.embed.embed import embed
 from rela.stages.evaluate.measured import Evaluation, chosen_protocols, measured
 from rela.stages.evaluate.probing import Probing, mapped
@@ -95,14 +94,12 @@ class _Features:
         from rela.representations.matrix_file import open_matrix
 
         train = [self._represent(known, "train") for known in self.priors]
-        scratch = self.workspace.evaluations_dir
-        scratch.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             values = [stack.enter_context(mapped(made)) for made in several]
             fitted = [fit_standardisation(stack.enter_context(mapped(made))) for made in train]
-            # NFS keeps a file that is still mapped
-            folder = TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True)
-            file = Path(stack.enter_context(folder)) / REPRESENTATIONS_FILE
+            # the next removes what a killed process leaves; NFS may keep a mapped file until it is closed
+            folder = stack.enter_context(staging(self.workspace.evaluations_dir / "combined"))
+            file = folder / REPRESENTATIONS_FILE
             write_combination(file, values, fitted, self.settings.dtype, {})
             yield open_matrix(file, verify=False).values
 

@@ -19,6 +19,7 @@ from finished_runs import finished_run
 from rela.evaluation.knn import knn_accuracy
 from rela.evaluation.protocols import PROTOCOLS
 from rela.models.backbones import build_backbone
+from rela.pipeline.owner import owner_token
 from rela.representations.named import NamedRepresentations
 from rela.stages.evaluate.probing import Probing
 from rela.stages.priors.find import open_representations
@@ -89,7 +90,13 @@ def test_the_prior_has_the_figures_of_eval_prior(rela: Rela, prior: tuple[str, .
 
 def test_a_combination_is_scaled_by_its_training_images(rela: Rela):
     learned(rela, "second", *RANDOM[:4], "--prior", f"random:{ARCH}-seed1")
+    host = owner_token().rsplit("-", 2)[0]
+    left = Path(
+        "workspace/evaluations", f".staging-combined@{host}-{2**30}-0a1b2c3d"
+    )  # by a killed job
+    left.mkdir(parents=True)
     [found] = read_json(rela("eval", *QUICK, "--json"))["evaluations"]
+    assert {path.suffix for path in left.parent.iterdir()} == {".json"}
     features: dict[str, list[Any]] = {"train": [], "val": []}
     for seed in (0, 1):
         train, val = (opened(f"random:{ARCH}-seed{seed}", split) for split in features)
