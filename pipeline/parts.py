@@ -44,14 +44,22 @@ class PartStore:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Protect the parts from clean-ups while the body works on them."""
+        """Protect the parts from clean-ups while the body works on them.
+
+        If it fails before the first part, such as for a choice that cannot be had, the store is removed.
+        """
         lock = self.directory / _LOCK_NAME
         self.directory.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # removed again: `hold` raises
             _touch(lock)
         clear_abandoned_files(self.directory)
-        with hold(lock):
-            yield
+        try:
+            with hold(lock):
+                yield
+        except BaseException:
+            with contextlib.suppress(OSError):
+                remove_if_free(lock, lambda: not self.finished())
+            raise
 
     def claim(self, parts: Iterable[int], leases: Leases) -> Iterator[int]:
         """Yield, one at a time, those of `parts` that are missing and that no other process computes.

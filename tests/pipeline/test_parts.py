@@ -214,3 +214,20 @@ def test_a_store_is_made_where_no_folder_is(tmp_path):
     with PartStore(tmp_path / "c" / "d", 1).in_use():
         assert (tmp_path / "c" / "d").is_dir()
     assert PartStore(tmp_path / "a" / "b", 1).read(0) == CONTENT
+
+
+def test_a_store_without_parts_goes_with_the_work_that_failed(store):
+    def fail():
+        with store.in_use():
+            raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        fail()
+    assert not store.directory.exists()
+    with store.in_use(), pytest.raises(ValueError, match="on purpose"):
+        fail()  # of another process, say
+    assert store.directory.is_dir()
+    store.write(1, CONTENT)
+    with pytest.raises(ValueError, match="on purpose"):
+        fail()
+    assert store.read(1) == CONTENT

@@ -31,6 +31,8 @@ def package_of(group: str, name: str) -> str:
 def identified(group: str, name: str) -> str:
     """`plugin:NAME#PACKAGE==VERSION`; raises ChoiceError for another version than the installed one."""
     bare, _, wanted = name.partition("#")
+    if wanted and bare not in plugin_names(group):
+        raise ChoiceError(f"{bare} is of {wanted}, which is not installed: `pip install {wanted}`")
     package = package_of(group, bare)
     if wanted and wanted != package:
         raise ChoiceError(

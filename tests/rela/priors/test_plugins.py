@@ -96,6 +96,10 @@ def test_a_model_of_a_plugin_is_trained_and_bound_to_its_version(
     install(site, "1.1")
     said = rela("train", "--resume", exit_code=2).stderr
     assert "`pip install rela-example-plugin==1.0`" in said
+    shutil.rmtree(site / "rela-example-plugin.dist-info")
+    importlib.invalidate_caches()
+    said = rela("train", "--resume", exit_code=2).stderr
+    assert "which is not installed: `pip install rela-example-plugin==1.0`" in said
 
 
 def test_a_broken_plugin_is_one_line_and_breaks_nothing_else(
