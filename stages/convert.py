@@ -30,7 +30,7 @@ from rela.sources.splits.held_out import find_copies, with_val
 from rela.sources.splits.several import joined
 from rela.sources.splits.subset import at_most
 from rela.stages.conversion import asked, by_one_pattern, command, made_by, name_of
-from rela.stages.display import bar_of_bytes, progress_bar
+from rela.stages.display import bar_of_bytes, next_command, progress_bar
 from rela.stages.left_out import (
     LEFT_OUT_FILE,
     bad_images_in_words,
@@ -313,7 +313,11 @@ def format_result(result: ConvertResult) -> str:
     unsaid = result.summary and replace(result.summary, notes=[])  # were said
     what = summaries.dataset_in_words(dataset, unsaid)
     done = f"data set {dataset.name} ({dataset.classes_in_words}) {how}"
-    return "\n".join([*what, done, f"next: `{suggested_embedding(dataset)}`"])
+    made = Workspace.around(dataset).representations(dataset.images_sha256())
+    is_ready = len(made) == 1 and made[0].content.run is None  # such as those of the same shards
+    train = next_command("train", dataset.name)
+    embed = f"next: `{suggested_embedding(dataset)}`"
+    return "\n".join([*what, done, train if is_ready else embed])
 
 
 def _manifest(

@@ -23,7 +23,7 @@ RANDOM = "random:timm:test_resnet"
 NO_NETWORK = 74  # published weights cannot be had in a test
 CASES = {
     # what is typed, its exit status, words that its commands must contain
-    "convert images --replace": (0, []),
+    "convert images --replace": (0, ["rela train images"]),
     "convert photos": (0, ["rela embed photos --prior resnet18"]),
     "convert changed --name images": (2, ["--replace"]),
     "convert bad": (65, ["--on-bad-image skip"]),
