@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import get_model
 
+from rela.errors import failure_of
 from rela.representations.embedder import Embedder
 from rela.stages.workspace.workspace import Workspace
 
@@ -234,7 +235,11 @@ def test_options_that_do_not_apply_to_a_run_are_refused(failing: Failing, images
 def test_disk_errors_come_with_a_remedy(
     failing: Failing, images: Path, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
 ):
-    refusing = Mock(side_effect=OSError(number, os.strerror(number), "some/place"))
-    monkeypatch.setattr(Path, "mkdir", refusing)
+    error = OSError(number, os.strerror(number), "some/place")
+    monkeypatch.setattr(Path, "mkdir", Mock(side_effect=error))
     message = failing(74, "convert", "images", "--name", "other")
-    assert message.endswith(f"rela: cannot use some/place: {os.strerror(number)}; {remedy}\n")
+    what = os.strerror(number)
+    under = "cannot write under workspace/datasets"
+    assert message.endswith(f"rela: {under}: {what}; nothing was published; {remedy}\n")
+    said = f"cannot use some/place: {what}; {remedy}"
+    assert failure_of(error) == (said, 74)  # where nothing was to be published
