@@ -44,26 +44,29 @@ def run(rounds: int, scratch: Path) -> list[Comparison]:
 
         return lambda: per_cpu_second(COUNT, train, FEW, MANY)
 
-    def theirs() -> float:
+    def theirs(precision: str) -> Callable[[], float]:
         def distil(epochs: int) -> None:
-            run_process(
-                python, "-m", "benchmarks.speed.stage1_peer", photos, epochs, home / "distilled"
-            )
+            program = "-m", "benchmarks.speed.stage1_peer"
+            run_process(python, *program, photos, epochs, home / "distilled", precision)
 
-        return per_cpu_second(COUNT, distil, FEW, MANY)
+        return lambda: per_cpu_second(COUNT, distil, FEW, MANY)
 
-    sides = {"rela train --method none, 32-true": ours("32-true"), "LightlyTrain": theirs}
-    if has_bf16():
-        sides["the same in bf16-mixed"] = ours("bf16-mixed")
+    precisions = ("bf16-mixed", "32-true") if has_bf16() else ("32-true",)
+    sides = {
+        f"{name}, {precision}": side(precision)
+        for name, side in (("rela", ours), ("LightlyTrain", theirs))
+        for precision in precisions
+    }
     title = f"stage 1, {MODEL} at {SIZE} px, batches of {BATCH_SIZE}, by CPU seconds"
-    return [compare(title, "img/s", sides, rounds, {"LightlyTrain": 1.3})]
+    wanted = {f"LightlyTrain, {precision}": 1.3 for precision in precisions}
+    return [compare(title, "img/s", sides, rounds, wanted)]
 
 
 def _rela(workspace: Path, *words: object) -> None:
     run_process(sys.executable, "-m", "cli", "--workspace", workspace, *words)
 
 
-def distil(images: str, epochs: str, output: str) -> None:
+def distil(images: str, epochs: str, output: str, precision: str) -> None:
     """LightlyTrain's method, which knows DINOv2 and DINOv3 as teachers only, with another one."""
     import lightly_train
     import torch
@@ -75,11 +78,14 @@ def distil(images: str, epochs: str, output: str) -> None:
     teacher.fc, teacher.embed_dim = torch.nn.Identity(), 512
     teacher.eval().requires_grad_(False)
     vars(distillation)["get_teacher"] = lambda *_, **__: teacher
-    options: dict[str, Any] = {"transform_args": {"image_size": (SIZE, SIZE)}}
+    options: dict[str, Any] = {
+        "transform_args": {"image_size": (SIZE, SIZE)},
+        "precision": precision,
+    }
     lightly_train.pretrain(
         out=output, data=images, model=f"torchvision/{MODEL}", method="distillationv1",
         epochs=int(epochs), batch_size=BATCH_SIZE, num_workers=1, accelerator="cpu", devices=1,
-        precision="32-true", overwrite=True, **options,
+        overwrite=True, **options,
     )  # fmt: skip
 
 
