@@ -297,21 +297,26 @@ def _write(
 
 
 def format_result(
-    result: EmbedResult | CombineResult | LayersResult, maps: Representations | None = None
+    result: EmbedResult | CombineResult | LayersResult,
+    maps: Representations | None = None,
+    is_known: bool = False,
 ) -> str:
     """The result and its path; for a combination, its components first; of several layers, each in turn.
 
-    `maps`: those made beside it, with which the next command trains.
+    `maps`: those made beside it, with which the next command trains. `is_known`: how its files are read was
+    said of another layer.
     """
     if isinstance(result, LayersResult):
         beside = [each.artifact for each in result.maps] or [None] * len(result.layers)
+        known = (number > 0 for number in range(len(result.layers)))
         return "\n".join(
-            [*map(format_maps, result.maps), *map(format_result, result.layers, beside)]
+            [*map(format_maps, result.maps), *map(format_result, result.layers, beside, known)]
         )
     if isinstance(result, EmbedResult):
         lines = [format_embed_result(result)]
         if result.artifact is not None:
-            lines += format_location(result.artifact, result.names, result.cached, maps)
+            was_there = result.cached or is_known
+            lines += format_location(result.artifact, result.names, was_there, maps)
         return "\n".join(lines)
     lines = [format_embed_result(component) for component in result.components]
     if result.artifact is None:

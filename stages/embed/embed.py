@@ -143,8 +143,8 @@ def _say_what(every: Sequence[Wanted], say: Say) -> None:
         say(prior.note)
     what = "prior" if prior.run is None else "run"
     of_val = " (val)" if wanted.split == "val" else ""
-    layers = " and ".join(_layer_words(each.kind) for each in every)
-    say(f"{what} {identity.name}{of_val}, layer {layers}, sees {identity.preprocessing.words()}")
+    name, layers = _name_and_layers([each.kind for each in every])
+    say(f"{what} {name}{of_val}, {layers}, sees {identity.preprocessing.words()}")
     for other in wanted.kind.workspace.representations_and_maps(wanted.images_sha256):
         if (
             bool(other.content.map) == bool(wanted.kind.grid)
@@ -154,9 +154,18 @@ def _say_what(every: Sequence[Wanted], say: Say) -> None:
             say(f"not reused: {other.name}, where it saw {other.prior.preprocessing.words()}")
 
 
-def _layer_words(kind: Vectors) -> str:
-    where = f" in {kind.grid.replace('x', '×')} positions" if kind.grid else ""
-    return f"{kind.prior.identity.layer}{where}"
+def _name_and_layers(kinds: Sequence[Vectors]) -> tuple[str, str]:
+    """Of the prior without the layer, if there are several; of all layers, and what is kept of them."""
+    layers = list(dict.fromkeys(each.prior.identity.layer for each in kinds))
+    name = kinds[0].prior.identity.name
+    if len(layers) > 1:
+        name = name.replace(f"@{layers[0]}", "", 1)
+    words = f"layer{'s' if len(layers) > 1 else ''} {' and '.join(layers)}"
+    grids = list(dict.fromkeys(each.grid.replace("x", "×") for each in kinds if each.grid))
+    if grids:
+        of_vectors = "" if all(each.grid for each in kinds) else "as vectors and "
+        words += f" {of_vectors}in {' and '.join(grids)} positions"
+    return name, words
 
 
 def _differs_in_preprocessing(one: PriorIdentity, other: PriorIdentity) -> bool:

@@ -79,7 +79,7 @@ def test_one_pass_gives_each_layer_the_bytes_it_has_alone(
     passes.clear()
     said = rela(*EMBED, *options(LAYERS)).output
     assert said.count(" sees ") == said.count("resuming after") == 1
-    assert "layer layer2 and layer3:flat" in said and "already exist" in said
+    assert "layers layer2 and layer3:flat" in said and "already exist" in said
     assert sum(passes) <= 32 and matrices("workspace") == alone
     passes.clear()
     [*results] = library.embed(prior=EMBED[2], image_size=32, layer=list(LAYERS)).layers
