@@ -84,7 +84,8 @@ def test_the_ledger_of_a_run_counts_every_phase(rela: Rela, images: Path, tmp_pa
     assert all(seconds >= 0 for seconds in cost["seconds"].values())
     found = sorted((tmp_path / "workspace").glob("*/*/manifest.json"))
     cpu_seconds = [read_json(path)["provenance"]["cpu_seconds"] for path in found]
-    assert len(cpu_seconds) == 4 and min(cpu_seconds) > 0
+    # the clock of a process ticks every 10 ms: the smallest phase may take none
+    assert len(cpu_seconds) == 4 and min(cpu_seconds) >= 0 and sorted(cpu_seconds)[2] > 0
     assert cost["cpu_seconds"] == pytest.approx(sum(cpu_seconds), abs=1e-3)
 
 
