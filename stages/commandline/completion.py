@@ -161,12 +161,9 @@ def _models(workspace: Path) -> list[str]:
     return [*_SOME_PRIORS, "resnet18_small", "timm:", *plugin_names(MODELS)]
 
 
-def _maps(workspace: Path) -> list[str]:
-    return [
-        name
-        for name in _names(workspace / "representations", "format.bin")
-        if name in _names(workspace / "representations")
-    ]
+def _maps(workspace: Path) -> set[str]:
+    representations = workspace / "representations"
+    return set(_names(representations, "format.bin")) & set(_names(representations))
 
 
 def _kept(workspace: Path) -> list[str]:

@@ -159,7 +159,7 @@ def _name_and_layers(kinds: Sequence[Vectors]) -> tuple[str, str]:
     layers = list(dict.fromkeys(each.prior.identity.layer for each in kinds))
     name = kinds[0].prior.identity.name
     if len(layers) > 1:
-        name = name.replace(f"@{layers[0]}", "", 1)
+        name = "".join(name.rsplit(f"@{layers[0]}", 1))  # not in the name of a weights file
     words = f"layer{'s' if len(layers) > 1 else ''} {' and '.join(layers)}"
     grids = list(dict.fromkeys(each.grid.replace("x", "×") for each in kinds if each.grid))
     if grids:

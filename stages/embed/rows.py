@@ -251,11 +251,11 @@ class Rows:
             yield from ((rows, np.empty((0, 0), np.float32)) for rows in parts)
             return
         for rows, features in embedder.parts(images.beton, parts, on_progress, images.crops):
-            found = features
-            if not np.isfinite(found).all() and embedder.back_to_autocast():
+            if np.isfinite(features).all() or not embedder.back_to_autocast():
+                yield rows, features
+            else:
                 self._record(self._forward.arithmetic())
-                found = embedder(images.beton, rows, crops=images.crops)
-            yield rows, found
+                yield rows, embedder(images.beton, rows, crops=images.crops)
 
     def _is_not_as_here(self, number: int, here: Arithmetic) -> bool:
         """Whether rows that exist were computed otherwise, which is said.

@@ -5,6 +5,8 @@ training says which one it learns from.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command_line import Rela, printed_commands, read_json
@@ -12,6 +14,7 @@ from command_line import Rela, printed_commands, read_json
 import rela as library
 from rela.pipeline.parts import PartStore
 from rela.representations.embedder import Embedder
+from rela.stages.embed.embed import _name_and_layers
 
 EMBED = ("embed", "--prior", "random:timm:test_resnet", "--image-size", 32)
 LAYERS = ("pooled", "layer2", "layer3:flat")
@@ -155,3 +158,20 @@ def test_a_training_says_which_layer_it_learns_from(rela: Rela, images: Path):
     assert "-seed0@layer3" in rela(*train, "--layer", "layer3").output
     named = rela(*train, "--prior", f"{EMBED[2]}-seed0", "--layer", "layer3").output
     assert "already finished" in named
+
+
+def test_the_name_of_a_weights_file_is_not_taken_for_a_layer():
+    kinds: list[Any] = [
+        SimpleNamespace(
+            grid=grid,
+            prior=SimpleNamespace(
+                identity=SimpleNamespace(name=f"cnn@layer2.pth@{layer}@64px", layer=layer)
+            ),
+        )
+        for layer in ("layer2", "layer3")
+        for grid in ("", "7x7")
+    ]
+    assert _name_and_layers(kinds) == (
+        "cnn@layer2.pth@64px",
+        "layers layer2 and layer3 as vectors and in 7×7 positions",
+    )
